@@ -1,0 +1,1 @@
+"""MixDPO on Ray: preference tuning from clear pairs to ambiguous ones."""

@@ -1,0 +1,119 @@
+"""The plan: which positions of the prepared table every step trains. Arithmetic only; no state, no workers.
+
+Windows are consecutive runs of `global_batch` positions of a stage, so any number of workers trains the same window at the
+same step, and resuming needs one integer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixdpo_ray.curriculum.settings import CurriculumSettings
+
+StageName = Literal["easy", "hard", "mixed"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """One optimizer step's pairs."""
+
+    step: int
+    stage: StageName
+    epoch: int  # of its stage, from 0
+    phase: int  # number of the stage's run; optimizer and schedule may restart where it changes
+    phase_step: int
+    phase_steps: int
+    positions: NDArray[np.int64]  # [pairs], ascending
+    hard: NDArray[np.bool_]  # [pairs]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One pass over one stage."""
+
+    stage: StageName
+    epoch: int
+    phase: int
+    positions: NDArray[np.int64]
+    windows: NDArray[np.int64]  # numbers of the windows that are trained; all of them unless thinned
+
+
+@dataclass(frozen=True)
+class Plan:
+    segments: tuple[Segment, ...]
+    hard: NDArray[np.bool_]  # [rows], over positions
+    global_batch: int
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum([len(segment.windows) for segment in self.segments])]).astype(np.int64)
+
+    @property
+    def steps(self) -> int:
+        return int(self._starts[-1])
+
+    def window(self, step: int) -> Window:
+        """The window of a step, in O(log segments): nothing is replayed."""
+        assert 0 <= step < self.steps, f"step {step} lies outside the plan's {self.steps} steps"
+        number = int(np.searchsorted(self._starts, step, side="right")) - 1
+        segment = self.segments[number]
+        first = int(segment.windows[step - self._starts[number]]) * self.global_batch
+        positions = segment.positions[first : first + self.global_batch]
+        phase_start, phase_steps = self._phase(segment.phase)
+        return Window(
+            step, segment.stage, segment.epoch, segment.phase, step - phase_start, phase_steps, positions, self.hard[positions]
+        )
+
+    def _phase(self, phase: int) -> tuple[int, int]:
+        members = [number for number, segment in enumerate(self.segments) if segment.phase == phase]
+        start, end = self._starts[members[0]], self._starts[members[-1] + 1]
+        return int(start), int(end - start)
+
+
+def make_plan(settings: CurriculumSettings, hard: NDArray[np.bool_], global_batch: int, epochs: int) -> Plan:
+    stages = _stages(settings, hard)
+    if settings.epoch_order == "stage_major":
+        visits = [(name, positions, epoch) for name, positions in stages for epoch in range(epochs)]
+    else:
+        visits = [(name, positions, epoch) for epoch in range(epochs) for name, positions in stages]
+    segments: list[Segment] = []
+    for name, positions, epoch in visits:
+        new_phase = not segments or segments[-1].stage != name
+        phase = (segments[-1].phase + new_phase) if segments else 0
+        windows = thinned(-(-len(positions) // global_batch), settings.thin)
+        segments.append(Segment(name, epoch, phase, positions, windows))
+    return Plan(tuple(segments), hard, global_batch)
+
+
+def _stages(settings: CurriculumSettings, hard: NDArray[np.bool_]) -> list[tuple[StageName, NDArray[np.int64]]]:
+    easy_stage: tuple[StageName, NDArray[np.int64]] = ("easy", np.flatnonzero(~hard))
+    hard_stage: tuple[StageName, NDArray[np.int64]] = ("hard", np.flatnonzero(hard))
+    if settings.mode == "two_stage":
+        stages = [hard_stage, easy_stage] if settings.order == "ascending" else [easy_stage, hard_stage]
+    elif settings.mode == "discard_hard":
+        stages = [easy_stage]
+    elif settings.mode == "sorted_dpo":
+        stages = [easy_stage]  # routing made no pair hard
+    else:
+        stages = [("mixed", np.arange(len(hard)))]
+    return [(name, positions) for name, positions in stages if len(positions)]
+
+
+def thinned(windows: int, stride: int) -> NDArray[np.int64]:
+    """Every stride-th window number, the first and the last always."""
+    kept = np.arange(0, windows, stride)
+    if windows and kept[-1] != windows - 1:
+        kept = np.append(kept, windows - 1)
+    return kept
+
+
+def window_hash(pair_ids: Sequence[str]) -> str:
+    """A short name for exactly these pairs in exactly this order."""
+    return hashlib.blake2b("".join(pair_ids).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,29 @@
+"""Which positions of a prepared table are hard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixdpo_ray.curriculum.order import easiest_first
+from mixdpo_ray.curriculum.settings import CurriculumSettings
+
+
+def hard_positions(
+    settings: CurriculumSettings, difficulty: NDArray[np.float64], pair_ids: Sequence[str]
+) -> NDArray[np.bool_]:
+    """A mask over positions [rows]. `difficulty` and `pair_ids` are in the table's physical order."""
+    rows = len(difficulty)
+    hard = np.zeros(rows, np.bool_)
+    if settings.mode == "sorted_dpo":
+        return hard
+    count = settings.threshold.hard_pairs(difficulty)
+    if settings.physical_order == "shuffled":
+        hard[easiest_first(difficulty, pair_ids, settings.seed)[rows - count :]] = True
+    elif settings.physical_order == "ascending":
+        hard[:count] = True
+    else:  # by position, also after a swap: the swapped block changes sides (appendix B.6)
+        hard[rows - count :] = True
+    return hard

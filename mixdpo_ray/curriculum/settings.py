@@ -1,0 +1,55 @@
+"""The curriculum section of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
+from mixdpo_ray.curriculum.order import Order
+from mixdpo_ray.curriculum.threshold import Threshold
+from mixdpo_ray.objectives.sft import SftNorm
+from mixdpo_ray.settings import Settings
+
+Mode = Literal["two_stage", "router", "sorted_dpo", "discard_hard", "router_shuffled"]
+
+
+class CurriculumSettings(Settings):
+    difficulty: str = Field("rating_margin", description="What makes a pair easy; higher is easier")
+    threshold: Threshold = Field(Threshold(), description="Where easy ends and hard begins")
+    mode: Mode = Field("two_stage", description="How easy and hard pairs are trained; two_stage is MixDPO")
+    order: Order = Field("descending", description="From clear to ambiguous, the reverse, or at random")
+    swap_fraction: float = Field(0.0, ge=0, le=0.5, description="Exchange the last two blocks of this share (ablation)")
+    seed: int = Field(42, ge=0, description="Breaks ties and shuffles, by a hash of the pair's content")
+    epoch_order: Literal["stage_major", "curriculum_major"] = Field(
+        "stage_major", description="Several epochs: each stage repeated, or the whole curriculum repeated"
+    )
+    thin: int = Field(1, ge=1, description="Train every so-manieth window of each stage, first and last always")
+    sft_weight: float = Field(1.0, ge=0, description="Weight of the SFT loss of hard pairs")
+    sft_norm: SftNorm | None = Field(
+        None, description="What the SFT loss is divided by; token_mean in two_stage, example_mean in a router"
+    )
+
+    @field_validator("difficulty")
+    @classmethod
+    def _known_difficulty(cls, name: str) -> str:
+        if name not in DIFFICULTIES:
+            raise ValueError(f"unknown difficulty {name!r}; known: {', '.join(DIFFICULTIES)}")
+        return name
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if self.mode == "router_shuffled" and self.order == "ascending":
+            raise ValueError("mode router_shuffled draws at random: leave order out, or choose mode router")
+        if self.swap_fraction and self.physical_order == "shuffled":
+            raise ValueError("swap_fraction exchanges blocks of a sorted curriculum: it has no meaning when shuffled")
+        return self
+
+    @property
+    def physical_order(self) -> Order:
+        return "shuffled" if self.mode == "router_shuffled" else self.order
+
+    @property
+    def sft_normalisation(self) -> SftNorm:
+        return self.sft_norm or ("token_mean" if self.mode == "two_stage" else "example_mean")

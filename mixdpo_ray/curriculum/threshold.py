@@ -1,0 +1,39 @@
+"""Which pairs are hard: below a margin, or the hardest so many by rank."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from mixdpo_ray.settings import Settings
+
+
+class Threshold(Settings):
+    """Exactly one of value, hard_count and hard_fraction; no one of them means value 0.5, the paper's."""
+
+    value: float | None = Field(None, description="Pairs below this margin are hard (0.5 where nothing is given)")
+    hard_count: int | None = Field(None, ge=0, description="This many pairs, the hardest by rank, are hard")
+    hard_fraction: float | None = Field(None, ge=0, le=1, description="This share of the pairs is hard")
+    tie_rule: Literal["lt", "le"] = Field("lt", description="Whether a margin equal to value is easy (lt) or hard (le)")
+    tolerance: float = Field(1e-9, ge=0, description="Margins this close to value count as equal to it")
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        given = [name for name in ("value", "hard_count", "hard_fraction") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: give one")
+        return self
+
+    def hard_pairs(self, margins: NDArray[np.float64]) -> int:
+        """How many pairs are hard. Rank decides which: the hard ones are the last in descending order."""
+        if self.hard_count is not None:
+            return min(self.hard_count, len(margins))
+        if self.hard_fraction is not None:
+            return round(self.hard_fraction * len(margins))
+        value = 0.5 if self.value is None else self.value
+        if self.tie_rule == "lt":
+            return int(np.count_nonzero(margins < value - self.tolerance))
+        return int(np.count_nonzero(margins <= value + self.tolerance))

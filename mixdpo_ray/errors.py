@@ -1,0 +1,73 @@
+"""The errors a person can act on. Every message says where, what is wrong with its value, and what to do.
+
+MixDPOError
+├── RecipeError            the recipe or the command line cannot work            exit status 2
+├── DataError              the source cannot be turned into a prepared table
+│   ├── FormatError        the rows do not have the columns of the format
+│   ├── QuarantineError    more rows were refused than data.max_quarantined_fraction allows
+│   └── TooFewPairsError   nothing was left, or less than one global batch
+├── PreparedTableError     a prepared or reference table is missing, damaged or does not fit
+├── CurriculumError        rows arrived that the plan did not ask for
+├── ModelError             the model cannot be trained or exported as asked
+├── CheckpointError        no usable checkpoint, or one of another run
+├── NonFiniteError         a loss or a gradient is not finite; nothing was updated
+├── RunConflictError       the run's name is taken by another recipe or another driver
+├── ResourceError          the cluster cannot give what was asked for
+└── StorageError           a path cannot be written or read, or the disk is full
+"""
+
+
+class MixDPOError(Exception):
+    """Root of the tree. Its message is one line and is all that a person sees."""
+
+
+class RecipeError(MixDPOError):
+    pass
+
+
+class DataError(MixDPOError):
+    pass
+
+
+class FormatError(DataError):
+    pass
+
+
+class QuarantineError(DataError):
+    pass
+
+
+class TooFewPairsError(DataError):
+    pass
+
+
+class PreparedTableError(MixDPOError):
+    pass
+
+
+class CurriculumError(MixDPOError):
+    pass
+
+
+class ModelError(MixDPOError):
+    pass
+
+
+class CheckpointError(MixDPOError):
+    pass
+
+
+class NonFiniteError(MixDPOError):
+    pass
+
+
+class RunConflictError(MixDPOError):
+    pass
+
+
+class ResourceError(MixDPOError):
+    pass
+
+
+class StorageError(MixDPOError):
+    pass
