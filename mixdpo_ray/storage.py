@@ -1,0 +1,128 @@
+"""Files on local disks and in object stores, by one set of verbs. A path is a local path or a URI such as s3://bucket/key."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from mixdpo_ray.errors import StorageError
+
+
+def is_local(path: str) -> bool:
+    return "://" not in path or path.startswith("file://")
+
+
+def local(path: str) -> Path:
+    return Path(path.removeprefix("file://"))
+
+
+def join(path: str, *names: str) -> str:
+    return "/".join([path.rstrip("/"), *names])
+
+
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn an operating system's or object store's refusal into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"{path}: the disk is full; free space (jobs/clean.py lists what is unused) and repeat") from error
+        raise StorageError(f"{path}: {error}; check that the path exists and that you may use it") from error
+
+
+def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
+    if is_local(path):
+        return pafs.LocalFileSystem(), str(local(path).absolute())
+    with explained(path):
+        filesystem, inner = pafs.FileSystem.from_uri(path)
+        return filesystem, inner
+
+
+def exists(path: str) -> bool:
+    filesystem, inner = open_filesystem(path)
+    with explained(path):
+        return bool(filesystem.get_file_info(inner).type != pafs.FileType.NotFound)
+
+
+def names(path: str) -> list[str]:
+    """Names directly inside a folder, sorted; none where the folder does not exist."""
+    filesystem, inner = open_filesystem(path)
+    with explained(path):
+        found = filesystem.get_file_info(pafs.FileSelector(inner, allow_not_found=True))
+        return sorted(info.base_name for info in found)
+
+
+def make_folder(path: str) -> None:
+    filesystem, inner = open_filesystem(path)
+    with explained(path):
+        filesystem.create_dir(inner, recursive=True)
+
+
+def read_bytes(path: str) -> bytes:
+    filesystem, inner = open_filesystem(path)
+    with explained(path), filesystem.open_input_stream(inner) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """All of it or nothing: a reader never sees a half-written file. Object stores promise that themselves."""
+    filesystem, inner = open_filesystem(path)
+    with explained(path):
+        if not is_local(path):
+            with filesystem.open_output_stream(inner) as stream:
+                stream.write(content)
+            return
+        target = local(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def delete(path: str) -> None:
+    """A file or a whole folder; nothing where there is nothing."""
+    filesystem, inner = open_filesystem(path)
+    with explained(path):
+        kind = filesystem.get_file_info(inner).type
+        if kind == pafs.FileType.Directory:
+            filesystem.delete_dir(inner)
+        elif kind == pafs.FileType.File:
+            filesystem.delete_file(inner)
+
+
+def move(source: str, target: str) -> None:
+    filesystem, inner = open_filesystem(source)
+    with explained(target):
+        filesystem.move(inner, open_filesystem(target)[1])
+
+
+def copy(source: str, target: str) -> None:
+    """A file or a folder, between any two places."""
+    (from_fs, from_path), (to_fs, to_path) = open_filesystem(source), open_filesystem(target)
+    with explained(target):
+        pafs.copy_files(from_path, to_path, source_filesystem=from_fs, destination_filesystem=to_fs)
+
+
+def digest(path: str) -> tuple[int, str]:
+    """Size and SHA-256 of a file."""
+    filesystem, inner = open_filesystem(path)
+    sha, size = hashlib.sha256(), 0
+    with explained(path), filesystem.open_input_stream(inner) as stream:
+        while piece := stream.read(1 << 20):
+            sha.update(piece)
+            size += len(piece)
+    return size, sha.hexdigest()
