@@ -1,0 +1,51 @@
+"""Everything one training run depends on, as one value that can be sent to a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
+from mixdpo_ray.curriculum.plan import Plan, make_plan
+from mixdpo_ray.curriculum.routing import hard_positions
+from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    model: ModelSettings
+    curriculum: CurriculumSettings
+    objective: Objective
+    train: TrainSettings
+    deepspeed: DeepSpeedSettings
+    prepared: str  # folder of the prepared table
+    reference: str | None  # folder of the reference table; None where the objective needs none
+    run: str  # folder of the run
+    fingerprint: str  # checkpoints of another fingerprint are refused
+    card: dict[str, Any] = field(default_factory=dict)  # facts for the model card
+    tensorboard: bool = False
+
+    def plan(self, table: PreparedTable) -> Plan:
+        index = table.index("train")
+        difficulty = DIFFICULTIES[self.curriculum.difficulty]({"margin": index.margin})
+        hard = hard_positions(self.curriculum, difficulty, index.pair_id)
+        return make_plan(self.curriculum, hard, self.train.global_batch_size, self.train.num_train_epochs)
+
+    def steps(self, plan: Plan) -> int:
+        return min(plan.steps, self.train.max_steps or plan.steps)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides whether a checkpoint belongs to this run, in words; a refusal shows the difference."""
+        names = {objective: name for name, objective in OBJECTIVES.items()}
+        return {
+            "model": self.model.model_dump(mode="json"),
+            "curriculum": self.curriculum.model_dump(mode="json"),
+            "objective": {"name": names[type(self.objective)], **self.objective.model_dump(mode="json")},
+            "train": self.train.model_dump(mode="json"),
+            "zero_stage": self.deepspeed.zero_stage,
+            "prepared": self.prepared.rstrip("/").rsplit("/", 1)[-1],
+        }

@@ -1,0 +1,120 @@
+"""The model, train and deepspeed sections of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from mixdpo_ray.settings import Settings
+
+Dtype = Literal["bfloat16", "float32"]
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters (needs the extra `lora`). They start at zero, so the base model is the reference."""
+
+    rank: int = Field(16, ge=1, description="Rank of the adapters")
+    alpha: float = Field(32.0, gt=0, description="Scale of the adapters; the update is multiplied by alpha / rank")
+    target_modules: str | tuple[str, ...] = Field("all-linear", description="Layers that get an adapter")
+
+
+class ModelSettings(Settings):
+    path: str = Field(description="Hugging Face name or folder of the model that is trained")
+    revision: str | None = Field(None, description="Commit or tag on the Hub")
+    tokenizer: str | None = Field(None, description="Another tokenizer than the model's own")
+    dtype: Dtype = Field("bfloat16", description="Number format of weights and activations")
+    attn_implementation: str = Field("sdpa", description="transformers' attention: sdpa, eager, flash_attention_2")
+    trust_remote_code: bool = Field(False, description="Run code that the model's repository brings along")
+    chat_template: str | None = Field(None, description="Jinja template, or a file of one, instead of the tokenizer's")
+    lora: LoraSettings | None = Field(None, description="Train low-rank adapters instead of all weights")
+    reference: str | None = Field(None, description="Another reference model than the starting policy")
+
+    @model_validator(mode="after")
+    def _lora_is_its_own_reference(self) -> Self:
+        if self.lora and self.reference:
+            raise ValueError("lora uses its base model as the reference: leave model.reference out")
+        return self
+
+
+class OptimizerSettings(Settings):
+    """AdamW."""
+
+    learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate; the paper uses 2e-7 to 1e-6 at 7-8B")
+    weight_decay: float = Field(0.0, ge=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+
+
+class ScheduleSettings(Settings):
+    kind: Literal["per_stage", "single"] = Field(
+        "per_stage", description="A warm-up and decay for each stage, or one over the whole run"
+    )
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field("cosine", description="Decay after the warm-up")
+    warmup_steps: float = Field(0.1, ge=0, description="Steps of warm-up; below 1 a share of the stage")
+    stage2_lr_ratio: float = Field(
+        1.0, gt=0, description="Peak rate of every stage after the first, as a share of the first one's"
+    )
+    reset_optimizer: bool | None = Field(
+        None, description="Forget the optimizer's moments where a stage begins; by default yes when per_stage"
+    )
+
+    @property
+    def resets_optimizer(self) -> bool:
+        return self.kind == "per_stage" if self.reset_optimizer is None else self.reset_optimizer
+
+
+class EvaluationSettings(Settings):
+    """The held-out split is always evaluated before the first step and after the last one."""
+
+    every_steps: int | None = Field(None, ge=1, description="Evaluate also after every so many steps")
+    per_device_eval_batch_size: int | None = Field(
+        None, ge=1, description="Pairs per forward pass; the training's where not given"
+    )
+
+
+class CheckpointSettings(Settings):
+    """The last step is always saved."""
+
+    every_steps: int | None = Field(100, ge=1, description="Save after every so many steps")
+    keep_last: int = Field(2, ge=1, description="Keep this many of the newest")
+    keep_best: str | None = Field(
+        None, description="Keep the best one by this metric too, e.g. eval_rewards/accuracies; evaluates at each save"
+    )
+
+
+class TrainSettings(Settings):
+    global_batch_size: int = Field(128, ge=1, description="Pairs per optimizer step, over all workers")
+    per_device_train_batch_size: int = Field(2, ge=1, description="Pairs per forward pass of one worker")
+    num_train_epochs: int = Field(1, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="Stop after this step; the schedule stays that of the whole run")
+    seed: int = Field(42, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 leaves them alone")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30 % more time")
+    logp_chunk_tokens: int = Field(
+        4096, ge=1, description="Completion tokens whose full-vocabulary logits exist at the same time"
+    )
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+
+
+class DeepSpeedSettings(Settings):
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="What is sharded: nothing, optimizer, gradients, weights")
+    offload_optimizer: bool = Field(False, description="Keep optimizer state in the host's memory (stages 1 to 3)")
+    offload_parameters: bool = Field(False, description="Keep weights in the host's memory (stage 3)")
+    reduce_bucket_size: int = Field(200_000_000, ge=1, description="Gradient elements reduced at once")
+    allgather_bucket_size: int = Field(200_000_000, ge=1, description="Weight elements gathered at once")
+    reference_tolerance: float = Field(
+        0.05, gt=0, description="Largest allowed gap per token between cached and live reference log-probs at the start"
+    )
+
+    @model_validator(mode="after")
+    def _offload_needs_sharding(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(f"offload_parameters needs zero_stage 3, not {self.zero_stage}")
+        return self

@@ -1,0 +1,24 @@
+"""Where this process stands among the workers. Read once at the edge, passed down as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class World:
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: str = "cpu"  # "cpu" or "cuda:<n>"
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the worker that writes what exists once."""
+        return self.rank == 0
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
