@@ -1,0 +1,61 @@
+"""The data section of a recipe: where pairs come from, what is refused and what is cut."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from mixdpo_ray.settings import Settings
+
+MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
+
+
+class SourceSettings(Settings):
+    path: str | tuple[str, ...] = Field(description="File, glob, folder or URI, several of them, or a data set's name")
+    revision: str | None = Field(None, description="Of a Hugging Face data set: the commit, tag or branch; pin it")
+    config: str | None = Field(None, description="Of a Hugging Face data set: the name of its configuration")
+    data_dir: str | None = Field(None, description="Of a Hugging Face data set: the folder inside it")
+    split: str | None = Field(None, description="Of a Hugging Face data set: the split, train where none is given")
+    format: str = Field("auto", description="A name of pairs.formats.FORMATS; auto detects it from the columns")
+    columns: dict[str, str] = Field(default_factory=dict, description="Our column's name -> the source's name for it")
+
+
+class HeldoutSettings(Settings):
+    source: SourceSettings | None = Field(None, description="Evaluate on these pairs; none takes them from data.source")
+    fraction: float = Field(0.05, ge=0, lt=1, description="Share of data.source's pairs that is held out")
+    max_pairs: int = Field(1000, ge=0, description="At most this many pairs are held out")
+    seed: int = Field(42, ge=0, description="Which prompts are held out, by a hash of the prompt")
+
+
+class DataSettings(Settings):
+    """Every refusal has a reason (pairs.checking.REASONS) and is counted; nothing changes unless a policy says so."""
+
+    source: SourceSettings = Field(description="The pairs to train on")
+    heldout: HeldoutSettings = Field(HeldoutSettings(), description="The pairs to evaluate on")
+    negative_margin: Literal["error", "swap", "drop", "hard"] = Field(
+        "error", description="Chosen rated below rejected: stop, swap the answers, refuse the row, or give it margin 0"
+    )
+    missing_score: Literal["drop", "error", "hard"] = Field(
+        "drop", description="No rating, or NaN: refuse the row, stop, or give it margin 0"
+    )
+    margin_scale: MarginScale = Field(
+        "auto",
+        description="none: as rated; range: divided by the width of the row's rating scale; quantile: rank within its "
+        "source; a table of source -> divisor; auto: range where a format mixes rating scales, otherwise none",
+    )
+    max_prompt_length: int = Field(512, ge=1, description="Tokens of the prompt")
+    max_length: int = Field(1024, ge=2, description="Tokens of the prompt and one answer")
+    truncation: Literal["drop", "truncate", "raise"] = Field(
+        "drop", description="Too long: refuse the row, cut prompts on the left and answers on the right, or stop"
+    )
+    max_row_bytes: int = Field(1 << 20, ge=1, description="A row whose text takes more bytes is refused")
+    max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
+
+    @model_validator(mode="after")
+    def _room_for_answers(self) -> Self:
+        if self.max_prompt_length > self.max_length:
+            raise ValueError(
+                f"max_prompt_length {self.max_prompt_length} exceeds max_length {self.max_length}: no answer would fit"
+            )
+        return self
