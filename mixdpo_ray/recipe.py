@@ -1,0 +1,86 @@
+"""The one settings tree. A recipe is a YAML file of it; `dotted.key=value` overrides single settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.objectives import OBJECTIVES, Objective
+from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.settings import Settings
+from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+
+
+class OutputSettings(Settings):
+    storage_path: str = Field("outputs", description="Folder or URI that everything is written under")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run")
+    fresh: bool = Field(False, description="Delete the run of this name and start over")
+    tensorboard: bool = Field(False, description="Write TensorBoard events beside the metrics")
+
+
+def _pick_objective(value: object) -> object:
+    if isinstance(value, Objective):
+        return value
+    if not isinstance(value, Mapping) or "name" not in value:
+        raise ValueError(f"say which objective: name is one of {', '.join(OBJECTIVES)}")
+    hyperparameters = dict(value)
+    name = hyperparameters.pop("name")
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name].model_validate(hyperparameters)
+
+
+def _objective_to_dict(objective: Objective) -> dict[str, Any]:
+    return {"name": objective_name(objective), **objective.model_dump()}
+
+
+def objective_name(objective: Objective) -> str:
+    return next(name for name, kind in OBJECTIVES.items() if type(objective) is kind)
+
+
+ObjectiveField = Annotated[Objective, BeforeValidator(_pick_objective), PlainSerializer(_objective_to_dict)]
+
+
+class Recipe(Settings):
+    model: ModelSettings
+    data: DataSettings
+    curriculum: CurriculumSettings = CurriculumSettings()
+    objective: ObjectiveField = Field({"name": "dpo"}, validate_default=True)
+    train: TrainSettings = TrainSettings()
+    deepspeed: DeepSpeedSettings = DeepSpeedSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    output: OutputSettings = OutputSettings()
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if self.curriculum.sft_weight == 0 and self.curriculum.mode == "two_stage":
+            raise ValueError("curriculum.sft_weight 0 leaves the hard stage nothing to learn: use mode discard_hard")
+        if self.model.reference and not self.objective.needs_reference:
+            raise ValueError(
+                f"model.reference {self.model.reference!r} would never be read: objective "
+                f"{objective_name(self.objective)} has no reference; leave it out"
+            )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def training_identity(self) -> dict[str, Any]:
+        """What decides whether a checkpoint belongs to this run: worker count, paths and logging do not."""
+        everything = self.to_dict()
+        train = {k: v for k, v in everything["train"].items() if k not in ("evaluation", "checkpoints", "max_steps")}
+        return {
+            **{section: everything[section] for section in ("model", "data", "curriculum", "objective")},
+            "train": train,
+            "deepspeed": {"zero_stage": self.deepspeed.zero_stage},
+        }
+
+
+def fingerprint(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
