@@ -1,0 +1,240 @@
+"""The prepared table on disk: rows in curriculum order, a small index beside them, and a manifest that is written last.
+
+<folder>/<split>/part-<first position>.parquet   any number of rows each, in row groups of 64: names sort into the order
+<folder>/<split>/index.parquet                   what a plan needs (margins, lengths), without a single token
+<folder>/manifest.json                           its existence is the commit; a folder without it is no table
+
+Workers may write parts in any order and again after a failure: each file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from mixdpo_ray import storage
+from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.pairs.histogram import MarginHistogram
+from mixdpo_ray.settings import Settings
+
+ROW_GROUP = 64
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+
+PREPARED_SCHEMA = pa.schema(
+    {
+        "position": pa.int64(),
+        "pair_id": pa.string(),
+        "prompt_ids": pa.list_(pa.int32()),
+        "chosen_ids": pa.list_(pa.int32()),
+        "rejected_ids": pa.list_(pa.int32()),
+        "score_chosen": pa.float64(),
+        "score_rejected": pa.float64(),
+        "margin": pa.float64(),
+    }
+)
+INDEX_SCHEMA = pa.schema(
+    {
+        "position": pa.int64(),
+        "pair_id": pa.string(),
+        "margin": pa.float64(),
+        "prompt_length": pa.int64(),
+        "chosen_length": pa.int64(),
+        "rejected_length": pa.int64(),
+    }
+)
+
+
+class SplitFacts(Settings):
+    rows: int = Field(ge=0)
+    first_positions: tuple[int, ...] = Field((), description="Of its parts, ascending")
+
+
+class Manifest(Settings):
+    """What a prepared table holds and where it came from. Its numbers are checked against each other when it is made."""
+
+    fingerprint: str = Field(description="The request: sources, settings, tokenizer, code version")
+    content_digest: str = Field("", description="The rows themselves, in order")
+    splits: dict[str, SplitFacts]
+    rows_in: int = Field(ge=0, description="Candidate pairs that the sources gave")
+    rows_kept: int = Field(ge=0)
+    quarantined: dict[str, int] = Field(default_factory=dict, description="Refused rows by reason")
+    notes: dict[str, int] = Field(default_factory=dict, description="What policies changed: truncated, swapped, ...")
+    margins: MarginHistogram = Field(MarginHistogram(), description="Of the training split")
+    facts: dict[str, Any] = Field(default_factory=dict, description="Format, margin scale, tokenizer, settings, ...")
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        refused, held = sum(self.quarantined.values()), sum(split.rows for split in self.splits.values())
+        if self.rows_in != self.rows_kept + refused:
+            raise ValueError(f"{self.rows_in} rows in are not {self.rows_kept} kept + {refused} quarantined")
+        if self.rows_kept != held:
+            raise ValueError(f"{self.rows_kept} rows were kept but the splits hold {held}")
+        return self
+
+
+@dataclass(frozen=True)
+class Part:
+    path: str
+    first_position: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """Row number = position."""
+
+    pair_id: list[str]
+    margin: NDArray[np.float64]
+    prompt_length: NDArray[np.int64]
+    chosen_length: NDArray[np.int64]
+    rejected_length: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.pair_id)
+
+
+def part_path(folder: str, split: str, first_position: int) -> str:
+    return storage.join(folder, split, f"part-{first_position:012d}.parquet")
+
+
+def write_part(folder: str, split: str, rows: pa.Table) -> Part:
+    """Rows of PREPARED_SCHEMA with consecutive positions, at least one."""
+    rows = rows.select(PREPARED_SCHEMA.names).cast(PREPARED_SCHEMA)
+    first = rows["position"][0].as_py()
+    assert np.array_equal(rows["position"].to_numpy(), np.arange(first, first + len(rows))), (
+        "positions must be consecutive"
+    )
+    path = part_path(folder, split, first)
+    write_parquet(path, rows)
+    return Part(path, first, len(rows))
+
+
+def index_rows(rows: pa.Table) -> pa.Table:
+    """The index rows of prepared or converted rows (those without positions get none)."""
+    columns = {name: rows[name] for name in ("position", "pair_id", "margin") if name in rows.column_names}
+    for name in ("prompt", "chosen", "rejected"):
+        columns[f"{name}_length"] = pc.list_value_length(rows[f"{name}_ids"]).cast(pa.int64())
+    return pa.table(columns)
+
+
+def write_index(folder: str, split: str, index: pa.Table) -> None:
+    """Index rows of every part, in the order of positions."""
+    index = index.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
+    assert np.array_equal(index["position"].to_numpy(), np.arange(len(index))), (
+        "an index covers every position in order"
+    )
+    write_parquet(storage.join(folder, split, INDEX), index)
+
+
+def commit(folder: str, manifest: Manifest) -> None:
+    """The last write: from here on the table exists."""
+    storage.write_bytes(storage.join(folder, MANIFEST), manifest.model_dump_json(indent=2).encode())
+
+
+def write_parquet(path: str, rows: pa.Table) -> None:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(rows, buffer, row_group_size=ROW_GROUP if "prompt_ids" in rows.column_names else None)
+    storage.write_bytes(path, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class PreparedTable:
+    folder: str
+    manifest: Manifest
+    _indexes: dict[str, Index] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, folder: str) -> Self:
+        path = storage.join(folder, MANIFEST)
+        if not storage.exists(path):
+            raise PreparedTableError(f"{folder} holds no committed table ({MANIFEST} is missing): run jobs/prepare.py")
+        try:
+            manifest = Manifest.model_validate_json(storage.read_bytes(path))
+        except ValidationError as error:
+            raise PreparedTableError(f"{path} is damaged: {error.errors()[0]['msg']}; prepare again") from error
+        return cls(folder, manifest)
+
+    @staticmethod
+    def committed(folder: str) -> bool:
+        return storage.exists(storage.join(folder, MANIFEST))
+
+    def rows(self, split: str) -> int:
+        return self._split(split).rows
+
+    def parts(self, split: str) -> tuple[Part, ...]:
+        facts = self._split(split)
+        ends = (*facts.first_positions[1:], facts.rows)
+        return tuple(
+            Part(part_path(self.folder, split, first), first, end - first)
+            for first, end in zip(facts.first_positions, ends, strict=True)
+        )
+
+    def index(self, split: str) -> Index:
+        """Read once per process."""
+        if split not in self._indexes:
+            path = storage.join(self.folder, split, INDEX)
+            with open_parquet(path) as file:
+                table = file.read()
+            if len(table) != self.rows(split):
+                raise PreparedTableError(
+                    f"{path} has {len(table)} rows, its manifest {self.rows(split)}; prepare again"
+                )
+            columns = {name: table[name].to_numpy() for name in INDEX_SCHEMA.names[2:]}
+            self._indexes[split] = Index(table["pair_id"].to_pylist(), **columns)
+        return self._indexes[split]
+
+    def read(self, split: str, positions: NDArray[np.int64]) -> pa.Table:
+        """Rows in the order of `positions`; only the row groups that hold them are read."""
+        wanted, order = np.unique(positions, return_inverse=True)
+        pieces = [piece for part in self.parts(split) if (piece := _read_part(part, wanted)) is not None]
+        found = pa.concat_tables(pieces) if pieces else PREPARED_SCHEMA.empty_table()
+        if len(found) != len(wanted):
+            raise PreparedTableError(
+                f"{self.folder}/{split} has {self.rows(split)} rows: not all positions asked for exist"
+            )
+        return found.combine_chunks().take(order)
+
+    def _split(self, split: str) -> SplitFacts:
+        if split not in self.manifest.splits:
+            raise PreparedTableError(f"{self.folder} has no split {split!r}, only {', '.join(self.manifest.splits)}")
+        return self.manifest.splits[split]
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """A file of a table that was committed: missing or damaged, it is the table that is broken."""
+    try:
+        filesystem, inner = storage.open_filesystem(path)
+        with filesystem.open_input_file(inner) as stream, pq.ParquetFile(stream) as file:
+            yield file
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PreparedTableError(
+            f"{path} is missing or damaged ({error}): remove its folder and prepare again"
+        ) from error
+
+
+def _read_part(part: Part, wanted: NDArray[np.int64]) -> pa.Table | None:
+    first, last = np.searchsorted(wanted, [part.first_position, part.first_position + part.rows])
+    if first == last:
+        return None
+    inside = wanted[first:last] - part.first_position
+    with open_parquet(part.path) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        if sum(sizes) != part.rows:
+            raise PreparedTableError(f"{part.path} has {sum(sizes)} rows, its manifest says {part.rows}: prepare again")
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        group_of = np.searchsorted(starts, inside, side="right") - 1
+        groups, nth = np.unique(group_of, return_inverse=True)
+        rows = file.read_row_groups(groups.tolist())
+    read_starts = np.concatenate([[0], np.cumsum(np.array(sizes)[groups])])
+    return rows.take(read_starts[nth] + inside - starts[group_of])

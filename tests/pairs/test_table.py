@@ -1,0 +1,158 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.pairs.table import (
+    PREPARED_SCHEMA,
+    Manifest,
+    PreparedTable,
+    SplitFacts,
+    commit,
+    index_rows,
+    write_index,
+    write_part,
+)
+
+
+def rows_from(first: int, count: int) -> pa.Table:
+    """Row p has pair id 'p', p % 3 + 1 prompt tokens, p % 5 + 1 chosen tokens and 2 rejected ones."""
+    positions = range(first, first + count)
+    return pa.table(
+        {
+            "position": list(positions),
+            "pair_id": [str(p) for p in positions],
+            "prompt_ids": [[p] * (p % 3 + 1) for p in positions],
+            "chosen_ids": [[p] * (p % 5 + 1) for p in positions],
+            "rejected_ids": [[p, p] for p in positions],
+            "score_chosen": [5.0] * count,
+            "score_rejected": [4.0] * count,
+            "margin": [1000.0 - p for p in positions],
+        },
+        PREPARED_SCHEMA,
+    )
+
+
+def write_table(folder: str, counts: tuple[int, ...] = (1, 200, 63)) -> PreparedTable:
+    firsts = np.concatenate([[0], np.cumsum(counts)]).tolist()
+    tables = [rows_from(first, count) for first, count in zip(firsts, counts, strict=False)]
+    for table in reversed(tables):  # workers finish in any order
+        write_part(folder, "train", table)
+    write_index(folder, "train", pa.concat_tables([index_rows(table) for table in tables]))
+    split = SplitFacts(rows=firsts[-1], first_positions=tuple(firsts[:-1]))
+    commit(folder, Manifest(fingerprint="f", splits={"train": split}, rows_in=firsts[-1], rows_kept=firsts[-1]))
+    return PreparedTable.open(folder)
+
+
+def test_reading_gives_the_rows_in_the_order_of_the_positions(tmp_path: Path) -> None:
+    table = write_table(str(tmp_path))
+    positions = np.array([263, 0, 64, 1, 200, 201, 64])
+    rows = table.read("train", positions)
+    assert rows["position"].to_pylist() == positions.tolist()
+    assert rows["prompt_ids"].to_pylist() == [[p] * (p % 3 + 1) for p in positions.tolist()]
+
+
+def test_any_positions_are_found_whatever_the_parts_and_row_groups(tmp_path: Path) -> None:
+    table = write_table(str(tmp_path), (5, 64, 65, 1, 130))
+    generator = np.random.default_rng(0)
+    for size in (1, 7, 100, 265):
+        positions = generator.choice(265, size, replace=False)
+        assert table.read("train", positions)["pair_id"].to_pylist() == [str(p) for p in positions]
+
+
+def test_reading_no_positions_gives_no_rows(tmp_path: Path) -> None:
+    rows = write_table(str(tmp_path)).read("train", np.zeros(0, np.int64))
+    assert len(rows) == 0
+    assert rows.schema.names == PREPARED_SCHEMA.names
+
+
+def test_a_position_past_the_end_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PreparedTableError, match="264 rows"):
+        write_table(str(tmp_path)).read("train", np.array([3, 264]))
+
+
+def test_only_the_row_groups_that_hold_a_position_are_read(tmp_path: Path) -> None:
+    table = write_table(str(tmp_path), (640,))
+    path = tmp_path / "train" / "part-000000000000.parquet"
+    group = pq.ParquetFile(path).metadata.row_group(3)
+    offset = min(group.column(c).dictionary_page_offset or group.column(c).data_page_offset for c in range(8))
+    content = bytearray(path.read_bytes())
+    content[offset : offset + group.total_byte_size // 2] = bytes(group.total_byte_size // 2)
+    path.write_bytes(content)
+    assert table.read("train", np.array([0, 191, 256, 639]))["pair_id"].to_pylist() == ["0", "191", "256", "639"]
+    with pytest.raises(PreparedTableError, match="damaged"):
+        table.read("train", np.array([200]))
+
+
+def test_the_index_has_margins_and_lengths_by_position(tmp_path: Path) -> None:
+    index = write_table(str(tmp_path)).index("train")
+    assert len(index) == 264
+    assert index.pair_id[7] == "7"
+    assert index.margin[7] == 993.0
+    assert (index.prompt_length[7], index.chosen_length[7], index.rejected_length[7]) == (2, 3, 2)
+
+
+def test_parts_are_named_by_position_so_that_their_names_sort_into_the_order(tmp_path: Path) -> None:
+    table = write_table(str(tmp_path))
+    assert [(part.first_position, part.rows) for part in table.parts("train")] == [(0, 1), (1, 200), (201, 63)]
+    paths = [part.path for part in table.parts("train")]
+    assert paths == sorted(paths)
+
+
+def test_a_folder_without_a_manifest_is_no_table(tmp_path: Path) -> None:
+    write_part(str(tmp_path), "train", rows_from(0, 3))
+    assert not PreparedTable.committed(str(tmp_path))
+    with pytest.raises(PreparedTableError, match=r"manifest\.json is missing"):
+        PreparedTable.open(str(tmp_path))
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    write_table(str(tmp_path))
+    (tmp_path / "manifest.json").write_text('{"fingerprint": "f"}')
+    with pytest.raises(PreparedTableError, match=r"manifest\.json is damaged"):
+        PreparedTable.open(str(tmp_path))
+
+
+def test_a_missing_and_a_truncated_part_are_named(tmp_path: Path) -> None:
+    table = write_table(str(tmp_path))
+    path = tmp_path / "train" / "part-000000000001.parquet"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(PreparedTableError, match=r"part-000000000001\.parquet is missing or damaged"):
+        table.read("train", np.array([5]))
+    path.unlink()
+    with pytest.raises(PreparedTableError, match=r"part-000000000001\.parquet is missing or damaged"):
+        table.read("train", np.array([5]))
+
+
+def test_a_part_with_other_rows_than_the_manifest_says_is_an_error(tmp_path: Path) -> None:
+    table = write_table(str(tmp_path))
+    write_part(str(tmp_path), "train", rows_from(201, 10))
+    with pytest.raises(PreparedTableError, match="10 rows, its manifest says 63"):
+        table.read("train", np.array([205]))
+
+
+def test_an_unknown_split_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PreparedTableError, match="no split 'eval'"):
+        write_table(str(tmp_path)).rows("eval")
+
+
+def test_a_manifest_whose_numbers_do_not_add_up_cannot_be_made() -> None:
+    split = {"train": SplitFacts(rows=5, first_positions=(0,))}
+    Manifest(fingerprint="f", splits=split, rows_in=8, rows_kept=5, quarantined={"empty_answer": 3})
+    with pytest.raises(ValidationError, match="8 rows in are not 5 kept"):
+        Manifest(fingerprint="f", splits=split, rows_in=8, rows_kept=5, quarantined={"empty_answer": 2})
+    with pytest.raises(ValidationError, match="6 rows were kept but the splits hold 5"):
+        Manifest(fingerprint="f", splits=split, rows_in=6, rows_kept=6)
+
+
+def test_opening_reads_neither_parts_nor_index_and_the_index_is_read_once(tmp_path: Path) -> None:
+    table = write_table(str(tmp_path))
+    first = table.index("train")
+    (tmp_path / "train" / "index.parquet").unlink()
+    assert table.index("train") is first
+    with pytest.raises(PreparedTableError, match="index"):
+        PreparedTable.open(str(tmp_path)).index("train")
