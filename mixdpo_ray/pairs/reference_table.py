@@ -1,4 +1,4 @@
-"""Reference log-probs on disk, keyed by pair_id, so that another order or threshold keeps them and only adds what is missing.
+"""Reference log-probs on disk, keyed by pair_id, so that another order or threshold only adds what is missing.
 
 <folder>/part-<number>-<digest>.parquet   pair_id, ref_chosen_logp, ref_rejected_logp
 <folder>/manifest.json                    which parts count, and how many pairs they cover; rewritten after every append

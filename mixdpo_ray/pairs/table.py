@@ -60,7 +60,7 @@ class SplitFacts(Settings):
 
 
 class Manifest(Settings):
-    """What a prepared table holds and where it came from. Its numbers are checked against each other when it is made."""
+    """What a prepared table holds and where it came from. Its numbers must add up, or it cannot be made."""
 
     fingerprint: str = Field(description="The request: sources, settings, tokenizer, code version")
     content_digest: str = Field("", description="The rows themselves, in order")
