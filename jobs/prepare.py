@@ -1,0 +1,14 @@
+"""Turn raw preference pairs into a checked, tokenised table in curriculum order, once for every run and search."""
+
+from mixdpo_ray.cluster.command import run_job
+from mixdpo_ray.cluster.prepare import prepare
+from mixdpo_ray.recipe import Recipe
+
+
+def main(recipe: Recipe) -> None:
+    table = prepare(recipe)
+    print(f"prepared table: {table.folder}")
+
+
+if __name__ == "__main__":
+    run_job(__doc__ or "", main)

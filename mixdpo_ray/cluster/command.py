@@ -1,0 +1,49 @@
+"""What every job does with its command line: RECIPE.yaml [dotted.key=value ...], and an exit status that scripts can trust.
+
+0 done, 1 failed with a one-line reason, 2 bad arguments or recipe, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from mixdpo_ray.cluster.connect import connected
+from mixdpo_ray.errors import MixDPOError, RecipeError
+from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe_file import describe_settings, load_recipe
+
+
+def run_job(description: str, action: Callable[[Recipe], None]) -> None:
+    """Read the recipe, connect to Ray, act, and leave with the exit status."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="settings, their defaults and what they mean:\n\n" + describe_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", help="a YAML file such as jobs/recipes/playground.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="such as objective.beta=0.05")
+    arguments = parser.parse_args()
+
+    def job() -> None:
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
+        with connected(recipe.cluster):
+            action(recipe)
+
+    sys.exit(exit_status(job))
+
+
+def exit_status(job: Callable[[], None]) -> int:
+    try:
+        job()
+    except RecipeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except MixDPOError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,128 @@
+"""What a person watches: workers tell a small actor, the driver draws one bar from it (or lines, where there is no terminal).
+
+Reports to Ray come with checkpoints only, minutes apart; the actor costs no CPU and each step is one message nobody waits for.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from tqdm import tqdm
+
+from mixdpo_ray.errors import MixDPOError
+
+Event = tuple[str, Any]  # (kind, content): phase, step, evaluation, checkpoint, warning
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Also the run's lock inside a cluster: its name can be taken once."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.error: MixDPOError | None = None
+
+    def tell(self, kind: str, content: Any) -> None:
+        self.events.append((kind, content))
+
+    def take(self) -> list[Event]:
+        events, self.events = self.events, []
+        return events
+
+    def stop_for(self, error: MixDPOError) -> None:
+        self.error = self.error or error
+
+    def stopped_by(self) -> MixDPOError | None:
+        return self.error
+
+
+class Display:
+    """One bar on a terminal, a line now and then elsewhere."""
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, title: str, steps: int):
+        self.bar = tqdm(total=steps, desc=title, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())
+        self.steps, self.title, self.text = steps, title, ""
+        self.last_line, self.began, self.first_step = 0.0, time.monotonic(), 0
+        self.accuracy: float | None = None
+
+    def show(self, kind: str, content: Any) -> None:
+        if kind == "step":
+            self._step(content)
+        elif kind == "evaluation" and "eval_rewards/accuracies" in content:
+            self.accuracy = content["eval_rewards/accuracies"]
+        elif kind == "phase":
+            self._phase(content)
+        elif kind == "warning":
+            self.line(f"warning: {content}")
+
+    def line(self, text: str) -> None:
+        tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        self.bar.close()
+
+    def _phase(self, text: str) -> None:
+        if text == self.text:
+            return
+        self.text = text
+        self.bar.set_description(f"{self.title}: {text}")
+        if self.bar.disable:
+            self.line(f"{self.title}: {text}")
+
+    def _step(self, metrics: dict[str, Any]) -> None:
+        done = metrics["step"] + 1
+        if not self.first_step:
+            self.first_step, self.began = done, time.monotonic()
+        shown = {"loss": f"{metrics['loss']:.4f}", "pairs/s": f"{metrics['perf/pairs_per_second']:.1f}"}
+        if metrics.get("rewards/accuracies") is not None:
+            shown["accuracy"] = f"{metrics['rewards/accuracies']:.2f}"
+        if self.accuracy is not None:
+            shown["held out"] = f"{self.accuracy:.3f}"
+        self.bar.set_description(f"{self.title}: {metrics['stage']}", refresh=False)
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.initial = self.bar.initial or done - 1
+        self.bar.n = done
+        self.bar.refresh()
+        now = time.monotonic()
+        if self.bar.disable and (now - self.last_line > self.SECONDS_BETWEEN_LINES or done == self.steps):
+            self.last_line = now
+            values = "  ".join(f"{name} {value}" for name, value in shown.items())
+            self.line(f"{self.title}: {metrics['stage']} {done}/{self.steps}  {values}  {self._eta(done, now)}")
+
+    def _eta(self, done: int, now: float) -> str:
+        if done == self.first_step:
+            return ""
+        seconds = (now - self.began) / (done - self.first_step) * (self.steps - done)
+        return f"ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+@contextmanager
+def watching(board: Any, display: Display) -> Iterator[None]:
+    """Draw what the board hears while the body runs."""
+    finished = threading.Event()
+
+    def draw() -> None:
+        for kind, content in ray.get(board.take.remote()):
+            display.show(kind, content)
+
+    def follow() -> None:
+        while not finished.wait(0.3):
+            draw()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        draw()
+        display.close()

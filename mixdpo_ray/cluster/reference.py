@@ -1,0 +1,121 @@
+"""Reference log-probs, computed once per prepared table and reference model by an actor pool, and read by every run.
+
+The sums are keyed by pair_id, so that another order, threshold or difficulty keeps them; what a lower threshold adds is
+computed and appended. They come from the code and the number format that training uses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.progress import Display
+from mixdpo_ray.errors import ModelError, ResourceError
+from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.recipe import Recipe, fingerprint
+from mixdpo_ray.storage import join
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.model import model_digest
+from mixdpo_ray.training.settings import ModelSettings
+
+SPLITS = ("train", "eval")
+PAIRS_PER_BATCH = 16  # sorted by length first, so little of a batch is padding
+BATCHES_PER_PART = 64  # what a killed run has to compute again
+
+
+def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
+    """Named by what the sums depend on: model, number format and how pairs become tokens; not beta, order or threshold."""
+    model = recipe.model.model_copy(update={"path": recipe.model.reference or recipe.model.path, "lora": None})
+    content = {"model": model.model_dump(mode="json"), "weights": model_digest(model), "tokens": table.manifest.tokens}
+    return join(recipe.output.storage_path, "reference", fingerprint(content))
+
+
+def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | None:
+    """The folder of the reference table with every pair covered that the plan or the evaluation needs."""
+    if not recipe.objective.needs_reference:
+        return None
+    folder = reference_folder(recipe, table)
+    store = ReferenceTable.open_or_create(folder)
+    needed = needed_positions(table, job)
+    missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
+    total = sum(len(positions) for positions in missing.values())
+    if total:
+        _compute(recipe, table, store, missing, total)
+    return folder
+
+
+def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+    """Easy training pairs and every held-out pair."""
+    return {"train": np.flatnonzero(~job.plan(table).hard), "eval": np.arange(len(table.index("eval").pair_id))}
+
+
+def _missing(store: ReferenceTable, table: PreparedTable, split: str, positions: Any) -> Any:
+    index = table.index(split)
+    absent = set(store.missing([index.pair_id[position] for position in positions]))
+    missing = np.array([p for p in positions if index.pair_id[p] in absent], np.int64)
+    longest = index.prompt_length + np.maximum(index.chosen_length, index.rejected_length)
+    return missing[np.argsort(-longest[missing], kind="stable")]  # longest first: memory runs out at once or never
+
+
+def _compute(recipe: Recipe, table: PreparedTable, store: ReferenceTable, missing: dict[str, Any], total: int) -> None:
+    gpu = uses_gpu(recipe.cluster)
+    model = recipe.model.model_copy(update={"path": recipe.model.reference or recipe.model.path, "lora": None})
+    batches = [
+        {"split": split, "positions": positions[first : first + PAIRS_PER_BATCH].tolist()}
+        for split, positions in missing.items()
+        for first in range(0, len(positions), PAIRS_PER_BATCH)
+    ]
+    workers = min(recipe.cluster.reference_workers or recipe.cluster.num_workers, len(batches))
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    chunk_tokens = recipe.train.logp_chunk_tokens
+    stage = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4)).map_batches(
+        _Scorer,
+        fn_constructor_args=(table.folder, model, chunk_tokens, gpu),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_gpus=1 if gpu else None,
+        num_cpus=1,
+    )
+    display = Display("reference log-probs", total)
+    try:
+        _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, display)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, (ModelError, ResourceError)) else None
+        raise cause or error from None
+    finally:
+        display.close()
+
+
+def _store(blocks: Iterator[pa.Table], store: ReferenceTable, display: Display) -> None:
+    held: list[pa.Table] = []
+    for block in blocks:
+        held.append(block)
+        display.bar.update(block.num_rows)
+        if len(held) >= BATCHES_PER_PART:
+            store.append(pa.concat_tables(held))
+            held = []
+    if held:
+        store.append(pa.concat_tables(held))
+
+
+class _Scorer:
+    """One copy of the reference model."""
+
+    def __init__(self, folder: str, model: ModelSettings, chunk_tokens: int, gpu: bool):
+        from mixdpo_ray.training.scoring import Scorer, load_scorer
+
+        self.table = PreparedTable.open(folder)
+        self.device = torch.device("cuda" if gpu else "cpu")
+        self.scorer: Scorer = load_scorer(model, chunk_tokens, self.device)
+
+    def __call__(self, batch: dict[str, Any]) -> pa.Table:
+        raise NotImplementedError
