@@ -27,10 +27,10 @@ class OutputSettings(Settings):
 def _pick_objective(value: object) -> object:
     if isinstance(value, Objective):
         return value
-    if not isinstance(value, Mapping) or "name" not in value:
-        raise ValueError(f"say which objective: name is one of {', '.join(OBJECTIVES)}")
+    if not isinstance(value, Mapping):
+        raise ValueError(f"write {{name: ..., beta: ...}}; name is one of {', '.join(OBJECTIVES)}")
     hyperparameters = dict(value)
-    name = hyperparameters.pop("name")
+    name = hyperparameters.pop("name", "dpo")
     if name not in OBJECTIVES:
         raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name].model_validate(hyperparameters)

@@ -54,7 +54,9 @@ def _read(path: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}; give the path of a recipe, such as jobs/recipes/playground.yaml") from None
+        raise RecipeError(
+            f"{path}: {error.strerror}; give the path of a recipe, such as jobs/recipes/playground.yaml"
+        ) from None
     try:
         tree = yaml.load(text, _StrictLoader)  # a SafeLoader: it builds plain values only
     except yaml.YAMLError as error:

@@ -34,7 +34,9 @@ def explained(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"{path}: the disk is full; free space (jobs/clean.py lists what is unused) and repeat") from error
+            raise StorageError(
+                f"{path}: the disk is full; free space (jobs/clean.py lists what is unused) and repeat"
+            ) from error
         raise StorageError(f"{path}: {error}; check that the path exists and that you may use it") from error
 
 

@@ -43,7 +43,9 @@ def differences(before: object, after: object, name: str = "") -> list[str]:
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         keys = list(dict.fromkeys([*before, *after]))
         return [
-            line for key in keys for line in differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+            line
+            for key in keys
+            for line in differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
         ]
     return [] if before == after else [f"{name} was {before}, is {after}"]
 

@@ -11,7 +11,9 @@ from mixdpo_ray.settings import Settings
 
 class ClusterSettings(Settings):
     num_workers: int = Field(2, ge=1, description="Training workers (ranks)")
-    use_gpu: bool | None = Field(None, description="One GPU per worker; where nothing is given, if the cluster has GPUs")
+    use_gpu: bool | None = Field(
+        None, description="One GPU per worker; where nothing is given, if the cluster has GPUs"
+    )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs that each training worker reserves")
     resources_per_worker: dict[str, float] = Field({}, description="Further Ray resources of each worker")
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
@@ -19,7 +21,9 @@ class ClusterSettings(Settings):
     )
     max_failures: int = Field(3, ge=0, description="How often a dead worker group is started again")
     reference_workers: int | None = Field(
-        None, ge=1, description="Actors that compute reference log-probs; one per training worker where nothing is given"
+        None,
+        ge=1,
+        description="Actors that compute reference log-probs; one per training worker where nothing is given",
     )
     prefetch_windows: int = Field(4, ge=1, description="Windows that are read ahead of training")
     windows_per_read: int = Field(10, ge=1, description="Windows that one Ray Data read task fetches")

@@ -88,7 +88,9 @@ def _take_board(run: str) -> Any:
             return Board.options(name=name, namespace=NAMESPACE).remote()
         except ValueError:
             time.sleep(1)
-    raise RunConflictError(f"{run} is being trained by another job of this cluster: wait for it, or choose another name")
+    raise RunConflictError(
+        f"{run} is being trained by another job of this cluster: wait for it, or choose another name"
+    )
 
 
 def _fit(recipe: Recipe, job: TrainingJob, board: Any) -> dict[str, Any]:
@@ -156,7 +158,9 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         return {}  # a restart would only repeat the error: every rank leaves in peace
     context = ray.train.get_context()
     local = context.get_local_rank()
-    world = World(context.get_world_rank(), context.get_world_size(), local, f"cuda:{local}" if config["gpu"] else "cpu")
+    world = World(
+        context.get_world_rank(), context.get_world_size(), local, f"cuda:{local}" if config["gpu"] else "cpu"
+    )
     _use_cores(config["cluster"], context.get_local_world_size())
     try:
         return run_training(job, world, RayDataWindows(config["cluster"]), _Listener(board))

@@ -41,10 +41,10 @@ class OptimizerSettings(Settings):
     """AdamW."""
 
     learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate; the paper uses 2e-7 to 1e-6 at 7-8B")
-    weight_decay: float = Field(0.0, ge=0)
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="Of AdamW, decoupled from the gradient")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the gradient's running mean")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the squared gradient's running mean")
+    adam_epsilon: float = Field(1e-8, gt=0, description="Keeps the division by the squared mean finite")
 
 
 class ScheduleSettings(Settings):
@@ -87,9 +87,9 @@ class CheckpointSettings(Settings):
 class TrainSettings(Settings):
     global_batch_size: int = Field(128, ge=1, description="Pairs per optimizer step, over all workers")
     per_device_train_batch_size: int = Field(2, ge=1, description="Pairs per forward pass of one worker")
-    num_train_epochs: int = Field(1, ge=1)
+    num_train_epochs: int = Field(1, ge=1, description="How often each pair is trained; see curriculum.epoch_order")
     max_steps: int | None = Field(None, ge=1, description="Stop after this step; the schedule stays that of the whole run")
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, description="Of the random generators")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 leaves them alone")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30 % more time")
     logp_chunk_tokens: int = Field(

@@ -1,0 +1,29 @@
+"""The closing lines of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = {
+    "eval_rewards/accuracies": "held-out preference accuracy",
+    "eval_rewards/margins": "held-out reward margin",
+    "eval_logps/chosen_drift": "chosen drift (nats)",
+}
+
+
+def describe(folder: str, summary: Mapping[str, Any]) -> str:
+    before, after = summary["eval_before"], summary["eval_after"]
+    head = "was already finished" if summary["already_finished"] else f"finished in {_clock(summary['seconds'])}"
+    lines = [f"{folder} {head}: {summary['steps']} steps, {summary['pairs']} pairs"]
+    for key, name in SHOWN.items():
+        if after.get(key) is not None:
+            lines.append(f"  {name:<30} {before[key]:8.3f} -> {after[key]:.3f}")
+    lines.append(f"  model                          {folder}/model")
+    lines.append(f"  picture                        {folder}/curves.png")
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

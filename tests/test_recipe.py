@@ -1,0 +1,145 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.simpo import SimPO
+from mixdpo_ray.recipe import Recipe, fingerprint
+from mixdpo_ray.recipe_file import describe_settings, load_recipe
+
+RECIPES = sorted((Path(__file__).parents[1] / "jobs" / "recipes").glob("*.yaml"))
+PAPER = {
+    "llama3-8b-ultrafeedback": (1e-6, 1),
+    "mistral-7b-ultrafeedback": (2e-7, 1),
+    "qwen2.5-7b-ultrafeedback": (8e-7, 1),
+    "llama3-8b-argilla-7k": (1e-6, 2),
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text("model: {path: some/model}\ndata: {source: {path: pairs.jsonl}}\n")
+    return path
+
+
+def complaint(path: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path), overrides)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads(path: Path) -> None:
+    assert isinstance(load_recipe(str(path)), Recipe)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_large_recipes_have_the_papers_settings_and_say_that_they_were_not_run(name: str) -> None:
+    path = next(path for path in RECIPES if path.stem == name)
+    recipe = load_recipe(str(path))
+    learning_rate, epochs = PAPER[name]
+    assert recipe.train.optimizer.learning_rate == learning_rate
+    assert recipe.train.num_train_epochs == epochs
+    assert (recipe.train.global_batch_size, recipe.objective.model_dump()) == (128, {"beta": 0.01})
+    assert (recipe.data.max_prompt_length, recipe.data.max_length) == (512, 1024)
+    assert "Not run:" in path.read_text()
+
+
+def test_a_number_in_scientific_notation_is_a_number(small: Path) -> None:
+    small.write_text(small.read_text() + "train: {optimizer: {learning_rate: 5e-7}}\n")
+    assert load_recipe(str(small)).train.optimizer.learning_rate == 5e-7
+    assert load_recipe(str(small), ["train.optimizer.learning_rate=2E-6"]).train.optimizer.learning_rate == 2e-6
+
+
+def test_an_override_reaches_a_setting_that_the_file_does_not_mention(small: Path) -> None:
+    recipe = load_recipe(str(small), ["objective.name=simpo", "objective.beta=2.5", "output.name=other"])
+    assert recipe.objective == SimPO(beta=2.5)
+    assert recipe.output.name == "other"
+
+
+def test_a_run_is_named_after_its_recipe(small: Path) -> None:
+    assert load_recipe(str(small)).output.name == "small"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("trian.seed=1", "trian is unknown; did you mean train?"),
+        ("train.optimizer.lerning_rate=1", "train.optimizer.lerning_rate is unknown; did you mean learning_rate?"),
+        ("objective={name: dpo, bta: 0.1}", "objective.bta is unknown; did you mean beta?"),
+        ("objective={name: dop}", "objective: unknown objective 'dop'; known: dpo, ipo, simpo"),
+        ("objective={name: dpo, beta: -1}", "objective.beta: -1: Input should be greater than 0"),
+        ("train.optimizer.learning_rate=yes", "train.optimizer.learning_rate: True: true or false is no value"),
+        ("train.optimizer.learning_rate=.nan", "train.optimizer.learning_rate: nan: Input should be"),
+        ("train.global_batch_size=0", "train.global_batch_size: 0: Input should be greater than or equal to 1"),
+        (
+            "curriculum.threshold={value: 1, hard_count: 3}",
+            "curriculum.threshold: value and hard_count exclude each other",
+        ),
+        ("curriculum={mode: router_shuffled, order: ascending}", "curriculum: mode router_shuffled draws at random"),
+        ("curriculum.sft_weight=0", "curriculum.sft_weight 0 leaves the hard stage nothing to learn"),
+        ("data.max_prompt_length=4096", "data: max_prompt_length 4096 exceeds max_length 1024"),
+        ("deepspeed.offload_parameters=true", "deepspeed: offload_parameters needs zero_stage 3, not 2"),
+        ("output.name=../other", "output.name: '../other': String should match pattern"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_a_remedy(small: Path, override: str, expected: str) -> None:
+    assert complaint(small, override).startswith(expected)
+
+
+def test_a_reference_that_no_objective_would_read_is_refused(small: Path) -> None:
+    assert "model.reference 'big' would never be read" in complaint(
+        small, "objective.name=simpo", "model.reference=big"
+    )
+
+
+def test_a_word_that_is_no_override_is_refused(small: Path) -> None:
+    with pytest.raises(RecipeError, match=r"--fast: not an override; write dotted\.key=value"):
+        load_recipe(str(small), ["--fast"])
+
+
+def test_a_missing_file_and_a_broken_one_are_named(tmp_path: Path) -> None:
+    assert "No such file" in complaint(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model: [")
+    assert complaint(broken).startswith("not YAML:")
+    broken.write_text("model: {path: a}\nmodel: {path: b}\n")
+    assert complaint(broken) == "line 2: model is given twice; keep one"
+    broken.write_text("")
+    assert complaint(broken).startswith("holds no settings")
+
+
+def test_a_resolved_recipe_is_read_back_as_it_was(small: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(small), ["objective.name=ipo", "objective.tau=0.5"])
+    written = tmp_path / "again.yaml"
+    written.write_text(json.dumps(recipe.to_dict()))
+    assert load_recipe(str(written)) == recipe
+
+
+def test_workers_paths_and_logging_do_not_make_another_training(small: Path) -> None:
+    def name(*overrides: str) -> str:
+        return fingerprint(load_recipe(str(small), overrides).training_identity())
+
+    same = ["cluster.num_workers=8", "output.tensorboard=true", "train.checkpoints.every_steps=5", "train.max_steps=3"]
+    assert {name(override) for override in same} == {name()}
+    other = ["objective.beta=0.2", "train.seed=1", "curriculum.thin=2", "deepspeed.zero_stage=3", "model.dtype=float32"]
+    assert len({name(), *(name(override) for override in other)}) == 1 + len(other)
+
+
+def test_help_lists_every_setting_of_every_objective() -> None:
+    text = describe_settings()
+    assert "train.optimizer.learning_rate = 1e-06" in text
+    for name, objective in OBJECTIVES.items():
+        for setting in objective.model_fields:
+            assert f"objective.{setting} = " in text
+            assert f"(objective {name})" in text
+    assert "None\n    \n" not in text
+
+
+def test_every_setting_has_a_line_of_explanation() -> None:
+    lines = describe_settings().splitlines()
+    bare = [setting for setting, text in zip(lines[::2], lines[1::2], strict=True) if not text.strip()]
+    assert bare == []
