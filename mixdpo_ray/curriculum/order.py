@@ -26,9 +26,7 @@ def seeded_hashes(pair_ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
         return mixed ^ (mixed >> np.uint64(31))
 
 
-def easiest_first(
-    difficulty: NDArray[np.float64], pair_ids: Sequence[str], seed: int
-) -> NDArray[np.int64]:
+def easiest_first(difficulty: NDArray[np.float64], pair_ids: Sequence[str], seed: int) -> NDArray[np.int64]:
     """Row numbers from the clearest pair to the most ambiguous one. A missing difficulty is a bug: NaN sorts last."""
     assert not np.isnan(difficulty).any(), "difficulty must be finite before it is sorted"
     return np.lexsort((seeded_hashes(pair_ids, seed), -difficulty))
@@ -47,7 +45,8 @@ def curriculum_order(
 
 def swap_tail(rows: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
     """Exchange the last two blocks of round(fraction * rows), as the paper's appendix B.6 does."""
-    block, count = round(fraction * len(rows)), len(rows)
+    count = len(rows)
+    block = min(round(fraction * count), count // 2)  # half of an odd number rounds up: the blocks would overlap
     if block == 0:
         return rows
     return np.concatenate([rows[: count - 2 * block], rows[count - block :], rows[count - 2 * block : count - block]])

@@ -1,7 +1,7 @@
 """The plan: which positions of the prepared table every step trains. Arithmetic only; no state, no workers.
 
-Windows are consecutive runs of `global_batch` positions of a stage, so any number of workers trains the same window at the
-same step, and resuming needs one integer.
+Windows are consecutive runs of `global_batch` positions of a stage, so any number of workers trains the same window at
+the same step, and resuming needs one integer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.errors import RecipeError
 
 StageName = Literal["easy", "hard", "mixed"]
 
@@ -53,32 +54,46 @@ class Plan:
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
-        return np.concatenate([[0], np.cumsum([len(segment.windows) for segment in self.segments])]).astype(np.int64)
+        """The first step of every segment, and behind them the number of steps: [segments + 1]."""
+        return np.cumsum([0, *(len(segment.windows) for segment in self.segments)], dtype=np.int64)
+
+    @cached_property
+    def _phases(self) -> NDArray[np.int64]:
+        """The first step of every phase, and behind them the number of steps: [phases + 1]."""
+        _, first = np.unique([segment.phase for segment in self.segments], return_index=True)
+        return np.append(self._starts[first], self._starts[-1])
 
     @property
     def steps(self) -> int:
         return int(self._starts[-1])
 
     def window(self, step: int) -> Window:
-        """The window of a step, in O(log segments): nothing is replayed."""
+        """The window of a step, in O(log segments + pairs): nothing is replayed."""
         assert 0 <= step < self.steps, f"step {step} lies outside the plan's {self.steps} steps"
         number = int(np.searchsorted(self._starts, step, side="right")) - 1
         segment = self.segments[number]
         first = int(segment.windows[step - self._starts[number]]) * self.global_batch
         positions = segment.positions[first : first + self.global_batch]
-        phase_start, phase_steps = self._phase(segment.phase)
+        phase_start, phase_end = (int(edge) for edge in self._phases[segment.phase : segment.phase + 2])
         return Window(
-            step, segment.stage, segment.epoch, segment.phase, step - phase_start, phase_steps, positions, self.hard[positions]
+            step=step,
+            stage=segment.stage,
+            epoch=segment.epoch,
+            phase=segment.phase,
+            phase_step=step - phase_start,
+            phase_steps=phase_end - phase_start,
+            positions=positions,
+            hard=self.hard[positions],
         )
-
-    def _phase(self, phase: int) -> tuple[int, int]:
-        members = [number for number, segment in enumerate(self.segments) if segment.phase == phase]
-        start, end = self._starts[members[0]], self._starts[members[-1] + 1]
-        return int(start), int(end - start)
 
 
 def make_plan(settings: CurriculumSettings, hard: NDArray[np.bool_], global_batch: int, epochs: int) -> Plan:
     stages = _stages(settings, hard)
+    if not stages:
+        raise RecipeError(
+            f"curriculum.mode={settings.mode} trains no pair: all {len(hard)} are hard; lower curriculum.threshold, "
+            "or choose mode two_stage, which trains hard pairs by SFT"
+        )
     if settings.epoch_order == "stage_major":
         visits = [(name, positions, epoch) for name, positions in stages for epoch in range(epochs)]
     else:
@@ -97,10 +112,8 @@ def _stages(settings: CurriculumSettings, hard: NDArray[np.bool_]) -> list[tuple
     hard_stage: tuple[StageName, NDArray[np.int64]] = ("hard", np.flatnonzero(hard))
     if settings.mode == "two_stage":
         stages = [hard_stage, easy_stage] if settings.order == "ascending" else [easy_stage, hard_stage]
-    elif settings.mode == "discard_hard":
+    elif settings.mode in ("discard_hard", "sorted_dpo"):  # in sorted_dpo routing made no pair hard
         stages = [easy_stage]
-    elif settings.mode == "sorted_dpo":
-        stages = [easy_stage]  # routing made no pair hard
     else:
         stages = [("mixed", np.arange(len(hard)))]
     return [(name, positions) for name, positions in stages if len(positions)]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.order import easiest_first
 from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.errors import RecipeError
 
 
 def hard_positions(
@@ -19,6 +20,11 @@ def hard_positions(
     hard = np.zeros(rows, np.bool_)
     if settings.mode == "sorted_dpo":
         return hard
+    if (settings.threshold.hard_count or 0) > rows:
+        raise RecipeError(
+            f"curriculum.threshold.hard_count={settings.threshold.hard_count} asks for more hard pairs than the "
+            f"{rows} that there are; choose a smaller count, or hard_fraction=1.0 to train every pair by SFT"
+        )
     count = settings.threshold.hard_pairs(difficulty)
     if settings.physical_order == "shuffled":
         hard[easiest_first(difficulty, pair_ids, settings.seed)[rows - count :]] = True

@@ -1,4 +1,4 @@
-"""How one window is shared out: to ranks by tokens, to micro-batches by length. Every rank computes it alone, from the index.
+"""How one window is shared out: to ranks by tokens, to micro-batches by length. Each rank computes it from the index.
 
 Sorting by length inside one optimizer step changes no curriculum and saves most of the padding. Ranks with fewer
 micro-batches than others repeat a real pair with weight 0, because under ZeRO-3 every rank must run every forward pass.
@@ -6,6 +6,7 @@ micro-batches than others repeat a real pair with weight 0, because under ZeRO-3
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,19 +35,19 @@ Share = tuple[MicroBatch, ...]
 
 
 def deal(lengths: Lengths, hard: NDArray[np.bool_], world: int, per_device: int) -> tuple[Share, ...]:
-    """The micro-batches of every rank, equally many for each."""
+    """The micro-batches of every rank, equally many for each: the longest pair left goes to the least loaded rank."""
     pairs = len(hard)
     longest = lengths.prompt + np.where(hard, lengths.chosen, np.maximum(lengths.chosen, lengths.rejected))
     tokens = lengths.prompt + lengths.chosen + np.where(hard, 0, lengths.prompt + lengths.rejected)
     most = -(-pairs // world)
     micro_batches = -(-most // per_device)
     dealt: list[list[int]] = [[] for _ in range(world)]
-    load = np.zeros(world, np.int64)
-    for row in np.lexsort((np.arange(pairs), -tokens, -longest)):
-        open_ranks = [rank for rank in range(world) if len(dealt[rank]) < most]
-        rank = min(open_ranks, key=lambda candidate: (load[candidate], candidate))
-        dealt[rank].append(int(row))
-        load[rank] += tokens[row]
+    open_ranks = [(0, rank) for rank in range(world)]  # a heap of (tokens so far, rank)
+    for row in np.lexsort((np.arange(pairs), -tokens, -longest)).tolist():
+        load, rank = heapq.heappop(open_ranks)
+        dealt[rank].append(row)
+        if len(dealt[rank]) < most:
+            heapq.heappush(open_ranks, (load + int(tokens[row]), rank))
     shortest = int(np.argmin(longest))
     return tuple(_micro_batches(rows, micro_batches, per_device, shortest) for rows in dealt)
 

@@ -29,6 +29,7 @@ class Threshold(Settings):
 
     def hard_pairs(self, margins: NDArray[np.float64]) -> int:
         """How many pairs are hard. Rank decides which: the hard ones are the last in descending order."""
+        assert not np.isnan(margins).any(), "a missing margin is neither easy nor hard: prepare refuses it"
         if self.hard_count is not None:
             return min(self.hard_count, len(margins))
         if self.hard_fraction is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 SftNorm = Literal["token_mean", "token_mean_local", "example_mean", "example_sum"]
@@ -17,12 +18,16 @@ def sft_weights(
 ) -> Tensor:
     """Weights of one micro-batch's hard pairs [pairs]; the window_* numbers count hard pairs over all ranks.
 
-    `token_mean_local` is the mean of micro-batch means that some trainers report. It depends on how the window is split.
+    `window_micro_batches` counts the micro-batches that hold a hard pair. Only `token_mean_local` needs it: the mean of
+    micro-batch means that some trainers report, which depends on how the window is split.
     """
+    lengths = lengths if lengths.is_floating_point() else lengths.float()  # whole numbers would round the weights to 0
+    if not len(lengths):  # a micro-batch, or a whole window, without a hard pair: there is nothing to divide by
+        return lengths
     if norm == "token_mean":
-        return lengths.new_full(lengths.shape, 1 / window_tokens)
+        return torch.full_like(lengths, 1 / window_tokens)
     if norm == "token_mean_local":
-        return lengths.new_full(lengths.shape, 1.0) / (lengths.sum() * window_micro_batches)
+        return torch.full_like(lengths, 1 / window_micro_batches) / lengths.sum()
     if norm == "example_mean":
         return 1 / (lengths * window_pairs)
-    return lengths.new_full(lengths.shape, 1 / window_pairs)
+    return torch.full_like(lengths, 1 / window_pairs)

@@ -1,0 +1,66 @@
+# Two commands work on a fresh machine: `make demo` and `make test`. Each sets up what it needs first, once.
+VENV ?= .venv
+PYTHON ?= python3
+
+BIN := $(abspath $(VENV))/bin
+STAMP := $(VENV)/.installed
+# DeepSpeed starts `ninja` by its bare name when it compiles, and the one it needs lies in the virtual environment.
+export PATH := $(BIN):$(PATH)
+# One range for torch, the one in pyproject.toml.
+TORCH := $(shell sed -n 's/^ *"\(torch[^"]*\)".*/\1/p' pyproject.toml)
+
+.PHONY: help install demo test lint types bench chaos
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     train the playground's small model on two workers and show what it learned"
+	@echo "make test     every test"
+	@echo "make chaos    kill runs at random moments and compare the weights they end with"
+	@echo "make bench    step time and memory against TRL"
+	@echo "make lint     format and style;  make types: mypy"
+	@echo "make install  only the set-up, into VENV=$(VENV)"
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python jobs/playground.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not chaos"
+
+chaos: $(STAMP)
+	$(BIN)/python -m pytest -m chaos
+
+bench: $(STAMP)
+	$(BIN)/python jobs/bench.py
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+# torch first: what is resolved afterwards then keeps the build, CPU or GPU, that this machine's package index offers.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c "$$MACHINE_CHECK"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+# Said before a minute is spent on downloads, and not by DeepSpeed in the middle of a run.
+define MACHINE_CHECK
+import importlib.util, os, shutil, sys, sysconfig
+missing = []
+if sys.version_info < (3, 11):
+    missing.append(f"Python 3.11 or newer (this is {sys.version.split()[0]}; choose another with make PYTHON=python3.12)")
+if importlib.util.find_spec("ensurepip") is None:
+    missing.append("the module ensurepip, for virtual environments (Debian, Ubuntu: apt-get install python3-venv)")
+if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+    missing.append("Python.h, for DeepSpeed's extension (Debian, Ubuntu: apt-get install python3-dev)")
+if shutil.which("g++") is None and "CXX" not in os.environ:
+    missing.append("g++, with which DeepSpeed compiles its CPU communication (Debian, Ubuntu: apt-get install g++)")
+sys.exit("\n".join(f"This machine lacks {what}" for what in missing) or 0)
+endef
+export MACHINE_CHECK
