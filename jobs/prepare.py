@@ -1,7 +1,8 @@
 """Turn raw preference pairs into a checked, tokenised table in curriculum order, once for every run and search."""
 
-from mixdpo_ray.cluster.command import run_job
 from mixdpo_ray.cluster.prepare import prepare
+
+from mixdpo_ray.cluster.command import run_job
 from mixdpo_ray.recipe import Recipe
 
 

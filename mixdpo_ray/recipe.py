@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.curriculum.settings import CurriculumSettings
-from mixdpo_ray.objectives import OBJECTIVES, Objective
+from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings

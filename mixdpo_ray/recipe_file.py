@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.objectives import OBJECTIVES, Objective
+from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.settings import Settings
 
@@ -25,14 +26,14 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise RecipeError(f"line {key_node.start_mark.line + 1}: {key} is given twice; keep one")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_StrictLoader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 

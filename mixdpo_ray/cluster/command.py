@@ -1,4 +1,4 @@
-"""What every job does with its command line: RECIPE.yaml [dotted.key=value ...], and an exit status that scripts can trust.
+"""What every job does with its command line: RECIPE.yaml [dotted.key=value ...], and an exit status to trust.
 
 0 done, 1 failed with a one-line reason, 2 bad arguments or recipe, 130 interrupted.
 """

@@ -1,4 +1,4 @@
-"""Connecting to Ray: a cluster that is there is used as it is; otherwise one is started here, and only that one is stopped."""
+"""Connecting to Ray: a cluster that is there is used as it is; otherwise one is started, and only that one stopped."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What a person watches: workers tell a small actor, the driver draws one bar from it (or lines, where there is no terminal).
+"""What a person watches: workers tell a small actor, the driver draws a bar from it (lines, without a terminal).
 
-Reports to Ray come with checkpoints only, minutes apart; the actor costs no CPU and each step is one message nobody waits for.
+Reports to Ray come with checkpoints only, minutes apart. The actor costs no CPU, and a step is one message that
+nobody waits for.
 """
 
 from __future__ import annotations

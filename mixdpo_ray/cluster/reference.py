@@ -32,7 +32,7 @@ BATCHES_PER_PART = 64  # what a killed run has to compute again
 
 
 def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
-    """Named by what the sums depend on: model, number format and how pairs become tokens; not beta, order or threshold."""
+    """Named by what the sums depend on: model, number format, and how pairs become tokens; not beta or the order."""
     model = recipe.model.model_copy(update={"path": recipe.model.reference or recipe.model.path, "lora": None})
     content = {"model": model.model_dump(mode="json"), "weights": model_digest(model), "tokens": table.manifest.tokens}
     return join(recipe.output.storage_path, "reference", fingerprint(content))

@@ -1,8 +1,9 @@
 """Ray Data streams each rank its share of every window, in exact curriculum order.
 
-Every rank runs a pipeline of its own over the prepared parts: read tasks of a few windows each, in step order, prefetched
-while the model trains. Nothing depends on `streaming_split`, which deals whole blocks and breaks a curriculum. Blocks may
-arrive in any cut; the plan's counts cut them again. The price is that every rank opens the row groups of its windows.
+Every rank runs a pipeline of its own over the prepared parts: read tasks of a few windows each, in step order,
+prefetched while the model trains. Nothing depends on `streaming_split`, which deals whole blocks and breaks a
+curriculum. Blocks may arrive in any cut; the plan's counts cut them again. The price is that every rank opens the row
+groups of its windows.
 """
 
 from __future__ import annotations

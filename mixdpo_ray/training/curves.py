@@ -1,8 +1,9 @@
-"""The run in one picture: loss, accuracy and chosen drift along the curriculum, with the margin that each step trained."""
+"""The run in one picture: loss, accuracy and chosen drift along the curriculum, with the margins that were trained."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +61,7 @@ def _margins(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
 
 
 def _switches(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in itertools.pairwise(steps):
         if before["stage"] != after["stage"]:
             axis.axvline(after["step"] - 0.5, color="black", linestyle="--", linewidth=1)
             axis.annotate(
