@@ -1,0 +1,213 @@
+"""Imports point one way, heavy libraries are imported where they are used, and importing the package does nothing.
+
+errors <- settings <- storage <- objectives <- curriculum <- pairs <- training <- cluster.settings <- recipe
+recipe <- playground, cluster <- jobs
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = {
+    "errors": 0,
+    "settings": 1,
+    "storage": 2,
+    "objectives": 3,
+    "curriculum": 4,
+    "pairs": 5,
+    "training": 6,
+    "cluster.settings": 7,  # beside what it configures, but below the recipe, which composes it
+    "recipe": 8,
+    "playground": 9,
+    "cluster": 9,
+    "jobs": 10,
+}
+WITH_RAY = ("cluster", "jobs")
+INSIDE_FUNCTIONS = ("deepspeed", "peft", "matplotlib", "tensorboard", "torch.utils.tensorboard")
+OUTSIDE_THE_PACKAGE = ("trl", "accelerate")  # the yardsticks that we are compared with
+
+
+def within(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def room_of(module: str) -> str | None:
+    """The entry of LAYERS that a dotted name belongs to; None for the package itself and for other people's modules."""
+    inner = module.removeprefix("mixdpo_ray.") if module.startswith("mixdpo_ray.") else module
+    ours = inner != module or within(module, ("jobs",))
+    fits = [name for name in LAYERS if within(inner, (name,))]
+    return max(fits, key=len) if ours and fits else None
+
+
+def imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
+    """Full dotted names of what an import statement asks for; for `from a import b` both a and a.b may be modules."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    origin = node.module or ""
+    if node.level:
+        origin = ".".join(
+            [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [node.module])]
+        )
+    return [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+
+
+def imports(tree: ast.Module, package: str) -> Iterator[tuple[int, list[str], bool]]:
+    """Line, names, and whether it lies inside a function or is for type checkers only, so that it costs nothing."""
+
+    def walk(node: ast.AST, deferred: bool) -> Iterator[tuple[int, list[str], bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                yield child.lineno, imported(child, package), deferred
+            for_types = isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")
+            yield from walk(child, deferred or for_types or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    return walk(tree, False)
+
+
+def broken_by_one(module: str, target: str, deferred: bool) -> str | None:
+    """The law that one import breaks."""
+    room, other = room_of(module), room_of(target)
+    if room and other and room != other and LAYERS[other] >= LAYERS[room]:
+        return f"{room} must not import {other}"
+    if within(target, ("ray",)) and (room == "cluster.settings" or room not in WITH_RAY):
+        return "ray belongs to cluster/ and jobs/, and not to cluster/settings.py"
+    if within(target, INSIDE_FUNCTIONS) and not deferred:
+        return f"{target} must be imported inside a function"
+    if within(target, OUTSIDE_THE_PACKAGE) and room != "jobs":
+        return f"{target} must not be needed by the package"
+    return None
+
+
+def broken_by_statements(tree: ast.Module, script: bool) -> Iterator[tuple[int, str]]:
+    """What would happen at import, or hide an import from this test."""
+    for node in ast.walk(tree):
+        guarded = ast.walk(node) if isinstance(node, ast.Try) else ()
+        yield from ((inner.lineno, "an import inside try") for inner in guarded if isinstance(inner, ast.Import))
+        yield from ((inner.lineno, "an import inside try") for inner in guarded if isinstance(inner, ast.ImportFrom))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("__import__", "importlib.import_module"):
+            yield node.lineno, "a module imported by a string"
+    allowed = (
+        ast.Import,
+        ast.ImportFrom,
+        ast.Assign,
+        ast.AnnAssign,
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+    )
+    for statement in tree.body:
+        docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        condition = ast.unparse(statement.test) if isinstance(statement, ast.If) else ""
+        harmless = condition.endswith("TYPE_CHECKING") or (script and condition == "__name__ == '__main__'")
+        if not (docstring or harmless or isinstance(statement, allowed)):
+            yield statement.lineno, "a statement that acts at import"
+
+
+def violations(root: Path) -> list[str]:
+    found = []
+    for path in sorted([*root.glob("mixdpo_ray/**/*.py"), *root.glob("jobs/**/*.py")]):
+        where = path.relative_to(root)
+        module = ".".join(where.with_suffix("").parts).removesuffix(".__init__")
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        tree = ast.parse(path.read_text("utf-8"))
+        for line, targets, deferred in imports(tree, package):
+            reasons = {reason for target in targets if (reason := broken_by_one(module, target, deferred))}
+            found += [f"{where}:{line}: {reason}" for reason in sorted(reasons)]
+        found += [f"{where}:{line}: {reason}" for line, reason in broken_by_statements(tree, module.startswith("jobs"))]
+    return found
+
+
+def test_the_house_keeps_its_laws_of_imports() -> None:
+    assert violations(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "reason"),
+    [
+        ("objectives/dpo.py", "from mixdpo_ray.pairs.table import PreparedTable", "objectives must not import pairs"),
+        ("objectives/dpo.py", "from mixdpo_ray import curriculum", "objectives must not import curriculum"),
+        ("curriculum/plan.py", "from ..training import step", "curriculum must not import training"),
+        ("training/loop.py", "import mixdpo_ray.cluster.connect", "training must not import cluster"),
+        ("training/loop.py", "from mixdpo_ray.cluster.settings import A", "training must not import cluster.settings"),
+        ("recipe.py", "from mixdpo_ray.cluster import train", "recipe must not import cluster"),
+        ("playground/world.py", "import mixdpo_ray.cluster.train", "playground must not import cluster"),
+        ("cluster/train.py", "from jobs import train", "cluster must not import jobs"),
+        ("training/loop.py", "def f():\n    import ray.train", "ray belongs to"),
+        ("cluster/settings.py", "from ray import data", "ray belongs to"),
+        ("cluster/settings.py", "from mixdpo_ray.cluster import connect", "cluster.settings must not import cluster"),
+        ("__init__.py", "import ray", "ray belongs to"),
+        ("training/engine.py", "import deepspeed", "deepspeed must be imported inside a function"),
+        ("training/model.py", "class A:\n    from peft import LoraConfig", "peft must be imported inside a function"),
+        ("pairs/report.py", "import matplotlib.pyplot as plt", "matplotlib.pyplot must be imported inside"),
+        ("cluster/train.py", "from torch.utils import tensorboard", "tensorboard must be imported inside"),
+        ("training/loop.py", "def f():\n    import trl", "trl must not be needed"),
+        ("training/model.py", "try:\n    import peft\nexcept ImportError:\n    pass", "an import inside try"),
+        ("training/model.py", "def f():\n    return __import__('ray')", "a module imported by a string"),
+        ("storage.py", "import os\nos.environ['A'] = '1'\nprint('hello')", "a statement that acts at import"),
+        ("storage.py", "if True:\n    A = 1", "a statement that acts at import"),
+    ],
+)
+def test_a_violation_is_found(tmp_path: Path, file: str, code: str, reason: str) -> None:
+    path = tmp_path / "mixdpo_ray" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(code)
+    assert any(reason in found for found in violations(tmp_path)), violations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        ("mixdpo_ray/recipe.py", "from mixdpo_ray.cluster.settings import ClusterSettings"),
+        ("mixdpo_ray/curriculum/settings.py", "from mixdpo_ray.objectives.sft import SftNorm"),
+        ("mixdpo_ray/cluster/train.py", "import ray.train\nfrom mixdpo_ray.cluster.settings import ClusterSettings"),
+        ("mixdpo_ray/training/engine.py", "def f():\n    import deepspeed"),
+        ("mixdpo_ray/training/engine.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import deepspeed"),
+        ("mixdpo_ray/training/rays.py", "import raytracer, torch"),
+        ("jobs/train.py", "from mixdpo_ray.cluster.train import train\nif __name__ == '__main__':\n    train()"),
+        ("jobs/bench.py", "def f():\n    import trl"),
+    ],
+)
+def test_what_the_laws_allow_is_let_through(tmp_path: Path, file: str, code: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(code)
+    assert violations(tmp_path) == []
+
+
+def test_importing_everything_below_the_cluster_prints_nothing_writes_nothing_and_starts_no_ray(tmp_path: Path) -> None:
+    """In a fresh process, for every module that must not know ray; libraries are imported first, as they act at will."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted((ROOT / "mixdpo_ray").glob("**/*.py"))
+        if "cluster" not in path.parts or path.name == "settings.py"
+    ]
+    program = f"""
+import importlib, logging, os, random, signal, sys, threading, warnings
+import torch, transformers
+def world():
+    return (dict(os.environ), warnings.filters[:], logging.root.level, logging.root.handlers[:], random.getstate(),
+            torch.initial_seed(), torch.get_num_threads(), torch.get_default_dtype(), threading.active_count(),
+            signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), os.listdir())
+before = world()
+for module in {modules!r}:
+    importlib.import_module(module)
+assert world() == before, "importing changed the process"
+heavy = [name for name in ("ray", "deepspeed", "peft", "matplotlib", "tensorboard", "trl") if name in sys.modules]
+assert not heavy, f"imported at import time: {{heavy}}"
+"""
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
