@@ -1,0 +1,130 @@
+"""TRL's trainers on rows that are tokens already, in the order given, one loss per optimizer step: the yardstick."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import SequentialSampler
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+Row = dict[str, list[int]]  # prompt_ids, chosen_ids, rejected_ids
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What both sides are given."""
+
+    model: Path
+    rows: Sequence[Row]
+    learning_rate: float
+    global_batch: int
+    per_device: int
+    steps: int
+    beta: float = 0.1
+
+
+@dataclass
+class Record:
+    """What a run left: the loss of each step, its seconds, and how long the reference took before the first one."""
+
+    losses: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+class _Steps:
+    """Mixed into a trainer: sequential order, and the mean of the micro-batches' losses for every optimizer step."""
+
+    record: Record
+    micro_losses: list[float]
+
+    def _get_train_sampler(self, *_: Any, **__: Any) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)  # type: ignore[attr-defined]
+
+    def compute_loss(self, *arguments: Any, **named: Any) -> Any:
+        result = super().compute_loss(*arguments, **named)  # type: ignore[misc]
+        self.micro_losses.append((result[0] if isinstance(result, tuple) else result).item())
+        return result
+
+    def training_step(self, *arguments: Any, **named: Any) -> Any:
+        began = time.perf_counter()
+        result = super().training_step(*arguments, **named)  # type: ignore[misc]
+        self.record.seconds.append(time.perf_counter() - began)
+        return result
+
+
+class _TokenisedDPO(_Steps, DPOTrainer):  # type: ignore[misc]
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+
+class _TokenisedCPO(_Steps, CPOTrainer):  # type: ignore[misc]
+    def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
+        row: dict[str, Any] = {}
+        for answer in ("chosen", "rejected"):
+            ids = feature["prompt_ids"] + feature[f"{answer}_ids"]
+            row[f"{answer}_input_ids"] = ids
+            row[f"{answer}_attention_mask"] = [1] * len(ids)
+            row[f"{answer}_labels"] = [-100] * len(feature["prompt_ids"]) + feature[f"{answer}_ids"]
+        return row
+
+
+def run_dpo(setup: Setup, folder: Path, loss_type: str = "sigmoid", precompute: bool = False) -> Record:
+    config = DPOConfig(
+        **_arguments(setup, folder), loss_type=[loss_type], beta=setup.beta, max_length=None,
+        precompute_ref_log_probs=precompute,
+    )  # fmt: skip
+    return _run(_TokenisedDPO, config, setup, Dataset.from_list(list(setup.rows)))
+
+
+def run_simpo(setup: Setup, folder: Path, gamma_beta_ratio: float) -> Record:
+    config = CPOConfig(
+        **_arguments(setup, folder), loss_type="simpo", cpo_alpha=0.0, beta=setup.beta,
+        simpo_gamma=gamma_beta_ratio * setup.beta, max_length=4096,
+    )  # fmt: skip
+    texts = {"prompt": "-", "chosen": "-", "rejected": "-"}
+    return _run(_TokenisedCPO, config, setup, Dataset.from_list([{**row, **texts} for row in setup.rows]))
+
+
+def _arguments(setup: Setup, folder: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder), "learning_rate": setup.learning_rate, "max_steps": setup.steps,
+        "lr_scheduler_type": "constant", "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0, "seed": 0,
+        "per_device_train_batch_size": setup.per_device,
+        "gradient_accumulation_steps": setup.global_batch // setup.per_device,
+        "use_cpu": True, "bf16": False, "activation_checkpointing": False, "report_to": [], "save_strategy": "no",
+        "disable_tqdm": True, "logging_strategy": "no", "dataloader_pin_memory": False, "remove_unused_columns": False,
+    }  # fmt: skip
+
+
+def _run(kind: type[Any], config: Any, setup: Setup, dataset: Dataset) -> Record:
+    model = AutoModelForCausalLM.from_pretrained(setup.model, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(setup.model)
+    trainer = kind(model=model, args=config, train_dataset=dataset, processing_class=tokenizer)
+    trainer.record, trainer.micro_losses = Record(), []
+    trainer.train()
+    micro = setup.global_batch // setup.per_device
+    trainer.record.losses = [sum(piece) / micro for piece in _pieces(trainer.micro_losses, micro)]
+    trainer.record.seconds = [sum(piece) for piece in _pieces(trainer.record.seconds, micro)]
+    return trainer.record  # type: ignore[no-any-return]
+
+
+def _pieces(values: list[float], size: int) -> Iterator[list[float]]:
+    for first in range(0, len(values), size):
+        yield values[first : first + size]
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
