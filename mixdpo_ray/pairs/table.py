@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -57,6 +58,13 @@ INDEX_SCHEMA = pa.schema(
 class SplitFacts(Settings):
     rows: int = Field(ge=0)
     first_positions: tuple[int, ...] = Field((), description="Of its parts, ascending")
+
+    @model_validator(mode="after")
+    def _parts_cover_the_rows(self) -> Self:
+        edges = [*self.first_positions, self.rows] if self.rows else []
+        if edges[:1] not in ([], [0]) or edges != sorted(set(edges)) or (not self.rows and self.first_positions):
+            raise ValueError(f"parts that begin at {self.first_positions} do not cover {self.rows} rows")
+        return self
 
 
 class Manifest(Settings):
@@ -111,9 +119,8 @@ def write_part(folder: str, split: str, rows: pa.Table) -> Part:
     """Rows of PREPARED_SCHEMA with consecutive positions, at least one."""
     rows = rows.select(PREPARED_SCHEMA.names).cast(PREPARED_SCHEMA)
     first = rows["position"][0].as_py()
-    assert np.array_equal(rows["position"].to_numpy(), np.arange(first, first + len(rows))), (
-        "positions must be consecutive"
-    )
+    expected = np.arange(first, first + len(rows))
+    assert np.array_equal(rows["position"].to_numpy(), expected), "positions must be consecutive"
     path = part_path(folder, split, first)
     write_parquet(path, rows)
     return Part(path, first, len(rows))
@@ -130,9 +137,8 @@ def index_rows(rows: pa.Table) -> pa.Table:
 def write_index(folder: str, split: str, index: pa.Table) -> None:
     """Index rows of every part, in the order of positions."""
     index = index.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
-    assert np.array_equal(index["position"].to_numpy(), np.arange(len(index))), (
-        "an index covers every position in order"
-    )
+    expected = np.arange(len(index))
+    assert np.array_equal(index["position"].to_numpy(), expected), "an index covers every position in order"
     write_parquet(storage.join(folder, split, INDEX), index)
 
 
@@ -173,11 +179,8 @@ class PreparedTable:
 
     def parts(self, split: str) -> tuple[Part, ...]:
         facts = self._split(split)
-        ends = (*facts.first_positions[1:], facts.rows)
-        return tuple(
-            Part(part_path(self.folder, split, first), first, end - first)
-            for first, end in zip(facts.first_positions, ends, strict=True)
-        )
+        edges = (*facts.first_positions, facts.rows)
+        return tuple(Part(part_path(self.folder, split, first), first, end - first) for first, end in pairwise(edges))
 
     def index(self, split: str) -> Index:
         """Read once per process."""

@@ -156,3 +156,18 @@ def test_opening_reads_neither_parts_nor_index_and_the_index_is_read_once(tmp_pa
     assert table.index("train") is first
     with pytest.raises(PreparedTableError, match="index"):
         PreparedTable.open(str(tmp_path)).index("train")
+
+
+def test_a_split_may_be_empty(tmp_path: Path) -> None:
+    write_index(str(tmp_path), "eval", index_rows(rows_from(0, 0)))
+    commit(str(tmp_path), Manifest(fingerprint="f", splits={"eval": SplitFacts(rows=0)}, rows_in=0, rows_kept=0))
+    table = PreparedTable.open(str(tmp_path))
+    assert table.parts("eval") == ()
+    assert len(table.index("eval")) == 0
+    assert len(table.read("eval", np.zeros(0, np.int64))) == 0
+
+
+@pytest.mark.parametrize("first_positions", [(), (1,), (0, 0), (0, 5), (0, 3, 2)])
+def test_parts_that_do_not_cover_their_split_are_refused(first_positions: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match="do not cover"):
+        SplitFacts(rows=5, first_positions=first_positions)

@@ -1,0 +1,179 @@
+"""Every pair is kept or refused with a reason; what a policy changes is noted. Nothing else happens to a pair here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mixdpo_ray.pairs.binarise import is_number
+from mixdpo_ray.pairs.pair import Candidate, Message, Pair
+from mixdpo_ray.pairs.settings import DataSettings
+
+REASONS: dict[str, str] = {
+    # the source
+    "corrupt_file": "the file, or a part of it, cannot be read",
+    "corrupt_line": "the line is not one JSON object in valid UTF-8",
+    "malformed_row": "the row's columns do not hold what its format has there",
+    "oversized_row": "the row's text takes more than data.max_row_bytes",
+    "too_few_rated_answers": "fewer than two answers to the prompt have a usable rating",
+    "undecided_tie": "the annotators prefer neither answer, so none is the chosen one",
+    # the turns
+    "bad_turns": "turns are not texts of (system,) user, assistant, user, ... ending with an assistant",
+    "empty_prompt": "a turn of the prompt has no text",
+    "empty_answer": "an answer has no text",
+    "identical_answers": "chosen and rejected are the same text, or the same tokens",
+    "answers_differ_before_last_turn": "the two conversations differ before their answers",
+    "lone_surrogate": "a text holds half of a surrogate pair, which no UTF-8 can hold",
+    # the ratings
+    "missing_score": "a rating is missing (data.missing_score)",
+    "nan_score": "a rating is not a number: NaN (data.missing_score)",
+    "infinite_score": "a rating is infinite",
+    "bad_score": "a rating is not a number but text or something else",
+    "negative_margin": "chosen is rated below rejected (data.negative_margin)",
+    "unknown_scale": "data.margin_scale needs the rating scale of this row's source, which is not known",
+    # the tokens
+    "control_token": "a text contains one of the tokenizer's special tokens",
+    "template_refuses_turns": "the chat template does not accept these turns",
+    "template_changes_prompt": "the chat template renders the prompt differently once an answer follows",
+    "prompt_too_long": "the prompt has more than data.max_prompt_length tokens (data.truncation)",
+    "answer_too_long": "prompt and answer have more than data.max_length tokens (data.truncation)",
+    "answer_truncated_to_nothing": "the prompt alone fills data.max_length",
+    "answers_equal_after_truncation": "what data.max_length leaves of both answers is the same",
+    # the whole
+    "duplicate_pair": "the same prompt and answers were read before",
+    "prompt_in_heldout": "the prompt is also in the held-out split",
+}
+
+# reasons that a policy can make fatal: the first such row stops the job
+FATAL: dict[str, tuple[str, str]] = {
+    "missing_score": ("missing_score", "error"),
+    "nan_score": ("missing_score", "error"),
+    "negative_margin": ("negative_margin", "error"),
+    "prompt_too_long": ("truncation", "raise"),
+    "answer_too_long": ("truncation", "raise"),
+}
+
+
+def is_fatal(reason: str, data: DataSettings) -> bool:
+    setting, value = FATAL.get(reason, ("", ""))
+    return bool(setting) and getattr(data, setting) == value
+
+
+def check(candidate: Candidate, data: DataSettings) -> Pair | str:
+    """The pair, or the reason why it is none. data.margin_scale auto must have been resolved."""
+    turns = _check_turns(candidate, data.max_row_bytes)
+    if isinstance(turns, str):
+        return turns
+    prompt, chosen, rejected = turns
+    margin = _margin(candidate, data)
+    if isinstance(margin, str):
+        return margin
+    pair = Pair(
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        margin=margin,
+        source=candidate.source,
+        score_chosen=_float(candidate.score_chosen),
+        score_rejected=_float(candidate.score_rejected),
+    )
+    if math.isnan(margin):
+        return replace(pair, margin=0.0, notes=("missing_score_made_hard",))
+    return _not_negative(pair, data)
+
+
+def _check_turns(candidate: Candidate, max_bytes: int) -> tuple[tuple[Message, ...], str, str] | str:
+    chosen, rejected = _conversation(candidate.chosen), _conversation(candidate.rejected)
+    if chosen is None or rejected is None:
+        return "bad_turns"
+    if chosen[:-1] != rejected[:-1]:
+        return "answers_differ_before_last_turn"
+    prompt, answers = chosen[:-1], (chosen[-1]["content"], rejected[-1]["content"])
+    texts = [*(message["content"] for message in prompt), *answers]
+    try:
+        size = sum(len(text.encode()) for text in texts)
+    except UnicodeEncodeError:
+        return "lone_surrogate"
+    if size > max_bytes:
+        return "oversized_row"
+    if not all(answer.strip() for answer in answers):
+        return "empty_answer"
+    if not all(message["content"].strip() for message in prompt):
+        return "empty_prompt"
+    if answers[0].strip() == answers[1].strip():
+        return "identical_answers"
+    return prompt, *answers
+
+
+def _conversation(turns: Any) -> tuple[Message, ...] | None:
+    """None unless the turns are texts of [system], user, assistant, ..., user, assistant."""
+    if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
+        return None
+    messages = tuple(Message(role=turn.get("role"), content=turn.get("content")) for turn in turns)
+    if not all(isinstance(message["content"], str) for message in messages):
+        return None
+    roles = [message["role"] for message in messages]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    in_turn = spoken == ["user", "assistant"] * (len(spoken) // 2)
+    return messages if spoken and in_turn else None
+
+
+def _margin(candidate: Candidate, data: DataSettings) -> float | str:
+    """On the scale that data asks for; NaN where a missing rating is to make the pair hard."""
+    scores = (candidate.score_chosen, candidate.score_rejected)
+    ratings = scores if candidate.margin is None else (candidate.margin, 0.0)
+    for rating in ratings:
+        reason = _rating_reason(rating)
+        if reason in ("missing_score", "nan_score") and data.missing_score == "hard":
+            return math.nan
+        if reason:
+            return reason
+    width = _scale_width(candidate, data)
+    if width is None:
+        return "unknown_scale"
+    margin = (float(ratings[0]) - float(ratings[1])) / width
+    return margin if math.isfinite(margin) else "infinite_score"
+
+
+def _rating_reason(rating: Any) -> str:
+    if rating is None:
+        return "missing_score"
+    if isinstance(rating, bool) or not isinstance(rating, int | float):
+        return "bad_score"
+    if rating != rating:
+        return "nan_score"
+    return "" if is_number(rating) else "infinite_score"
+
+
+def _scale_width(candidate: Candidate, data: DataSettings) -> float | None:
+    """What a margin is divided by. Quantiles need all margins: pairs/scaling.py computes them when they are known."""
+    if isinstance(data.margin_scale, dict):
+        return data.margin_scale.get(candidate.source)
+    if data.margin_scale == "range":
+        return candidate.scale[1] - candidate.scale[0] if candidate.scale else None
+    assert data.margin_scale != "auto", "margin_scale auto is resolved by scaling.resolve_scale"
+    return 1.0
+
+
+def _not_negative(pair: Pair, data: DataSettings) -> Pair | str:
+    if pair.margin >= 0:
+        return pair
+    if data.negative_margin == "swap":
+        return replace(
+            pair,
+            chosen=pair.rejected,
+            rejected=pair.chosen,
+            score_chosen=pair.score_rejected,
+            score_rejected=pair.score_chosen,
+            margin=-pair.margin,
+            notes=("swapped",),
+        )
+    if data.negative_margin == "hard":
+        return replace(pair, margin=0.0, notes=("negative_margin_made_hard",))
+    return "negative_margin"
+
+
+def _float(rating: Any) -> float:
+    return float(rating) if not _rating_reason(rating) else math.nan

@@ -1,0 +1,290 @@
+"""Data set formats by name: how a source's rows become candidate pairs.
+
+To add one: a function, its key in FORMATS, and a sample row in tests/pairs/samples.py. A function takes values as it
+finds them (checking.py judges them) and gives, for each pair that a row should hold, a candidate or why there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mixdpo_ray.errors import FormatError
+from mixdpo_ray.pairs.binarise import Answer, best_against_another, is_number, overall_score
+from mixdpo_ray.pairs.pair import Candidate
+
+Row = Mapping[str, Any]
+Found = list[Candidate | str]  # a string is a key of checking.REASONS
+
+
+@dataclass(frozen=True)
+class Format:
+    columns: tuple[str, ...]  # a source that has them is of this format, unless one that asks for more columns fits too
+    candidates: Callable[..., Found]  # of one row, or of all rows of a group
+    about: str
+    group_by: str | None = None  # the column whose equal values make rows one group, wherever they lie in the source
+    rated: bool = True  # whether the format itself carries ratings
+    mixed_scales: bool = False  # whether its rows are rated on different scales
+
+
+def user(text: Any) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def answered(prompt: Any, answer: Any) -> list[Any]:
+    """A conversation that ends with this answer. The prompt is a text, or the messages so far."""
+    turns = list(prompt) if isinstance(prompt, list) else [user(prompt)]
+    return [*turns, {"role": "assistant", "content": answer}]
+
+
+def plain(row: Row) -> Found:
+    """Answers are texts, messages that follow the prompt, or whole conversations (which need no prompt column)."""
+    prompt = row.get("prompt")
+    source = row.get("source")
+    return [
+        Candidate(
+            chosen=_conversation(prompt, row.get("chosen")),
+            rejected=_conversation(prompt, row.get("rejected")),
+            source=source if isinstance(source, str) else "plain",
+            score_chosen=row.get("score_chosen"),
+            score_rejected=row.get("score_rejected"),
+            margin=row.get("margin"),
+        )
+    ]
+
+
+def _conversation(prompt: Any, answer: Any) -> Any:
+    if not isinstance(answer, list):
+        return answered(prompt, answer)
+    turns = prompt if isinstance(prompt, list) else [user(prompt)]
+    whole = prompt is None or answer[: len(turns)] == turns or any(_role(turn) == "user" for turn in answer)
+    return answer if whole else [*turns, *answer]
+
+
+def _role(turn: Any) -> Any:
+    return turn.get("role") if isinstance(turn, Mapping) else None
+
+
+def ultrafeedback_binarized(row: Row) -> Found:
+    return [
+        Candidate(
+            chosen=row.get("chosen"),
+            rejected=row.get("rejected"),
+            source="ultrafeedback_binarized",
+            score_chosen=row.get("score_chosen"),
+            score_rejected=row.get("score_rejected"),
+            scale=(1, 10),
+        )
+    ]
+
+
+DPO_MIX_SCALES = {"capybara": (1.0, 5.0), "intel-orca": (1.0, 10.0), "ultrafeedback": (1.0, 5.0)}
+
+
+def dpo_mix_7k(row: Row) -> Found:
+    """Three data sets in one, rated on different scales; `dataset` says which."""
+    dataset = str(row.get("dataset"))
+    return [
+        Candidate(
+            chosen=row.get("chosen"),
+            rejected=row.get("rejected"),
+            source=dataset,
+            score_chosen=row.get("chosen_rating"),
+            score_rejected=row.get("rejected_rating"),
+            scale=next((scale for name, scale in DPO_MIX_SCALES.items() if name in dataset), None),
+        )
+    ]
+
+
+def simpo_ultrafeedback(row: Row) -> Found:
+    """Scores are looked up by text: the best and the worst of all_rm_scores are not always the pair's."""
+    answers, scores = row.get("all_generated_responses"), row.get("all_rm_scores")
+    if not isinstance(answers, list) or not isinstance(scores, list) or len(answers) != len(scores):
+        return ["malformed_row"]
+    score_of = {answer: score for answer, score in zip(answers, scores, strict=True) if isinstance(answer, str)}
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    return [
+        Candidate(
+            chosen=chosen,
+            rejected=rejected,
+            source="simpo_ultrafeedback",
+            score_chosen=score_of.get(_last_text(chosen)),
+            score_rejected=score_of.get(_last_text(rejected)),
+        )
+    ]
+
+
+def _last_text(conversation: Any) -> str:
+    last = conversation[-1] if isinstance(conversation, list) and conversation else None
+    content = last.get("content") if isinstance(last, Mapping) else None
+    return content if isinstance(content, str) else ""
+
+
+def ultrafeedback(row: Row) -> Found:
+    """Binarised here: the best overall score against a random other answer; the source's score-10 bug is undone."""
+    completions = row.get("completions")
+    if not isinstance(completions, list) or not all(isinstance(completion, Mapping) for completion in completions):
+        return ["malformed_row"]
+    prompt = [user(row.get("instruction"))]
+    answers = [Answer(completion.get("response"), overall_score(completion)) for completion in completions]
+    return [best_against_another(prompt, answers, source="ultrafeedback", scale=(1, 10))]
+
+
+def helpsteer2(*rows: Row) -> Found:
+    """Each row is one rated response; the rows of one prompt make a pair, by helpfulness."""
+    prompt = _helpsteer2_turns(rows[0].get("prompt"))
+    answers = [Answer(row.get("response"), row.get("helpfulness")) for row in rows]
+    return [best_against_another(prompt, answers, source="helpsteer2", scale=(0, 4))]
+
+
+def helpsteer2_preference(row: Row) -> Found:
+    strength = row.get("preference_strength")
+    prompt = _helpsteer2_turns(row.get("prompt"))
+    first, second = row.get("response_1"), row.get("response_2")
+    return [_preferred(prompt, first, second, strength, tie_break=0, source="helpsteer2_preference")]
+
+
+def _helpsteer2_turns(prompt: Any) -> list[Any]:
+    """Later turns of a prompt are marked inside its text: <extra_id_1>Assistant, <extra_id_1>User."""
+    if not isinstance(prompt, str):
+        return [user(prompt)]
+    first, *rest = re.split(r"\n*<extra_id_1>(User|Assistant)\n", prompt)
+    return [user(first), *({"role": rest[i].lower(), "content": rest[i + 1]} for i in range(0, len(rest), 2))]
+
+
+def helpsteer3_preference(row: Row) -> Found:
+    """A tie overall is decided by the sum of the annotators' scores; its margin stays 0."""
+    votes = row.get("individual_preference")
+    scores = [vote.get("score") for vote in votes if isinstance(vote, Mapping)] if isinstance(votes, list) else []
+    return [
+        _preferred(
+            row.get("context"),
+            row.get("response1"),
+            row.get("response2"),
+            row.get("overall_preference"),
+            tie_break=sum(score for score in scores if is_number(score)),
+            source="helpsteer3_preference",
+        )
+    ]
+
+
+def _preferred(prompt: Any, first: Any, second: Any, preference: Any, tie_break: float, source: str) -> Candidate | str:
+    """Negative prefers the first answer, positive the second; the size is the margin."""
+    if not is_number(preference):
+        return "missing_score"
+    direction = preference or tie_break
+    if direction == 0:
+        return "undecided_tie"
+    chosen, rejected = (first, second) if direction < 0 else (second, first)
+    return Candidate(answered(prompt, chosen), answered(prompt, rejected), source, margin=abs(preference), scale=(0, 3))
+
+
+def hh_rlhf(row: Row) -> Found:
+    """Whole transcripts as texts, and no ratings: a margin must come from a column of your own."""
+    return [
+        Candidate(
+            chosen=_transcript(row.get("chosen")),
+            rejected=_transcript(row.get("rejected")),
+            source="hh_rlhf",
+            score_chosen=row.get("score_chosen"),
+            score_rejected=row.get("score_rejected"),
+            margin=row.get("margin"),
+        )
+    ]
+
+
+def _transcript(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    before, *rest = re.split(r"\n\n(Human|Assistant):", text)
+    if before.strip():
+        return None
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": roles[rest[i]], "content": rest[i + 1].strip()} for i in range(0, len(rest), 2)]
+
+
+FORMATS: dict[str, Format] = {
+    "plain": Format(("chosen", "rejected"), plain, "prompt, chosen, rejected, and a margin or two scores"),
+    "ultrafeedback_binarized": Format(
+        ("prompt_id", "chosen", "rejected", "score_chosen", "score_rejected"),
+        ultrafeedback_binarized,
+        "HuggingFaceH4/ultrafeedback_binarized",
+    ),
+    "dpo_mix_7k": Format(
+        ("dataset", "chosen", "rejected", "chosen_rating", "rejected_rating"),
+        dpo_mix_7k,
+        "argilla/dpo-mix-7k",
+        mixed_scales=True,
+    ),
+    "simpo_ultrafeedback": Format(
+        ("all_generated_responses", "all_rm_scores", "chosen", "rejected"),
+        simpo_ultrafeedback,
+        "princeton-nlp/llama3-ultrafeedback and its relatives",
+    ),
+    "ultrafeedback": Format(("instruction", "completions"), ultrafeedback, "openbmb/UltraFeedback, binarised here"),
+    "helpsteer2": Format(
+        ("prompt", "response", "helpfulness"), helpsteer2, "nvidia/HelpSteer2, rated responses", group_by="prompt"
+    ),
+    "helpsteer2_preference": Format(
+        ("prompt", "response_1", "response_2", "preference_strength"),
+        helpsteer2_preference,
+        "nvidia/HelpSteer2, data_dir: preference",
+    ),
+    "helpsteer3_preference": Format(
+        ("context", "response1", "response2", "overall_preference"),
+        helpsteer3_preference,
+        "nvidia/HelpSteer3, config: preference",
+    ),
+    "hh_rlhf": Format(("chosen", "rejected"), hh_rlhf, "Anthropic/hh-rlhf, once it has margins", rated=False),
+}
+
+
+def detect_format(columns: Iterable[str]) -> str:
+    """The format that explains most of the columns."""
+    found = set(columns)
+    if found == {"chosen", "rejected"}:
+        return "hh_rlhf"  # nothing but two transcripts; with further columns it has to be named
+    fitting = {
+        name: len(format.columns)
+        for name, format in FORMATS.items()
+        if name != "hh_rlhf" and found.issuperset(format.columns)
+    }
+    best = [name for name, columns_explained in fitting.items() if columns_explained == max(fitting.values())]
+    if len(best) != 1:
+        raise FormatError(
+            f"columns {', '.join(sorted(found)) or '(none)'} fit {' and '.join(best) or 'no format'}: "
+            f"name one as data.source.format ({', '.join(FORMATS)}), or map columns with data.source.columns"
+        )
+    return best[0]
+
+
+def map_columns(row: Row, columns: Mapping[str, str]) -> Row:
+    """Our names beside the source's; a source's column of ours is hidden by the mapping."""
+    if not columns:
+        return row
+    return {**row, **{ours: row.get(theirs) for ours, theirs in columns.items()}}
+
+
+def mapped_names(names: Sequence[str], columns: Mapping[str, str]) -> list[str]:
+    """The column names after map_columns, for detection; a mapping to a column that is not there is an error."""
+    missing = [theirs for theirs in columns.values() if theirs not in names]
+    if missing:
+        raise FormatError(
+            f"data.source.columns names {', '.join(missing)}, the source has {', '.join(names)}: correct the mapping"
+        )
+    return [*(name for name in names if name not in columns.values()), *columns]
+
+
+def find_format(name: str, columns: Sequence[str], mapping: Mapping[str, str]) -> str:
+    """data.source.format resolved: detected where it is auto, known otherwise."""
+    names = mapped_names(columns, mapping)
+    if name == "auto":
+        return detect_format(names)
+    if name not in FORMATS:
+        raise FormatError(f"unknown data.source.format {name!r}; known: auto, {', '.join(FORMATS)}")
+    missing = [column for column in FORMATS[name].columns if column not in names]
+    if missing:
+        raise FormatError(f"format {name} needs columns {', '.join(missing)}, the source has {', '.join(names)}")
+    return name

@@ -1,0 +1,59 @@
+"""A preference pair, before and after it was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypedDict
+
+
+class Message(TypedDict):
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a format finds in a source: two whole conversations and their ratings, nothing of it checked yet."""
+
+    chosen: Any
+    rejected: Any
+    source: str
+    score_chosen: Any = None
+    score_rejected: Any = None
+    margin: Any = None  # for sources that rate the difference; where given it is what counts
+    scale: tuple[float, float] | None = None  # the lowest and the highest rating; for a margin alone, (0, largest)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Checked: the turns are in order, the answers differ, the margin is finite and not negative."""
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    margin: float
+    source: str
+    score_chosen: float = float("nan")  # NaN where the source rates only the difference
+    score_rejected: float = float("nan")
+    notes: tuple[str, ...] = ()  # what a policy changed
+
+    @cached_property
+    def pair_id(self) -> str:
+        return content_hash([*_turns(self.prompt), self.chosen, self.rejected])
+
+    @cached_property
+    def prompt_id(self) -> str:
+        return content_hash(_turns(self.prompt))
+
+
+def content_hash(texts: Sequence[str]) -> str:
+    """32 hexadecimal characters. As JSON no two lists of texts look alike, wherever their boundaries lie."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:32]
+
+
+def _turns(messages: Sequence[Message]) -> list[str]:
+    return [text for message in messages for text in (message["role"], message["content"])]
