@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
 from mixdpo_ray.curriculum.plan import Plan, make_plan
 from mixdpo_ray.curriculum.routing import hard_positions
 from mixdpo_ray.curriculum.settings import CurriculumSettings
-from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
@@ -38,14 +37,5 @@ class TrainingJob:
     def steps(self, plan: Plan) -> int:
         return min(plan.steps, self.train.max_steps or plan.steps)
 
-    def identity(self) -> dict[str, Any]:
-        """What decides whether a checkpoint belongs to this run, in words; a refusal shows the difference."""
-        names = {objective: name for name, objective in OBJECTIVES.items()}
-        return {
-            "model": self.model.model_dump(mode="json"),
-            "curriculum": self.curriculum.model_dump(mode="json"),
-            "objective": {"name": names[type(self.objective)], **self.objective.model_dump(mode="json")},
-            "train": self.train.model_dump(mode="json"),
-            "zero_stage": self.deepspeed.zero_stage,
-            "prepared": self.prepared.rstrip("/").rsplit("/", 1)[-1],
-        }
+    def with_reference(self, folder: str | None) -> Self:
+        return replace(self, reference=folder)

@@ -29,6 +29,9 @@ class ModelSettings(Settings):
     chat_template: str | None = Field(None, description="Jinja template, or a file of one, instead of the tokenizer's")
     lora: LoraSettings | None = Field(None, description="Train low-rank adapters instead of all weights")
     reference: str | None = Field(None, description="Another reference model than the starting policy")
+    reference_tolerance: float = Field(
+        0.02, gt=0, description="Largest allowed gap per token between stored and live reference log-probs at the start"
+    )
 
     @model_validator(mode="after")
     def _lora_is_its_own_reference(self) -> Self:
@@ -54,7 +57,7 @@ class ScheduleSettings(Settings):
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field("cosine", description="Decay after the warm-up")
     warmup_steps: float = Field(0.1, ge=0, description="Steps of warm-up; below 1 a share of the stage")
     stage2_lr_ratio: float = Field(
-        1.0, gt=0, description="Peak rate of every stage after the first, as a share of the first one's"
+        1.0, gt=0, description="Peak rate of the stage that comes second, as a share of the first one's"
     )
     reset_optimizer: bool | None = Field(
         None, description="Forget the optimizer's moments where a stage begins; by default yes when per_stage"
@@ -88,7 +91,7 @@ class TrainSettings(Settings):
     global_batch_size: int = Field(128, ge=1, description="Pairs per optimizer step, over all workers")
     per_device_train_batch_size: int = Field(2, ge=1, description="Pairs per forward pass of one worker")
     num_train_epochs: int = Field(1, ge=1, description="How often each pair is trained; see curriculum.epoch_order")
-    max_steps: int | None = Field(None, ge=1, description="Stop after this step; the schedule stays that of the whole run")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this step; schedules stay those of the whole run")
     seed: int = Field(42, ge=0, description="Of the random generators")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 leaves them alone")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30 % more time")
@@ -107,9 +110,6 @@ class DeepSpeedSettings(Settings):
     offload_parameters: bool = Field(False, description="Keep weights in the host's memory (stage 3)")
     reduce_bucket_size: int = Field(200_000_000, ge=1, description="Gradient elements reduced at once")
     allgather_bucket_size: int = Field(200_000_000, ge=1, description="Weight elements gathered at once")
-    reference_tolerance: float = Field(
-        0.05, gt=0, description="Largest allowed gap per token between cached and live reference log-probs at the start"
-    )
 
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> Self:

@@ -1,0 +1,147 @@
+"""The held-out pairs: preference accuracy, margins of reward, and drift, overall and per bucket of rating margin.
+
+Every pair is run with both answers, hard ones too. The set is the same for every trial of a search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.curriculum.shares import Share, deal
+from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.pairs.table import Index, PreparedTable
+from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
+from mixdpo_ray.training.engine import Policy
+from mixdpo_ray.training.logps import pair_logps
+from mixdpo_ray.training.totals import chunk_counts, index_lengths
+from mixdpo_ray.training.world import World
+
+EDGES = np.array([0.0, 0.5, 1.0, 2.0, 4.0])  # of the buckets; negative margins fall in the first
+MEASURES = ("loss", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/accuracies",
+            "logps/chosen_drift", "logps/rejected_drift", "sft")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """This rank's share of the held-out pairs, read once."""
+
+    tokens: TokenRows
+    share: Share
+    chunks: tuple[int, ...]
+    bucket: NDArray[np.int64]  # [pairs of the split]
+    hard: NDArray[np.bool_]  # [pairs of the split] by the same margin as in training
+    chosen_length: NDArray[np.int64]
+    references: References | None
+
+
+def read_held_out(
+    table: PreparedTable, world: World, per_device: int, chunk_tokens: int, boundary: float, references: str | None
+) -> HeldOut | None:
+    """None where there are no held-out pairs. `boundary`: margins up to it are hard."""
+    if "eval" not in table.manifest.splits or not table.rows("eval"):
+        return None
+    index = table.index("eval")
+    positions = np.arange(len(index))
+    lengths, both = index_lengths(index, positions), np.zeros(len(index), np.bool_)
+    shares = deal(lengths, both, world.size, per_device)
+    mine = np.unique(np.concatenate([micro.rows for micro in shares[world.rank]]))
+    return HeldOut(
+        tokens=TokenRows.of(table.read("eval", mine), mine),
+        share=shares[world.rank],
+        chunks=chunk_counts(both, lengths, shares, chunk_tokens),
+        bucket=np.maximum(np.searchsorted(EDGES, index.margin, side="right") - 1, 0),
+        hard=index.margin <= boundary,
+        chosen_length=index.chosen_length,
+        references=References.of(references, index.pair_id) if references else None,
+    )
+
+
+def hard_boundary(plan: Plan, index: Index) -> float:
+    """The largest margin that is hard in training; of a swapped or shuffled order, the one at the same rank."""
+    count = int(np.count_nonzero(plan.hard))
+    return float(np.partition(index.margin, count - 1)[count - 1]) if count else -np.inf
+
+
+def evaluate(policy: Policy, objective: Objective, held_out: HeldOut, world: World) -> dict[str, float]:
+    """Collective. Names begin with eval_."""
+    groups = len(EDGES) + 2  # buckets, then easy, then hard
+    sums = torch.zeros(groups, len(MEASURES) + 1, dtype=torch.float64, device=world.torch_device)  # last: pairs
+    policy.engine.eval()
+    with torch.no_grad():
+        for micro, chunks in zip(held_out.share, held_out.chunks, strict=True):
+            batch = _batch(held_out, micro.rows, micro.weight, policy, world)
+            values = micro.weight * _values(policy, objective, batch, chunks)  # [pairs, measures]
+            for group in (held_out.bucket[micro.rows], len(EDGES) + held_out.hard[micro.rows]):
+                sums.index_add_(0, torch.from_numpy(group.astype(np.int64)).to(sums.device), values)
+    policy.engine.train()
+    if world.size > 1:
+        dist.all_reduce(sums)
+    return _named(sums.cpu().numpy(), has_reference=held_out.references is not None)
+
+
+def _batch(held_out: HeldOut, rows: NDArray[np.int64], weight: int, policy: Policy, world: World) -> PairBatch:
+    return build_batch(
+        held_out.tokens,
+        rows,
+        np.zeros(len(rows), np.bool_),
+        held_out.references,
+        weight=weight,
+        padding=policy.padding,
+        device=world.torch_device,
+    )
+
+
+def _values(policy: Policy, objective: Objective, batch: PairBatch, chunks: int) -> Tensor:
+    pairs = pair_logps(policy.engine, batch, chunks).easy
+    chosen, rejected = objective.rewards(pairs)
+    none = torch.zeros_like(chosen)
+    columns = [
+        objective.losses(pairs), pairs.chosen, pairs.rejected, chosen, rejected,
+        (chosen > rejected).float() + 0.5 * (chosen == rejected).float(),
+        none if pairs.ref_chosen is None else pairs.chosen_ratio,
+        none if pairs.ref_rejected is None else pairs.rejected - pairs.ref_rejected,
+        -pairs.chosen / pairs.chosen_length, torch.ones_like(chosen),
+    ]  # fmt: skip
+    return torch.stack(columns, 1).double()
+
+
+def _named(sums: NDArray[np.float64], *, has_reference: bool) -> dict[str, float]:
+    buckets, easy, hard = sums[:-2], sums[-2], sums[-1]
+    metrics = {f"eval_{name}": value for name, value in _means(buckets.sum(0), has_reference=has_reference).items()}
+    if easy[-1]:
+        metrics["eval_loss/easy"] = easy[MEASURES.index("loss")] / easy[-1]
+        metrics["eval_rewards/accuracies/easy"] = easy[MEASURES.index("rewards/accuracies")] / easy[-1]
+    if hard[-1]:
+        metrics["eval_loss/hard"] = hard[MEASURES.index("sft")] / hard[-1]
+        metrics["eval_rewards/accuracies/hard"] = hard[MEASURES.index("rewards/accuracies")] / hard[-1]
+    for number, bucket in enumerate(buckets):
+        if bucket[-1]:
+            where = bucket_name(number)
+            means = _means(bucket, has_reference=has_reference)
+            for name in ("rewards/accuracies", "rewards/margins", "logps/chosen_drift"):
+                if name in means:
+                    metrics[f"eval_{name}/{where}"] = means[name]
+            metrics[f"eval_pairs/{where}"] = bucket[-1]
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def bucket_name(number: int) -> str:
+    ends = [f"{edge:g}" for edge in EDGES] + ["inf"]
+    return f"margin_{ends[number]}-{ends[number + 1]}"
+
+
+def _means(sums: NDArray[np.float64], *, has_reference: bool) -> dict[str, float]:
+    means = dict(zip(MEASURES, sums[:-1] / sums[-1], strict=True))
+    sft = means.pop("sft")
+    means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+    means["nll/chosen"] = sft
+    if not has_reference:
+        del means["logps/chosen_drift"], means["logps/rejected_drift"]
+    return means

@@ -1,0 +1,141 @@
+"""Summed log-probs of answers: the seam between how sequences lie in a forward pass and what a loss gets to see.
+
+Only the outputs that predict completion tokens go through the vocabulary projection, in chunks whose logits are the
+largest thing that exists. More than one chunk means that logits are computed again in the backward pass.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_utils import PreTrainedModel
+
+from mixdpo_ray.errors import ModelError
+from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.training.batch import PairBatch
+
+# Per token, between the scored positions and the plain forward pass; other kernels differ in the last bits.
+EXACTNESS = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+@dataclass(frozen=True)
+class MicroLogps:
+    easy: PairLogps
+    hard_chosen: Tensor  # [hard]
+    hard_length: Tensor  # [hard]
+
+
+def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLogps:
+    """One forward pass. `policy` is a Scorer, or the DeepSpeed engine around one: never the engine's `.module`."""
+    sums, lengths = policy(batch, chunks), batch.lengths
+    easy, both = batch.easy, batch.easy + batch.hard
+    pairs = PairLogps(
+        chosen=sums[:easy],
+        rejected=sums[both:],
+        chosen_length=lengths[:easy],
+        rejected_length=lengths[both:],
+        margin=batch.margin,
+        ref_chosen=batch.ref_chosen,
+        ref_rejected=batch.ref_rejected,
+    )
+    return MicroLogps(pairs, sums[easy:both], lengths[easy:both])
+
+
+class Scorer(nn.Module):
+    """A causal language model that answers with summed log-probs [sequences] of completions, in float32."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: PairBatch, chunks: int = 1, *, plainly: bool = False) -> Tensor:
+        token_logps = self._plainly(batch) if plainly else self._scored(batch, chunks)
+        places = token_logps.new_zeros(len(batch.lengths) * batch.longest)
+        return places.scatter(0, batch.slots, token_logps).view(-1, batch.longest).sum(1)
+
+    def _scored(self, batch: PairBatch, chunks: int) -> Tensor:
+        decoder = getattr(self.model, self.model.base_model_prefix)
+        hidden = decoder(input_ids=batch.input_ids, use_cache=False)[0]  # [sequences, time, width]
+        hidden = hidden.flatten(0, 1).index_select(0, batch.predictors)  # [tokens, width]
+        pieces = zip(hidden.tensor_split(chunks), batch.targets.tensor_split(chunks), strict=True)
+        if chunks == 1 or not torch.is_grad_enabled():
+            return torch.cat([self._logps(*piece) for piece in pieces])
+        return torch.cat([checkpoint(self._logps, *piece, use_reentrant=False) for piece in pieces])
+
+    def _plainly(self, batch: PairBatch) -> Tensor:
+        """The slow way, to compare with: the model's own forward over every position."""
+        logits = self.model(input_ids=batch.input_ids, use_cache=False).logits.flatten(0, 1)[batch.predictors]
+        return selected_logps(logits.float(), batch.targets)
+
+    def _logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        return selected_logps(vocabulary_logits(self.model, hidden).float(), targets)
+
+
+class _Decoded:
+    """Hidden states, with nothing for everything else that a decoder may return: caches, attentions, router logits."""
+
+    def __init__(self, hidden: Tensor):
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self.last_hidden_state
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+class _Handover(nn.Module):
+    """Stands where a model's decoder stands and hands over hidden states that were computed before."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _Decoded:
+        return _Decoded(inputs_embeds)
+
+
+def vocabulary_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """hidden [tokens, width] -> logits [tokens, vocabulary], by the model's own forward after its decoder.
+
+    The projection alone would be wrong where a family scales or caps its logits (Cohere, Granite, Gemma 2).
+    """
+    head = copy.copy(model)
+    head._modules = {**model._modules, model.base_model_prefix: _Handover()}
+    logits: Tensor = type(model).forward(head, inputs_embeds=hidden[None], use_cache=False).logits[0]
+    return logits
+
+
+class _SelectedLogps(torch.autograd.Function):
+    """log-softmax at one token per row, with a single vocabulary-sized buffer in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        normaliser = logits.logsumexp(-1)
+        ctx.save_for_backward(logits, normaliser, targets)
+        return logits.gather(-1, targets[:, None])[:, 0] - normaliser
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (logits, normaliser, targets), gradient = ctx.saved_tensors, gradients[0][:, None]
+        wide = (logits - normaliser[:, None]).exp_().mul_(-gradient)  # (one-hot - softmax) * gradient
+        return wide.scatter_add_(-1, targets[:, None], gradient), None
+
+
+def selected_logps(logits: Tensor, targets: Tensor) -> Tensor:
+    """logits [tokens, vocabulary] in float32 -> log-probs of targets [tokens]."""
+    logps: Tensor = _SelectedLogps.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return logps
+
+
+def check_exactness(policy: nn.Module, batch: PairBatch, chunks: int, dtype: torch.dtype) -> None:
+    """Refuse a model whose log-probs are not those of its own plain forward pass. Run once, before training."""
+    with torch.no_grad():
+        scored, plain = policy(batch, chunks), policy(batch, chunks, plainly=True)
+    gap = float(((scored - plain) / batch.lengths).abs().max())
+    if not gap <= EXACTNESS[dtype]:
+        raise ModelError(
+            f"scoring completions alone differs from the model's full forward pass by {gap:.2g} per token: its class "
+            " does something between decoder and logits that is not supported"
+        )

@@ -1,0 +1,263 @@
+"""A training run: from a prepared table to an exported model, continuing by itself where a killed run stopped.
+
+Everything that follows from a step's number is computed from it. What is carried from step to step is in the policy.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from mixdpo_ray import storage
+from mixdpo_ray.curriculum.plan import Plan, Window
+from mixdpo_ray.errors import NonFiniteError
+from mixdpo_ray.pairs.table import Index, PreparedTable
+from mixdpo_ray.training import shards
+from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
+from mixdpo_ray.training.checkpoints import Checkpoints
+from mixdpo_ray.training.engine import Policy, join_group, make_policy, reset_optimizer, set_learning_rate
+from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out
+from mixdpo_ray.training.export import export
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
+from mixdpo_ray.training.model import load_tokenizer, padding_id
+from mixdpo_ray.training.schedule import check_warmup, learning_rate
+from mixdpo_ray.training.start import check_scoring, references_for
+from mixdpo_ray.training.step import LossWeights, train_step
+from mixdpo_ray.training.tensorboard import TensorBoard
+from mixdpo_ray.training.totals import SharedWindow, share_window
+from mixdpo_ray.training.windows import WindowSource, read_windows, share_positions, verify_rows
+from mixdpo_ray.training.world import World
+
+
+class Listener(Protocol):
+    """Told by rank 0, except for checkpoints, of which every rank tells."""
+
+    def on_step(self, metrics: dict[str, Any]) -> None: ...
+    def on_evaluation(self, metrics: dict[str, Any]) -> None: ...
+    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None: ...
+    def on_phase(self, text: str) -> None: ...
+    def on_warning(self, text: str) -> None: ...
+
+
+class Silent:
+    def on_step(self, metrics: dict[str, Any]) -> None: ...
+    def on_evaluation(self, metrics: dict[str, Any]) -> None: ...
+    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None: ...
+    def on_phase(self, text: str) -> None: ...
+    def on_warning(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same from the first step to the last."""
+
+    job: TrainingJob
+    world: World
+    table: PreparedTable
+    plan: Plan
+    steps: int
+    policy: Policy
+    tokenizer: PreTrainedTokenizerBase
+    references: References | None
+    held_out: HeldOut | None
+    checkpoints: Checkpoints
+    log: MetricsLog | None  # rank 0's
+    board: TensorBoard
+    listener: Listener
+
+    @property
+    def index(self) -> Index:
+        return self.table.index("train")
+
+    def say(self, text: str) -> None:
+        if self.world.leads:
+            self.listener.on_phase(text)
+
+
+def run_training(
+    job: TrainingJob, world: World, windows: WindowSource = read_windows, listener: Listener | None = None
+) -> dict[str, Any]:
+    """Collective. torch.distributed is initialised by whoever started the workers, or there is one process."""
+    seed_generators(job.train.seed)
+    join_group(world)
+    run, start, evaluation = _begin(job, world, listener or Silent())
+    if start == 0:
+        run.say("checking log-probs")
+        check_scoring(run.policy, job, run.table, run.plan, run.references, world)
+        evaluation = _evaluate(run, 0)
+    metrics: dict[str, Any] = {}
+    rows = windows(run.table, run.plan, world, job.train.per_device_train_batch_size, start, run.steps)
+    for step in range(start, run.steps):
+        metrics = _step(run, step, rows)
+        if _due(run, step + 1, job.train.evaluation.every_steps) or _best_needs_it(run, step + 1):
+            evaluation = _evaluate(run, step + 1)
+        if _due(run, step + 1, job.train.checkpoints.every_steps):
+            _save(run, step + 1, evaluation)
+    run.say("exporting the model")
+    model = export(run.policy, run.tokenizer, job, evaluation, world)
+    return _summary(run, model, metrics, evaluation)
+
+
+def seed_generators(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, int, dict[str, float]]:
+    """The run at the step where it continues, and the evaluation that was made there."""
+    table = PreparedTable.open(job.prepared)
+    plan = job.plan(table)
+    check_warmup(plan, job.train.schedule)
+    folder = storage.join(job.run, "checkpoints")
+    checkpoints = Checkpoints(folder, job.fingerprint, job.train.checkpoints, world, listener.on_warning)
+    found = checkpoints.find()
+    if world.leads:
+        listener.on_phase("loading the model")
+    tokenizer = load_tokenizer(job.model)
+    convert = found is not None and shards.needs_conversion(found, world)
+    policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
+    if found is not None:
+        shards.load(policy, checkpoints, found, adapters=job.model.lora is not None)
+    start = found.manifest.step if found else 0
+    run = Run(
+        job, world, table, plan, job.steps(plan), policy, tokenizer, references_for(job, table, plan),
+        _held_out(job, world, table, plan), checkpoints, MetricsLog(job.run, start) if world.leads else None,
+        TensorBoard(job.run, start, on=job.tensorboard and world.leads), listener,
+    )  # fmt: skip
+    return run, start, dict(found.manifest.metrics) if found else {}
+
+
+def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan) -> HeldOut | None:
+    per_device = job.train.evaluation.per_device_eval_batch_size or job.train.per_device_train_batch_size
+    boundary = hard_boundary(plan, table.index("train"))
+    return read_held_out(table, world, per_device, job.train.logp_chunk_tokens, boundary, job.reference)
+
+
+def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
+    """One optimizer step, and the line that it leaves."""
+    began = time.perf_counter()
+    arrived = next(rows)
+    waited = time.perf_counter() - began
+    job, window = run.job, run.plan.window(step)
+    if window.phase_step == 0:
+        run.say(f"stage {window.stage}")
+        if step and job.train.schedule.resets_optimizer:
+            reset_optimizer(run.policy)
+    rate = learning_rate(window, run.plan, job.train)
+    set_learning_rate(run.policy, rate)
+    train = job.train
+    shared = share_window(window, run.index, run.world.size, train.per_device_train_batch_size, train.logp_chunk_tokens)
+    weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
+    try:
+        sums, norm = train_step(run.policy, job.objective, _batches(run, shared, arrived), weights, run.world)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}; nothing was updated") from None
+    seconds, totals = time.perf_counter() - began, shared.totals
+    metrics = {
+        **window_facts(window, run.plan, run.index, train.num_train_epochs),
+        **step_metrics(sums, totals, has_reference=run.references is not None),
+        "learning_rate": rate,
+        "grad_norm": norm,
+        "perf/seconds": seconds,
+        "perf/pairs_per_second": totals.pairs / seconds,
+        "perf/tokens_per_second": totals.tokens / seconds,
+        "perf/data_wait_fraction": waited / seconds,
+        "perf/padding_fraction": 1 - totals.tokens / totals.padded,
+    }
+    _tell(run, metrics)
+    return metrics
+
+
+def _batches(run: Run, shared: SharedWindow, rows: pa.Table) -> Iterator[PairBatch]:
+    """This rank's micro-batches, after what arrived was compared with the plan."""
+    window, share = shared.window, shared.shares[run.world.rank]
+    positions = share_positions(window, share)
+    verify_rows(rows, positions, run.index, window.step)
+    tokens = TokenRows.of(rows, positions)
+    for micro in share:
+        yield build_batch(
+            tokens,
+            window.positions[micro.rows],
+            window.hard[micro.rows],
+            run.references,
+            weight=micro.weight,
+            padding=run.policy.padding,
+            device=run.world.torch_device,
+        )
+
+
+def _blamed(run: Run, window: Window) -> str:
+    ids = [run.index.pair_id[position] for position in window.positions[:3]]
+    return f"the step's {len(window.positions)} pairs begin with {', '.join(ids)}"
+
+
+def _evaluate(run: Run, step: int) -> dict[str, float]:
+    """Collective. The metrics after `step` steps; none without held-out pairs."""
+    if run.held_out is None:
+        return {}
+    run.say("evaluating")
+    metrics = evaluate(run.policy, run.job.objective, run.held_out, run.world)
+    _tell(run, {"kind": "eval", "step": step, **metrics})
+    return metrics
+
+
+def _save(run: Run, step: int, metrics: dict[str, float]) -> None:
+    run.say("saving a checkpoint")
+    if run.log is not None:
+        run.log.upload()  # first: lines past a checkpoint are cut, lines before it must exist
+    path = shards.save(run.policy, run.checkpoints, step, metrics, adapters=run.job.model.lora is not None)
+    run.listener.on_checkpoint(path, {"step": step, **metrics})
+
+
+def _due(run: Run, done: int, every: int | None) -> bool:
+    return done == run.steps or (every is not None and done % every == 0)
+
+
+def _best_needs_it(run: Run, done: int) -> bool:
+    settings = run.job.train.checkpoints
+    return settings.keep_best is not None and _due(run, done, settings.every_steps)
+
+
+def _tell(run: Run, metrics: dict[str, Any]) -> None:
+    if run.log is None:
+        return
+    run.log.append(metrics)
+    run.board.add(metrics)
+    if metrics.get("kind") == "eval":
+        run.listener.on_evaluation(metrics)
+    else:
+        run.listener.on_step(metrics)
+
+
+def _summary(run: Run, model: str, last: dict[str, Any], evaluation: dict[str, float]) -> dict[str, Any]:
+    before = run.log.first_evaluation if run.log is not None else None
+    if run.log is not None:
+        run.log.close()
+    run.board.close()
+    return {
+        "steps": run.steps,
+        "pairs": sum(len(run.plan.window(step).positions) for step in range(run.steps)),
+        "eval_before": {name: value for name, value in (before or {}).items() if name.startswith("eval_")},
+        "eval_after": evaluation,
+        "last_step": last,
+        "peak_memory_gib": peak_memory_gib(run.world),
+        "model": model,
+    }
+
+
+def peak_memory_gib(world: World) -> float:
+    """Of the device; of this process where there is none."""
+    if world.torch_device.type == "cuda":
+        return torch.cuda.max_memory_allocated(world.torch_device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,109 @@
+"""Sums until the edge divides them, and the file with one line per optimizer step."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixdpo_ray import storage
+from mixdpo_ray.curriculum.plan import Plan, Window, window_hash
+from mixdpo_ray.pairs.table import Index
+from mixdpo_ray.training.totals import WindowTotals
+from mixdpo_ray.training.world import World
+
+# What a step sums over pairs and ranks; every one is divided by a count that is known from the window.
+SUMS = (
+    "loss", "loss/easy", "loss/hard", "logps/chosen", "logps/rejected",
+    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen_drift",
+)  # fmt: skip
+
+
+def reduce_sums(sums: Tensor, world: World) -> dict[str, float]:
+    """The one reduction, and the one wait for the device, of a step's metrics."""
+    if world.size > 1:
+        dist.all_reduce(sums)
+    return dict(zip(SUMS, sums.tolist(), strict=True))
+
+
+def step_metrics(sums: Mapping[str, float], totals: WindowTotals, *, has_reference: bool) -> dict[str, float]:
+    """Means per pair. What no pair of the window has is left out."""
+    metrics = {"loss": sums["loss"], "logps/chosen": sums["logps/chosen"] / totals.pairs}
+    if totals.hard:
+        metrics["loss/hard"] = sums["loss/hard"]  # its weights are a mean already
+    if totals.easy:
+        means = ("loss/easy", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/accuracies")
+        metrics.update({name: sums[name] / totals.easy for name in means})
+        metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"]
+        if has_reference:
+            metrics["logps/chosen_drift"] = sums["logps/chosen_drift"] / totals.easy
+    return metrics
+
+
+def window_facts(window: Window, plan: Plan, index: Index, epochs: int) -> dict[str, Any]:
+    """What a step is, before it is run."""
+    margins: NDArray[np.float64] = index.margin[window.positions]
+    hard = int(np.count_nonzero(window.hard))
+    return {
+        "step": window.step,
+        "stage": window.stage,
+        "epoch": epochs * (window.step + 1) / plan.steps,
+        "pairs/easy": len(window.positions) - hard,
+        "pairs/hard": hard,
+        "data_margin/min": float(margins.min()),
+        "data_margin/max": float(margins.max()),
+        "window_hash": window_hash([index.pair_id[position] for position in window.positions]),
+    }
+
+
+class MetricsLog:
+    """metrics.jsonl of a run, written by rank 0: appended locally, sent with each checkpoint if storage is remote."""
+
+    def __init__(self, run: str, step: int):
+        """Continue at `step`: lines of it and later ones, left by a killed run, are cut."""
+        self.target = storage.join(run, "metrics.jsonl")
+        self.remote = not storage.is_local(run)
+        # an evaluation at step k was made before it
+        kept = [line for line in read_lines(self.target) if line["step"] < step + (line.get("kind") == "eval")]
+        self.first_evaluation: dict[str, Any] | None = next((line for line in kept if line.get("kind") == "eval"), None)
+        if self.remote:
+            self._scratch = tempfile.TemporaryDirectory(prefix="mixdpo-metrics-")
+            self.path = Path(self._scratch.name) / "metrics.jsonl"
+        else:
+            self.path = storage.local(self.target)
+        storage.write_bytes(str(self.path), "".join(map(_line, kept)).encode())
+        self._file = self.path.open("a")
+
+    def append(self, metrics: Mapping[str, Any]) -> None:
+        if metrics.get("kind") == "eval" and self.first_evaluation is None:
+            self.first_evaluation = dict(metrics)
+        with storage.explained(str(self.path)):
+            self._file.write(_line(metrics))
+            self._file.flush()
+
+    def upload(self) -> None:
+        if self.remote:
+            storage.copy(str(self.path), self.target)
+
+    def close(self) -> None:
+        self._file.close()
+        self.upload()
+
+
+def _line(metrics: Mapping[str, Any]) -> str:
+    return json.dumps(dict(metrics), allow_nan=False) + "\n"
+
+
+def read_lines(path: str) -> Sequence[dict[str, Any]]:
+    """Whole lines; a kill can leave half a line at the end, and only there."""
+    if not storage.exists(path):
+        return []
+    whole, _, _ = storage.read_bytes(path).rpartition(b"\n")
+    return [json.loads(line) for line in whole.split(b"\n") if line]

@@ -1,0 +1,113 @@
+"""The tokenizer and the causal language model that a recipe names, and the adapters put into it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.settings import LoraSettings, ModelSettings
+
+SAMPLE = 1 << 20  # bytes read at each of a weight file's sampled places
+
+
+def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    name = settings.tokenizer or settings.path
+    revision = None if settings.tokenizer else settings.revision
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model.tokenizer {name!r} cannot be loaded: {_first_line(error)}") from error
+    if settings.chat_template is not None:
+        tokenizer.chat_template = _template(settings.chat_template)
+    return tokenizer
+
+
+def load_model(settings: ModelSettings) -> PreTrainedModel:
+    """Weights in `settings.dtype`, with adapters where lora is set, and no dropout: policy = reference at the start."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            settings.path,
+            revision=settings.revision,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation=settings.attn_implementation,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model.path {settings.path!r} cannot be loaded: {_first_line(error)}") from error
+    _without_dropout(model)
+    model.config.use_cache = False
+    if settings.lora is not None:
+        _add_adapters(model, settings.lora)
+    return model
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Any token would do: a causal model never looks at what follows a sequence's end."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def model_digest(settings: ModelSettings) -> str:
+    """Names the weights without reading all of them: the commit on the Hub, or sizes and samples of the files."""
+    folder = Path(settings.path)
+    if not folder.is_dir():
+        config = AutoConfig.from_pretrained(
+            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+        return str(config._commit_hash or settings.revision)
+    sha = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in (".safetensors", ".bin") and file.name != "config.json":
+            continue
+        size = file.stat().st_size
+        sha.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            for place in sorted({0, *(size * part // 16 for part in range(16)), max(0, size - SAMPLE)}):
+                stream.seek(place)
+                sha.update(stream.read(SAMPLE))
+    return sha.hexdigest()[:16]
+
+
+def _template(text: str) -> str:
+    if "{" in text:
+        return text
+    file = Path(text)
+    if not file.is_file():
+        raise ModelError(f"model.chat_template {text!r} is neither a Jinja template nor a file: correct the path")
+    return file.read_text()
+
+
+def _without_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        # attention reads its probability from a number, not from a module
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+def _add_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
+    """In place: names of the base weights gain `.base_layer`, and only the adapters are trained."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets: Any = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    try:
+        inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets), model)
+    except ValueError as error:
+        raise ModelError(f"model.lora.target_modules {lora.target_modules!r}: {_first_line(error)}") from error
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "lora_" in name
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,57 @@
+"""The learning rate of a step, computed from the step alone."""
+
+from __future__ import annotations
+
+import math
+
+from mixdpo_ray.curriculum.plan import Plan, Window
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.training.settings import ScheduleSettings, TrainSettings
+
+
+def learning_rate(window: Window, plan: Plan, train: TrainSettings) -> float:
+    """Warm-up, then decay: over the phase of this window, or over the whole run."""
+    settings = train.schedule
+    step, steps = (window.phase_step, window.phase_steps) if settings.kind == "per_stage" else (window.step, plan.steps)
+    second = window.stage != plan.segments[0].stage
+    peak = train.optimizer.learning_rate * (settings.stage2_lr_ratio if second else 1.0)
+    return peak * multiplier(step, steps, settings)
+
+
+def multiplier(step: int, steps: int, settings: ScheduleSettings) -> float:
+    """Of transformers' schedules, but a warm-up of w steps begins at 1 / (w + 1): no step is spent at rate 0."""
+    warmup = warmup_steps(steps, settings)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, steps - warmup)
+    if settings.lr_scheduler_type == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1 - progress if settings.lr_scheduler_type == "linear" else 1.0
+
+
+def warmup_steps(steps: int, settings: ScheduleSettings) -> int:
+    given = settings.warmup_steps
+    return math.ceil(given * steps) if given < 1 else round(given)
+
+
+def check_warmup(plan: Plan, settings: ScheduleSettings) -> None:
+    """Refuse a warm-up that would not end within what it warms up."""
+    if settings.kind == "single":
+        lengths = {"run": plan.steps}
+    else:
+        windows = (plan.window(step) for step in _phase_starts(plan))
+        lengths = {f"{window.stage} stage": window.phase_steps for window in windows}
+    for name, steps in lengths.items():
+        if settings.warmup_steps >= 1 and warmup_steps(steps, settings) > steps:
+            raise RecipeError(
+                f"train.schedule.warmup_steps {settings.warmup_steps:g} is longer than the {name} ({steps} steps): "
+                "give fewer steps, or a share below 1"
+            )
+
+
+def _phase_starts(plan: Plan) -> list[int]:
+    starts, step = [], 0
+    while step < plan.steps:
+        starts.append(step)
+        step += plan.window(step).phase_steps
+    return starts

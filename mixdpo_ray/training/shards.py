@@ -1,0 +1,162 @@
+"""The files inside a checkpoint: DeepSpeed's shards and the state of the random generators, written and read back."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from mixdpo_ray import storage
+from mixdpo_ray.errors import CheckpointError, StorageError
+from mixdpo_ray.training.checkpoints import Checkpoints, File, Found
+from mixdpo_ray.training.engine import Policy
+from mixdpo_ray.training.world import World
+
+TAG = "shards"
+
+
+def save(policy: Policy, checkpoints: Checkpoints, step: int, metrics: dict[str, float], *, adapters: bool) -> str:
+    """Collective. The committed folder of a step. A failure leaves the checkpoints before it as they are."""
+    target = checkpoints.path(step)
+    with _scratch(checkpoints.folder, f".writing-step-{step}-rank-{checkpoints.world.rank}") as scratch:
+        written = _write(policy, scratch, checkpoints.world, adapters=adapters)
+        files: dict[str, File] = {}
+        for file in written:
+            size, sha256 = storage.digest(str(file))
+            files[file.name] = File(size=size, sha256=sha256)
+        storage.make_folder(target)
+        for file in written:
+            _move(str(file), storage.join(target, file.name))
+    dist.barrier()
+    checkpoints.commit(step, policy.engine.zero_optimization_stage(), files, metrics)
+    return target
+
+
+def load(policy: Policy, checkpoints: Checkpoints, found: Found, *, adapters: bool) -> None:
+    """Collective. Bit for bit what was saved, at the same number of workers; otherwise by DeepSpeed's conversion."""
+    with _local_copy(found) as folder:
+        source = folder
+        if needs_conversion(found, checkpoints.world):
+            source = _convert(checkpoints, folder)
+        loaded, _ = policy.engine.load_checkpoint(
+            str(source.parent), tag=source.name, load_module_strict=not adapters, load_lr_scheduler_states=False
+        )
+        if loaded is None:
+            raise CheckpointError(f"{found.path}: DeepSpeed could not load it with these settings")
+        _restore_random(folder, checkpoints.world)
+    dist.barrier()
+
+
+def needs_conversion(found: Found, world: World) -> bool:
+    """Without ZeRO every rank holds everything, and any number of them can load it."""
+    return found.manifest.world != world.size and found.manifest.zero_stage > 0
+
+
+def _write(policy: Policy, scratch: Path, world: World, *, adapters: bool) -> list[Path]:
+    shards = scratch / TAG
+    with _disk_full_explained(str(scratch)):
+        shards.mkdir(parents=True)
+        policy.engine.save_checkpoint(
+            str(scratch), tag=TAG, client_state={}, save_latest=False, exclude_frozen_parameters=adapters
+        )
+        torch.save(_random_states(), shards / f"random-{world.rank:05d}.pt")
+    return sorted(file for file in shards.iterdir() if file.suffix == ".pt")
+
+
+@contextmanager
+def _disk_full_explained(path: str) -> Iterator[None]:
+    with storage.explained(path):
+        try:
+            yield
+        except RuntimeError as error:
+            # how torch.save says that a write failed
+            if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+                raise
+            raise StorageError(
+                f"{path}: a checkpoint could not be written ({str(error).splitlines()[0]}); the disk may be full: free "
+                "space (jobs/clean.py lists what is unused) and repeat"
+            ) from error
+
+
+@contextmanager
+def _scratch(folder: str, name: str) -> Iterator[Path]:
+    """On the same disk where storage is local, so that moving is renaming."""
+    if not storage.is_local(folder):
+        with tempfile.TemporaryDirectory(prefix="mixdpo-checkpoint-") as temporary:
+            yield Path(temporary)
+        return
+    path = storage.join(folder, name)
+    try:
+        yield storage.local(path)
+    finally:
+        storage.delete(path)
+
+
+@contextmanager
+def _local_copy(found: Found) -> Iterator[Path]:
+    if storage.is_local(found.path):
+        yield storage.local(found.path).absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="mixdpo-checkpoint-") as temporary:
+        folder = Path(temporary) / f"step-{found.manifest.step}"
+        storage.copy(found.path, str(folder))
+        yield folder
+
+
+def _move(source: str, target: str) -> None:
+    if storage.is_local(target):
+        storage.move(source, target)
+    else:
+        storage.copy(source, target)
+
+
+def _convert(checkpoints: Checkpoints, folder: Path) -> Path:
+    """Shards of another number of workers as DeepSpeed's universal format. On shared storage rank 0 does it for all."""
+    shared = storage.is_local(checkpoints.folder)
+    universal = storage.local(checkpoints.folder).absolute() if shared else folder.parent
+    universal = universal / f".universal-{folder.name}"
+    if checkpoints.world.leads or not shared:
+        from deepspeed.checkpoint.ds_to_universal import main
+
+        settings = Namespace(
+            input_folder=str(folder),
+            output_folder=str(universal),
+            num_extract_workers=1,
+            num_merge_workers=1,
+            keep_temp_folder=False,
+            strict=True,
+            inject_missing_state=True,
+        )
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            main(settings)
+    dist.barrier()
+    return universal
+
+
+def _random_states() -> dict[str, Any]:
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _restore_random(folder: Path, world: World) -> None:
+    """A rank that did not exist before takes over the state of one that did."""
+    files = sorted(folder.glob("random-*.pt"))
+    states = torch.load(files[world.rank % len(files)], weights_only=False)
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

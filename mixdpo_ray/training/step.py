@@ -1,0 +1,83 @@
+"""One optimizer step: forward and backward over this rank's micro-batches, one reduction, one update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixdpo_ray.curriculum.plan import StageName
+from mixdpo_ray.errors import NonFiniteError
+from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.objectives.sft import SftNorm, sft_weights
+from mixdpo_ray.training.batch import PairBatch
+from mixdpo_ray.training.engine import Policy, update
+from mixdpo_ray.training.logps import MicroLogps, pair_logps
+from mixdpo_ray.training.metrics import SUMS, reduce_sums
+from mixdpo_ray.training.totals import WindowTotals
+from mixdpo_ray.training.world import World
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Global denominators of one window. A pair's loss never depends on which rank or micro-step it is in."""
+
+    totals: WindowTotals
+    stage: StageName
+    sft_norm: SftNorm
+    sft_weight: float
+
+    @property
+    def easy(self) -> float:
+        return 1 / self.totals.pairs
+
+    @property
+    def hard(self) -> float:
+        """Beside easy pairs, n_hard / N: no pair counts for more because it has few of its kind around it."""
+        return self.sft_weight * (1.0 if self.stage == "hard" else self.totals.hard / self.totals.pairs)
+
+
+def train_step(
+    policy: Policy, objective: Objective, batches: Iterable[PairBatch], weights: LossWeights, world: World
+) -> tuple[dict[str, float], float]:
+    """Sums over all ranks and the gradient's norm. Raises before the update if a loss or a gradient is not finite."""
+    sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.torch_device)
+    for batch, chunks in zip(batches, weights.totals.chunks, strict=True):
+        logps = pair_logps(policy.engine, batch, chunks)
+        easy = objective.losses(logps.easy).sum()
+        hard = -(_sft_weights(logps, weights) * logps.hard_chosen).sum()
+        loss = weights.easy * easy + weights.hard * hard
+        # every rank runs every micro-step; a filler's gradient is zero. DeepSpeed averages over ranks: undo that
+        policy.engine.backward(loss * batch.weight * world.size, scale_wrt_gas=False)
+        with torch.no_grad():
+            sums += batch.weight * _measures(objective, logps, loss, easy, hard)
+    reduced = reduce_sums(sums, world)
+    if not math.isfinite(reduced["loss"]):
+        raise NonFiniteError("the loss is not finite")
+    return reduced, update(policy)
+
+
+def _sft_weights(logps: MicroLogps, weights: LossWeights) -> Tensor:
+    return sft_weights(
+        logps.hard_length,
+        weights.sft_norm,
+        window_pairs=max(1, weights.totals.hard),
+        window_tokens=max(1, weights.totals.hard_tokens),
+        window_micro_batches=max(1, weights.totals.hard_micro_batches),
+    )
+
+
+def _measures(objective: Objective, logps: MicroLogps, loss: Tensor, easy: Tensor, hard: Tensor) -> Tensor:
+    """Sums of this micro-batch, in the order of metrics.SUMS."""
+    pairs = logps.easy
+    chosen_reward, rejected_reward = objective.rewards(pairs)
+    correct = (chosen_reward > rejected_reward).sum() + 0.5 * (chosen_reward == rejected_reward).sum()
+    drift = easy.new_zeros(()) if pairs.ref_chosen is None else pairs.chosen_ratio.sum()
+    measured = [
+        loss, easy, hard, pairs.chosen.sum() + logps.hard_chosen.sum(), pairs.rejected.sum(),
+        chosen_reward.sum(), rejected_reward.sum(), correct, drift,
+    ]  # fmt: skip
+    return torch.stack(measured)

@@ -1,0 +1,59 @@
+"""Which rows a rank needs for each step, where they come from, and the check that they are the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mixdpo_ray.curriculum.plan import Plan, Window
+from mixdpo_ray.curriculum.shares import Share, deal
+from mixdpo_ray.errors import CurriculumError
+from mixdpo_ray.pairs.table import Index, PreparedTable
+from mixdpo_ray.training.totals import index_lengths
+from mixdpo_ray.training.world import World
+
+
+class WindowSource(Protocol):
+    """Yields, for each step of [first_step, last_step), the rows at this rank's `rank_positions`, in that order."""
+
+    def __call__(
+        self, table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
+    ) -> Iterator[pa.Table]: ...
+
+
+def read_windows(
+    table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
+) -> Iterator[pa.Table]:
+    """Plain reading, step by step."""
+    for step in range(first_step, last_step):
+        yield table.read("train", rank_positions(table, plan, world, per_device, step))
+
+
+def rank_positions(table: PreparedTable, plan: Plan, world: World, per_device: int, step: int) -> NDArray[np.int64]:
+    """Positions of the rows that a rank runs in a step, each once, ascending."""
+    window = plan.window(step)
+    shares = deal(index_lengths(table.index("train"), window.positions), window.hard, world.size, per_device)
+    return share_positions(window, shares[world.rank])
+
+
+def share_positions(window: Window, share: Share) -> NDArray[np.int64]:
+    positions: NDArray[np.int64] = window.positions[np.unique(np.concatenate([micro.rows for micro in share]))]
+    return positions
+
+
+def verify_rows(rows: pa.Table, expected: NDArray[np.int64], index: Index, step: int) -> None:
+    """A silent reordering anywhere between the disk and here becomes an error."""
+    arrived: Sequence[str] = rows["pair_id"].to_pylist()
+    wanted = [index.pair_id[position] for position in expected]
+    if arrived == wanted:
+        return
+    if len(arrived) != len(wanted):
+        raise CurriculumError(f"step {step}: {len(arrived)} rows arrived where the plan has {len(wanted)}")
+    place = next(number for number, pair_id in enumerate(wanted) if arrived[number] != pair_id)
+    raise CurriculumError(
+        f"step {step}: pair {arrived[place]} arrived where the plan has {wanted[place]} (position {expected[place]})"
+    )
