@@ -14,6 +14,7 @@ from typing import Any
 from mixdpo_ray.errors import FormatError
 from mixdpo_ray.pairs.binarise import Answer, best_against_another, is_number, overall_score
 from mixdpo_ray.pairs.pair import Candidate
+from mixdpo_ray.pairs.settings import DataSettings
 
 Row = Mapping[str, Any]
 Found = list[Candidate | str]  # a string is a key of checking.REASONS
@@ -25,7 +26,7 @@ class Format:
     candidates: Callable[..., Found]  # of one row, or of all rows of a group
     about: str
     group_by: str | None = None  # the column whose equal values make rows one group, wherever they lie in the source
-    rated: bool = True  # whether the format itself carries ratings
+    rated: bool = True  # whether its own columns carry ratings; otherwise margin or two scores must come beside them
     mixed_scales: bool = False  # whether its rows are rated on different scales
 
 
@@ -206,7 +207,7 @@ def _transcript(text: Any) -> Any:
 
 
 FORMATS: dict[str, Format] = {
-    "plain": Format(("chosen", "rejected"), plain, "prompt, chosen, rejected, and a margin or two scores"),
+    "plain": Format(("chosen", "rejected"), plain, "prompt, chosen, rejected, and a margin or two scores", rated=False),
     "ultrafeedback_binarized": Format(
         ("prompt_id", "chosen", "rejected", "score_chosen", "score_rejected"),
         ultrafeedback_binarized,
@@ -261,30 +262,36 @@ def detect_format(columns: Iterable[str]) -> str:
 
 
 def map_columns(row: Row, columns: Mapping[str, str]) -> Row:
-    """Our names beside the source's; a source's column of ours is hidden by the mapping."""
+    """Our names beside the source's; where both have a name, the mapping's column counts."""
     if not columns:
         return row
     return {**row, **{ours: row.get(theirs) for ours, theirs in columns.items()}}
 
 
-def mapped_names(names: Sequence[str], columns: Mapping[str, str]) -> list[str]:
-    """The column names after map_columns, for detection; a mapping to a column that is not there is an error."""
+def find_format(data: DataSettings, columns: Sequence[str]) -> str:
+    """data.source.format for a source with these columns: detected where it is auto, checked where it is named."""
+    names = _mapped_names(columns, data.source.columns)
+    name = data.source.format
+    if name == "auto":
+        name = detect_format(names)
+    if name not in FORMATS:
+        raise FormatError(f"unknown data.source.format {name!r}; known: auto, {', '.join(FORMATS)}")
+    missing = [column for column in FORMATS[name].columns if column not in names]
+    if missing:
+        raise FormatError(f"format {name} needs columns {', '.join(missing)}; the source has {', '.join(names)}")
+    has_ratings = FORMATS[name].rated or "margin" in names or {"score_chosen", "score_rejected"} <= set(names)
+    if not has_ratings and data.missing_score != "hard":
+        raise FormatError(
+            f"format {name} has no ratings here: give a column margin, or score_chosen and score_rejected "
+            "(data.source.columns maps other names), or set data.missing_score=hard to train every pair as a hard one"
+        )
+    return name
+
+
+def _mapped_names(names: Sequence[str], columns: Mapping[str, str]) -> list[str]:
     missing = [theirs for theirs in columns.values() if theirs not in names]
     if missing:
         raise FormatError(
             f"data.source.columns names {', '.join(missing)}, the source has {', '.join(names)}: correct the mapping"
         )
     return [*(name for name in names if name not in columns.values()), *columns]
-
-
-def find_format(name: str, columns: Sequence[str], mapping: Mapping[str, str]) -> str:
-    """data.source.format resolved: detected where it is auto, known otherwise."""
-    names = mapped_names(columns, mapping)
-    if name == "auto":
-        return detect_format(names)
-    if name not in FORMATS:
-        raise FormatError(f"unknown data.source.format {name!r}; known: auto, {', '.join(FORMATS)}")
-    missing = [column for column in FORMATS[name].columns if column not in names]
-    if missing:
-        raise FormatError(f"format {name} needs columns {', '.join(missing)}, the source has {', '.join(names)}")
-    return name

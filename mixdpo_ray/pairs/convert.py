@@ -1,0 +1,157 @@
+"""Raw rows to token rows: format, check, tokenise. Every candidate pair ends as a kept row or as a refusal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mixdpo_ray.errors import DataError
+from mixdpo_ray.pairs.checking import FATAL, REASONS, check, is_fatal
+from mixdpo_ray.pairs.formats import FORMATS, map_columns
+from mixdpo_ray.pairs.pair import Candidate, Pair
+from mixdpo_ray.pairs.reading import RawRow
+from mixdpo_ray.pairs.scaling import resolve_scale
+from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer
+
+BATCH = 256  # pairs in one call of the tokenizer
+
+CONVERTED_SCHEMA = pa.schema(
+    {
+        "pair_id": pa.string(),
+        "prompt_id": pa.string(),
+        "prompt_ids": pa.list_(pa.int32()),
+        "chosen_ids": pa.list_(pa.int32()),
+        "rejected_ids": pa.list_(pa.int32()),
+        "score_chosen": pa.float64(),
+        "score_rejected": pa.float64(),
+        "margin": pa.float64(),
+        "source": pa.string(),
+        "file": pa.string(),
+        "row": pa.int64(),
+        "candidate": pa.int32(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a candidate pair came from; of a group of rows, the first one."""
+
+    file: str
+    row: int
+    candidate: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    file: str
+    row: int
+    reason: str  # a key of checking.REASONS
+
+
+@dataclass(frozen=True)
+class Conversion:
+    kept: pa.Table  # CONVERTED_SCHEMA
+    refused: list[Refusal]
+    notes: Counter[str]  # what policies changed in kept pairs
+
+    @property
+    def rows_in(self) -> int:
+        return len(self.kept) + len(self.refused)
+
+
+class Converter:
+    """Picklable and without state: the same rows give the same result wherever and in whatever portions they come.
+
+    For a format with group_by, all rows of a group_key must come in one call.
+    """
+
+    def __init__(self, data: DataSettings, format_name: str, tokenizer: Any) -> None:
+        self.format = FORMATS[format_name]
+        self.data = resolve_scale(data, self.format)
+        self.tokens = PairTokenizer(tokenizer, self.data)
+
+    def convert(self, rows: Iterable[RawRow]) -> Conversion:
+        refused: list[Refusal] = []
+        pairs: list[tuple[Place, Pair]] = []
+        for place, candidate in self._candidates(rows):
+            pair = check(candidate, self.data) if isinstance(candidate, Candidate) else candidate
+            if isinstance(pair, Pair):
+                pairs.append((place, pair))
+            else:
+                refused.append(self._refuse(place, pair))
+        kept: list[dict[str, Any]] = []
+        notes: Counter[str] = Counter()
+        for place, pair, encoded in self._encoded(pairs):
+            if isinstance(encoded, EncodedPair):
+                kept.append(_row(place, pair, encoded))
+                notes.update([*pair.notes, *encoded.notes])
+            else:
+                refused.append(self._refuse(place, encoded))
+        return Conversion(pa.Table.from_pylist(kept, CONVERTED_SCHEMA), refused, notes)
+
+    def group_key(self, raw: RawRow) -> str:
+        """Rows with equal keys are one group; without group_by, and where a row cannot be read, each row is its own."""
+        if self.format.group_by is None or raw.value is None:
+            return _key(raw.file, str(raw.row))
+        return _key(repr(map_columns(raw.value, self.data.source.columns).get(self.format.group_by)))
+
+    def _candidates(self, rows: Iterable[RawRow]) -> Iterator[tuple[Place, Candidate | str]]:
+        for group in self._groups(rows):
+            first = group[0]
+            if first.value is None:
+                yield Place(first.file, first.row), first.reason or "corrupt_line"
+                continue
+            values = [map_columns(raw.value, self.data.source.columns) for raw in group if raw.value is not None]
+            for number, found in enumerate(self.format.candidates(*values)):
+                yield Place(first.file, first.row, number), found
+
+    def _groups(self, rows: Iterable[RawRow]) -> Iterable[Sequence[RawRow]]:
+        if self.format.group_by is None:
+            return ([raw] for raw in rows)
+        groups: dict[str, list[RawRow]] = {}
+        for raw in rows:
+            groups.setdefault(self.group_key(raw), []).append(raw)
+        return [sorted(group, key=lambda raw: (raw.file, raw.row)) for group in groups.values()]
+
+    def _encoded(self, pairs: list[tuple[Place, Pair]]) -> Iterator[tuple[Place, Pair, EncodedPair | str]]:
+        for start in range(0, len(pairs), BATCH):
+            batch = pairs[start : start + BATCH]
+            for (place, pair), encoded in zip(batch, self.tokens.encode_many([pair for _, pair in batch]), strict=True):
+                yield place, pair, encoded
+
+    def _refuse(self, place: Place, reason: str) -> Refusal:
+        if is_fatal(reason, self.data):
+            setting, value = FATAL[reason]
+            raise DataError(
+                f"{place.file} row {place.row}: {REASONS[reason]}; "
+                f"correct the row, or choose another data.{setting} than {value}"
+            )
+        return Refusal(place.file, place.row, reason)
+
+
+def _row(place: Place, pair: Pair, encoded: EncodedPair) -> dict[str, Any]:
+    return {
+        "pair_id": pair.pair_id,
+        "prompt_id": pair.prompt_id,
+        "prompt_ids": encoded.prompt_ids,
+        "chosen_ids": encoded.chosen_ids,
+        "rejected_ids": encoded.rejected_ids,
+        "score_chosen": pair.score_chosen,
+        "score_rejected": pair.score_rejected,
+        "margin": pair.margin,
+        "source": pair.source,
+        "file": place.file,
+        "row": place.row,
+        "candidate": place.candidate,
+    }
+
+
+def _key(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:32]

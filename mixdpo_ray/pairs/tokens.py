@@ -1,0 +1,161 @@
+"""Pairs to token ids, by the tokenizer's own chat template.
+
+The prompt is tokenised once, as the template renders it before an answer is generated, so its ids are the same for both
+answers by construction. What the template renders after that is the completion. Its text is tokenised apart, because
+that is how a model meets it: prompt ids first, then one token after another. It ends with the template's end token,
+which is trained on once; a newline that a template puts behind it belongs to the next turn and is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+from mixdpo_ray.errors import ModelError
+from mixdpo_ray.pairs.pair import Message, Pair
+from mixdpo_ray.pairs.settings import DataSettings
+
+PROBE = "probe of where the answer ends"
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    notes: tuple[str, ...] = ()  # what truncation cut
+
+
+@dataclass(frozen=True)
+class Rendered:
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+class PairTokenizer:
+    def __init__(self, tokenizer: Any, data: DataSettings) -> None:
+        self.tokenizer = tokenizer
+        self.data = data
+        if not tokenizer.chat_template:
+            raise ModelError(f"tokenizer {tokenizer.name_or_path} has no chat template: set model.chat_template")
+        special = {str(token) for token in tokenizer.all_special_tokens}
+        special |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        longest_first = sorted(special, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or "$^")
+        self._template_end, self._end = self._find_end()
+        # tokenizers of SentencePiece's kind put a space before a text: they need to see what it follows
+        self._anchored = "".join(tokenizer.tokenize("a")[:1]).startswith(("▁", "Ġ"))
+
+    def encode(self, pair: Pair) -> EncodedPair | str:
+        """The ids, or a reason of checking.REASONS."""
+        return self.encode_many([pair])[0]
+
+    def encode_many(self, pairs: Sequence[Pair]) -> list[EncodedPair | str]:
+        """In the order of pairs; the tokenizer is called once for all of them."""
+        rendered = [self._render(pair) for pair in pairs]
+        good = [texts for texts in rendered if isinstance(texts, Rendered)]
+        prompts = self._ids([texts.prompt for texts in good])
+        chosen = self._completion_ids([(texts.prompt, texts.chosen) for texts in good])
+        rejected = self._completion_ids([(texts.prompt, texts.rejected) for texts in good])
+        ids = zip(prompts, chosen, rejected, strict=True)
+        return [texts if isinstance(texts, str) else self._fit(*next(ids)) for texts in rendered]
+
+    def _render(self, pair: Pair) -> Rendered | str:
+        texts = [*(message["content"] for message in pair.prompt), pair.chosen, pair.rejected]
+        if any(self._special.search(text) for text in texts):
+            return "control_token"
+        try:
+            prompt = self._template(pair.prompt, add_generation_prompt=True)
+            chosen, rejected = (
+                self._completion(pair.prompt, prompt, answer) for answer in (pair.chosen, pair.rejected)
+            )
+        except TemplateError:
+            return "template_refuses_turns"
+        if chosen is None or rejected is None:
+            return "template_changes_prompt"
+        return Rendered(prompt, chosen, rejected)
+
+    def _completion(self, messages: Sequence[Message], prompt: str, answer: str) -> str | None:
+        """None where the prompt looks different once an answer follows it, or the end depends on the answer."""
+        whole = self._template([*messages, {"role": "assistant", "content": answer}])
+        if not (whole.startswith(prompt) and whole.endswith(self._template_end)):
+            return None
+        return whole[len(prompt) : len(whole) - len(self._template_end)] + self._end
+
+    def _template(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        )
+
+    def _find_end(self) -> tuple[str, str]:
+        """What the template puts behind an answer, and what of it is trained on: up to the end token."""
+        whole = self._template([Message(role="user", content="a"), Message(role="assistant", content=PROBE)])
+        _, found, behind = whole.rpartition(PROBE)
+        if not found:
+            raise ModelError(
+                f"the chat template of {self.tokenizer.name_or_path} does not render the assistant's answer"
+            )
+        eos = self.tokenizer.eos_token
+        if eos and eos in behind:
+            return behind, behind[: behind.index(eos) + len(eos)]
+        if match := self._special.search(behind):  # an end-of-turn token that is not the tokenizer's eos
+            return behind, behind[: match.end()]
+        if not eos:
+            raise ModelError(f"neither the chat template nor tokenizer {self.tokenizer.name_or_path} has an end token")
+        return behind, behind.rstrip() + eos
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        """Nothing is added to what the template rendered: no second BOS."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def _completion_ids(self, texts: list[tuple[str, str]]) -> list[list[int]]:
+        if not self._anchored:
+            return self._ids([completion for _, completion in texts])
+        anchors = self._ids([prompt[-1:] for prompt, _ in texts])
+        anchored = self._ids([prompt[-1:] + completion for prompt, completion in texts])
+        alone = self._ids([completion for _, completion in texts])
+        return [
+            ids[len(anchor) :] if ids[: len(anchor)] == anchor else plain
+            for anchor, ids, plain in zip(anchors, anchored, alone, strict=True)
+        ]
+
+    def _fit(self, prompt: list[int], chosen: list[int], rejected: list[int]) -> EncodedPair | str:
+        """Both answers must fit behind the prompt: refused, or cut where data.truncation allows it."""
+        if chosen == rejected:
+            return "identical_answers"
+        cut, notes = self.data.truncation == "truncate", []
+        if len(prompt) > self.data.max_prompt_length:
+            if not cut:
+                return "prompt_too_long"
+            prompt = self._cut_left(prompt)
+            notes.append("truncated_prompt")
+        room = self.data.max_length - len(prompt)
+        if room <= 0:
+            return "answer_truncated_to_nothing"
+        for name, answer in (("chosen", chosen), ("rejected", rejected)):
+            if len(answer) > room:
+                notes.append(f"truncated_{name}")
+        if not cut and notes:
+            return "answer_too_long"
+        chosen, rejected = chosen[:room], rejected[:room]
+        if chosen == rejected:
+            return "answers_equal_after_truncation"
+        return EncodedPair(prompt, chosen, rejected, tuple(notes))
+
+    def _cut_left(self, prompt: list[int]) -> list[int]:
+        """The last tokens, behind the BOS token if there was one."""
+        keep_bos = prompt[:1] == [self.tokenizer.bos_token_id] and self.data.max_prompt_length > 1
+        start = prompt[:1] if keep_bos else []
+        return start + prompt[len(prompt) - self.data.max_prompt_length + len(start) :]
