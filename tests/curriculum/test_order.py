@@ -9,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
@@ -90,6 +90,7 @@ def test_swap_exchanges_the_last_two_tenths() -> None:
 
 
 @law
+@example(rows=7, fraction=0.5)
 @given(rows=st.integers(0, 50), fraction=st.floats(0, 0.5))
 def test_swap_loses_and_repeats_no_row(rows: int, fraction: float) -> None:
     """Half of an odd number rounds up, and two blocks of it would be longer than the table."""

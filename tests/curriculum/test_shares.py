@@ -114,6 +114,17 @@ def test_a_hard_pair_costs_its_chosen_answer_only() -> None:
     assert own_rows(window.shares[0]) == [1, 2, 0]
 
 
+def test_a_hard_pair_is_a_light_load() -> None:
+    """Row 0 is hard and costs 110, rows 1-3 cost 210, 120 and 40: rank 0 has carried less when row 2 is dealt."""
+    window = Dealt(
+        Lengths(np.array([10] * 4), np.array([100, 95, 50, 10]), np.array([900, 95, 50, 10])),
+        np.array([True, False, False, False]),
+        world=2,
+        per_device=2,
+    )
+    assert [own_rows(share) for share in window.shares] == [[0, 2], [1, 3]]
+
+
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("pairs", [1, 2, 5, 128])
 def test_a_rank_without_pairs_runs_fillers(world: int, pairs: int) -> None:
