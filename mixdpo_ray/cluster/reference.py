@@ -14,16 +14,21 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.failures import plain_errors
 from mixdpo_ray.cluster.progress import Display
-from mixdpo_ray.errors import ModelError, ResourceError
+from mixdpo_ray.cluster.quiet_data import quiet_ray_data
+from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.storage import join
+from mixdpo_ray.training.batch import TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.model import model_digest
+from mixdpo_ray.training.logps import Scorer, pair_logps
+from mixdpo_ray.training.model import load_model, model_digest
 from mixdpo_ray.training.settings import ModelSettings
 
 SPLITS = ("train", "eval")
@@ -33,9 +38,20 @@ BATCHES_PER_PART = 64  # what a killed run has to compute again
 
 def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
     """Named by what the sums depend on: model, number format, and how pairs become tokens; not beta or the order."""
-    model = recipe.model.model_copy(update={"path": recipe.model.reference or recipe.model.path, "lora": None})
-    content = {"model": model.model_dump(mode="json"), "weights": model_digest(model), "tokens": table.manifest.tokens}
+    model = reference_model(recipe)
+    lengths = recipe.data.model_dump(include={"max_prompt_length", "max_length", "truncation"})
+    content = {
+        "model": model.model_dump(mode="json", exclude={"path", "reference"}),
+        "weights": model_digest(model),
+        "tokenizer": table.manifest.facts["tokenizer"],
+        "lengths": lengths,
+    }
     return join(recipe.output.storage_path, "reference", fingerprint(content))
+
+
+def reference_model(recipe: Recipe) -> ModelSettings:
+    """The starting policy without its adapters, unless the recipe names another model."""
+    return recipe.model.model_copy(update={"path": recipe.model.reference or recipe.model.path, "lora": None})
 
 
 def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | None:
@@ -43,7 +59,9 @@ def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | N
     if not recipe.objective.needs_reference:
         return None
     folder = reference_folder(recipe, table)
-    store = ReferenceTable.open_or_create(folder)
+    store = ReferenceTable.create(
+        folder, folder.rsplit("/", 1)[-1], facts={"model": recipe.model.model_dump(mode="json")}
+    )
     needed = needed_positions(table, job)
     missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
     total = sum(len(positions) for positions in missing.values())
@@ -67,18 +85,17 @@ def _missing(store: ReferenceTable, table: PreparedTable, split: str, positions:
 
 def _compute(recipe: Recipe, table: PreparedTable, store: ReferenceTable, missing: dict[str, Any], total: int) -> None:
     gpu = uses_gpu(recipe.cluster)
-    model = recipe.model.model_copy(update={"path": recipe.model.reference or recipe.model.path, "lora": None})
+    model = reference_model(recipe)
     batches = [
         {"split": split, "positions": positions[first : first + PAIRS_PER_BATCH].tolist()}
         for split, positions in missing.items()
         for first in range(0, len(positions), PAIRS_PER_BATCH)
     ]
     workers = min(recipe.cluster.reference_workers or recipe.cluster.num_workers, len(batches))
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    quiet_ray_data()
     chunk_tokens = recipe.train.logp_chunk_tokens
     stage = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4)).map_batches(
-        _Scorer,
+        _Reference,
         fn_constructor_args=(table.folder, model, chunk_tokens, gpu),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -87,10 +104,8 @@ def _compute(recipe: Recipe, table: PreparedTable, store: ReferenceTable, missin
     )
     display = Display("reference log-probs", total)
     try:
-        _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, display)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause if isinstance(error.cause, (ModelError, ResourceError)) else None
-        raise cause or error from None
+        with plain_errors():
+            _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, display)
     finally:
         display.close()
 
@@ -107,15 +122,42 @@ def _store(blocks: Iterator[pa.Table], store: ReferenceTable, display: Display) 
         store.append(pa.concat_tables(held))
 
 
-class _Scorer:
-    """One copy of the reference model."""
+def refuse_what_does_not_fit(model: ModelSettings, free: int) -> None:
+    """Before anything is loaded: weights, and a tenth for activations."""
+    config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    with torch.device("meta"):
+        shell = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+    need = 1.1 * sum(parameter.numel() for parameter in shell.parameters()) * getattr(torch, model.dtype).itemsize
+    if need > free:
+        raise ResourceError(
+            f"the reference model {model.path} needs about {need / 2**30:.1f} GiB and one GPU has {free / 2**30:.1f} GiB "
+            "free: use larger GPUs, or an objective without a reference such as simpo"
+        )
+
+
+class _Reference:
+    """One copy of the reference model, scoring with the code and the number format of training."""
 
     def __init__(self, folder: str, model: ModelSettings, chunk_tokens: int, gpu: bool):
-        from mixdpo_ray.training.scoring import Scorer, load_scorer
-
         self.table = PreparedTable.open(folder)
         self.device = torch.device("cuda" if gpu else "cpu")
-        self.scorer: Scorer = load_scorer(model, chunk_tokens, self.device)
+        self.chunk_tokens = chunk_tokens
+        if gpu:
+            refuse_what_does_not_fit(model, torch.cuda.mem_get_info()[0])
+        self.scorer = Scorer(load_model(model)).to(self.device).eval()
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
-        raise NotImplementedError
+        positions = np.sort(np.asarray(batch["positions"][0], np.int64))
+        rows = self.table.read(str(batch["split"][0]), positions)
+        tokens = TokenRows.of(rows, positions)
+        easy = np.zeros(len(positions), np.bool_)
+        flat = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device)
+        with torch.inference_mode():
+            sums = pair_logps(self.scorer, flat, -(-len(flat.targets) // self.chunk_tokens)).easy
+        return pa.table(
+            {
+                "pair_id": rows["pair_id"],
+                "ref_chosen_logp": sums.chosen.float().cpu().numpy(),
+                "ref_rejected_logp": sums.rejected.float().cpu().numpy(),
+            }
+        )

@@ -67,7 +67,7 @@ class RayDataWindows:
         blocks = stream.iter_batches(
             batch_size=None, batch_format="pyarrow", prefetch_batches=self.settings.prefetch_windows
         )
-        yield from recut(blocks, [len(positions) for positions in steps])
+        yield from recut(iter(blocks), [len(positions) for positions in steps])
 
 
 def recut(blocks: Iterator[pa.Table], counts: list[int]) -> Iterator[pa.Table]:

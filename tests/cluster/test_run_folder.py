@@ -13,7 +13,8 @@ from mixdpo_ray.recipe_file import load_recipe
 def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(
-        f"model: {{path: some/model}}\ndata: {{source: {{path: pairs.jsonl}}}}\noutput: {{storage_path: {tmp_path}/out}}\n"
+        "model: {path: some/model}\ndata: {source: {path: pairs.jsonl}}\n"
+        f"output: {{storage_path: {tmp_path}/out}}\n"
     )
     return path
 
@@ -57,9 +58,12 @@ def test_a_run_is_finished_when_its_summary_has_every_step(small: Path) -> None:
 
 
 def test_a_second_driver_is_kept_out_until_the_first_one_lets_go(small: Path) -> None:
-    with locked(recipe(small)), pytest.raises(RunConflictError, match="is being trained by another process"):
-        with locked(recipe(small)):
-            pass
+    with (
+        locked(recipe(small)),
+        pytest.raises(RunConflictError, match="is being trained by another process"),
+        locked(recipe(small)),
+    ):
+        pass
     with locked(recipe(small)):
         pass
 
