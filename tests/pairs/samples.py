@@ -21,9 +21,8 @@ def conversation(*texts: str) -> list[dict[str, Any]]:
 
 def completion(text: str, score: float | None, *ratings: str) -> dict[str, Any]:
     aspects = ("instruction_following", "honesty", "truthfulness", "helpfulness")
-    annotations = {
-        aspect: {"Rating": rating, "Rationale": "-"} for aspect, rating in zip(aspects, ratings, strict=False)
-    }
+    rated = zip(aspects, ratings, strict=False)
+    annotations = {aspect: {"Rating": rating, "Rationale": "-"} for aspect, rating in rated}
     return {"model": "m", "response": text, "annotations": annotations, "overall_score": score, "critique": "-"}
 
 

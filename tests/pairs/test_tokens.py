@@ -124,7 +124,7 @@ def test_a_tokenizer_without_a_template_or_without_an_end_token_is_refused() -> 
         PairTokenizer(small_tokenizer(None), data())
     with pytest.raises(ModelError, match="has an end token"):
         PairTokenizer(small_tokenizer(BARE, eos=None), data())
-    with pytest.raises(ModelError, match="does not render the answer"):
+    with pytest.raises(ModelError, match="does not render the assistant's answer"):
         PairTokenizer(small_tokenizer("{{ messages[0].content }}"), data())
 
 
@@ -145,10 +145,10 @@ def test_too_long_is_refused_by_default() -> None:
 def test_truncation_cuts_prompts_on_the_left_behind_their_bos_and_answers_on_the_right() -> None:
     tokenizer = small_tokenizer(LLAMA3)
     whole = encode(tokenizer, pair())
-    cut = encode(tokenizer, pair(), data(truncation="truncate", max_prompt_length=8, max_length=11))
+    cut = encode(tokenizer, pair(), data(truncation="truncate", max_prompt_length=8, max_length=10))
     assert cut.prompt_ids == [tokenizer.bos_token_id, *whole.prompt_ids[-7:]]
-    assert cut.chosen_ids == whole.chosen_ids[:3]
-    assert cut.rejected_ids == whole.rejected_ids[:3]
+    assert cut.chosen_ids == whole.chosen_ids[:2]
+    assert cut.rejected_ids == whole.rejected_ids[:2]
     assert cut.notes == ("truncated_prompt", "truncated_chosen", "truncated_rejected")
 
 
