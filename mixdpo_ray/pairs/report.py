@@ -1,0 +1,162 @@
+"""What people look at before they pay for a run: what was refused, how margins lie, what each threshold would mean."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixdpo_ray import storage
+from mixdpo_ray.curriculum.threshold import Threshold
+from mixdpo_ray.pairs.checking import REASONS
+from mixdpo_ray.pairs.histogram import MarginHistogram, margin_histogram
+
+BAR_WIDTH = 40
+MOST_LINES = 24
+QUANTILES = (0.05, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5)
+EASY, HARD, INK = "#2a6f97", "#e07a3f", "#333333"
+
+
+def accounting_text(
+    rows_in: int, rows_kept: int, quarantined: Mapping[str, int], notes: Mapping[str, int] | None = None
+) -> str:
+    """Rows in = kept + refused by reason; below it what a policy changed in rows that were kept."""
+    lines = [("rows in", rows_in, ""), ("kept", rows_kept, _share(rows_kept, rows_in))]
+    for reason, count in sorted(quarantined.items(), key=lambda item: (-item[1], item[0])):
+        lines.append((f"refused: {reason}", count, f"{_share(count, rows_in)}  {REASONS[reason]}"))
+    for note, count in sorted((notes or {}).items()):
+        lines.append((f"of those kept: {note}", count, _share(count, rows_in)))
+    return _columns(lines)
+
+
+def histogram_text(histogram: MarginHistogram) -> str:
+    """One bar a margin; where there are many, neighbours share a line."""
+    together = -(-len(histogram.count) // MOST_LINES) or 1
+    lines = []
+    for first in range(0, len(histogram.count), together):
+        last = min(first + together, len(histogram.count)) - 1
+        lines.append((_range(histogram.low[first], histogram.high[last]), sum(histogram.count[first : last + 1])))
+    total, most = max(sum(histogram.count), 1), max([count for _, count in lines], default=1)
+    heading = "margin", "pairs", ""
+    bars = [(name, count, f"{_share(count, total)}  {_bar(count, most)}") for name, count in lines]
+    return _columns([heading, *bars])
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a threshold makes of the pairs; a margin that equals it is easy."""
+
+    threshold: float
+    easy: int
+    hard: int
+    easy_steps: int
+    hard_steps: int
+
+
+def stages(margins: NDArray[np.float64], global_batch: int) -> list[Stages]:
+    """One for each margin of the grid; on a continuous scale, for round shares of hard pairs."""
+    histogram = margin_histogram(margins)
+    grid = histogram.low if histogram.on_grid else tuple(np.quantile(margins, QUANTILES).tolist())
+    found = []
+    for value in grid:
+        hard = Threshold(value=value, tie_rule="lt").hard_pairs(margins)
+        easy = len(margins) - hard
+        found.append(Stages(value, easy, hard, -(-easy // global_batch), -(-hard // global_batch)))
+    return found
+
+
+def thresholds_text(margins: NDArray[np.float64], global_batch: int) -> str:
+    """Pairs and optimizer steps of both stages for each threshold."""
+    heading = ("threshold", "easy pairs", "steps", "hard pairs", "steps", "hard")
+    lines: list[Sequence[Any]] = [heading]
+    for stage in stages(margins, global_batch)[:MOST_LINES]:
+        share = _share(stage.hard, len(margins))
+        lines.append((f"{stage.threshold:.4g}", stage.easy, stage.easy_steps, stage.hard, stage.hard_steps, share))
+    return f"{_columns(lines)}\n(one epoch, {global_batch} pairs a step; margins equal to the threshold are easy)"
+
+
+def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = None, title: str = "") -> None:
+    """The histogram with the hard pairs in another colour, and below it the share of hard pairs for every threshold."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)  # no pyplot: nothing global is touched, no display is needed
+    bars, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    _draw_bars(bars, margins, threshold or Threshold())
+    _draw_shares(shares, margins)
+    bars.set_title(title or f"Margins of {len(margins):,} pairs", loc="left", color=INK, fontsize=13)
+    for axes in (bars, shares):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+        axes.set_axisbelow(True)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
+    storage.write_bytes(path, picture.getvalue())
+
+
+def _draw_bars(axes: Any, margins: NDArray[np.float64], threshold: Threshold) -> None:
+    hard_pairs = threshold.hard_pairs(margins)
+    ascending = np.sort(margins)
+    histogram = margin_histogram(margins)
+    if histogram.on_grid:
+        values = np.array(histogram.low)
+        width = 0.85 * float(np.min(np.diff(values), initial=1.0))
+        centres = values
+    else:
+        width = histogram.high[0] - histogram.low[0]
+        centres = (np.array(histogram.low) + np.array(histogram.high)) / 2
+    # rank decides what is hard, so a bar can be hard in part
+    ends = np.cumsum(histogram.count)
+    hard = np.clip(hard_pairs - (ends - histogram.count), 0, histogram.count)
+    easy = np.array(histogram.count) - hard
+    axes.bar(
+        centres, hard, width, color=HARD, label=f"hard: {hard_pairs:,} ({_share(hard_pairs, len(margins)).strip()})"
+    )
+    axes.bar(centres, easy, width, bottom=hard, color=EASY, label=f"easy: {len(margins) - hard_pairs:,}")
+    if 0 < hard_pairs < len(margins):
+        boundary = (ascending[hard_pairs - 1] + ascending[hard_pairs]) / 2
+        axes.axvline(boundary, color=INK, linewidth=1, linestyle="--")
+    axes.set_ylabel("pairs")
+    axes.legend(frameon=False)
+
+
+def _draw_shares(axes: Any, margins: NDArray[np.float64]) -> None:
+    ascending, histogram = np.sort(margins), margin_histogram(margins)
+    axes.step(ascending, 100 * np.arange(len(ascending)) / max(len(ascending), 1), where="post", color=HARD)
+    if histogram.on_grid:  # at a margin of the grid itself the threshold still leaves that margin easy
+        below = np.cumsum([0, *histogram.count[:-1]])
+        axes.plot(histogram.low, 100 * below / len(ascending), "o", markersize=4, color=HARD)
+    axes.set_xlabel("margin (chosen rating minus rejected rating), or threshold")
+    axes.set_ylabel("hard at this threshold, %")
+    axes.set_ylim(0, 103)
+
+
+def _columns(lines: Sequence[Sequence[Any]]) -> str:
+    """Numbers to the right, the first column and the last text to the left."""
+    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line] for line in lines]
+    widths = [max(len(line[column]) for line in texts) for column in range(len(texts[0]))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if column == 0 or (column == len(line) - 1 and len(line) == 3) else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in texts
+    )
+
+
+def _share(count: int, total: int) -> str:
+    return f"{100 * count / max(total, 1):5.1f} %"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+
+def _bar(count: int, most: int) -> str:
+    """A pair too few to be seen is still shown."""
+    return "█" * round(BAR_WIDTH * count / most) or ("▏" if count else "")
