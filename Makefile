@@ -16,7 +16,7 @@ help:
 	@echo "make demo     train the playground's small model on two workers and show what it learned"
 	@echo "make test     every test"
 	@echo "make chaos    kill runs at random moments and compare the weights they end with"
-	@echo "make bench    step time and memory against TRL"
+	@echo "make bench    step time and memory against TRL; ARGS=\"--pairs FILE.parquet\" for pairs of your own"
 	@echo "make lint     format and style;  make types: mypy"
 	@echo "make install  only the set-up, into VENV=$(VENV)"
 
@@ -32,7 +32,7 @@ chaos: $(STAMP)
 	$(BIN)/python -m pytest -m chaos
 
 bench: $(STAMP)
-	$(BIN)/python jobs/bench.py
+	$(BIN)/python -m tests.peer.bench $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
