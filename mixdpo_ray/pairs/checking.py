@@ -44,6 +44,7 @@ REASONS: dict[str, str] = {
     # the whole
     "duplicate_pair": "the same prompt and answers were read before",
     "prompt_in_heldout": "the prompt is also in the held-out split",
+    "heldout_is_full": "nothing is wrong with it: data.heldout.max_pairs others are held out",
 }
 
 # reasons that a policy can make fatal: the first such row stops the job

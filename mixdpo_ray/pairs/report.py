@@ -30,7 +30,7 @@ def accounting_text(
         lines.append((f"refused: {reason}", count, f"{_share(count, rows_in)}  {REASONS[reason]}"))
     for note, count in sorted((notes or {}).items()):
         lines.append((f"of those kept: {note}", count, _share(count, rows_in)))
-    return _columns(lines)
+    return _columns(lines, text_last=True)
 
 
 def histogram_text(histogram: MarginHistogram) -> str:
@@ -43,7 +43,7 @@ def histogram_text(histogram: MarginHistogram) -> str:
     total, most = max(sum(histogram.count), 1), max([count for _, count in lines], default=1)
     heading = "margin", "pairs", ""
     bars = [(name, count, f"{_share(count, total)}  {_bar(count, most)}") for name, count in lines]
-    return _columns([heading, *bars])
+    return _columns([heading, *bars], text_last=True)
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,16 @@ def _draw_shares(axes: Any, margins: NDArray[np.float64]) -> None:
     axes.set_ylim(0, 103)
 
 
-def _columns(lines: Sequence[Sequence[Any]]) -> str:
-    """Numbers to the right, the first column and the last text to the left."""
+def _columns(lines: Sequence[Sequence[Any]], text_last: bool = False) -> str:
+    """Numbers to the right, texts (the first column, and the last one where it is text) to the left."""
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in texts) for column in range(len(texts[0]))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if column == 0 or (column == len(line) - 1 and len(line) == 3) else text.rjust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in texts
-    )
+    left = {0, len(widths) - 1} if text_last else {0}
+    padded = [
+        [text.ljust(width) if column in left else text.rjust(width) for column, (text, width) in enumerate(pairs)]
+        for pairs in (list(zip(line, widths, strict=True)) for line in texts)
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def _share(count: int, total: int) -> str:

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from mixdpo_ray.curriculum.threshold import Threshold
+from mixdpo_ray.pairs.histogram import MarginHistogram, margin_histogram
+from mixdpo_ray.pairs.report import Stages, accounting_text, draw, histogram_text, stages, thresholds_text
+
+GRID = np.array([2.0, 0.5, 0.0, 0.5, 0.0, 0.5, 0.5])
+
+
+def test_the_accounting_shows_what_came_in_what_was_kept_and_every_reason() -> None:
+    text = accounting_text(1000, 940, {"empty_answer": 20, "nan_score": 40}, {"swapped": 5})
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == ["rows", "in", "1,000"]
+    assert lines[1] == ["kept", "940", "94.0", "%"]
+    assert lines[2][:5] == ["refused:", "nan_score", "40", "4.0", "%"]
+    assert lines[3][:5] == ["refused:", "empty_answer", "20", "2.0", "%"]
+    assert lines[3][5:] == ["an", "answer", "has", "no", "text"]
+    assert lines[4] == ["of", "those", "kept:", "swapped", "5", "0.5", "%"]
+
+
+def test_nothing_at_all_can_be_reported() -> None:
+    assert accounting_text(0, 0, {}).splitlines()[1].split() == ["kept", "0", "0.0", "%"]
+    assert margin_histogram(np.zeros(0)) == MarginHistogram()
+    assert histogram_text(MarginHistogram()).split() == ["margin", "pairs"]
+
+
+def test_on_a_grid_every_margin_is_a_bin_of_its_own() -> None:
+    histogram = margin_histogram(GRID)
+    assert histogram.on_grid
+    assert (histogram.low, histogram.count) == ((0.0, 0.5, 2.0), (2, 4, 1))
+
+
+def test_margins_that_differ_in_their_last_bits_are_one_value_of_the_grid() -> None:
+    assert margin_histogram(np.array([0.3, 0.1 + 0.2])).count == (2,)
+
+
+def test_elsewhere_bins_have_one_width_and_hold_every_pair() -> None:
+    histogram = margin_histogram(np.linspace(0, 1, 1001))
+    assert not histogram.on_grid
+    assert sum(histogram.count) == 1001
+    assert histogram.high[0] - histogram.low[0] == pytest.approx(1 / len(histogram.count))
+
+
+def test_bins_without_counts_cannot_be_made() -> None:
+    with pytest.raises(ValidationError, match="1 lower edges, 1 upper ones, 0 counts"):
+        MarginHistogram(low=(0.0,), high=(1.0,))
+
+
+def test_bars_are_as_long_as_their_counts() -> None:
+    lines = histogram_text(margin_histogram(GRID)).splitlines()
+    assert [line.count("█") for line in lines] == [0, 20, 40, 10]
+    assert lines[2].split()[:4] == ["0.5", "4", "57.1", "%"]
+
+
+def test_a_bar_too_short_to_draw_is_still_seen_and_an_empty_one_is_not() -> None:
+    histogram = MarginHistogram(low=(0, 1, 2), high=(1, 2, 3), count=(1000, 1, 0))
+    assert [line.endswith("▏") for line in histogram_text(histogram).splitlines()[1:]] == [False, True, False]
+
+
+def test_each_threshold_of_the_grid_shows_the_pairs_and_steps_of_both_stages() -> None:
+    """Seven pairs, three a step: below 0.5 lie the two ties, below 2.0 six pairs."""
+    assert stages(GRID, 3) == [
+        Stages(0.0, easy=7, hard=0, easy_steps=3, hard_steps=0),
+        Stages(0.5, easy=5, hard=2, easy_steps=2, hard_steps=1),
+        Stages(2.0, easy=1, hard=6, easy_steps=1, hard_steps=2),
+    ]
+    assert thresholds_text(GRID, 3).splitlines()[2].split() == ["0.5", "5", "2", "2", "1", "28.6", "%"]
+
+
+def test_without_a_grid_thresholds_are_round_shares_of_hard_pairs() -> None:
+    shares = [stage.hard / 1000 for stage in stages(np.arange(1000) / 7919, 128)]
+    assert shares == pytest.approx([0.05, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5], abs=0.001)
+
+
+@pytest.mark.parametrize("threshold", [None, Threshold(hard_count=3), Threshold(hard_fraction=0), Threshold(value=99)])
+def test_the_picture_is_a_png_for_any_margins_and_any_threshold(tmp_path: Path, threshold: Threshold | None) -> None:
+    for number, margins in enumerate([GRID, np.zeros(5), np.random.default_rng(0).exponential(1, 300)]):
+        path = tmp_path / f"{number}.png"
+        draw(str(path), margins, threshold)
+        assert path.read_bytes().startswith(b"\x89PNG")
