@@ -11,8 +11,9 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -208,11 +209,12 @@ def _need_compiler() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """DeepSpeed's loggers tell what they do; people want what they can act on."""
+    """DeepSpeed tells what it does, by loggers and by print; people want what they can act on."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
-        yield
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            yield
     finally:
         logging.disable(before)
 

@@ -19,6 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from mixdpo_ray import storage
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.model import without_bars
 from mixdpo_ray.training.settings import LoraSettings
 from mixdpo_ray.training.world import World
 
@@ -34,9 +35,9 @@ def export(
     if world.leads:
         if job.model.lora is not None:
             weights = merged(weights, job.model.lora)
-        with tempfile.TemporaryDirectory(prefix="mixdpo-export-", dir=_beside(job.run)) as temporary:
+        with tempfile.TemporaryDirectory(prefix=".exporting-", dir=_beside(job.run)) as temporary:
             folder = Path(temporary) / "model"
-            with storage.explained(str(folder)):
+            with storage.explained(str(folder)), without_bars():
                 _write(policy.scorer.model, weights, folder, trust=job.model.trust_remote_code)
                 tokenizer.save_pretrained(folder)
                 (folder / "README.md").write_text(model_card(job, metrics))

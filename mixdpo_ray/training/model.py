@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.settings import LoraSettings, ModelSettings
@@ -33,13 +36,14 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
 def load_model(settings: ModelSettings) -> PreTrainedModel:
     """Weights in `settings.dtype`, with adapters where lora is set, and no dropout: policy = reference at the start."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            settings.path,
-            revision=settings.revision,
-            dtype=getattr(torch, settings.dtype),
-            attn_implementation=settings.attn_implementation,
-            trust_remote_code=settings.trust_remote_code,
-        )
+        with without_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                settings.path,
+                revision=settings.revision,
+                dtype=getattr(torch, settings.dtype),
+                attn_implementation=settings.attn_implementation,
+                trust_remote_code=settings.trust_remote_code,
+            )
     except (OSError, ValueError) as error:
         raise ModelError(f"model.path {settings.path!r} cannot be loaded: {_first_line(error)}") from error
     _without_dropout(model)
@@ -47,6 +51,18 @@ def load_model(settings: ModelSettings) -> PreTrainedModel:
     if settings.lora is not None:
         _add_adapters(model, settings.lora)
     return model
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """One bar per worker for reading and writing weights is nothing that people can act on."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
