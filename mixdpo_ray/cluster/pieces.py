@@ -1,0 +1,67 @@
+"""How files are cut into pieces that one task reads. The cut decides speed only: rows keep their file and number.
+
+A piece of a parquet file is a run of row groups of about ROWS rows. Files that were written as one huge row group are
+shared out inside it, a few ways at most, because every reader decodes the rows that it skips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixdpo_ray import storage
+from mixdpo_ray.pairs.reading import RawRow, file_kind, read_parquet, read_rows
+
+ROWS = 2_000
+MOST_SHARES = 8
+
+
+@dataclass(frozen=True)
+class Piece:
+    file: str
+    row_groups: tuple[int, int] | None = None  # first and behind the last; None is the whole file
+    skip: int = 0  # rows inside the row groups
+    take: int | None = None
+
+    def read(self, max_row_bytes: int) -> Iterator[RawRow]:
+        if self.row_groups is None:
+            return read_rows(self.file, max_row_bytes)
+        rows = read_parquet(self.file, range(*self.row_groups))
+        return islice(rows, self.skip, None if self.take is None else self.skip + self.take)
+
+
+def cut(file: str) -> list[Piece]:
+    return cut_parquet(file) if file_kind(file) == "parquet" else [Piece(file)]
+
+
+def cut_parquet(file: str) -> list[Piece]:
+    try:
+        filesystem, inner = storage.open_filesystem(file)
+        with filesystem.open_input_file(inner) as stream:
+            metadata = pq.read_metadata(stream)
+    except (OSError, pa.ArrowException):
+        return [Piece(file)]  # whoever reads it reports it
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return [piece for run in _runs(sizes) for piece in _shares(file, run, sum(sizes[run[0] : run[1]]))]
+
+
+def _runs(sizes: list[int]) -> Iterator[tuple[int, int]]:
+    """Neighbouring row groups, together about ROWS rows."""
+    first, rows = 0, 0
+    for group, size in enumerate(sizes):
+        rows += size
+        if rows >= ROWS or group == len(sizes) - 1:
+            yield first, group + 1
+            first, rows = group + 1, 0
+
+
+def _shares(file: str, run: tuple[int, int], rows: int) -> list[Piece]:
+    shares = min(max(1, rows // ROWS), MOST_SHARES) if run[1] - run[0] == 1 else 1
+    edges = [rows * share // shares for share in range(shares + 1)]
+    pieces = [Piece(file, run, low, high - low) for low, high in pairwise(edges)]
+    # the last share has no end: a damaged group may give one row more, the one that says so
+    return [*pieces[:-1], Piece(file, run, edges[-2], None)]

@@ -1,0 +1,127 @@
+"""The payload into curriculum order: a position for every row from narrow keys, then Dataset.sort by that position.
+
+Ordering the keys takes milliseconds in one process. The rows with their tokens follow by Ray Data's sort, which is an
+external merge sort: blocks go through the object store of all nodes and spill to disk, so no machine has to hold the
+table. As positions are known and dense, the boundaries between sorted blocks are known too: Ray need not sample them,
+and every block is one part of the table. A table of a single part is ordered by the driver: starting workers for it
+took ten times as long as the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from numpy.typing import NDArray
+from ray.data import Dataset
+
+from mixdpo_ray.pairs.table import PREPARED_SCHEMA, ROW_GROUP, SplitFacts, write_part
+
+SPLITS = ("train", "eval")
+FACTS_SCHEMA = pa.schema({"split": pa.string(), "first": pa.int64(), "rows": pa.int64(), "digest": pa.string()})
+
+
+@dataclass(frozen=True)
+class Places:
+    """Positions run through the training split and on through the held-out one."""
+
+    row_key: NDArray[np.uint64]  # ascending
+    position: NDArray[np.int64]
+    margin: NDArray[np.float64]
+    train_rows: int
+
+
+@dataclass(frozen=True)
+class Written:
+    splits: dict[str, SplitFacts]
+    digest: str
+
+
+def places(keys: pa.Table, margin: NDArray[np.float64], train_rows: int) -> Places:
+    """Of keys in the order of their positions."""
+    row_key = np.asarray(keys["row_key"].to_numpy())
+    by_key = np.argsort(row_key)
+    return Places(row_key[by_key], by_key, margin[by_key], train_rows)
+
+
+def boundaries(rows: int, tokens: int, part_tokens: int) -> list[int]:
+    """Where parts begin, but for the first; they depend on the table alone, not on who writes it."""
+    groups = max(1, part_tokens * rows // max(1, tokens) // ROW_GROUP)
+    return list(range(0, rows, groups * ROW_GROUP))[1:]
+
+
+def write_sorted(staged: Dataset, places: Places, folder: str, starts: list[int]) -> Iterator[dict[str, Any]]:
+    """Facts of each part as soon as it is written."""
+    if not starts:  # one part: no more than a task would hold
+        blocks = staged.iter_batches(batch_size=None, batch_format="pyarrow")
+        rows = pa.concat_tables([placed(block, places) for block in blocks])
+        yield from written(rows.sort_by("position"), places, folder).to_pylist()
+        return
+    shared = ray.put(places)
+
+    def place(block: pa.Table) -> pa.Table:
+        return placed(block, ray.get(shared))
+
+    def write(block: pa.Table) -> pa.Table:
+        return written(block, ray.get(shared), folder)
+
+    moved = staged.map_batches(place, batch_size=None, batch_format="pyarrow").sort("position", boundaries=starts)
+    yield from moved.map_batches(write, batch_size=None, batch_format="pyarrow").iter_rows()
+
+
+def placed(block: pa.Table, places: Places) -> pa.Table:
+    """The rows that have a place, with it; the others are dropped: refused rows, and what only counts."""
+    keys = block["row_key"].fill_null(0).to_numpy()
+    at = np.searchsorted(places.row_key, keys).clip(max=len(places.row_key) - 1)
+    found = (places.row_key[at] == keys) & block["row_key"].is_valid().to_numpy()
+    at = at[found]
+    rows = block.filter(pa.array(found)).drop_columns(["margin"])
+    rows = rows.append_column("position", pa.array(places.position[at]))
+    rows = rows.append_column("margin", pa.array(places.margin[at]))
+    return rows.select(PREPARED_SCHEMA.names)
+
+
+def written(block: pa.Table, places: Places, folder: str) -> pa.Table:
+    """A block of consecutive positions as one part, or two where one split ends inside it."""
+    first = block["position"][0].as_py() if len(block) else 0
+    cut = min(max(places.train_rows - first, 0), len(block))
+    facts = []
+    for split, begin, rows in (("train", 0, block[:cut]), ("eval", places.train_rows, block[cut:])):
+        if len(rows):
+            position = pa.array(rows["position"].to_numpy() - begin)
+            part = write_part(folder, split, rows.set_column(0, "position", position))
+            facts.append(
+                {"split": split, "first": part.first_position, "rows": part.rows, "digest": content_digest(rows)}
+            )
+    return pa.Table.from_pylist(facts, FACTS_SCHEMA)
+
+
+def content_digest(rows: pa.Table) -> str:
+    sha = hashlib.sha256("".join(rows["pair_id"].to_pylist()).encode())
+    for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
+        sha.update(pc.list_value_length(rows[name]).to_numpy().tobytes())
+        sha.update(pc.list_flatten(rows[name]).to_numpy().tobytes())
+    for name in ("margin", "score_chosen", "score_rejected"):
+        sha.update(rows[name].to_numpy().tobytes())
+    return sha.hexdigest()
+
+
+def summed_up(facts: list[dict[str, Any]], rows: dict[str, int]) -> Written:
+    """The parts of both splits, which must cover every position once."""
+    splits: dict[str, SplitFacts] = {}
+    sha = hashlib.sha256()
+    for split in SPLITS:
+        parts = sorted((fact for fact in facts if fact["split"] == split), key=lambda fact: fact["first"])
+        ends = np.cumsum([part["rows"] for part in parts])
+        starts = [part["first"] for part in parts]
+        assert starts == [0, *ends.tolist()][: len(parts)], f"parts of {split} do not follow each other"
+        assert sum(part["rows"] for part in parts) == rows[split], f"parts of {split} lack rows"
+        splits[split] = SplitFacts(rows=rows[split], first_positions=tuple(starts))
+        sha.update(f"{split} {' '.join(part['digest'] for part in parts)}\n".encode())
+    return Written(splits, sha.hexdigest())
