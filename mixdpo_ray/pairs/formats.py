@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixdpo_ray.errors import FormatError
-from mixdpo_ray.pairs.binarise import Answer, best_against_another, is_number, overall_score
-from mixdpo_ray.pairs.pair import Candidate
+from mixdpo_ray.pairs.binarise import Answer, best_against_another, overall_score
+from mixdpo_ray.pairs.helpsteer import helpsteer2, helpsteer2_preference, helpsteer3_preference
+from mixdpo_ray.pairs.pair import Candidate, Found, Row, answered, user
 from mixdpo_ray.pairs.settings import DataSettings
-
-Row = Mapping[str, Any]
-Found = list[Candidate | str]  # a string is a key of checking.REASONS
 
 
 @dataclass(frozen=True)
@@ -26,18 +24,9 @@ class Format:
     candidates: Callable[..., Found]  # of one row, or of all rows of a group
     about: str
     group_by: str | None = None  # the column whose equal values make rows one group, wherever they lie in the source
+    optional: tuple[str, ...] = ()  # columns that are read where they are there
     rated: bool = True  # whether its own columns carry ratings; otherwise margin or two scores must come beside them
     mixed_scales: bool = False  # whether its rows are rated on different scales
-
-
-def user(text: Any) -> dict[str, Any]:
-    return {"role": "user", "content": text}
-
-
-def answered(prompt: Any, answer: Any) -> list[Any]:
-    """A conversation that ends with this answer. The prompt is a text, or the messages so far."""
-    turns = list(prompt) if isinstance(prompt, list) else [user(prompt)]
-    return [*turns, {"role": "assistant", "content": answer}]
 
 
 def plain(row: Row) -> Found:
@@ -133,55 +122,6 @@ def ultrafeedback(row: Row) -> Found:
     return [best_against_another(prompt, answers, source="ultrafeedback", scale=(1, 10))]
 
 
-def helpsteer2(*rows: Row) -> Found:
-    """Each row is one rated response; the rows of one prompt make a pair, by helpfulness."""
-    prompt = _helpsteer2_turns(rows[0].get("prompt"))
-    answers = [Answer(row.get("response"), row.get("helpfulness")) for row in rows]
-    return [best_against_another(prompt, answers, source="helpsteer2", scale=(0, 4))]
-
-
-def helpsteer2_preference(row: Row) -> Found:
-    strength = row.get("preference_strength")
-    prompt = _helpsteer2_turns(row.get("prompt"))
-    first, second = row.get("response_1"), row.get("response_2")
-    return [_preferred(prompt, first, second, strength, tie_break=0, source="helpsteer2_preference")]
-
-
-def _helpsteer2_turns(prompt: Any) -> list[Any]:
-    """Later turns of a prompt are marked inside its text: <extra_id_1>Assistant, <extra_id_1>User."""
-    if not isinstance(prompt, str):
-        return [user(prompt)]
-    first, *rest = re.split(r"\n*<extra_id_1>(User|Assistant)\n", prompt)
-    return [user(first), *({"role": rest[i].lower(), "content": rest[i + 1]} for i in range(0, len(rest), 2))]
-
-
-def helpsteer3_preference(row: Row) -> Found:
-    """A tie overall is decided by the sum of the annotators' scores; its margin stays 0."""
-    votes = row.get("individual_preference")
-    scores = [vote.get("score") for vote in votes if isinstance(vote, Mapping)] if isinstance(votes, list) else []
-    return [
-        _preferred(
-            row.get("context"),
-            row.get("response1"),
-            row.get("response2"),
-            row.get("overall_preference"),
-            tie_break=sum(score for score in scores if is_number(score)),
-            source="helpsteer3_preference",
-        )
-    ]
-
-
-def _preferred(prompt: Any, first: Any, second: Any, preference: Any, tie_break: float, source: str) -> Candidate | str:
-    """Negative prefers the first answer, positive the second; the size is the margin."""
-    if not is_number(preference):
-        return "missing_score"
-    direction = preference or tie_break
-    if direction == 0:
-        return "undecided_tie"
-    chosen, rejected = (first, second) if direction < 0 else (second, first)
-    return Candidate(answered(prompt, chosen), answered(prompt, rejected), source, margin=abs(preference), scale=(0, 3))
-
-
 def hh_rlhf(row: Row) -> Found:
     """Whole transcripts as texts, and no ratings: a margin must come from a column of your own."""
     return [
@@ -206,8 +146,16 @@ def _transcript(text: Any) -> Any:
     return [{"role": roles[rest[i]], "content": rest[i + 1].strip()} for i in range(0, len(rest), 2)]
 
 
+RATINGS = ("margin", "score_chosen", "score_rejected")
+
 FORMATS: dict[str, Format] = {
-    "plain": Format(("chosen", "rejected"), plain, "prompt, chosen, rejected, and a margin or two scores", rated=False),
+    "plain": Format(
+        ("chosen", "rejected"),
+        plain,
+        "prompt, chosen, rejected, and a margin or two scores",
+        optional=("prompt", "source", *RATINGS),
+        rated=False,
+    ),
     "ultrafeedback_binarized": Format(
         ("prompt_id", "chosen", "rejected", "score_chosen", "score_rejected"),
         ultrafeedback_binarized,
@@ -237,8 +185,11 @@ FORMATS: dict[str, Format] = {
         ("context", "response1", "response2", "overall_preference"),
         helpsteer3_preference,
         "nvidia/HelpSteer3, config: preference",
+        optional=("individual_preference",),
     ),
-    "hh_rlhf": Format(("chosen", "rejected"), hh_rlhf, "Anthropic/hh-rlhf, once it has margins", rated=False),
+    "hh_rlhf": Format(
+        ("chosen", "rejected"), hh_rlhf, "Anthropic/hh-rlhf, once it has margins", optional=RATINGS, rated=False
+    ),
 }
 
 
@@ -276,6 +227,7 @@ def find_format(data: DataSettings, columns: Sequence[str]) -> str:
         name = detect_format(names)
     if name not in FORMATS:
         raise FormatError(f"unknown data.source.format {name!r}; known: auto, {', '.join(FORMATS)}")
+    _refuse_idle_mappings(name, data.source.columns)
     missing = [column for column in FORMATS[name].columns if column not in names]
     if missing:
         raise FormatError(f"format {name} needs columns {', '.join(missing)}; the source has {', '.join(names)}")
@@ -286,6 +238,16 @@ def find_format(data: DataSettings, columns: Sequence[str]) -> str:
             "(data.source.columns maps other names), or set data.missing_score=hard to train every pair as a hard one"
         )
     return name
+
+
+def _refuse_idle_mappings(name: str, columns: Mapping[str, str]) -> None:
+    read = (*FORMATS[name].columns, *FORMATS[name].optional)
+    idle = [ours for ours in columns if ours not in read]
+    if idle:
+        raise FormatError(
+            f"data.source.columns maps {', '.join(idle)}, which format {name} does not read: "
+            f"leave it out (it reads {', '.join(read)}), or name another data.source.format"
+        )
 
 
 def _mapped_names(names: Sequence[str], columns: Mapping[str, str]) -> list[str]:

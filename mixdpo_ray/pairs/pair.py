@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypedDict
@@ -26,6 +26,10 @@ class Candidate:
     score_rejected: Any = None
     margin: Any = None  # for sources that rate the difference; where given it is what counts
     scale: tuple[float, float] | None = None  # the lowest and the highest rating; for a margin alone, (0, largest)
+
+
+Row = Mapping[str, Any]
+Found = list[Candidate | str]  # what a format makes of a row; a string is a key of checking.REASONS
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,13 @@ def content_hash(texts: Sequence[str]) -> str:
 
 def _turns(messages: Sequence[Message]) -> list[str]:
     return [text for message in messages for text in (message["role"], message["content"])]
+
+
+def user(text: Any) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def answered(prompt: Any, answer: Any) -> list[Any]:
+    """A conversation that ends with this answer. The prompt is a text, or the messages so far."""
+    turns = list(prompt) if isinstance(prompt, list) else [user(prompt)]
+    return [*turns, {"role": "assistant", "content": answer}]

@@ -97,6 +97,13 @@ def test_columns_of_other_names_are_mapped() -> None:
         find_format(data(source=source), ["question", "good", "bad"])
 
 
+def test_a_mapping_that_the_format_would_ignore_is_refused() -> None:
+    source = SourceSettings(path="x", columns={"margin": "gap"})
+    columns = [*SAMPLES["ultrafeedback_binarized"].rows[0], "gap"]
+    with pytest.raises(FormatError, match="maps margin, which format ultrafeedback_binarized does not read"):
+        find_format(data(source=source), columns)
+
+
 @pytest.mark.parametrize(
     ("prompt", "chosen", "rejected"),
     [
