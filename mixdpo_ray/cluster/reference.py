@@ -130,7 +130,7 @@ def refuse_what_does_not_fit(model: ModelSettings, free: int) -> None:
     need = 1.1 * sum(parameter.numel() for parameter in shell.parameters()) * getattr(torch, model.dtype).itemsize
     if need > free:
         raise ResourceError(
-            f"the reference model {model.path} needs about {need / 2**30:.1f} GiB and one GPU has {free / 2**30:.1f} GiB "
+            f"the reference model {model.path} needs about {need / 2**30:.1f} GiB and a GPU has {free / 2**30:.1f} GiB "
             "free: use larger GPUs, or an objective without a reference such as simpo"
         )
 

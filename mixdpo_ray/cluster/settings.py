@@ -11,9 +11,7 @@ from mixdpo_ray.settings import Settings
 
 class ClusterSettings(Settings):
     num_workers: int = Field(2, ge=1, description="Training workers (ranks)")
-    use_gpu: bool | None = Field(
-        None, description="One GPU per worker; by default if the cluster has GPUs"
-    )
+    use_gpu: bool | None = Field(None, description="One GPU per worker; by default if the cluster has GPUs")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs that each training worker reserves")
     resources_per_worker: dict[str, float] = Field({}, description="Further Ray resources of each worker")
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(

@@ -1,7 +1,6 @@
 """The curriculum is exact for any number of workers, and after a resume with another number of them."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
@@ -34,16 +33,15 @@ class Setup:
 
 @dataclass
 class Record:
-    """What a run left: the loss of each step, its seconds, and how long the reference took before the first one."""
+    """What a run left: the loss of each optimizer step, and when it ended."""
 
     losses: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
 
 
 class _Steps:
     """Mixed into a trainer: sequential order, and the mean of the micro-batches' losses for every optimizer step."""
 
-    record: Record
     micro_losses: list[float]
 
     def _get_train_sampler(self, *_: Any, **__: Any) -> SequentialSampler:
@@ -54,11 +52,13 @@ class _Steps:
         self.micro_losses.append((result[0] if isinstance(result, tuple) else result).item())
         return result
 
-    def training_step(self, *arguments: Any, **named: Any) -> Any:
-        began = time.perf_counter()
-        result = super().training_step(*arguments, **named)  # type: ignore[misc]
-        self.record.seconds.append(time.perf_counter() - began)
-        return result
+
+class _Stamps(TrainerCallback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.ends.append(time.perf_counter())
 
 
 class _TokenisedDPO(_Steps, DPOTrainer):  # type: ignore[misc]
@@ -109,22 +109,13 @@ def _run(kind: type[Any], config: Any, setup: Setup, dataset: Dataset) -> Record
     model = AutoModelForCausalLM.from_pretrained(setup.model, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(setup.model)
     trainer = kind(model=model, args=config, train_dataset=dataset, processing_class=tokenizer)
-    trainer.record, trainer.micro_losses = Record(), []
+    trainer.micro_losses, stamps = [], _Stamps()
+    trainer.add_callback(stamps)
     trainer.train()
     micro = setup.global_batch // setup.per_device
-    trainer.record.losses = [sum(piece) / micro for piece in _pieces(trainer.micro_losses, micro)]
-    trainer.record.seconds = [sum(piece) for piece in _pieces(trainer.record.seconds, micro)]
-    return trainer.record  # type: ignore[no-any-return]
+    return Record([sum(piece) / micro for piece in _pieces(trainer.micro_losses, micro)], stamps.ends)
 
 
 def _pieces(values: list[float], size: int) -> Iterator[list[float]]:
     for first in range(0, len(values), size):
         yield values[first : first + size]
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
