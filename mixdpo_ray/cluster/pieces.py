@@ -1,7 +1,8 @@
 """How files are cut into pieces that one task reads. The cut decides speed only: rows keep their file and number.
 
 A piece of a parquet file is a run of row groups of about ROWS rows. Files that were written as one huge row group are
-shared out inside it, a few ways at most, because every reader decodes the rows that it skips.
+shared out inside it, a few ways at most, because every reader decodes the rows that it skips. A piece of a jsonl file
+is a run of lines; compressed files and JSON arrays stay whole.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixdpo_ray import storage
-from mixdpo_ray.pairs.reading import RawRow, file_kind, read_parquet, read_rows
+from mixdpo_ray.pairs.line_ranges import LineRange, line_ranges
+from mixdpo_ray.pairs.reading import LINES, RawRow, file_kind, read_jsonl, read_parquet, read_rows
 
 ROWS = 2_000
+BYTES = 4 << 20
 MOST_SHARES = 8
 
 
@@ -26,8 +29,11 @@ class Piece:
     row_groups: tuple[int, int] | None = None  # first and behind the last; None is the whole file
     skip: int = 0  # rows inside the row groups
     take: int | None = None
+    lines: LineRange | None = None
 
     def read(self, max_row_bytes: int) -> Iterator[RawRow]:
+        if self.lines is not None:
+            return read_jsonl(self.file, max_row_bytes, self.lines)
         if self.row_groups is None:
             return read_rows(self.file, max_row_bytes)
         rows = read_parquet(self.file, range(*self.row_groups))
@@ -35,7 +41,11 @@ class Piece:
 
 
 def cut(file: str) -> list[Piece]:
-    return cut_parquet(file) if file_kind(file) == "parquet" else [Piece(file)]
+    if file_kind(file) == "parquet":
+        return cut_parquet(file)
+    if file.endswith(LINES):
+        return [Piece(file, lines=lines) for lines in line_ranges(file, BYTES)]
+    return [Piece(file)]
 
 
 def cut_parquet(file: str) -> list[Piece]:

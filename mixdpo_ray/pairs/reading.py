@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import DataError, StorageError
+from mixdpo_ray.pairs.line_ranges import LineRange
 
 BATCH = 256
 COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
@@ -73,12 +74,13 @@ def first_columns(files: Iterable[str], max_row_bytes: int) -> list[str]:
     raise DataError("data.source: no file has a row that can be read")
 
 
-def read_jsonl(file: str, max_row_bytes: int) -> Iterator[RawRow]:
+def read_jsonl(file: str, max_row_bytes: int, lines: LineRange | None = None) -> Iterator[RawRow]:
     """One JSON object a line. NaN and lone surrogates arrive as they are, to be refused by name."""
-    row = -1
+    first_row, rows = (lines.first_row, lines.rows) if lines else (0, None)
+    row = first_row - 1
     try:
-        with _open(file) as stream:
-            for row, line in enumerate(_lines(stream, max_row_bytes)):
+        with _open(file) if lines is None else _open_at(file, lines.start) as stream:
+            for row, line in enumerate(islice(_lines(stream, max_row_bytes), rows), first_row):
                 if line is None:
                     yield RawRow(file, row, None, "oversized_row")
                 elif line.strip():
@@ -177,6 +179,14 @@ def _lines(stream: io.BufferedReader, max_bytes: int) -> Iterator[bytes | None]:
 def _open(file: str) -> io.BufferedReader:
     filesystem, inner = storage.open_filesystem(file)
     return io.BufferedReader(filesystem.open_input_stream(inner, compression="detect"), 1 << 20)
+
+
+def _open_at(file: str, start: int) -> io.BufferedReader:
+    """Behind its first bytes; not for compressed files."""
+    filesystem, inner = storage.open_filesystem(file)
+    stream = filesystem.open_input_file(inner)
+    stream.seek(start)
+    return io.BufferedReader(stream, 1 << 20)
 
 
 def _raise_unless_damaged(file: str, error: Exception) -> None:
