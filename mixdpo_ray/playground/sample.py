@@ -1,0 +1,33 @@
+"""A cheap model and cheap pairs of the small world, for tests and first tries: nothing is trained."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from mixdpo_ray.playground.annotator import RatedPair, rate_pairs, to_jsonl
+from mixdpo_ray.playground.base_model import make_model, make_tokenizer
+from mixdpo_ray.playground.settings import WorldSettings
+from mixdpo_ray.playground.world import Prompt, draw_prompts, noisy_demonstration
+
+
+def write_tiny_model(folder: Path, seed: int = 0) -> None:
+    """A Llama with random weights and the world's tokenizer, for from_pretrained."""
+    tokenizer = make_tokenizer()
+    make_model(tokenizer, seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def write_pairs(path: Path, count: int, seed: int = 0) -> list[RatedPair]:
+    """A jsonl of so many pairs in the columns of ultrafeedback_binarized; answers are careless demonstrations."""
+    draw = random.Random(seed)
+    noise = WorldSettings().noise
+    pairs: list[RatedPair] = []
+    taken: set[Prompt] = set()
+    while len(pairs) < count:
+        prompts = draw_prompts(draw, count - len(pairs), taken)
+        taken.update(prompts)
+        answers = [[noisy_demonstration(draw, prompt) for _ in range(4)] for prompt in prompts]
+        pairs += rate_pairs(draw, prompts, answers, noise)
+    path.write_text(to_jsonl(pairs))
+    return pairs
