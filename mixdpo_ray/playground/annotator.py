@@ -7,7 +7,9 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from mixdpo_ray.playground.settings import WorldSettings
 from mixdpo_ray.playground.world import BEST, WORST, Prompt, quality
 
 
@@ -42,13 +44,22 @@ class RatedPair:
         }
 
 
-def rate(draw: random.Random, true_quality: float, noise: float) -> float:
-    """What an annotator says, on the grid 1, 1.5, ..., 10."""
-    return min(BEST, max(WORST, round((true_quality + draw.gauss(0, noise)) * 2) / 2))
+def pair_of(row: dict[str, Any]) -> RatedPair:
+    """What `row` wrote."""
+    operation, *letters = row["prompt"].split()
+    answers = (row[name][-1]["content"] for name in ("chosen", "rejected"))
+    return RatedPair(Prompt(operation, tuple(letters)), *answers, row["score_chosen"], row["score_rejected"])
+
+
+def rate(draw: random.Random, true_quality: float, settings: WorldSettings) -> float:
+    """What an annotator says, on the grid 1, 1.5, ..., 10; most of the time people give whole points."""
+    steps = 1 if draw.random() < settings.whole_points else 2
+    felt = true_quality + draw.gauss(0, settings.noise)
+    return min(BEST, max(WORST, round(felt * steps) / steps))
 
 
 def rate_pairs(
-    draw: random.Random, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], noise: float
+    draw: random.Random, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], settings: WorldSettings
 ) -> list[RatedPair]:
     """Best-rated answer against a random other one; prompts whose answers are all alike or empty give none."""
     pairs = []
@@ -56,7 +67,7 @@ def rate_pairs(
         told_apart = [answer for answer in dict.fromkeys(given) if answer]
         if len(told_apart) < 2:
             continue
-        rated = [(rate(draw, quality(prompt, answer), noise), draw.random(), answer) for answer in told_apart]
+        rated = [(rate(draw, quality(prompt, answer), settings), draw.random(), answer) for answer in told_apart]
         best = max(rated)
         other = draw.choice([candidate for candidate in rated if candidate is not best])
         pairs.append(RatedPair(prompt, best[2], other[2], best[0], other[0]))

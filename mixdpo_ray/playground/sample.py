@@ -21,13 +21,13 @@ def write_tiny_model(folder: Path, seed: int = 0) -> None:
 def write_pairs(path: Path, count: int, seed: int = 0) -> list[RatedPair]:
     """A jsonl of so many pairs in the columns of ultrafeedback_binarized; answers are careless demonstrations."""
     draw = random.Random(seed)
-    noise = WorldSettings().noise
+    settings = WorldSettings()
     pairs: list[RatedPair] = []
     taken: set[Prompt] = set()
     while len(pairs) < count:
         prompts = draw_prompts(draw, count - len(pairs), taken)
         taken.update(prompts)
         answers = [[noisy_demonstration(draw, prompt) for _ in range(4)] for prompt in prompts]
-        pairs += rate_pairs(draw, prompts, answers, noise)
+        pairs += rate_pairs(draw, prompts, answers, settings)
     path.write_text(to_jsonl(pairs))
     return pairs
