@@ -1,0 +1,188 @@
+"""What lies under output.storage_path, who uses it, and what could go.
+
+A prepared table is used by the runs whose recipe.json names its content, a reference table by the runs with its model,
+a checkpoint by its run until that has finished and exported its model. What a live process holds the lock of stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.prepared_folder import UNFINISHED, lock_file
+from mixdpo_ray.cluster.run_folder import LOCK, RECIPE, SUMMARY
+from mixdpo_ray.pairs.quarantine import QUARANTINE
+from mixdpo_ray.pairs.table import MANIFEST, PreparedTable
+from mixdpo_ray.training.checkpoints import committed_steps
+
+OLD = timedelta(days=1)  # object stores have no locks: what is younger may still be being written
+
+
+@dataclass(frozen=True)
+class Item:
+    path: str
+    bytes: int
+    about: str
+    used_by: tuple[str, ...] = ()
+    lock: Path | None = None  # held by whoever is writing it
+
+    @property
+    def unused(self) -> bool:
+        return not self.used_by
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str
+    folder: str
+    content: dict[str, Any]  # of recipe.json
+    finished: bool
+
+    @property
+    def lock(self) -> Path:
+        return storage.local(self.folder).with_name(f".{self.name}.{LOCK}")
+
+
+def survey(storage_path: str) -> list[Item]:
+    runs = find_runs(storage_path)
+    return [
+        *_prepared(storage.join(storage_path, "prepared"), runs),
+        *_references(storage.join(storage_path, "reference"), runs),
+        *(item for run in runs for item in _of_run(run)),
+    ]
+
+
+def find_runs(storage_path: str) -> list[Run]:
+    folder = storage.join(storage_path, "runs")
+    runs = []
+    for name in storage.names(folder):
+        run = storage.join(folder, name)
+        if storage.exists(storage.join(run, RECIPE)):
+            content = json.loads(storage.read_bytes(storage.join(run, RECIPE)))
+            finished = all(storage.exists(storage.join(run, part)) for part in (SUMMARY, "model"))
+            runs.append(Run(name, run, content, finished))
+    return runs
+
+
+def remove(items: list[Item]) -> list[Item]:
+    """Those of the items that were removed: unused, and locked by nobody."""
+    removed = []
+    for item in items:
+        if not item.unused:
+            continue
+        with _lock_of(item) as free:
+            if free:
+                storage.delete(item.path)
+                removed.append(item)
+    return removed
+
+
+def describe(items: list[Item]) -> str:
+    lines = [
+        f"{_size(item.bytes):>10}  {item.path}  {item.about}; used by {', '.join(item.used_by) or 'nothing'}"
+        for item in sorted(items, key=lambda item: (item.unused, -item.bytes))
+    ]
+    unused = [item for item in items if item.unused]
+    return "\n".join(
+        [*lines, f"{_size(sum(item.bytes for item in unused))} in {len(unused)} places are used by nothing"]
+    )
+
+
+def _prepared(folder: str, runs: list[Run]) -> Iterator[Item]:
+    for name in storage.names(folder):
+        path = storage.join(folder, name)
+        if PreparedTable.committed(path) and not name.startswith(UNFINISHED):
+            digest = PreparedTable.open(path).manifest.content_digest
+            users = tuple(f"run {run.name}" for run in runs if run.content["identity"].get("prepared") == digest)
+            yield _item(path, "prepared table", users, lock_file(path))
+        elif name.endswith(QUARANTINE):
+            yield _item(path, "refused rows of a preparation that stopped")
+        elif not name.endswith(".lock"):
+            table = storage.join(folder, name.removeprefix(UNFINISHED))
+            yield _item(path, "unfinished prepared table", _too_young(path), lock_file(table))
+
+
+def _references(folder: str, runs: list[Run]) -> Iterator[Item]:
+    for name in storage.names(folder):
+        path = storage.join(folder, name)
+        manifest = storage.join(path, MANIFEST)
+        if not storage.exists(manifest):
+            yield _item(path, "unfinished reference table", _too_young(path))
+            continue
+        model = json.loads(storage.read_bytes(manifest))["facts"].get("model", {})
+        users = tuple(f"run {run.name}" for run in runs if _weights(run.content["recipe"]["model"]) == _weights(model))
+        yield _item(path, "reference table", users)
+
+
+def _weights(model: dict[str, Any]) -> tuple[Any, ...]:
+    """Coarser than what names a reference table: in doubt it is used."""
+    return model.get("reference") or model.get("path"), model.get("revision")
+
+
+def _of_run(run: Run) -> Iterator[Item]:
+    folder, lock = storage.join(run.folder, "checkpoints"), run.lock
+    committed = {f"step-{step}" for step in committed_steps(folder)}
+    for name in storage.names(folder):
+        path = storage.join(folder, name)
+        if name not in committed:
+            yield _item(path, "unfinished or damaged checkpoint", _too_young(path), lock)
+        elif run.finished:
+            yield _item(path, "checkpoint of a finished run, whose model is exported", (), lock)
+        else:
+            yield _item(path, "checkpoint", (f"run {run.name}",), lock)
+    scratch = storage.join(run.folder, "ray")
+    if storage.exists(scratch):
+        yield _item(scratch, "Ray's notes on an attempt that was killed", _too_young(scratch), lock)
+
+
+def _item(path: str, about: str, used_by: tuple[str, ...] = (), lock: Path | None = None) -> Item:
+    return Item(path, sum(info.size or 0 for info in _files(path)), about, used_by, lock)
+
+
+def _too_young(path: str) -> tuple[str, ...]:
+    """Where there is no lock to look at, time tells whether somebody may be writing."""
+    if storage.is_local(path):
+        return ()
+    newest = max((info.mtime for info in _files(path) if info.mtime), default=None)
+    young = newest is not None and datetime.now(UTC) - newest < OLD
+    return ("whoever wrote it less than a day ago",) if young else ()
+
+
+def _files(path: str) -> list[pafs.FileInfo]:
+    filesystem, inner = storage.open_filesystem(path)
+    with storage.explained(path):
+        itself = filesystem.get_file_info(inner)
+        if itself.type == pafs.FileType.File:
+            return [itself]
+        found = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
+    return [info for info in found if info.type == pafs.FileType.File]
+
+
+@contextmanager
+def _lock_of(item: Item) -> Iterator[bool]:
+    """Whether nobody holds it; while the body runs, nobody can take it."""
+    with ExitStack() as stack:
+        free = True
+        if item.lock is not None and storage.is_local(item.path) and item.lock.exists():
+            file = stack.enter_context(item.lock.open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+        yield free
+
+
+def _size(count: float) -> str:
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
+        count, units = count / 1000, units[1:]
+    return f"{count:.3g} {units[0]}"
