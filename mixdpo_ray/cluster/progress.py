@@ -89,11 +89,12 @@ class Display:
             shown["held out"] = f"{self.accuracy:.3f}"
         self.bar.set_description(f"{self.title}: {metrics['stage']}", refresh=False)
         self.bar.set_postfix(shown, refresh=False)
-        self.bar.initial = self.bar.initial or done - 1
-        self.bar.n = done
-        self.bar.refresh()
         now = time.monotonic()
-        if self.bar.disable and (now - self.last_line > self.SECONDS_BETWEEN_LINES or done == self.steps):
+        if not self.bar.disable:
+            self.bar.initial = self.first_step - 1  # what a resumed run did before is no part of its speed
+            self.bar.n = done
+            self.bar.refresh()
+        elif now - self.last_line > self.SECONDS_BETWEEN_LINES or done == self.steps:
             self.last_line = now
             values = "  ".join(f"{name} {value}" for name, value in shown.items())
             self.line(f"{self.title}: {metrics['stage']} {done}/{self.steps}  {values}  {self._eta(done, now)}")
