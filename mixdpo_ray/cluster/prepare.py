@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.conversion import LENGTHS, Stage
+from mixdpo_ray.cluster.conversion import LENGTHS, Stage, shared_tokenizer
 from mixdpo_ray.cluster.failures import plain_errors
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.prepared_folder import alone, prepared_folder, unfinished
@@ -49,8 +49,8 @@ from mixdpo_ray.training.settings import ModelSettings
 def prepare(recipe: Recipe, sizes: Sizes = SIZES) -> PreparedTable:
     """The table that the recipe asks for, made if it does not exist yet. Ray must be connected."""
     sources = [find_source(settings) for settings in _source_settings(recipe)]
-    tokenizer = tokenizer_digest(load_tokenizer(recipe.model))
-    name = request(recipe, tokenizer, sources)
+    tokenizer = load_tokenizer(recipe.model)
+    name = request(recipe, tokenizer_digest(tokenizer), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
     with alone(folder):
         if PreparedTable.committed(folder):
@@ -88,9 +88,9 @@ def _check_enough(pairs: int, quarantined: dict[str, int], recipe: Recipe) -> No
     )
 
 
-def _make(recipe: Recipe, sources: list[Source], tokenizer: str, name: str, folder: str, sizes: Sizes) -> PreparedTable:
+def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, folder: str, sizes: Sizes) -> PreparedTable:
     began = time.monotonic()
-    stages = _stages(recipe, sources)
+    stages = _stages(recipe, sources, tokenizer)
     with tqdm(desc="prepare", unit="task", disable=not sys.stderr.isatty(), leave=False) as bar:
         bar.set_postfix_str("read, check, tokenise")
         staged = stage_all(sources, stages, sizes, lambda done, of: _show(bar, done, of))
@@ -104,7 +104,12 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: str, name: str, fold
         with unfinished(folder) as place:
             manifest = _write(place, staged, arranged, quarantine, sizes, lambda done, of: _show(bar, done, of))
             draw(storage.join(place, "margins.png"), arranged.margin[arranged.train], recipe.curriculum.threshold)
-            facts = {"format": [stage.format for stage in stages], "tokenizer": tokenizer, **order_identity(recipe)}
+            facts = {
+                "format": [stage.format for stage in stages],
+                "margin_scale": [stage.data.margin_scale for stage in stages],
+                "tokenizer": tokenizer_digest(tokenizer),
+                **order_identity(recipe),
+            }
             commit(place, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
     table = PreparedTable.open(folder)
     print(describe(table, recipe.train.global_batch_size))
@@ -131,13 +136,14 @@ def _show(bar: tqdm[Any], done: int, of: int) -> None:
     bar.refresh()
 
 
-def _stages(recipe: Recipe, sources: list[Source]) -> list[Stage]:
+def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[Stage]:
     model = _absolute(recipe.model)
+    shared = shared_tokenizer(tokenizer, model)
     stages = []
     for number, source in enumerate(sources):
         data = recipe.data.model_copy(update={"source": source.settings})
         format_name = find_format(data, source.columns(data.max_row_bytes))
-        stages.append(Stage(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1))
+        stages.append(Stage(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1, shared))
     return stages
 
 
