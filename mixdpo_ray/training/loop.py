@@ -5,6 +5,7 @@ Everything that follows from a step's number is computed from it. What is carrie
 
 from __future__ import annotations
 
+import math
 import random
 import resource
 import time
@@ -208,6 +209,8 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
         return {}
     run.say("evaluating")
     metrics = evaluate(run.policy, run.job.objective, run.held_out, run.world)
+    if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        raise NonFiniteError(f"evaluation after {step} steps: {bad[0]} is not finite; look at the learning rate")
     _tell(run, {"kind": "eval", "step": step, **metrics})
     return metrics
 

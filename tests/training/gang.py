@@ -10,7 +10,7 @@ import socket
 import traceback
 import warnings
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch.multiprocessing as multiprocessing
@@ -23,35 +23,58 @@ SLOW = ["mixdpo_ray.training.loop", "tests.training.slow_imports"]
 class Gang:
     """`gang(function, *arguments)` runs function(world, *arguments) on every rank and gives their results in order."""
 
+    PATIENCE = 30.0  # seconds that the others get to notice that one has failed
+
     def __init__(self, size: int):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(SLOW)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.pipes: list[Connection] = []
-        self.processes = []
-        for rank in range(size):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(World(rank, size, rank), port, theirs), daemon=True)
-            process.start()
-            self.pipes.append(ours)
-            self.processes.append(process)
+        self.size = size
+        self._start()
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         for pipe in self.pipes:
             pipe.send((function, arguments))
-        results = [pipe.recv() for pipe in self.pipes]
-        for kind, content, trace in results:
+        answers: dict[Connection, Any] = {}
+        failed = False
+        while waiting := [pipe for pipe in self.pipes if pipe not in answers]:
+            ready = wait(waiting, self.PATIENCE if failed else None)
+            if not ready:
+                self._start_again()
+                break
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                answers[pipe] = pipe.recv()
+                failed = failed or answers[pipe][0] == "error"
+        for kind, content, trace in answers.values():
             if kind == "error":
                 raise content from RuntimeError(trace)
-        return [content for _, content, _ in results]
+        return [answers[pipe][1] for pipe in self.pipes]
 
     def close(self) -> None:
         for pipe in self.pipes:
             pipe.send(None)
         for process in self.processes:
             process.join(10)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(SLOW)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.pipes, self.processes = [], []
+        for rank in range(self.size):
+            ours, theirs = context.Pipe()
+            world = World(rank, self.size, rank)
+            process = context.Process(target=_serve, args=(world, port, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def _start_again(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+        self._start()
 
 
 def _serve(world: World, port: int, pipe: Connection) -> None:

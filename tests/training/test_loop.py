@@ -1,0 +1,347 @@
+"""Whole runs on a tiny world: what they write, how they continue, and what stops them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.errors import CurriculumError, NonFiniteError, PreparedTableError
+from mixdpo_ray.objectives.dpo import DPO
+from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.simpo import SimPO
+from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.training.engine import adamw, make_policy, reset_optimizer
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.loop import run_training
+from mixdpo_ray.training.settings import CheckpointSettings, EvaluationSettings
+from mixdpo_ray.training.windows import read_windows
+from mixdpo_ray.training.world import World
+from tests.training.gang import Gang
+from tests.training.tiny import make_job
+
+
+def train(world: World, job: TrainingJob) -> dict[str, Any]:
+    return run_training(job, world)
+
+
+def train_until(world: World, job: TrainingJob, stop: int) -> None:
+    """As if killed in the middle of step `stop`."""
+
+    def windows(
+        table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
+    ) -> Iterator[pa.Table]:
+        yield from read_windows(table, plan, world, per_device, first_step, stop)
+        raise InterruptedError(f"killed in step {stop}")
+
+    try:
+        run_training(job, world, windows)
+    except InterruptedError:
+        dist.barrier()
+
+
+def lines(run: str | Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps(run: str | Path) -> list[dict[str, Any]]:
+    return [line for line in lines(run) if line.get("kind") != "eval"]
+
+
+def weights(run: str | Path) -> dict[str, Tensor]:
+    return load_file(Path(run) / "model" / "model.safetensors")
+
+
+def unlike(mine: dict[str, Tensor], truth: dict[str, Tensor]) -> float:
+    """Largest difference of any weight."""
+    return max(float((mine[name] - truth[name]).abs().max()) for name in truth)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, two: Gang, tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, dict[str, Any]]]:
+    """An undisturbed run of each ZeRO stage, and its summary."""
+    root, runs = tmp_path_factory.mktemp("finished"), {}
+    for zero_stage in range(4):
+        run = root / str(zero_stage)
+        runs[zero_stage] = (run, two(train, make_job(tiny, run, zero_stage=zero_stage))[0])
+    return runs
+
+
+def test_the_first_dpo_step_costs_ln_2(finished: dict[int, tuple[Path, dict[str, Any]]]) -> None:
+    for run, _ in finished.values():
+        assert steps(run)[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
+        assert steps(run)[0]["logps/chosen_drift"] == pytest.approx(0, abs=1e-5)
+        assert lines(run)[0]["eval_loss"] == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_a_run_leaves_one_line_per_step_and_evaluates_before_and_after(
+    finished: dict[int, tuple[Path, dict[str, Any]]],
+) -> None:
+    """22 easy and 10 hard pairs in windows of 8."""
+    run, summary = finished[2]
+    found = lines(run)
+    assert [(line.get("kind"), line["step"]) for line in found] == [
+        ("eval", 0), (None, 0), (None, 1), (None, 2), (None, 3), (None, 4), ("eval", 5),
+    ]  # fmt: skip
+    trained = steps(run)
+    assert [line["stage"] for line in trained] == ["easy"] * 3 + ["hard"] * 2
+    assert [(line["pairs/easy"], line["pairs/hard"]) for line in trained] == [(8, 0), (8, 0), (6, 0), (0, 8), (0, 2)]
+    assert [line["epoch"] for line in trained] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert trained[0]["data_margin/max"] == 3.0
+    assert trained[2]["data_margin/min"] == 0.5
+    assert summary["steps"] == 5
+    assert summary["pairs"] == 32
+    assert summary["eval_before"]["eval_loss"] == found[0]["eval_loss"]
+    assert summary["eval_after"]["eval_loss"] == found[-1]["eval_loss"]
+
+
+def test_metrics_have_the_names_that_people_know(finished: dict[int, tuple[Path, dict[str, Any]]]) -> None:
+    easy, hard = steps(finished[2][0])[1], steps(finished[2][0])[3]
+    for name in ("loss", "learning_rate", "grad_norm", "epoch", "logps/chosen", "window_hash", "perf/pairs_per_second"):
+        assert name in easy
+        assert name in hard
+    for name in ("logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "loss/easy"):
+        assert name in easy
+        assert name not in hard
+    assert easy["rewards/margins"] == pytest.approx(easy["rewards/chosen"] - easy["rewards/rejected"])
+    assert hard["loss"] == hard["loss/hard"] > 0
+
+
+def test_the_zero_stages_end_with_the_same_weights(finished: dict[int, tuple[Path, dict[str, Any]]]) -> None:
+    for zero_stage in (1, 2, 3):
+        assert unlike(weights(finished[zero_stage][0]), weights(finished[0][0])) < 2e-5
+
+
+def test_the_exported_folder_loads_and_has_learnt(
+    tiny: Path, finished: dict[int, tuple[Path, dict[str, Any]]]
+) -> None:
+    for run, _ in finished.values():
+        model = AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
+        assert AutoTokenizer.from_pretrained(run / "model").eos_token == "w2"
+        prompt = torch.tensor([[5, 6, 7]])
+        start = AutoModelForCausalLM.from_pretrained(tiny / "model", dtype=torch.float32)
+        assert not torch.allclose(model(prompt).logits, start(prompt).logits, atol=1e-3)
+        assert model.config.use_cache
+        assert "tuned with MixDPO" in (run / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_a_killed_run_continues_to_the_same_bits(
+    tiny: Path, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]], zero_stage: int
+) -> None:
+    """Killed in step 3 with a checkpoint after step 2: the third step, and the change of stage, are done again."""
+    job = make_job(tiny, tmp_path, zero_stage=zero_stage, checkpoints=CheckpointSettings(every_steps=2))
+    two(train_until, job, 3)
+    assert [line["step"] for line in steps(tmp_path)] == [0, 1, 2]
+    summary = two(train, job)[0]
+    truth, true_summary = finished[zero_stage]
+    assert unlike(weights(tmp_path), weights(truth)) == 0
+    assert summary["eval_before"] == true_summary["eval_before"]
+    assert summary["eval_after"] == true_summary["eval_after"]
+    for mine, theirs in zip(steps(tmp_path), steps(truth), strict=True):
+        same = [name for name in theirs if not name.startswith("perf/")]
+        assert {name: mine[name] for name in same} == {name: theirs[name] for name in same}
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_run_continues_with_another_number_of_workers(
+    tiny: Path, one: Gang, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]], zero_stage: int
+) -> None:
+    """Two workers, then one, then two again."""
+    job = make_job(tiny, tmp_path, zero_stage=zero_stage, checkpoints=CheckpointSettings(every_steps=1))
+    two(train_until, job, 2)
+    one(train_until, job, 4)
+    two(train, job)
+    assert unlike(weights(tmp_path), weights(finished[zero_stage][0])) < 2e-5
+    hashes = [[line["window_hash"] for line in steps(run)] for run in (tmp_path, finished[zero_stage][0])]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_finished_run_trains_nothing_more(tiny: Path, two: Gang, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    first, before = two(train, job)[0], weights(tmp_path)
+    again = two(train, job)[0]
+    assert unlike(weights(tmp_path), before) == 0
+    assert len(steps(tmp_path)) == 5
+    assert again["eval_after"] == first["eval_after"]
+
+
+def test_max_steps_stops_early_and_leaves_the_schedule(
+    tiny: Path, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]]
+) -> None:
+    two(train, make_job(tiny, tmp_path, max_steps=2))
+    rates = [[line["learning_rate"] for line in steps(run)] for run in (tmp_path, finished[2][0])]
+    assert rates[0] == rates[1][:2]
+    two(train, make_job(tiny, tmp_path))
+    assert unlike(weights(tmp_path), weights(finished[2][0])) == 0
+
+
+class Poisoned(DPO):
+    """One gradient of one worker is not a number, in the step whose margins are small."""
+
+    def losses(self, pairs: PairLogps) -> Tensor:
+        losses = super().losses(pairs)
+        if losses.requires_grad and dist.get_rank() == 0 and len(losses) and pairs.margin.max() < 1.2:
+            losses.register_hook(lambda gradient: gradient * float("nan"))
+        return losses
+
+
+class Infinite(DPO):
+    def losses(self, pairs: PairLogps) -> Tensor:
+        losses = super().losses(pairs)
+        return losses / (pairs.margin > 1.2) if losses.requires_grad else losses
+
+
+@pytest.mark.parametrize(("zero_stage", "dtype"), [(0, "float32"), (2, "float32"), (3, "float32"), (2, "bfloat16")])
+def test_a_gradient_that_is_not_a_number_stops_the_run_before_the_update(
+    tiny: Path, two: Gang, tmp_path: Path, zero_stage: int, dtype: str
+) -> None:
+    job = make_job(
+        tiny, tmp_path, objective=Poisoned(), zero_stage=zero_stage, checkpoints=CheckpointSettings(every_steps=1),
+        model={"dtype": dtype, "reference_tolerance": 9.0},
+    )  # fmt: skip
+    with pytest.raises(NonFiniteError, match=r"^step 2: the gradient is not finite; the step's 6 pairs begin with a0"):
+        two(train, job)
+    assert [line["step"] for line in steps(tmp_path)] == [0, 1]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-1", "step-2"]
+
+
+def test_a_loss_that_is_infinite_stops_every_worker(tiny: Path, two: Gang, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path, objective=Infinite())
+    with pytest.raises(NonFiniteError, match="step 1: the loss is not finite"):
+        two(train, job)
+
+
+def weights_after_poison(world: World, job: TrainingJob) -> float:
+    """How far a poisoned step moved any weight, through the loop's own pieces."""
+    policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
+    before = [parameter.detach().clone() for parameter in policy.scorer.parameters()]
+    from mixdpo_ray.training.engine import update
+
+    ids = torch.tensor([[3, 4, 5]])
+    loss = policy.engine.module.model(input_ids=ids).logits.float().sum()
+    policy.engine.backward(loss * (float("nan") if world.leads else 1.0), scale_wrt_gas=False)
+    with pytest.raises(NonFiniteError):
+        update(policy)
+    return max(
+        float((now - then).abs().max()) for now, then in zip(policy.scorer.parameters(), before, strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_a_poisoned_update_moves_no_weight(tiny: Path, two: Gang, zero_stage: int, dtype: str) -> None:
+    job = make_job(tiny, tiny / "unused", zero_stage=zero_stage, model={"dtype": dtype})
+    assert two(weights_after_poison, job) == [0, 0]
+
+
+def reset_equals_new(world: World, job: TrainingJob) -> bool:
+    """Train two steps, zero the optimizer, and compare its state with that of a new one after the same update."""
+    policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
+    group = policy.optimizer.param_groups[0]
+    for value in (0.3, -0.7):
+        for parameter in group["params"]:
+            parameter.grad = torch.full_like(parameter, value)
+        policy.guard.clips = True
+        policy.optimizer.step()
+    reset_optimizer(policy)
+    twin = torch.nn.Module()
+    twin.weights = torch.nn.ParameterList([parameter.detach().clone() for parameter in group["params"]])
+    new = adamw(twin, job.train.optimizer)
+    for optimizer in (policy.optimizer, new):
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.full_like(parameter, 0.1)
+        optimizer.step()
+    pairs = zip(group["params"], new.param_groups[0]["params"], strict=True)
+    return all(
+        torch.equal(mine, theirs) and all(
+            torch.equal(policy.optimizer.state[mine][name], value) for name, value in new.state[theirs].items()
+        )
+        for mine, theirs in pairs
+    )  # fmt: skip
+
+
+def test_a_reset_optimizer_is_a_new_optimizer(tiny: Path, two: Gang) -> None:
+    assert all(two(reset_equals_new, make_job(tiny, tiny / "unused", zero_stage=2, max_grad_norm=0)))
+
+
+def scrambled(world: World, job: TrainingJob) -> None:
+    def windows(*arguments: Any) -> Iterator[pa.Table]:
+        for rows in read_windows(*arguments):
+            yield rows.take(list(reversed(range(len(rows)))))
+
+    run_training(job, world, windows)
+
+
+def test_rows_in_another_order_than_the_plans_are_an_error(tiny: Path, two: Gang, tmp_path: Path) -> None:
+    with pytest.raises(CurriculumError, match=r"step 0: pair a0.* arrived where the plan has a0"):
+        two(scrambled, make_job(tiny, tmp_path))
+
+
+def test_references_of_another_model_are_noticed_before_the_first_step(tiny: Path, two: Gang, tmp_path: Path) -> None:
+    table = PreparedTable.open(str(tiny / "table"))
+    store = ReferenceTable.create(str(tmp_path / "other"), "other")
+    for split in ("train", "eval"):
+        ids = table.index(split).pair_id
+        floats = pa.array([-20.0] * len(ids), pa.float32())
+        store.append(pa.table({"pair_id": ids, "ref_chosen_logp": floats, "ref_rejected_logp": floats}))
+    job = make_job(tiny, tmp_path / "run").with_reference(str(tmp_path / "other"))
+    with pytest.raises(PreparedTableError, match="stored log-probs differ by"):
+        two(train, job)
+
+
+def test_an_easy_pair_without_a_reference_is_named(tiny: Path, two: Gang, tmp_path: Path) -> None:
+    """Threshold 0 makes the ties easy, and their references were never computed."""
+    job = make_job(tiny, tmp_path, curriculum={"threshold": {"value": 0.0}})
+    with pytest.raises(PreparedTableError, match=r"lacks 10 easy pairs, the first a0+16"):
+        two(train, job)
+
+
+def test_an_objective_without_a_reference_reads_none(tiny: Path, one: Gang, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path, objective=SimPO(), evaluation=EvaluationSettings(every_steps=2))
+    one(train, job)
+    assert [line["step"] for line in lines(tmp_path) if line.get("kind") == "eval"] == [0, 2, 4, 5]
+    assert not any("logps/chosen_drift" in line for line in steps(tmp_path))
+    assert not any(name.startswith("eval_logps/chosen_drift") for name in lines(tmp_path)[0])
+
+
+def test_bfloat16_trains_in_every_stage(tiny: Path, two: Gang, tmp_path: Path) -> None:
+    for zero_stage in range(4):
+        job = make_job(
+            tiny, tmp_path / str(zero_stage), zero_stage=zero_stage,
+            model={"dtype": "bfloat16", "reference_tolerance": 0.5},
+        )  # fmt: skip
+        two(train, job)
+        assert steps(tmp_path / str(zero_stage))[0]["loss"] == pytest.approx(0.693147, abs=0.02)
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_adapters_are_trained_merged_and_resumed(tiny: Path, two: Gang, tmp_path: Path, zero_stage: int) -> None:
+    lora = {"lora": {"rank": 2, "alpha": 4}}
+    whole = make_job(tiny, tmp_path / "whole", zero_stage=zero_stage, model=lora)
+    two(train, whole)
+    assert steps(whole.run)[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
+    assert set(weights(whole.run)) == set(load_file(tiny / "model" / "model.safetensors"))
+    assert unlike(weights(whole.run), load_file(tiny / "model" / "model.safetensors")) > 1e-4
+    broken = replace(whole, run=str(tmp_path / "broken"), train=make_job(
+        tiny, tmp_path, checkpoints=CheckpointSettings(every_steps=2)
+    ).train)  # fmt: skip
+    two(train_until, broken, 3)
+    two(train, broken)
+    assert unlike(weights(broken.run), weights(whole.run)) == 0
+    if zero_stage == 2:  # then this file has weights only, and the frozen base is not in there
+        assert Path(whole.run, "checkpoints", "step-5", "mp_rank_00_model_states.pt").stat().st_size < 40_000
