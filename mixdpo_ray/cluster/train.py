@@ -7,12 +7,16 @@ newest is decided by the committed folders of the run alone (training/checkpoint
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import Checkpoint, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -125,8 +129,14 @@ def _fit(recipe: Recipe, job: TrainingJob, board: Any) -> dict[str, Any]:
 def _plain(error: TrainingFailedError) -> MixDPOError:
     """One line for what no part of ours has a name for."""
     failures = getattr(error, "worker_failures", {})
-    causes = [f"rank {rank}: {str(cause).strip().splitlines()[-1]}" for rank, cause in sorted(failures.items())]
+    causes = [f"rank {rank}: {_cause(str(failure))}" for rank, failure in sorted(failures.items())]
     return MixDPOError(f"the workers failed too often: {'; '.join(causes) or error}; see cluster.max_failures")
+
+
+def _cause(text: str) -> str:
+    """The line of a traceback that names the exception; its message may have lines of its own."""
+    lines = text.strip().splitlines() or ["no message"]
+    return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)), lines[-1])
 
 
 class _Listener:
@@ -148,8 +158,13 @@ class _Listener:
         self.board.tell.remote("warning", text)
 
     def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
-        """Called by every rank: Ray's report is a barrier."""
-        ray.train.report(metrics, Checkpoint(path), checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
+        """Called by every rank, for Ray's report is a barrier. Ray keeps a pointer: the checkpoint itself is ours."""
+        if ray.train.get_context().get_world_rank():
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "pointer.json").write_text(json.dumps({"checkpoint": path}))
+            ray.train.report(metrics, Checkpoint.from_directory(folder))
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
