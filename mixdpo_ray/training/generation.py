@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from mixdpo_ray.training.model import padding_id
+
+PROBE = "probe of where the answer ends"
 
 
 def generate(
@@ -19,57 +25,81 @@ def generate(
     temperature: float = 1.0,
     answers_each: int = 1,
     seed: int = 0,
-    batch_size: int = 512,
-) -> Iterator[list[str]]:
-    """For each prompt in turn, its answers. Temperature 0 takes the likeliest token each time.
+    batch_size: int = 16,
+) -> list[list[str]]:
+    """Each prompt's answers, sampled from the whole distribution; temperature 0 takes the likeliest token each time.
 
-    A batch holds prompts of one length, so nothing is padded and every prompt is met as it was in training.
+    `batch_size` counts answers. Prompts of like length share a batch, so little of it is padding.
     """
     ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
-    torch.manual_seed(seed)
+    by_length = sorted(range(len(ids)), key=lambda number: len(ids[number]))
+    together = max(1, batch_size // answers_each)
+    padding, ends = padding_id(tokenizer), end_ids(model, tokenizer)
     answers: list[list[str]] = [[] for _ in prompts]
-    for members in _equal_lengths(ids, max(1, batch_size // answers_each)):
-        feed = torch.tensor([ids[member] for member in members], device=model.device)
-        drawn = _continue(model, tokenizer, feed, max_new_tokens, temperature, answers_each)
-        texts = tokenizer.batch_decode(drawn[:, feed.shape[1] :], skip_special_tokens=True)
-        for place, member in enumerate(members):
-            answers[member] = [text.strip() for text in texts[place * answers_each : (place + 1) * answers_each]]
-    yield from answers
+    with torch.inference_mode(), _seeded(model.device, seed):
+        for first in range(0, len(ids), together):
+            members = by_length[first : first + together]
+            padded, mask = left_padded([ids[member] for member in members], padding)
+            drawn = model.generate(
+                input_ids=padded.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_new_tokens,
+                num_return_sequences=answers_each,
+                pad_token_id=padding,
+                eos_token_id=ends or None,
+                use_cache=True,
+                **_sampling(temperature),
+            )
+            texts = tokenizer.batch_decode(drawn[:, padded.shape[1] :], skip_special_tokens=True)
+            for place, member in enumerate(members):
+                answers[member] = [text.strip() for text in texts[place * answers_each : (place + 1) * answers_each]]
+    return answers
+
+
+def left_padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask [prompts, longest]: all prompts end where their answers begin."""
+    longest = max(map(len, prompts))
+    ids = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the model's and the tokenizer's own, and the one that the chat template puts there."""
+    own = model.generation_config.eos_token_id if model.generation_config else None
+    ends = own if isinstance(own, list) else [own]
+    whole = _render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}])
+    behind = _ids(tokenizer, whole.rpartition(PROBE)[2])
+    special = [token for token in behind if token in tokenizer.all_special_ids]
+    found = {end for end in (*ends, tokenizer.eos_token_id, *special[:1]) if end is not None}
+    return sorted(found)
 
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """As pairs/tokens.py makes them: what the template renders, and nothing added."""
-    messages = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    """As the pairs were tokenised for training: what the template renders, and nothing added."""
+    return _ids(tokenizer, _render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True))
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool = False
+) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _equal_lengths(ids: Sequence[list[int]], most: int) -> Iterator[list[int]]:
-    lengths = sorted({len(prompt) for prompt in ids})
-    for length in lengths:
-        members = [number for number, prompt in enumerate(ids) if len(prompt) == length]
-        for first in range(0, len(members), most):
-            yield members[first : first + most]
+def _sampling(temperature: float) -> dict[str, Any]:
+    """Whatever the model's folder suggests about sampling is overruled."""
+    if temperature == 0:
+        return {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
 
 
-def _continue(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    feed: torch.Tensor,
-    max_new_tokens: int,
-    temperature: float,
-    answers_each: int,
-) -> torch.Tensor:
-    sampling: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    drawn: torch.Tensor = model.generate(
-        input_ids=feed,
-        attention_mask=torch.ones_like(feed),
-        max_new_tokens=max_new_tokens,
-        num_return_sequences=answers_each,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        use_cache=True,
-        **sampling,
-    )
-    return drawn
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Draws follow from the seed, and the caller's generators stay as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -39,8 +39,7 @@ class Gang:
             if not ready:
                 self._start_again()
                 break
-            for pipe in ready:
-                assert isinstance(pipe, Connection)
+            for pipe in (pipe for pipe in waiting if pipe in ready):
                 answers[pipe] = pipe.recv()
                 failed = failed or answers[pipe][0] == "error"
         for kind, content, trace in answers.values():
@@ -84,9 +83,7 @@ def _serve(world: World, port: int, pipe: Connection) -> None:
     warnings.simplefilter("ignore")  # of libraries; the tests' own process has none
     os.environ.update(DS_ACCELERATOR="cpu", LOCAL_RANK=str(world.rank), OMP_NUM_THREADS="1")
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=world.rank, world_size=world.size
-    )
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=world.rank, world_size=world.size)
     while (task := pipe.recv()) is not None:
         function, arguments = task
         try:

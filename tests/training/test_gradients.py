@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,7 @@ def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float
         )
         for micro in share
     ]  # fmt: skip
-    weights = LossWeights(
-        shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight
-    )
+    weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
     sums, norm = train_step(policy, job.objective, batches, weights, world)
     after = consolidated(policy)
     return sums, norm, {name: before[name] - after[name] for name in after}
@@ -75,7 +74,8 @@ def naive_gradient(job: TrainingJob, step: int) -> tuple[float, Weights]:
     def logp(row: dict[str, Any], side: str) -> Tensor:
         prompt, answer = row["prompt_ids"], row[f"{side}_ids"]
         logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-        return logits.log_softmax(-1)[range(len(answer)), answer].sum()
+        total: Tensor = logits.log_softmax(-1)[range(len(answer)), answer].sum()
+        return total
 
     easy = torch.zeros(())
     hard_rows = [row for row, is_hard in zip(rows, window.hard, strict=True) if is_hard]
@@ -102,14 +102,14 @@ def naive_gradient(job: TrainingJob, step: int) -> tuple[float, Weights]:
         }[job.curriculum.sft_normalisation]
     pairs, weight = len(rows), job.curriculum.sft_weight
     loss = weight * sft if window.stage == "hard" else (easy + weight * len(hard_rows) * sft) / pairs
-    loss.backward()
+    torch.autograd.backward(loss)
     return float(loss.detach()), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 def difference(mine: Weights, truth: Weights) -> float:
     """Relative, over all weights; tied names count once."""
     squares = sum(float((mine[name] - truth[name]).square().sum()) for name in truth)
-    return (squares / sum(float(tensor.square().sum()) for tensor in truth.values())) ** 0.5
+    return math.sqrt(squares / sum(float(tensor.square().sum()) for tensor in truth.values()))
 
 
 def plain_job(tiny: Path, per_device: int, **changes: Any) -> TrainingJob:

@@ -62,7 +62,8 @@ def steps(run: str | Path) -> list[dict[str, Any]]:
 
 
 def weights(run: str | Path) -> dict[str, Tensor]:
-    return load_file(Path(run) / "model" / "model.safetensors")
+    found: dict[str, Tensor] = load_file(Path(run) / "model" / "model.safetensors")
+    return found
 
 
 def unlike(mine: dict[str, Tensor], truth: dict[str, Tensor]) -> float:
@@ -125,9 +126,7 @@ def test_the_zero_stages_end_with_the_same_weights(finished: dict[int, tuple[Pat
         assert unlike(weights(finished[zero_stage][0]), weights(finished[0][0])) < 2e-5
 
 
-def test_the_exported_folder_loads_and_has_learnt(
-    tiny: Path, finished: dict[int, tuple[Path, dict[str, Any]]]
-) -> None:
+def test_the_exported_folder_loads_and_has_learnt(tiny: Path, finished: dict[int, tuple[Path, dict[str, Any]]]) -> None:
     for run, _ in finished.values():
         model = AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
         assert AutoTokenizer.from_pretrained(run / "model").eos_token == "w2"
@@ -195,7 +194,7 @@ class Poisoned(DPO):
     def losses(self, pairs: PairLogps) -> Tensor:
         losses = super().losses(pairs)
         if losses.requires_grad and dist.get_rank() == 0 and len(losses) and pairs.margin.max() < 1.2:
-            losses.register_hook(lambda gradient: gradient * float("nan"))
+            losses.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[no-untyped-call]
         return losses
 
 
@@ -236,9 +235,7 @@ def weights_after_poison(world: World, job: TrainingJob) -> float:
     policy.engine.backward(loss * (float("nan") if world.leads else 1.0), scale_wrt_gas=False)
     with pytest.raises(NonFiniteError):
         update(policy)
-    return max(
-        float((now - then).abs().max()) for now, then in zip(policy.scorer.parameters(), before, strict=True)
-    )
+    return max(float((now - then).abs().max()) for now, then in zip(policy.scorer.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -279,8 +276,10 @@ def test_a_reset_optimizer_is_a_new_optimizer(tiny: Path, two: Gang) -> None:
 
 
 def scrambled(world: World, job: TrainingJob) -> None:
-    def windows(*arguments: Any) -> Iterator[pa.Table]:
-        for rows in read_windows(*arguments):
+    def windows(
+        table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
+    ) -> Iterator[pa.Table]:
+        for rows in read_windows(table, plan, world, per_device, first_step, last_step):
             yield rows.take(list(reversed(range(len(rows)))))
 
     run_training(job, world, windows)

@@ -53,9 +53,9 @@ def make_world(folder: Path) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     words = {f"w{number}": number for number in range(VOCABULARY)}
     tokenizer = Tokenizer(WordLevel(words, unk_token="w0"))
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="w1", eos_token="w2", pad_token="w0"
-    ).save_pretrained(folder / "model")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="w1", eos_token="w2", pad_token="w0").save_pretrained(
+        folder / "model"
+    )
     make_table(folder / "table")
     make_references(folder)
     return folder

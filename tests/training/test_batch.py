@@ -1,0 +1,67 @@
+"""The layout of a micro-batch, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
+
+ROWS = pa.table(
+    {
+        "prompt_ids": pa.array([[1, 2], [3]], pa.list_(pa.int32())),
+        "chosen_ids": pa.array([[10, 11], [12, 13, 14]], pa.list_(pa.int32())),
+        "rejected_ids": pa.array([[20], [21, 22]], pa.list_(pa.int32())),
+        "margin": [0.0, 2.0],
+    }
+)
+REFERENCES = References(np.arange(100, dtype=np.float32), -np.arange(100, dtype=np.float32))
+
+
+def build(hard: list[bool], positions: tuple[int, ...] = (40, 70)) -> PairBatch:
+    tokens = TokenRows.of(ROWS, np.array([40, 70]))
+    return build_batch(
+        tokens, np.array(positions), np.array(hard), REFERENCES, weight=1, padding=9, device=torch.device("cpu")
+    )
+
+
+def test_an_easy_pair_comes_first_and_a_hard_pair_has_no_rejected_row() -> None:
+    """Row 40 is hard, row 70 easy: chosen of 70, chosen of 40, rejected of 70."""
+    batch = build([True, False])
+    assert batch.input_ids.tolist() == [[3, 12, 13, 14], [1, 2, 10, 11], [3, 21, 22, 9]]
+    assert batch.lengths.tolist() == [3, 2, 2]
+    assert (batch.easy, batch.hard) == (1, 1)
+    assert batch.margin.tolist() == [2.0]
+    assert batch.ref_chosen is not None
+    assert batch.ref_rejected is not None
+    assert batch.ref_chosen.tolist() == [70.0]
+    assert batch.ref_rejected.tolist() == [-70.0]
+
+
+def test_a_completion_token_is_predicted_one_place_before_it() -> None:
+    """Four places a row: the row after a prompt of one token predicts from place 0, after two tokens from place 1."""
+    batch = build([True, False])
+    assert batch.predictors.tolist() == [0, 1, 2, 5, 6, 8, 9]
+    assert batch.targets.tolist() == [12, 13, 14, 10, 11, 21, 22]
+    assert batch.slots.tolist() == [0, 1, 2, 3, 4, 6, 7]
+    assert batch.longest == 3
+
+
+def test_a_batch_of_hard_pairs_alone_has_no_reference_to_read() -> None:
+    batch = build([True, True])
+    assert batch.input_ids.shape == (2, 4)
+    assert batch.ref_chosen is not None
+    assert batch.ref_chosen.shape == (0,)
+    assert (batch.easy, batch.hard) == (0, 2)
+
+
+def test_rows_are_found_by_position_in_any_order() -> None:
+    assert build([True, True], (70, 40)).input_ids.tolist() == [[3, 12, 13, 14], [1, 2, 10, 11]]
+
+
+def test_a_slice_of_a_table_reads_its_own_tokens() -> None:
+    """Arrow keeps the whole column behind a slice."""
+    tokens = TokenRows.of(ROWS.slice(1), np.array([70]))
+    assert tokens.prompt[0].tolist() == [3]
+    assert tokens.chosen[0].tolist() == [12, 13, 14]

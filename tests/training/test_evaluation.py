@@ -1,0 +1,71 @@
+"""Held-out metrics against a naive loop over pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from mixdpo_ray.objectives.simpo import SimPO
+from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.training.engine import make_policy
+from mixdpo_ray.training.evaluation import bucket_name, evaluate, hard_boundary, read_held_out
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.world import World
+from tests.training.gang import Gang
+from tests.training.tiny import HELD_OUT, make_job
+
+
+def evaluated(world: World, job: TrainingJob, per_device: int) -> dict[str, float]:
+    table = PreparedTable.open(job.prepared)
+    boundary = hard_boundary(job.plan(table), table.index("train"))
+    held_out = read_held_out(table, world, per_device, 7, boundary, job.reference)
+    assert held_out is not None
+    policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
+    return evaluate(policy, job.objective, held_out, world)
+
+
+def test_metrics_are_those_of_each_pair_alone_for_every_split(tiny: Path, one: Gang, two: Gang) -> None:
+    """SimPO's rewards: beta = 2 times the mean log-prob of a token. Nine pairs, so two workers need a filler."""
+    job = make_job(tiny, tiny / "unused", objective=SimPO())
+    model = LlamaForCausalLM.from_pretrained(job.model.path, dtype=torch.float32)
+    rows = PreparedTable.open(job.prepared).read("eval", np.arange(HELD_OUT)).to_pylist()
+    means: dict[str, list[float]] = {"chosen": [], "rejected": []}
+    with torch.no_grad():
+        for row in rows:
+            for side, values in means.items():
+                prompt, answer = row["prompt_ids"], row[f"{side}_ids"]
+                logps = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+                values.append(float(logps[range(len(answer)), answer].mean()))
+    correct = np.array(means["chosen"]) > np.array(means["rejected"])
+    margins = np.array([row["margin"] for row in rows])
+    for gang, per_device in ((one, 4), (two, 1), (two, 2)):
+        found = gang(evaluated, job, per_device)
+        assert all(metrics == pytest.approx(found[0]) for metrics in found)
+        metrics = found[0]
+        assert metrics["eval_rewards/accuracies"] == pytest.approx(correct.mean())
+        assert metrics["eval_rewards/margins"] == pytest.approx(
+            2 * np.mean(np.subtract(means["chosen"], means["rejected"])), abs=1e-5
+        )
+        assert metrics["eval_nll/chosen"] == pytest.approx(-np.mean(means["chosen"]), abs=1e-5)
+        ties = margins == 0
+        assert metrics["eval_loss/hard"] == pytest.approx(-np.mean(np.array(means["chosen"])[ties]), abs=1e-5)
+        assert metrics["eval_rewards/accuracies/margin_0-0.5"] == pytest.approx(correct[ties].mean())
+        assert metrics["eval_pairs/margin_0-0.5"] == ties.sum()
+        assert sum(value for name, value in metrics.items() if name.startswith("eval_pairs/")) == HELD_OUT
+        assert "eval_logps/chosen_drift" not in metrics
+
+
+def test_drift_is_zero_where_the_policy_is_the_reference(tiny: Path, two: Gang) -> None:
+    metrics = two(evaluated, make_job(tiny, tiny / "unused"), 2)[0]
+    assert metrics["eval_logps/chosen_drift"] == pytest.approx(0, abs=1e-5)
+    assert metrics["eval_loss"] == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_buckets_are_named_by_their_ends() -> None:
+    assert [bucket_name(number) for number in range(5)] == [
+        "margin_0-0.5", "margin_0.5-1", "margin_1-2", "margin_2-4", "margin_4-inf",
+    ]  # fmt: skip
