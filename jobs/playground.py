@@ -1,6 +1,7 @@
 """A whole run in a small world whose answers have a known quality: base model, rated pairs, MixDPO, judgement.
 
-Everything after the pairs goes through the jobs and files of a real run.
+Everything after the pairs goes through the functions and files of a real run. A second run finds what the first one
+made; other settings make another world.
 """
 
 from __future__ import annotations
@@ -8,17 +9,23 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from pydantic import ValidationError
+
+from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status
 from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.cluster.run_folder import run_folder
 from mixdpo_ray.cluster.summary import describe
 from mixdpo_ray.cluster.train import train
-from mixdpo_ray.playground.build import build_world, judge, quiet_libraries, read_pairs
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.playground.build import WorldFolder
 from mixdpo_ray.playground.picture import draw_picture
 from mixdpo_ray.playground.settings import WorldSettings
-from mixdpo_ray.playground.verdict import describe_verdict
+from mixdpo_ray.playground.verdict import describe_pairs, describe_verdict
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe
 
@@ -28,44 +35,57 @@ RECIPE = Path(__file__).with_name("recipes") / "playground.yaml"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, field in WorldSettings.model_fields.items():
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=field.annotation, default=field.default, help=f"{field.description}"
-        )
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="of jobs/recipes/playground.yaml")
+        text = f"{field.description} (default: {field.default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", default=field.default, metavar="NUMBER", help=text)
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help=f"of {RECIPE.name}")
     arguments = vars(parser.parse_args())
     overrides = arguments.pop("overrides")
-    sys.exit(exit_status(lambda: play(WorldSettings(**arguments), overrides)))
+    sys.exit(exit_status(lambda: play(arguments, overrides)))
 
 
-def play(world: WorldSettings, overrides: list[str]) -> None:
+def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
     began = time.monotonic()
+    torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
     recipe = load_recipe(str(RECIPE), overrides)
-    folder = Path(recipe.output.storage_path) / "world"
-    recipe = load_recipe(
-        str(RECIPE), [f"model.path={folder / 'base'}", f"data.source.path={folder / 'pairs.jsonl'}", *overrides]
-    )
-    with quiet_libraries():
-        facts, new = build_world(world, folder)
-        print(
-            f"world: {facts['pairs']} rated pairs, {facts['ties']:.0%} exact ties, "
-            f"{facts['wrong']:.0%} labelled the wrong way round"
-        )
-        if new:  # a run on another world is another run
-            recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"fresh": True})})
-        with connected(recipe.cluster):
-            summary = train(recipe)
-        print(describe(run_folder(recipe), summary))
-        show(world, recipe, folder)
-    print(f"{time.monotonic() - began:.0f} s in all")
+    world = WorldFolder(Path(recipe.output.storage_path) / "world", world_settings(settings))
+    recipe = load_recipe(str(RECIPE), [f"model.path={world.base}", f"data.source.path={world.pairs}", *overrides])
+    make(world, recipe)
+    _title("train")
+    with connected(recipe.cluster):
+        print(describe(run_folder(recipe), train(recipe)))
+    _title("judge")
+    judge(world, recipe)
+    print(f"\n{time.monotonic() - began:.0f} s in all")
 
 
-def show(world: WorldSettings, recipe: Recipe, folder: Path) -> None:
-    """The judgement, in words and as a picture."""
-    verdict = judge(world, folder / "base", Path(run_folder(recipe)) / "model")
+def world_settings(values: dict[str, object]) -> WorldSettings:
+    try:
+        return WorldSettings.model_validate(values)
+    except ValidationError as error:
+        lines = (f"--{details['loc'][0]} {details['input']}: {details['msg']}" for details in error.errors())
+        raise RecipeError("\n".join(line.replace("_", "-") for line in lines)) from None
+
+
+def make(world: WorldFolder, recipe: Recipe) -> None:
+    _title("world")
+    if not world.exists:
+        storage.delete(run_folder(recipe))  # it was trained in another world
+        began = time.monotonic()
+        world.make()
+        print(f"made a base model and pairs of its answers in {time.monotonic() - began:.0f} s")
+    print(describe_pairs(world.rated_pairs()))
+
+
+def judge(world: WorldFolder, recipe: Recipe) -> None:
+    verdict = world.judge(Path(run_folder(recipe)) / "model")
     print(describe_verdict(verdict))
     picture = Path(recipe.output.storage_path) / "playground.png"
-    draw_picture(picture, verdict, read_pairs(folder), recipe.curriculum.threshold.value or 0.5)
-    print(f"picture: {picture}")
+    draw_picture(picture, verdict, world.rated_pairs(), recipe.curriculum.threshold.value or 0.5)
+    print(f"  picture            {picture}")
+
+
+def _title(text: str) -> None:
+    print(f"\n--- {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,19 @@
-"""Preference pairs as people make them: ratings on a 0.5 grid, with errors, so that small margins are often wrong."""
+"""Preference pairs as people make them: ratings on a 0.5 grid, with errors, so that small margins are often wrong.
+
+Annotators are kind: they use the upper part of the scale, so ratings lie closer together than true qualities do. With
+the defaults a tenth of the pairs are exact ties, and another tenth, most of them with small margins, are the wrong way
+round.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from mixdpo_ray.playground.settings import WorldSettings
 from mixdpo_ray.playground.world import BEST, WORST, Prompt, quality
@@ -31,7 +37,7 @@ class RatedPair:
         better = quality(self.prompt, self.chosen) - quality(self.prompt, self.rejected)
         return 0.5 if better == 0 else float(better > 0)
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> dict[str, Any]:
         """In the columns of ultrafeedback_binarized."""
         asked = {"role": "user", "content": self.prompt.text}
         return {
@@ -43,36 +49,43 @@ class RatedPair:
             "score_rejected": self.score_rejected,
         }
 
-
-def pair_of(row: dict[str, Any]) -> RatedPair:
-    """What `row` wrote."""
-    operation, *letters = row["prompt"].split()
-    answers = (row[name][-1]["content"] for name in ("chosen", "rejected"))
-    return RatedPair(Prompt(operation, tuple(letters)), *answers, row["score_chosen"], row["score_rejected"])
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        return cls(
+            Prompt.of_text(row["prompt"]),
+            row["chosen"][-1]["content"],
+            row["rejected"][-1]["content"],
+            row["score_chosen"],
+            row["score_rejected"],
+        )
 
 
 def rate(draw: random.Random, true_quality: float, settings: WorldSettings) -> float:
-    """What an annotator says, on the grid 1, 1.5, ..., 10; most of the time people give whole points."""
-    steps = 1 if draw.random() < settings.whole_points else 2
-    felt = true_quality + draw.gauss(0, settings.noise)
-    return min(BEST, max(WORST, round(felt * steps) / steps))
+    """What an annotator says, on the grid 1, 1.5, ..., 10."""
+    meant = BEST - settings.spread * (BEST - true_quality)
+    return min(BEST, max(WORST, round(2 * (meant + draw.gauss(0, settings.noise))) / 2))
 
 
 def rate_pairs(
     draw: random.Random, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], settings: WorldSettings
 ) -> list[RatedPair]:
-    """Best-rated answer against a random other one; prompts whose answers are all alike or empty give none."""
+    """The best-rated answer against a random other one; a prompt whose answers are all alike or empty gives none."""
     pairs = []
     for prompt, given in zip(prompts, answers, strict=True):
-        told_apart = [answer for answer in dict.fromkeys(given) if answer]
-        if len(told_apart) < 2:
+        different = [answer for answer in dict.fromkeys(given) if answer]
+        if len(different) < 2:
             continue
-        rated = [(rate(draw, quality(prompt, answer), settings), draw.random(), answer) for answer in told_apart]
-        best = max(rated)
-        other = draw.choice([candidate for candidate in rated if candidate is not best])
-        pairs.append(RatedPair(prompt, best[2], other[2], best[0], other[0]))
+        draw.shuffle(different)  # so that an equal rating prefers nobody
+        ratings = {answer: rate(draw, quality(prompt, answer), settings) for answer in different}
+        chosen = max(different, key=ratings.__getitem__)
+        rejected = draw.choice([answer for answer in different if answer != chosen])
+        pairs.append(RatedPair(prompt, chosen, rejected, ratings[chosen], ratings[rejected]))
     return pairs
 
 
-def to_jsonl(pairs: Sequence[RatedPair]) -> str:
-    return "".join(json.dumps(pair.row()) + "\n" for pair in pairs)
+def write_jsonl(pairs: Sequence[RatedPair], path: Path) -> None:
+    path.write_text("".join(json.dumps(pair.row()) + "\n" for pair in pairs), encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> list[RatedPair]:
+    return [RatedPair.of_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -11,14 +11,17 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixdpo_ray.playground.settings import WorldSettings
 from mixdpo_ray.playground.world import LETTERS, OPERATIONS, draw_prompt, noisy_demonstration
+from mixdpo_ray.training.model import without_bars
 
 PAD, END, EQUALS, UNKNOWN = "<pad>", "<eos>", "=", "<unk>"
-LEARNING_RATE, WARMUP = 2e-3, 50
+LEARNING_RATE, WARMUP_STEPS = 2e-3, 50
+NO_TARGET = -100  # what cross_entropy passes over
 TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'user' %}{{ message.content }} ={% else %} {{ message.content }} <eos>{% endif %}"
@@ -37,6 +40,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """0.3 million random weights."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -54,33 +58,40 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
     return LlamaForCausalLM(config)
 
 
-def train_base_model(settings: WorldSettings, folder: Path, progress: Callable[[float], None]) -> None:
-    """Supervised fine-tuning from scratch; `progress` hears the loss of each step."""
-    draw = random.Random(settings.seed)
-    tokenizer = make_tokenizer()
-    model = make_model(tokenizer, settings.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    for step in range(settings.base_steps):
-        optimizer.param_groups[0]["lr"] = (
-            LEARNING_RATE * min(1, step / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / settings.base_steps))
-        )
-        loss = _loss(model, tokenizer, draw, settings.base_batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        progress(loss.item())
-    model.save_pretrained(folder)
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    with without_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def _loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, draw: random.Random, batch: int) -> torch.Tensor:
-    """Mean over answer tokens, the end included."""
-    prompts = [draw_prompt(draw) for _ in range(batch)]
-    answers = [noisy_demonstration(draw, prompt) for prompt in prompts]
-    texts = [f"{prompt.text} {EQUALS} {answer} {END}" for prompt, answer in zip(prompts, answers, strict=True)]
+def train_base_model(
+    settings: WorldSettings, tokenizer: PreTrainedTokenizerFast, heard: Callable[[float], object]
+) -> LlamaForCausalLM:
+    """Supervised fine-tuning from scratch; `heard` is told the loss of each step."""
+    draw = random.Random(f"{settings.seed} demonstrations")
+    model = make_model(tokenizer, settings.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for step in range(settings.base_steps):
+        optimizer.param_groups[0]["lr"] = _learning_rate(step, settings.base_steps)
+        ids, targets = _batch(tokenizer, draw, settings.base_batch)
+        logits = model(input_ids=ids).logits[:, :-1]
+        loss = cross_entropy(logits.flatten(0, 1), targets[:, 1:].flatten(), ignore_index=NO_TARGET)
+        optimizer.zero_grad()
+        torch.autograd.backward([loss])
+        optimizer.step()
+        heard(loss.item())
+    return model
+
+
+def _learning_rate(step: int, steps: int) -> float:
+    return LEARNING_RATE * min(1, step / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _batch(tokenizer: PreTrainedTokenizerFast, draw: random.Random, size: int) -> tuple[Tensor, Tensor]:
+    """Token ids of demonstrations, and the same with only answers and their ends left: [size, longest] each."""
+    prompts = [draw_prompt(draw) for _ in range(size)]
+    texts = [f"{prompt.text} {EQUALS} {noisy_demonstration(draw, prompt)} {END}" for prompt in prompts]
     ids = tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
-    targets = ids.masked_fill(ids == tokenizer.pad_token_id, -100)
-    after_equals = (ids == tokenizer.convert_tokens_to_ids(EQUALS)).cumsum(1).bool()
-    targets = targets[:, 1:].masked_fill(~after_equals[:, :-1], -100)
-    logits = model(input_ids=ids).logits[:, :-1]
-    return cross_entropy(logits.flatten(0, 1), targets.flatten())
+    equals = ids == tokenizer.convert_tokens_to_ids(EQUALS)
+    in_answer = (equals.cumsum(1) > 0) & ~equals & (ids != tokenizer.pad_token_id)
+    return ids, ids.masked_fill(~in_answer, NO_TARGET)

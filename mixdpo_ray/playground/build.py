@@ -1,100 +1,109 @@
-"""The world on disk: base/ (model and tokenizer), pairs.jsonl, and world.json, written last, which says what made them."""
+"""The small world on disk: what the demo trains from, made once per settings.
+
+base/         the base model and its tokenizer, for from_pretrained
+pairs.jsonl   pairs of its own answers with ratings, in the columns of ultrafeedback_binarized
+world.json    written last; names the settings and the code that made the rest
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mixdpo_ray.playground.annotator import RatedPair, pair_of, rate_pairs, to_jsonl
-from mixdpo_ray.playground.base_model import train_base_model
+from mixdpo_ray.playground.annotator import RatedPair, rate_pairs, read_jsonl, write_jsonl
+from mixdpo_ray.playground.base_model import make_tokenizer, save, train_base_model
 from mixdpo_ray.playground.judge import Verdict
 from mixdpo_ray.playground.settings import WorldSettings
-from mixdpo_ray.playground.world import LONGEST_ANSWER, Prompt, draw_prompts, quality
+from mixdpo_ray.playground.world import LONGEST_ANSWER, Prompt, draw_prompts
 from mixdpo_ray.training.generation import generate
+from mixdpo_ray.training.model import without_bars
 
-MARK = "world.json"
 ANSWER_TOKENS = LONGEST_ANSWER + 6  # a bad answer may be longer than any ideal one
+ANSWERS_AT_ONCE = 4096
+CODE = ("world", "annotator", "base_model", "build")
 
 
-def build_world(settings: WorldSettings, folder: Path) -> tuple[dict[str, float], bool]:
-    """Facts about the world, and whether it was built now; what the same settings made before is used again."""
-    mark = folder / MARK
-    asked = settings.model_dump()
-    if mark.exists() and (found := json.loads(mark.read_text()))["settings"] == asked:
-        return found["facts"], False
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    base = folder / "base"
-    with tqdm(total=settings.base_steps, desc="base model", unit="step", dynamic_ncols=True) as bar:
+@dataclass(frozen=True)
+class WorldFolder:
+    path: Path
+    settings: WorldSettings
 
-        def show(loss: float) -> None:
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+    @property
+    def base(self) -> Path:
+        return self.path / "base"
 
-        train_base_model(settings, base, show)
-    pairs = sample_pairs(settings, base)
-    (folder / "pairs.jsonl").write_text(to_jsonl(pairs))
-    facts = describe_pairs(pairs)
-    mark.write_text(json.dumps({"settings": asked, "facts": facts}, indent=2))
-    return facts, True
+    @property
+    def pairs(self) -> Path:
+        return self.path / "pairs.jsonl"
 
+    @property
+    def mark(self) -> Path:
+        return self.path / "world.json"
 
-def training_prompts(settings: WorldSettings) -> list[Prompt]:
-    return draw_prompts(random.Random(settings.seed + 1), settings.prompts)
+    @property
+    def fingerprint(self) -> str:
+        """Of the settings, and of the code that makes a world: whoever edits it gets a new one."""
+        sha = hashlib.sha256(self.settings.model_dump_json().encode())
+        for name in CODE:
+            sha.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+        return sha.hexdigest()[:16]
 
+    @property
+    def exists(self) -> bool:
+        return self.mark.exists() and json.loads(self.mark.read_text())["fingerprint"] == self.fingerprint
 
-def sample_pairs(settings: WorldSettings, base: Path) -> list[RatedPair]:
-    prompts = training_prompts(settings)
-    answers = answers_of(base, prompts, settings.seed + 2, settings.answers_each)
-    return rate_pairs(random.Random(settings.seed + 3), prompts, answers, settings)
+    def make(self) -> None:
+        """Anew, whatever was there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(parents=True)
+        tokenizer = make_tokenizer()
+        with tqdm(total=self.settings.base_steps, desc="base model", unit="step", leave=False, disable=None) as bar:
+            model = train_base_model(self.settings, tokenizer, lambda loss: bar.update())
+        save(model, tokenizer, self.base)
+        prompts, _ = draw_all_prompts(self.settings)
+        answers = answers_of(self.base, prompts, self.settings.seed, self.settings.answers_each)
+        draw = random.Random(f"{self.settings.seed} ratings")
+        write_jsonl(rate_pairs(draw, prompts, answers, self.settings), self.pairs)
+        content = {"fingerprint": self.fingerprint, "settings": self.settings.model_dump()}
+        self.mark.write_text(json.dumps(content, indent=2))
 
+    def rated_pairs(self) -> list[RatedPair]:
+        return read_jsonl(self.pairs)
 
-def answers_of(model: Path, prompts: list[Prompt], seed: int, answers_each: int = 1) -> list[list[str]]:
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    texts = [prompt.text for prompt in prompts]
-    drawn = generate(
-        policy, tokenizer, texts,
-        max_new_tokens=ANSWER_TOKENS, answers_each=answers_each, seed=seed, batch_size=4096,
-    )  # fmt: skip
-    with tqdm(drawn, total=len(texts), desc=f"answers of {model.name}", unit="prompt", leave=False) as bar:
-        return list(bar)
-
-
-def describe_pairs(pairs: list[RatedPair]) -> dict[str, float]:
-    ties = sum(pair.margin == 0 for pair in pairs) / len(pairs)
-    wrong = sum(pair.right == 0 for pair in pairs) / len(pairs)
-    base_quality = [quality(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
-    return {"pairs": len(pairs), "ties": ties, "wrong": wrong, "quality": sum(base_quality) / len(base_quality)}
-
-
-def judge(settings: WorldSettings, before: Path, after: Path) -> Verdict:
-    """One sampled answer of each model to prompts that no pair was made from."""
-    taken = set(training_prompts(settings))
-    prompts = draw_prompts(random.Random(settings.seed + 4), settings.judged, taken)
-    answers = [[given[0] for given in answers_of(model, prompts, settings.seed + 5)] for model in (before, after)]
-    return Verdict(prompts, *answers)
+    def judge(self, trained: Path) -> Verdict:
+        """One sampled answer of each model to prompts that no pair was made from."""
+        _, prompts = draw_all_prompts(self.settings)
+        before, after = (
+            [given[0] for given in answers_of(model, prompts, self.settings.seed + 1)] for model in (self.base, trained)
+        )
+        return Verdict(prompts, before, after)
 
 
-def read_pairs(folder: Path) -> list[RatedPair]:
-    return [pair_of(json.loads(line)) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+def draw_all_prompts(settings: WorldSettings) -> tuple[list[Prompt], list[Prompt]]:
+    """Those that pairs are made of, and the held-out ones; no two are equal."""
+    draw = random.Random(f"{settings.seed} prompts")
+    prompts = draw_prompts(draw, settings.prompts + settings.judged)
+    return prompts[: settings.prompts], prompts[settings.prompts :]
 
 
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """transformers draws a bar for each file of even a tiny model; the bars that matter here are our own."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
+def answers_of(model: Path, prompts: Sequence[Prompt], seed: int, answers_each: int = 1) -> list[list[str]]:
+    """At temperature 1: what a model says, and not only what it says most."""
+    with without_bars():
+        policy = AutoModelForCausalLM.from_pretrained(model)
+    return generate(
+        policy.eval(),
+        AutoTokenizer.from_pretrained(model),
+        [prompt.text for prompt in prompts],
+        max_new_tokens=ANSWER_TOKENS,
+        answers_each=answers_each,
+        seed=seed,
+        batch_size=ANSWERS_AT_ONCE,
+    )

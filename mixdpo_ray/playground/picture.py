@@ -1,4 +1,4 @@
-"""What training did, in one picture: true quality before and after, by operation, and why small margins are hard."""
+"""What the demo did, in one picture: why small margins are hard, and true quality before and after."""
 
 from __future__ import annotations
 
@@ -10,59 +10,63 @@ import numpy as np
 
 from mixdpo_ray.playground.annotator import RatedPair
 from mixdpo_ray.playground.judge import Verdict, mean_with_interval
-from mixdpo_ray.playground.world import OPERATIONS
+from mixdpo_ray.playground.world import BEST, OPERATIONS, WORST
 
-BEFORE, AFTER = "#9aa5b1", "#1b6ca8"
+BEFORE, AFTER, INK = "#b3b9c2", "#1b6ca8", "#444444"
+GRID = 0.5  # of ratings
+WIDEST = 4.0  # margins from here on share a bar
 
 
 def draw_picture(path: Path, verdict: Verdict, pairs: Sequence[RatedPair], threshold: float) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    qualities, operations, margins = figure.subplots(1, 3)
+    figure = Figure(figsize=(12, 3.9), layout="constrained")
+    labels, qualities, operations = figure.subplots(1, 3)
+    _labels(labels, pairs, threshold)
     _qualities(qualities, verdict)
     _operations(operations, verdict)
-    _margins(margins, pairs, threshold)
+    for axis in (labels, qualities, operations):
+        axis.spines[["top", "right"]].set_visible(False)
+    low, high = verdict.interval
+    figure.suptitle(f"win rate against the base model {verdict.win_rate:.1%}  (95 %: {low:.1%} to {high:.1%})")
     figure.savefig(path, dpi=120)
 
 
+def _labels(axis: Any, pairs: Sequence[RatedPair], threshold: float) -> None:
+    margins = np.arange(0, WIDEST + GRID, GRID)
+    groups = [[pair.right for pair in pairs if min(pair.margin, WIDEST) == margin] for margin in margins]
+    shares = [100 * sum(group) / max(1, len(group)) for group in groups]
+    colors = [BEFORE if margin < threshold else AFTER for margin in margins]
+    bars = axis.bar(margins, shares, 0.8 * GRID, color=colors)
+    axis.bar_label(bars, [f"{100 * len(group) / len(pairs):.0f} %" for group in groups], fontsize=8, color=INK)
+    axis.axhline(50, color=INK, linewidth=0.8, linestyle="--")
+    names = [f"{margin:g}" for margin in margins[:-1]] + [f"{WIDEST:g}+"]
+    axis.set_xticks(margins, names)
+    axis.set(title="labels that are right (%)", ylim=(0, 112), yticks=range(0, 101, 25))
+    axis.set_xlabel(f"rating margin, with its share of all pairs\ngrey: hard (below {threshold:g}), learned by SFT")
+
+
 def _qualities(axis: Any, verdict: Verdict) -> None:
-    bins = np.arange(0.5, 11, 1)
-    before, after = verdict.qualities
-    axis.hist([before, after], bins=bins, color=[BEFORE, AFTER], label=["before", "after"])
-    axis.set(title="answers to held-out prompts", xlabel="true quality", ylabel="answers")
-    axis.legend(frameon=False)
+    bins = np.arange(WORST - 0.5, BEST + 1)
+    both = [verdict.quality_before, verdict.quality_after]
+    axis.hist(both, bins=bins, color=[BEFORE, AFTER], label=["before", "after"])
+    axis.set(title="answers to held-out prompts", xlabel="true quality", xticks=range(1, 11))
+    axis.legend(frameon=False, loc="upper left")
 
 
 def _operations(axis: Any, verdict: Verdict) -> None:
-    before, after = verdict.qualities
     places = np.arange(len(OPERATIONS))
-    for shift, color, label, values in ((-0.2, BEFORE, "before", before), (0.2, AFTER, "after", after)):
-        groups = [
-            mean_with_interval(
-                [v for v, prompt in zip(values, verdict.prompts, strict=True) if prompt.operation == name]
-            )
-            for name in OPERATIONS
-        ]
-        means = [group[0] for group in groups]
-        errors = [group[0] - group[1] for group in groups]
-        axis.bar(places + shift, means, 0.4, yerr=errors, color=color, label=label, capsize=2)
+    for shift, color, label, qualities in (
+        (-0.2, BEFORE, "before", verdict.quality_before),
+        (0.2, AFTER, "after", verdict.quality_after),
+    ):
+        groups = [_of_operation(verdict, qualities, operation) for operation in OPERATIONS]
+        means, halves = zip(*(mean_with_interval(group) for group in groups), strict=True)
+        axis.bar(places + shift, means, 0.4, yerr=halves, color=color, label=label, capsize=2, ecolor=INK)
     axis.set_xticks(places, list(OPERATIONS))
-    axis.set(title="mean true quality by operation", ylim=(1, 10))
-    axis.legend(frameon=False, loc="lower right")
+    axis.set(title="mean true quality by operation", ylim=(WORST, BEST))
 
 
-def _margins(axis: Any, pairs: Sequence[RatedPair], threshold: float) -> None:
-    edges = [0, 0.5, 1, 2, 3, 4, 5, 10]
-    names, shares = [], []
-    for low, high in zip(edges, edges[1:], strict=False):
-        members = [pair.right for pair in pairs if low <= pair.margin < high]
-        if members:
-            names.append(f"{low:g}-{high:g}")
-            shares.append(sum(members) / len(members))
-    hard = sum(edge < threshold for edge in edges[:-1])
-    colors = [BEFORE] * hard + [AFTER] * (len(names) - hard)
-    axis.bar(names, shares, color=colors)
-    axis.axhline(0.5, color="black", linewidth=0.8, linestyle="--")
-    axis.set(title="labels that are right, by margin", xlabel=f"rating margin (grey: hard, below {threshold:g})")
-    axis.set_ylim(0, 1)
+def _of_operation(verdict: Verdict, qualities: Sequence[float], operation: str) -> list[float]:
+    pairs = zip(qualities, verdict.prompts, strict=True)
+    return [quality for quality, prompt in pairs if prompt.operation == operation]

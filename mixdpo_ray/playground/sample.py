@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from mixdpo_ray.playground.annotator import RatedPair, rate_pairs, to_jsonl
-from mixdpo_ray.playground.base_model import make_model, make_tokenizer
+from mixdpo_ray.playground.annotator import RatedPair, rate_pairs, write_jsonl
+from mixdpo_ray.playground.base_model import make_model, make_tokenizer, save
 from mixdpo_ray.playground.settings import WorldSettings
 from mixdpo_ray.playground.world import Prompt, draw_prompts, noisy_demonstration
 
@@ -14,20 +14,18 @@ from mixdpo_ray.playground.world import Prompt, draw_prompts, noisy_demonstratio
 def write_tiny_model(folder: Path, seed: int = 0) -> None:
     """A Llama with random weights and the world's tokenizer, for from_pretrained."""
     tokenizer = make_tokenizer()
-    make_model(tokenizer, seed).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save(make_model(tokenizer, seed), tokenizer, folder)
 
 
 def write_pairs(path: Path, count: int, seed: int = 0) -> list[RatedPair]:
-    """A jsonl of so many pairs in the columns of ultrafeedback_binarized; answers are careless demonstrations."""
-    draw = random.Random(seed)
-    settings = WorldSettings()
-    pairs: list[RatedPair] = []
+    """A jsonl of so many pairs in the columns of ultrafeedback_binarized; the answers are careless demonstrations."""
+    draw, settings = random.Random(seed), WorldSettings()
     taken: set[Prompt] = set()
+    pairs: list[RatedPair] = []
     while len(pairs) < count:
         prompts = draw_prompts(draw, count - len(pairs), taken)
         taken.update(prompts)
-        answers = [[noisy_demonstration(draw, prompt) for _ in range(4)] for prompt in prompts]
+        answers = [[noisy_demonstration(draw, prompt) for _ in range(settings.answers_each)] for prompt in prompts]
         pairs += rate_pairs(draw, prompts, answers, settings)
-    path.write_text(to_jsonl(pairs))
+    write_jsonl(pairs, path)
     return pairs

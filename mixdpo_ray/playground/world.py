@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 LETTERS = tuple("abcdefghijklmnop")
 BEST, WORST = 10.0, 1.0
@@ -42,6 +43,11 @@ class Prompt:
     @property
     def text(self) -> str:
         return " ".join([self.operation, *self.letters])
+
+    @classmethod
+    def of_text(cls, text: str) -> Self:
+        operation, *letters = text.split()
+        return cls(operation, tuple(letters))
 
     @property
     def ideal(self) -> Letters:
