@@ -3,9 +3,9 @@
 Ordering the keys takes milliseconds in one process. The rows with their tokens follow by Ray Data's sort, which is an
 external merge sort: blocks go through the object store of all nodes and spill to disk, so no machine has to hold the
 table. As positions are known and dense, the boundaries between sorted blocks are known too: Ray need not sample them,
-and every block is one part of the table. An exchange of our own with plain Ray tasks took 12 s for 1.1 GB where this sort
-takes 24 s; a table is prepared once, so Ray's is good enough. A table of a single part is ordered by the driver: starting
-workers for it took ten times as long as the work.
+and every block is one part of the table. An exchange of our own with plain Ray tasks took 12 s for 1.1 GB where this
+sort takes 24 s; a table is prepared once, so Ray's is good enough. A table of a single part is ordered by the driver:
+starting workers for it took ten times as long as the work.
 """
 
 from __future__ import annotations
