@@ -79,7 +79,7 @@ class Display:
             self.line(f"{self.title}: {text}")
 
     def _step(self, metrics: dict[str, Any]) -> None:
-        done = metrics["step"]
+        done = metrics["step"] + 1
         if not self.first_step:
             self.first_step, self.began = done, time.monotonic()
         shown = {"loss": f"{metrics['loss']:.4f}", "pairs/s": f"{metrics['perf/pairs_per_second']:.1f}"}

@@ -54,7 +54,8 @@ def _margins(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
     right = axis.twinx()
     xs = [line["step"] for line in steps]
     low, high = ([line[f"data_margin/{end}"] for line in steps] for end in ("min", "max"))
-    right.fill_between(xs, low, high, color=MARGIN, alpha=0.35, step="mid", linewidth=0.8)
+    right.fill_between(xs, low, high, color=MARGIN, alpha=0.35, step="mid")
+    right.step(xs, low, where="mid", color=MARGIN, linewidth=1)
     right.set_ylabel("margin of the pairs", color="#8a8a8a")
     axis.set_zorder(right.get_zorder() + 1)
     axis.patch.set_visible(False)
