@@ -1,13 +1,12 @@
 """Turn raw preference pairs into a checked, tokenised table in curriculum order, once for every run and search."""
 
-from mixdpo_ray.cluster.prepare import prepare
-
 from mixdpo_ray.cluster.command import run_job
+from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.recipe import Recipe
 
 
 def main(recipe: Recipe) -> None:
-    table = prepare(recipe)
+    table = prepare(recipe, describe_again=True)
     print(f"prepared table: {table.folder}")
 
 

@@ -46,8 +46,8 @@ from mixdpo_ray.training.model import load_tokenizer
 from mixdpo_ray.training.settings import ModelSettings
 
 
-def prepare(recipe: Recipe, sizes: Sizes = SIZES) -> PreparedTable:
-    """The table that the recipe asks for, made if it does not exist yet. Ray must be connected."""
+def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:
+    """The table that the recipe asks for, made (and described) if it does not exist yet. Ray must be connected."""
     sources = [find_source(settings) for settings in _source_settings(recipe)]
     tokenizer = load_tokenizer(recipe.model)
     name = request(recipe, tokenizer_digest(tokenizer), sources)
@@ -56,6 +56,8 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES) -> PreparedTable:
         if PreparedTable.committed(folder):
             table = PreparedTable.open(folder)
             _check_again(table, recipe)
+            if describe_again:
+                print(describe(table, recipe.train.global_batch_size))
             return table
         quiet_ray_data()
         wait_for_a_cpu(recipe.cluster.start_timeout_seconds)

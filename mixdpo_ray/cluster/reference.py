@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
+from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixdpo_ray.cluster.connect import uses_gpu
@@ -31,7 +32,7 @@ from mixdpo_ray.training.logps import Scorer, pair_logps
 from mixdpo_ray.training.model import load_model, model_digest
 from mixdpo_ray.training.settings import ModelSettings
 
-SPLITS = ("train", "eval")
+Positions = NDArray[np.int64]
 PAIRS_PER_BATCH = 16  # sorted by length first, so little of a batch is padding
 BATCHES_PER_PART = 64  # what a killed run has to compute again
 
@@ -70,20 +71,26 @@ def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | N
     return folder
 
 
-def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Easy training pairs and every held-out pair."""
-    return {"train": np.flatnonzero(~job.plan(table).hard), "eval": np.arange(len(table.index("eval").pair_id))}
+def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positions]:
+    """The easy pairs that the plan trains, fewer than all where it is thinned or stopped early; every held-out pair."""
+    plan = job.plan(table)
+    trained = np.zeros(table.rows("train"), np.bool_)
+    for step in range(job.steps(plan)):
+        trained[plan.window(step).positions] = True
+    return {"train": np.flatnonzero(trained & ~plan.hard), "eval": np.arange(table.rows("eval"))}
 
 
-def _missing(store: ReferenceTable, table: PreparedTable, split: str, positions: Any) -> Any:
+def _missing(store: ReferenceTable, table: PreparedTable, split: str, positions: Positions) -> Positions:
     index = table.index(split)
     absent = set(store.missing([index.pair_id[position] for position in positions]))
-    missing = np.array([p for p in positions if index.pair_id[p] in absent], np.int64)
+    missing = np.array([position for position in positions if index.pair_id[position] in absent], np.int64)
     longest = index.prompt_length + np.maximum(index.chosen_length, index.rejected_length)
     return missing[np.argsort(-longest[missing], kind="stable")]  # longest first: memory runs out at once or never
 
 
-def _compute(recipe: Recipe, table: PreparedTable, store: ReferenceTable, missing: dict[str, Any], total: int) -> None:
+def _compute(
+    recipe: Recipe, table: PreparedTable, store: ReferenceTable, missing: dict[str, Positions], total: int
+) -> None:
     gpu = uses_gpu(recipe.cluster)
     model = reference_model(recipe)
     batches = [

@@ -21,7 +21,7 @@ class ClusterSettings(Settings):
     reference_workers: int | None = Field(
         None,
         ge=1,
-        description="Actors that compute reference log-probs; as many as training workers by default",
+        description="Actors for reference log-probs; as many as training workers by default",
     )
     prefetch_windows: int = Field(4, ge=1, description="Windows that are read ahead of training")
     windows_per_read: int = Field(10, ge=1, description="Windows that one Ray Data read task fetches")

@@ -1,4 +1,4 @@
-"""A run that dies anywhere, repeated with the same command, ends with the weights of the run that never died, bit for bit.
+"""A run that dies, repeated with the same command, ends with the weights of the run that did not, bit for bit.
 
 One death of each kind belongs to `make test`; `make chaos` adds ten at random moments.
 """
@@ -185,6 +185,6 @@ def _ours() -> list[int]:
 
 def _command(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:  # it ended while we looked
         return []

@@ -1,0 +1,100 @@
+"""Reference log-probs are computed once for what a plan needs, and only what is missing is added."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mixdpo_ray.cluster.prepare import prepare
+from mixdpo_ray.cluster.reference import needed_positions, reference, reference_folder, refuse_what_does_not_fit
+from mixdpo_ray.cluster.train import make_job
+from mixdpo_ray.errors import ResourceError
+from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe_file import load_recipe
+
+PAIRS = 120
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference")
+    write_tiny_model(folder / "model")
+    write_pairs(folder / "pairs.jsonl", PAIRS)
+    (folder / "recipe.yaml").write_text(
+        f"""
+model: {{path: {folder}/model, dtype: float32}}
+data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.1}}, max_prompt_length: 16, max_length: 64}}
+train: {{global_batch_size: 16}}
+cluster: {{reference_workers: 1, use_gpu: false}}
+output: {{storage_path: {folder}/out}}
+"""
+    )
+    return folder
+
+
+def recipe(world: Path, *overrides: str) -> Recipe:
+    return load_recipe(str(world / "recipe.yaml"), overrides)
+
+
+def covered(settings: Recipe) -> ReferenceTable:
+    table = prepare(settings)
+    folder = reference(settings, table, make_job(settings, table))
+    assert folder is not None
+    return ReferenceTable.open(folder)
+
+
+def test_easy_pairs_and_all_held_out_ones_are_covered_and_a_lower_threshold_adds_the_rest(world: Path) -> None:
+    some = recipe(world, "curriculum.threshold={hard_fraction: 0.5}", "output.name=some")
+    table = prepare(some)
+    train, held_out = table.rows("train"), table.rows("eval")
+    first = covered(some)
+    hard = round(0.5 * train)
+    assert first.manifest.pairs == train - hard + held_out
+    assert first.missing(table.index("eval").pair_id) == []
+    assert first.missing(table.index("train").pair_id) == table.index("train").pair_id[train - hard :]
+
+    every = covered(recipe(world, "curriculum.threshold={hard_count: 0}", "output.name=every"))
+    assert every.folder == first.folder
+    assert every.manifest.pairs == train + held_out
+    assert every.manifest.parts[: len(first.manifest.parts)] == first.manifest.parts  # nothing was computed twice
+
+    ids = table.index("train").pair_id
+    before, after = first.aligned(ids), every.aligned(ids)
+    assert np.array_equal(before[0][: train - hard], after[0][: train - hard])
+
+
+def test_another_beta_reads_the_same_references_and_another_model_does_not(world: Path) -> None:
+    table = prepare(recipe(world))
+    folder = reference_folder(recipe(world), table)
+    assert reference_folder(recipe(world, "objective.beta=0.5", "curriculum.seed=7"), table) == folder
+    write_tiny_model(world / "other", seed=1)
+    assert reference_folder(recipe(world, f"model.reference={world / 'other'}"), table) != folder
+    assert reference_folder(recipe(world, "model.dtype=bfloat16"), table) != folder
+
+
+def test_a_thinned_plan_needs_only_the_pairs_that_it_trains(world: Path) -> None:
+    settings = recipe(world, "curriculum={threshold: {hard_count: 0}, thin: 3}", "output.name=thin")
+    table = prepare(settings)
+    job = make_job(settings, table)
+    windows = range(job.plan(table).steps)
+    trained = np.concatenate([job.plan(table).window(step).positions for step in windows])
+    assert needed_positions(table, job)["train"].tolist() == sorted(trained.tolist())
+    assert len(trained) < table.rows("train")
+
+
+def test_an_objective_without_a_reference_computes_none(world: Path) -> None:
+    settings = recipe(world, "objective.name=simpo", "output.name=simpo", "output.storage_path=" + str(world / "none"))
+    table = prepare(settings)
+    assert reference(settings, table, make_job(settings, table)) is None
+    assert not (world / "none" / "reference").exists()
+
+
+def test_a_model_that_does_not_fit_on_a_gpu_is_refused_with_the_estimate(world: Path) -> None:
+    settings = recipe(world).model
+    refuse_what_does_not_fit(settings, free=2**30)
+    with torch.device("cpu"), pytest.raises(ResourceError, match=r"needs about 0\.0 GiB and a GPU has 0\.0 GiB free"):
+        refuse_what_does_not_fit(settings, free=2**10)
