@@ -29,7 +29,7 @@ class ClusterSettings(Settings):
 
     @property
     def free_cpus_needed(self) -> float:
-        """Each rank streams through a read task of one CPU of its own; with fewer free the job would hang in silence."""
+        """Each rank streams through a read task of one CPU of its own; with fewer free the job would hang silently."""
         return float(self.num_workers)
 
     @property

@@ -86,10 +86,11 @@ def _absolute(path: str) -> str:
 
 def _take_board(run: str) -> Any:
     """The run's message board and its lock in this cluster. A killed driver's board lives on for some seconds."""
+    actor_class: Any = Board  # a Ray actor class: its own attributes are not the plain class's
     name = f"board-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
     for _ in range(20):
         try:
-            return Board.options(name=name, namespace=NAMESPACE).remote()
+            return actor_class.options(name=name, namespace=NAMESPACE).remote()
         except ValueError:
             time.sleep(1)
     raise RunConflictError(
@@ -120,8 +121,8 @@ def _fit(recipe: Recipe, job: TrainingJob, board: Any) -> dict[str, Any]:
         result = trainer.fit()
     except TrainingFailedError as error:
         raise (ray.get(board.stopped_by.remote()) or _plain(error)) from error
-    if error := ray.get(board.stopped_by.remote()):
-        raise error
+    if stopped := ray.get(board.stopped_by.remote()):
+        raise stopped
     storage.delete(storage.join(job.run, "ray"))
     return dict(result.return_value or {})
 

@@ -22,6 +22,8 @@ from mixdpo_ray.training.batch import PairBatch
 # Per token, between the scored positions and the plain forward pass; other kernels differ in the last bits.
 EXACTNESS = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
+BLOCK = 1 << 22  # logits that are normalised at once
+
 
 @dataclass(frozen=True)
 class MicroLogps:
@@ -108,18 +110,22 @@ def vocabulary_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 
 
 class _SelectedLogps(torch.autograd.Function):
-    """log-softmax at one token per row, with a single vocabulary-sized buffer in the backward pass."""
+    """log-softmax at one token per row, with no buffer of the vocabulary's size but the logits themselves.
+
+    The gradient is written over them. Should anything else have kept them for its own backward pass, torch notices.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        normaliser = logits.logsumexp(-1)
+        rows = max(1, BLOCK // logits.shape[-1])
+        normaliser = torch.cat([block.logsumexp(-1) for block in logits.split(rows)])
         ctx.save_for_backward(logits, normaliser, targets)
         return logits.gather(-1, targets[:, None])[:, 0] - normaliser
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (logits, normaliser, targets), gradient = ctx.saved_tensors, gradients[0][:, None]
-        wide = (logits - normaliser[:, None]).exp_().mul_(-gradient)  # (one-hot - softmax) * gradient
+        wide = logits.sub_(normaliser[:, None]).exp_().mul_(-gradient)  # (one-hot - softmax) * gradient
         return wide.scatter_add_(-1, targets[:, None], gradient), None
 
 

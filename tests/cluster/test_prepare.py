@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mixdpo_ray.cluster.prepare import prepare
+from mixdpo_ray.cluster.staging import SIZES
 from mixdpo_ray.curriculum.order import easiest_first
 from mixdpo_ray.errors import DataError, FormatError, QuarantineError, TooFewPairsError
 from mixdpo_ray.pairs.table import PreparedTable
@@ -94,12 +95,16 @@ def test_every_row_is_kept_or_named(tmp_path: Path) -> None:
         {**good[4], "rejected": "honey " * 3000},
     ]
     source = write_jsonl(tmp_path / "a.jsonl", [*good, *bad])
-    for sizes in ({}, {"sizes": ON_THE_CLUSTER}):
+    for sizes in (SIZES, ON_THE_CLUSTER):
         settings = recipe(tmp_path, source, negative_margin="drop", max_quarantined_fraction=0.5)
         settings = settings.model_copy(
-            update={"output": settings.output.model_copy(update={"storage_path": str(tmp_path / f"out{len(sizes)}")})}
+            update={
+                "output": settings.output.model_copy(
+                    update={"storage_path": str(tmp_path / f"out{sizes.driver_bytes}")}
+                )
+            }
         )
-        table = prepare(settings, **sizes)
+        table = prepare(settings, sizes)
         assert quarantined(table.folder) == [
             ("a.jsonl", 20, "corrupt_line"),
             ("a.jsonl", 21, "empty_answer"),
@@ -138,10 +143,10 @@ def test_a_training_pair_with_a_held_out_prompt_is_refused(tmp_path: Path) -> No
     rows, held = some_rows(40), some_rows(10, seed=9)
     leak = {**held[3], "chosen": "another answer"}
     held_path = write_parquet(tmp_path / "held.parquet", held)
-    for number, sizes in enumerate(({}, {"sizes": ON_THE_CLUSTER})):
+    for number, sizes in enumerate((SIZES, ON_THE_CLUSTER)):
         source = write_jsonl(tmp_path / f"train{number}.jsonl", [*rows, leak])
         settings = recipe(tmp_path, source, heldout={"source": {"path": held_path}})
-        table = prepare(settings, **sizes)
+        table = prepare(settings, sizes)
         assert quarantined(table.folder) == [(f"train{number}.jsonl", 40, "prompt_in_heldout")]
         assert (table.rows("train"), table.rows("eval")) == (40, 10)
 
@@ -192,9 +197,9 @@ def test_a_policy_that_stops_the_job_names_the_row_in_one_line(tmp_path: Path) -
     rows = some_rows(10)
     rows[6]["score_chosen"] = 1.0
     source = write_jsonl(tmp_path / "a.jsonl", rows)
-    for sizes in ({}, {"sizes": ON_THE_CLUSTER}):
+    for sizes in (SIZES, ON_THE_CLUSTER):
         with pytest.raises(DataError) as caught:
-            prepare(recipe(tmp_path, source), **sizes)
+            prepare(recipe(tmp_path, source), sizes)
         assert str(caught.value).startswith(f"{source} row 6: chosen is rated below rejected")
         assert "\n" not in str(caught.value)
     assert not list((tmp_path / "outputs" / "prepared").glob("*unfinished*"))

@@ -1,9 +1,9 @@
 """Step time and peak memory against TRL's DPOTrainer on equal maths.
 
 Equal on both sides: model, tokens, order, batch, threads, number format, learning rate, no gradient checkpointing.
-Losses of each step are compared first; where they differ, no ratio is printed. Arms run in processes of their own, round
-by round, so that a noisy moment hits all of them. Time is from the end of one optimizer step to the end of the next; the
-first is left out. Tokens are prompt and answer tokens, never padding.
+Losses of each step are compared first; where they differ, no ratio is printed. Arms run in processes of their own,
+round by round, so that a noisy moment hits all of them. Time is from the end of one optimizer step to the end of the
+next; the first is left out. Tokens are prompt and answer tokens, never padding.
 
     python -m tests.peer.bench                        made pairs with lengths like UltraFeedback's
     python -m tests.peer.bench --pairs PAIRS.parquet  prompt, chosen and rejected of any file, a token for four bytes
@@ -198,9 +198,8 @@ def report(results: dict[str, list[dict[str, Any]]], rows: list[Row], options: a
         ratio = "" if arm == "ours" else f"{_median(results[arm]) / base:.2f}x"
         print(f"{name:30} {spread:>26} {per_step / _median(results[arm]):9.0f} {peak:9.0f} {ratio:>9}")
     outside = statistics.median(result["outside"] for result in results["ours"])
-    print(
-        f"outside forward, backward and optimizer: {outside:.1%} of our step; padding {results['ours'][0]['padding']:.1%}"
-    )
+    padding = results["ours"][0]["padding"]
+    print(f"outside forward, backward and optimizer: {outside:.1%} of our step; padding {padding:.1%}")
 
 
 def _median(results: list[dict[str, Any]]) -> float:
