@@ -7,6 +7,7 @@ made; other settings make another world.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
     began = time.monotonic()
     torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
     recipe = load_recipe(str(RECIPE), overrides)
+    if recipe.cluster.use_gpu is False:  # saving a model makes accelerate import DeepSpeed, which looks for a device
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     world = WorldFolder(Path(recipe.output.storage_path) / "world", world_settings(settings))
     recipe = load_recipe(str(RECIPE), [f"model.path={world.base}", f"data.source.path={world.pairs}", *overrides])
     make(world, recipe)
@@ -80,7 +83,7 @@ def judge(world: WorldFolder, recipe: Recipe) -> None:
     verdict = world.judge(Path(run_folder(recipe)) / "model")
     print(describe_verdict(verdict))
     picture = Path(recipe.output.storage_path) / "playground.png"
-    draw_picture(picture, verdict, world.rated_pairs(), recipe.curriculum.threshold.value or 0.5)
+    draw_picture(picture, verdict, world.rated_pairs(), recipe.curriculum.threshold)
     print(f"  picture            {picture}")
 
 

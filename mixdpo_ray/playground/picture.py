@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.playground.annotator import RatedPair
 from mixdpo_ray.playground.judge import Verdict, mean_with_interval
 from mixdpo_ray.playground.world import BEST, OPERATIONS, WORST
@@ -17,7 +18,7 @@ GRID = 0.5  # of ratings
 WIDEST = 4.0  # margins from here on share a bar
 
 
-def draw_picture(path: Path, verdict: Verdict, pairs: Sequence[RatedPair], threshold: float) -> None:
+def draw_picture(path: Path, verdict: Verdict, pairs: Sequence[RatedPair], threshold: Threshold) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.9), layout="constrained")
@@ -32,18 +33,20 @@ def draw_picture(path: Path, verdict: Verdict, pairs: Sequence[RatedPair], thres
     figure.savefig(path, dpi=120)
 
 
-def _labels(axis: Any, pairs: Sequence[RatedPair], threshold: float) -> None:
+def _labels(axis: Any, pairs: Sequence[RatedPair], threshold: Threshold) -> None:
     margins = np.arange(0, WIDEST + GRID, GRID)
     groups = [[pair.right for pair in pairs if min(pair.margin, WIDEST) == margin] for margin in margins]
     shares = [100 * sum(group) / max(1, len(group)) for group in groups]
-    colors = [BEFORE if margin < threshold else AFTER for margin in margins]
+    hard = sorted(pair.margin for pair in pairs)[: threshold.hard_pairs(np.array([pair.margin for pair in pairs]))]
+    below = hard[-1] if hard else -1.0
+    colors = [BEFORE if margin <= below else AFTER for margin in margins]
     bars = axis.bar(margins, shares, 0.8 * GRID, color=colors)
     axis.bar_label(bars, [f"{100 * len(group) / len(pairs):.0f} %" for group in groups], fontsize=8, color=INK)
     axis.axhline(50, color=INK, linewidth=0.8, linestyle="--")
     names = [f"{margin:g}" for margin in margins[:-1]] + [f"{WIDEST:g}+"]
     axis.set_xticks(margins, names)
     axis.set(title="labels that are right (%)", ylim=(0, 112), yticks=range(0, 101, 25))
-    axis.set_xlabel(f"rating margin, with its share of all pairs\ngrey: hard (below {threshold:g}), learned by SFT")
+    axis.set_xlabel("rating margin, with its share of all pairs\ngrey: hard pairs, learned by SFT")
 
 
 def _qualities(axis: Any, verdict: Verdict) -> None:
