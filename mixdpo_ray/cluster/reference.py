@@ -102,7 +102,8 @@ def _compute(
     quiet_ray_data()
     chunk_tokens = recipe.train.logp_chunk_tokens
     stage = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4)).map_batches(
-        _bound(table.folder, model, chunk_tokens, gpu),
+        _Reference,
+        fn_constructor_args=(table.folder, model, chunk_tokens, gpu),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=1 if gpu else None,
@@ -167,13 +168,3 @@ class _Reference:
                 "ref_rejected_logp": sums.rejected.float().cpu().numpy(),
             }
         )
-
-
-def _bound(*arguments: Any) -> type[_Reference]:
-    """Constructor arguments of an actor that may restart draw an error line from Ray; a class of its own needs none."""
-
-    class Bound(_Reference):
-        def __init__(self) -> None:
-            super().__init__(*arguments)
-
-    return Bound

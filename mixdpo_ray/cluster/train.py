@@ -10,8 +10,12 @@ import hashlib
 import json
 import os
 import re
+import signal
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +122,29 @@ def _fit(recipe: Recipe, job: TrainingJob, board: Any) -> dict[str, Any]:
         ),
     )
     try:
-        result = trainer.fit()
+        with _interruptible():
+            result = trainer.fit()
     except TrainingFailedError as error:
         raise (ray.get(board.stopped_by.remote()) or _plain(error)) from error
     if stopped := ray.get(board.stopped_by.remote()):
         raise stopped
     storage.delete(storage.join(job.run, "ray"))
     return dict(result.return_value or {})
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ray Train answers Ctrl-C by stopping the workers and raising SystemExit, and leaves its handler behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _plain(error: TrainingFailedError) -> MixDPOError:

@@ -1,0 +1,70 @@
+"""What the README tells people to type exists and is understood."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe_file import load_recipe
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+JOBS = sorted({word for words in commands() for word in words if word.startswith("jobs/") and word.endswith(".py")})
+
+
+def test_the_first_thing_to_type_comes_early() -> None:
+    assert README[: README.index("```bash")].count("\n") < 25
+
+
+def test_every_make_target_exists() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    asked = [words[1] for words in commands() if words[0] == "make"]
+    assert {"demo", "test"} <= set(asked) <= set(targets)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_explains_itself(job: str) -> None:
+    done = subprocess.run([sys.executable, job, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [words for words in commands() if any(".yaml" in word for word in words)], ids=" ".join
+)
+def test_every_recipe_that_is_named_loads_with_its_overrides(words: list[str]) -> None:
+    recipe = next(number for number, word in enumerate(words) if word.endswith(".yaml"))
+    assert isinstance(load_recipe(str(ROOT / words[recipe]), words[recipe + 1 :]), Recipe)
+
+
+def test_the_example_recipe_is_one(tmp_path: Path) -> None:
+    (block,) = blocks("yaml")
+    path = tmp_path / "example.yaml"
+    path.write_text(block)
+    recipe = load_recipe(str(path))
+    named = {(section, key) for section, content in yaml.safe_load(block).items() for key in content}
+    assert all(getattr(getattr(recipe, section), key, None) is not None for section, key in named if key != "name")
+
+
+def test_every_objective_and_mode_is_named() -> None:
+    modes = CurriculumSettings.model_fields["mode"].annotation
+    for name in [*OBJECTIVES, *modes.__args__]:  # type: ignore[union-attr]
+        assert f"`{name}`" in README
