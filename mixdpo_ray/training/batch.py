@@ -2,12 +2,14 @@
 
 A batch is flat: the chosen answers of easy pairs, the chosen answers of hard pairs, the rejected answers of easy pairs.
 A hard pair has no rejected tokens and no reference here, so nothing has to be masked away later.
-Sequences are padded on the right to the longest of their own micro-batch. A causal model's outputs at real positions do
-not depend on what follows, so there is no attention mask, and the fast causal kernels stay usable.
+Sequences of like length are padded together, on the right, in as many groups as save more places than a pass through
+the model costs; under ZeRO-3 in one group, since every rank must run equally many passes. A causal model's outputs at
+real positions do not depend on what follows, so there is no attention mask, and the fast causal kernels stay usable.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +21,14 @@ from torch import Tensor
 
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 
+Ids = Sequence[NDArray[np.int32]]
+PASS = 256  # what another pass through the model costs, in tokens
+
 
 @dataclass(frozen=True)
 class PairBatch:
-    input_ids: Tensor  # [sequences, time]
-    predictors: Tensor  # [tokens] places in the flattened [sequences * time] whose outputs predict completion tokens
+    groups: tuple[Tensor, ...]  # token ids, [sequences of the group, time of the group] each
+    predictors: Tensor  # [tokens] places in the flattened groups, one after the other, that predict completion tokens
     targets: Tensor  # [tokens] those completion tokens
     slots: Tensor  # [tokens] their places in the flattened [sequences * longest completion]
     lengths: Tensor  # [sequences] completion tokens, as floats
@@ -89,6 +94,7 @@ def build_batch(
     weight: float,
     padding: int,
     device: torch.device,
+    grouped: bool = True,
 ) -> PairBatch:
     """One micro-batch of the pairs at `positions` [pairs]; `hard` says of each whether it is."""
     easy_positions = positions[~hard]
@@ -96,10 +102,12 @@ def build_batch(
     chosen = np.concatenate([easy, np.searchsorted(tokens.positions, positions[hard])])
     prompts = [tokens.prompt[row] for row in (*chosen, *easy)]
     completions = [*(tokens.chosen[row] for row in chosen), *(tokens.rejected[row] for row in easy)]
-    arrays = flat_sequences(prompts, completions, padding)
+    lengths = np.array([len(prompt) + len(answer) for prompt, answer in zip(prompts, completions, strict=True)])
+    groups = length_groups(lengths) if grouped else [np.arange(len(lengths))]
     reference = (None, None) if references is None else (references.chosen, references.rejected)
     return PairBatch(
-        **{name: _tensor(array, device) for name, array in arrays.items()},
+        groups=tuple(_tensor(padded_together(prompts, completions, rows, padding), device) for rows in groups),
+        **{name: _tensor(array, device) for name, array in completion_places(prompts, completions, groups).items()},
         longest=max(map(len, completions)),
         easy=len(easy),
         hard=len(chosen) - len(easy),
@@ -110,26 +118,49 @@ def build_batch(
     )
 
 
-def flat_sequences(
-    prompts: list[NDArray[np.int32]], completions: list[NDArray[np.int32]], padding: int
-) -> dict[str, NDArray[Any]]:
-    """prompt + completion in each row, and where the completion tokens and their predictors lie."""
+def length_groups(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Row numbers of each group, longest first: the cut with the fewest places, a pass counted as PASS of them."""
+    order = np.argsort(-lengths, kind="stable")
+    width, count = lengths[order], len(lengths)
+    cheapest, end = np.zeros(count + 1), np.zeros(count, np.int64)
+    for first in reversed(range(count)):
+        costs = PASS + width[first] * np.arange(1, count - first + 1) + cheapest[first + 1 :]
+        end[first] = first + 1 + int(costs.argmin())
+        cheapest[first] = costs.min()
+    groups, first = [], 0
+    while first < count:
+        groups.append(order[first : end[first]])
+        first = int(end[first])
+    return groups
+
+
+def padded_together(prompts: Ids, completions: Ids, rows: NDArray[np.int64], padding: int) -> NDArray[np.int64]:
+    """prompt + completion of each row, [rows, longest]."""
+    width = max(len(prompts[row]) + len(completions[row]) for row in rows)
+    ids = np.full((len(rows), width), padding, np.int64)
+    for place, row in enumerate(rows):
+        prompt, completion = prompts[row], completions[row]
+        ids[place, : len(prompt)] = prompt
+        ids[place, len(prompt) : len(prompt) + len(completion)] = completion
+    return ids
+
+
+def completion_places(prompts: Ids, completions: Ids, groups: list[NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
+    """Where the completion tokens and their predictors lie, in the order of sequences."""
     before = np.array([len(prompt) for prompt in prompts])
     lengths = np.array([len(completion) for completion in completions])
     assert before.min() > 0, "the first completion token needs a token before it"
     assert lengths.min() > 0, "an empty completion has no log-prob"
-    width, longest = int((before + lengths).max()), int(lengths.max())
-    input_ids = np.full((len(prompts), width), padding, np.int64)
-    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        input_ids[row, : len(prompt)] = prompt
-        input_ids[row, len(prompt) : len(prompt) + len(completion)] = completion
+    starts, offset = np.zeros(len(lengths), np.int64), 0  # of each sequence in the flattened groups
+    for rows in groups:
+        width = int((before + lengths)[rows].max())
+        starts[rows] = offset + width * np.arange(len(rows))
+        offset += width * len(rows)
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # [tokens] 0, 1, ... per row
-    rows = np.arange(len(prompts))
     return {
-        "input_ids": input_ids,
-        "predictors": np.repeat(rows * width + before - 1, lengths) + within,
+        "predictors": np.repeat(starts + before - 1, lengths) + within,
         "targets": np.concatenate(completions).astype(np.int64),
-        "slots": np.repeat(rows * longest, lengths) + within,
+        "slots": np.repeat(np.arange(len(lengths)) * lengths.max(), lengths) + within,
         "lengths": lengths.astype(np.float32),
     }
 

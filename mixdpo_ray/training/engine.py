@@ -67,6 +67,11 @@ class Policy:
         return scorer
 
     @property
+    def grouped(self) -> bool:
+        """Whether a rank may run more passes than another (batch.py)."""
+        return int(self.engine.zero_optimization_stage()) < 3
+
+    @property
     def optimizer(self) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = self.engine.basic_optimizer
         return optimizer

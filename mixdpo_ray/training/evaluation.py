@@ -95,6 +95,7 @@ def _batch(held_out: HeldOut, rows: NDArray[np.int64], weight: int, policy: Poli
         weight=weight,
         padding=policy.padding,
         device=world.torch_device,
+        grouped=policy.grouped,
     )
 
 

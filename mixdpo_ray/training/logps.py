@@ -62,8 +62,8 @@ class Scorer(nn.Module):
 
     def _scored(self, batch: PairBatch, chunks: int) -> Tensor:
         decoder = getattr(self.model, self.model.base_model_prefix)
-        hidden = decoder(input_ids=batch.input_ids, use_cache=False)[0]  # [sequences, time, width]
-        hidden = hidden.flatten(0, 1).index_select(0, batch.predictors)  # [tokens, width]
+        states = [decoder(input_ids=group, use_cache=False)[0].flatten(0, 1) for group in batch.groups]
+        hidden = torch.cat(states).index_select(0, batch.predictors)  # [tokens, width]
         pieces = zip(hidden.tensor_split(chunks), batch.targets.tensor_split(chunks), strict=True)
         if chunks == 1 or not torch.is_grad_enabled():
             return torch.cat([self._logps(*piece) for piece in pieces])
@@ -71,8 +71,8 @@ class Scorer(nn.Module):
 
     def _plainly(self, batch: PairBatch) -> Tensor:
         """The slow way, to compare with: the model's own forward over every position."""
-        logits = self.model(input_ids=batch.input_ids, use_cache=False).logits.flatten(0, 1)[batch.predictors]
-        return selected_logps(logits.float(), batch.targets)
+        logits = [self.model(input_ids=group, use_cache=False).logits.flatten(0, 1) for group in batch.groups]
+        return selected_logps(torch.cat(logits)[batch.predictors].float(), batch.targets)
 
     def _logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return selected_logps(vocabulary_logits(self.model, hidden).float(), targets)

@@ -158,7 +158,8 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     rate = learning_rate(window, run.plan, job.train)
     set_learning_rate(run.policy, rate)
     train = job.train
-    shared = share_window(window, run.index, run.world.size, train.per_device_train_batch_size, train.logp_chunk_tokens)
+    per_device, chunk_tokens = train.per_device_train_batch_size, train.logp_chunk_tokens
+    shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, grouped=run.policy.grouped)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
     try:
         sums, norm = train_step(run.policy, job.objective, _batches(run, shared, arrived), weights, run.world)
@@ -195,6 +196,7 @@ def _batches(run: Run, shared: SharedWindow, rows: pa.Table) -> Iterator[PairBat
             weight=micro.weight,
             padding=run.policy.padding,
             device=run.world.torch_device,
+            grouped=run.policy.grouped,
         )
 
 

@@ -82,4 +82,5 @@ def _batch(
         weight=1.0,
         padding=policy.padding,
         device=world.torch_device,
+        grouped=policy.grouped,
     )

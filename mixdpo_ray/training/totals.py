@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mixdpo_ray.curriculum.plan import Window
 from mixdpo_ray.curriculum.shares import Lengths, MicroBatch, Share, deal
 from mixdpo_ray.pairs.table import Index
+from mixdpo_ray.training.batch import length_groups
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,21 @@ class SharedWindow:
     totals: WindowTotals
 
 
-def share_window(window: Window, index: Index, world_size: int, per_device: int, chunk_tokens: int) -> SharedWindow:
+def share_window(
+    window: Window, index: Index, world_size: int, per_device: int, chunk_tokens: int, *, grouped: bool = True
+) -> SharedWindow:
     lengths = index_lengths(index, window.positions)
     shares = deal(lengths, window.hard, world_size, per_device)
-    return SharedWindow(window, shares, _totals(window.hard, lengths, shares, chunk_tokens))
+    return SharedWindow(window, shares, _totals(window.hard, lengths, shares, chunk_tokens, grouped))
 
 
 def index_lengths(index: Index, positions: NDArray[np.int64]) -> Lengths:
     return Lengths(index.prompt_length, index.chosen_length, index.rejected_length)[positions]
 
 
-def _totals(hard: NDArray[np.bool_], lengths: Lengths, shares: tuple[Share, ...], chunk_tokens: int) -> WindowTotals:
+def _totals(
+    hard: NDArray[np.bool_], lengths: Lengths, shares: tuple[Share, ...], chunk_tokens: int, grouped: bool
+) -> WindowTotals:
     micro_batches = [micro for share in shares for micro in share]
     easy_tokens = np.where(hard, 0, lengths.prompt + lengths.rejected)
     return WindowTotals(
@@ -57,7 +62,7 @@ def _totals(hard: NDArray[np.bool_], lengths: Lengths, shares: tuple[Share, ...]
         hard_micro_batches=sum(bool(micro.weight and hard[micro.rows].any()) for micro in micro_batches),
         chunks=chunk_counts(hard, lengths, shares, chunk_tokens),
         tokens=int((lengths.prompt + lengths.chosen + easy_tokens).sum()),
-        padded=sum(_places(micro, hard, lengths) for micro in micro_batches),
+        padded=sum(_places(micro, hard, lengths, grouped) for micro in micro_batches),
     )
 
 
@@ -70,8 +75,8 @@ def chunk_counts(
     return tuple(-(-tokens // chunk_tokens) for tokens in most)
 
 
-def _places(micro: MicroBatch, hard: NDArray[np.bool_], lengths: Lengths) -> int:
-    mine, is_hard = lengths[micro.rows], hard[micro.rows]
-    answers = np.where(is_hard, mine.chosen, np.maximum(mine.chosen, mine.rejected))
-    sequences = 2 * len(is_hard) - int(np.count_nonzero(is_hard))
-    return sequences * int((mine.prompt + answers).max())
+def _places(micro: MicroBatch, hard: NDArray[np.bool_], lengths: Lengths, grouped: bool) -> int:
+    mine, easy = lengths[micro.rows], ~hard[micro.rows]
+    sequences = np.concatenate([mine.prompt + mine.chosen, (mine.prompt + mine.rejected)[easy]])
+    groups = length_groups(sequences) if grouped else [np.arange(len(sequences))]
+    return sum(len(rows) * int(sequences[rows].max()) for rows in groups)

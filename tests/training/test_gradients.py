@@ -15,6 +15,7 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.training import batch as batch_module
 from mixdpo_ray.training.batch import TokenRows, build_batch
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.export import consolidated
@@ -35,6 +36,15 @@ PLAIN_STEP = OptimizerSettings(learning_rate=1e6, adam_epsilon=1e6)
 MIXED = 2  # the window of positions 16 to 23 holds six easy pairs and two hard ones
 
 
+def gradient_in_groups(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float], float, Weights]:
+    """Where a pass costs nothing, sequences of every length have a group of their own."""
+    usual, batch_module.PASS = batch_module.PASS, 1
+    try:
+        return gradient(world, job, step)
+    finally:
+        batch_module.PASS = usual
+
+
 def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float], float, Weights]:
     """Sums, norm and gradient of a step, through DeepSpeed and one real update."""
     table = PreparedTable.open(job.prepared)
@@ -51,7 +61,7 @@ def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float
     batches = [
         build_batch(
             tokens, window.positions[micro.rows], window.hard[micro.rows], references,
-            weight=micro.weight, padding=0, device=torch.device("cpu"),
+            weight=micro.weight, padding=0, device=torch.device("cpu"), grouped=policy.grouped,
         )
         for micro in share
     ]  # fmt: skip
@@ -141,6 +151,15 @@ def test_every_zero_stage_gives_the_same_gradient(tiny: Path, two: Gang, zero_st
     changes: dict[str, Any] = {"curriculum": curriculum, "global_batch_size": 7, "logp_chunk_tokens": 5}
     _, truth = naive_gradient(plain_job(tiny, 1, **changes), 3)
     found = two(gradient, plain_job(tiny, 2, zero_stage=zero_stage, **changes), 3)[0]
+    assert difference(found[2], truth) < 1e-5
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_passes_in_groups_of_one_length_change_nothing(tiny: Path, two: Gang, zero_stage: int) -> None:
+    """Ranks then differ in their number of passes; under ZeRO-3 there is one group whatever it costs."""
+    changes: dict[str, Any] = {"curriculum": {"mode": "router"}, "gradient_checkpointing": zero_stage == 1}
+    _, truth = naive_gradient(plain_job(tiny, 1, **changes), MIXED)
+    found = two(gradient_in_groups, plain_job(tiny, 2, zero_stage=zero_stage, **changes), MIXED)[0]
     assert difference(found[2], truth) < 1e-5
 
 

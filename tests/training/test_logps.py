@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.training.batch import PairBatch, flat_sequences
+from mixdpo_ray.training.batch import PairBatch, completion_places, padded_together
 from mixdpo_ray.training.logps import Scorer, check_exactness, pair_logps, selected_logps
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -36,8 +36,10 @@ def model_of(family: str) -> Any:
 
 def batch_of(prompts: list[list[int]], completions: list[list[int]], easy: int, hard: int = 0) -> PairBatch:
     before, after = ([np.array(tokens, np.int32) for tokens in side] for side in (prompts, completions))
-    arrays = flat_sequences(before, after, padding=0)
+    groups = [np.array(rows) for rows in ([1, 4], [0, 2, 3])[: len(prompts)]] if len(prompts) > 1 else [np.array([0])]
+    arrays = completion_places(before, after, groups)
     return PairBatch(
+        groups=tuple(torch.from_numpy(padded_together(before, after, rows, padding=0)) for rows in groups),
         **{name: torch.from_numpy(array) for name, array in arrays.items()}, longest=max(map(len, completions)),
         easy=easy, hard=hard, margin=torch.zeros(easy), ref_chosen=None, ref_rejected=None, weight=1,
     )  # fmt: skip
@@ -56,7 +58,7 @@ def naive(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("chunks", [1, 3])
 def test_sums_and_gradients_are_those_of_each_sequence_alone_in_a_full_forward(family: str, chunks: int) -> None:
-    """Two easy pairs and a hard one: five sequences, padded together, prompts of 1 to 8 tokens."""
+    """Two easy pairs and a hard one: five sequences in two groups, prompts of 1 to 8 tokens."""
     model = model_of(family)
     scorer, batch = Scorer(model), batch_of(PROMPTS, ANSWERS, easy=2, hard=1)
     truth = torch.stack([naive(model, *sequence) for sequence in zip(PROMPTS, ANSWERS, strict=True)])
