@@ -73,11 +73,7 @@ def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | N
 
 def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positions]:
     """The easy pairs that the plan trains, fewer than all where it is thinned or stopped early; every held-out pair."""
-    plan = job.plan(table)
-    trained = np.zeros(table.rows("train"), np.bool_)
-    for step in range(job.steps(plan)):
-        trained[plan.window(step).positions] = True
-    return {"train": np.flatnonzero(trained & ~plan.hard), "eval": np.arange(table.rows("eval"))}
+    return {"train": np.flatnonzero(job.compared(job.plan(table))), "eval": np.arange(table.rows("eval"))}
 
 
 def _missing(store: ReferenceTable, table: PreparedTable, split: str, positions: Positions) -> Positions:
@@ -101,6 +97,7 @@ def _compute(
     workers = min(recipe.cluster.reference_workers or recipe.cluster.num_workers, len(batches))
     quiet_ray_data()
     chunk_tokens = recipe.train.logp_chunk_tokens
+    alone = len(ray.nodes()) == 1
     stage = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4)).map_batches(
         _Reference,
         fn_constructor_args=(table.folder, model, chunk_tokens, gpu),
@@ -108,6 +105,8 @@ def _compute(
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=1 if gpu else None,
         num_cpus=1,
+        # on one machine a dead actor means no memory, again; and Ray warns at length about actors that may restart
+        ray_remote_args_fn=lambda: {"max_restarts": 0 if alone else -1},
     )
     display = Display("reference log-probs", total)
     try:

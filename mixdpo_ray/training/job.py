@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
 from mixdpo_ray.curriculum.plan import Plan, make_plan
 from mixdpo_ray.curriculum.routing import hard_positions
@@ -36,6 +39,13 @@ class TrainingJob:
 
     def steps(self, plan: Plan) -> int:
         return min(plan.steps, self.train.max_steps or plan.steps)
+
+    def compared(self, plan: Plan) -> NDArray[np.bool_]:
+        """The positions whose pairs meet the objective, and so the reference: easy, and in a window that is trained."""
+        trained = np.zeros(len(plan.hard), np.bool_)
+        for step in range(self.steps(plan)):
+            trained[plan.window(step).positions] = True
+        return trained & ~plan.hard
 
     def with_reference(self, folder: str | None) -> Self:
         return replace(self, reference=folder)

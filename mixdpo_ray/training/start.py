@@ -28,7 +28,7 @@ def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> Refere
         return None
     index = table.index("train")
     references = References.of(job.reference, index.pair_id)
-    absent = np.flatnonzero(~plan.hard & (np.isnan(references.chosen) | np.isnan(references.rejected)))
+    absent = np.flatnonzero(job.compared(plan) & (np.isnan(references.chosen) | np.isnan(references.rejected)))
     if len(absent):
         raise PreparedTableError(
             f"{job.reference} lacks {len(absent)} easy pairs, the first {index.pair_id[absent[0]]}: repeat "
@@ -41,7 +41,7 @@ def check_scoring(
     policy: Policy, job: TrainingJob, table: PreparedTable, plan: Plan, references: References | None, world: World
 ) -> None:
     """Collective, before step 0. The log-probs are the model's own, and the stored reference is this very policy."""
-    positions = np.flatnonzero(~plan.hard)[:ROWS]
+    positions = np.flatnonzero(job.compared(plan))[:ROWS]
     if not len(positions):
         positions = np.arange(min(ROWS, len(plan.hard)))
     batch = _batch(policy, table, positions, references, world)
