@@ -7,6 +7,7 @@ computed and appended. They come from the code and the number format that traini
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,17 +98,20 @@ def _compute(
     workers = min(recipe.cluster.reference_workers or recipe.cluster.num_workers, len(batches))
     quiet_ray_data()
     chunk_tokens = recipe.train.logp_chunk_tokens
-    alone = len(ray.nodes()) == 1
-    stage = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4)).map_batches(
-        _Reference,
-        fn_constructor_args=(table.folder, model, chunk_tokens, gpu),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_gpus=1 if gpu else None,
-        num_cpus=1,
-        # on one machine a dead actor means no memory, again; and Ray warns at length about actors that may restart
-        ray_remote_args_fn=lambda: {"max_restarts": 0 if alone else -1},
-    )
+    source = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4))
+    with warnings.catch_warnings():
+        # the way to say max_restarts is to go in Ray 2.64, and there is no other yet
+        warnings.simplefilter("ignore", DeprecationWarning)
+        stage = source.map_batches(
+            _Reference,
+            fn_constructor_args=(table.folder, model, chunk_tokens, gpu),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_gpus=1 if gpu else None,
+            num_cpus=1,
+            # on one machine a dead actor means no memory, again; and Ray warns at length about actors that may restart
+            max_restarts=0 if len(ray.nodes()) == 1 else -1,
+        )
     display = Display("reference log-probs", total)
     try:
         with plain_errors():
