@@ -97,7 +97,7 @@ def make_policy(
         scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     _bound_buckets(config, scorer)
     optimizer = adamw(scorer, train.optimizer)
-    with _quiet():
+    with quiet():
         engine, *_ = library.initialize(model=scorer, optimizer=optimizer, config=config, dist_init_required=False)
     guard = Guard(train.max_grad_norm)
     guard.engine, guard.clips = engine, engine.optimizer is optimizer
@@ -197,7 +197,7 @@ def _prepared_for(world: World) -> Iterator[None]:
     else:
         torch.cuda.set_device(world.torch_device)
     os.environ["LOCAL_RANK"] = str(world.local_rank)
-    with _quiet():
+    with quiet():
         yield
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
@@ -213,10 +213,10 @@ def _need_compiler() -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet(level: int = logging.INFO) -> Iterator[None]:
     """DeepSpeed tells what it does, by loggers and by print; people want what they can act on."""
     before = logging.root.manager.disable
-    logging.disable(logging.INFO)
+    logging.disable(level)
     try:
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
             yield

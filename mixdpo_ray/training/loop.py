@@ -248,7 +248,7 @@ def _tell(run: Run, metrics: dict[str, Any]) -> None:
 def _summary(run: Run, model: str, last: dict[str, Any], evaluation: dict[str, float]) -> dict[str, Any]:
     before = run.log.first_evaluation if run.log is not None else None
     if run.log is not None:
-        run.log.close()
+        run.log.upload()
     run.board.close()
     return {
         "steps": run.steps,

@@ -70,8 +70,9 @@ class MetricsLog:
         """Continue at `step`: lines of it and later ones, left by a killed run, are cut."""
         self.target = storage.join(run, "metrics.jsonl")
         self.remote = not storage.is_local(run)
-        # an evaluation at step k was made before it
-        kept = [line for line in read_lines(self.target) if line["step"] < step + (line.get("kind") == "eval")]
+        # the evaluation after k steps was made before the checkpoint of k steps; at the start there is no checkpoint
+        before = read_lines(self.target) if step else []
+        kept = [line for line in before if line["step"] < step + (line.get("kind") == "eval")]
         self.first_evaluation: dict[str, Any] | None = next((line for line in kept if line.get("kind") == "eval"), None)
         if self.remote:
             self._scratch = tempfile.TemporaryDirectory(prefix="mixdpo-metrics-")
@@ -79,22 +80,16 @@ class MetricsLog:
         else:
             self.path = storage.local(self.target)
         storage.write_bytes(str(self.path), "".join(map(_line, kept)).encode())
-        self._file = self.path.open("a")
 
     def append(self, metrics: Mapping[str, Any]) -> None:
         if metrics.get("kind") == "eval" and self.first_evaluation is None:
             self.first_evaluation = dict(metrics)
-        with storage.explained(str(self.path)):
-            self._file.write(_line(metrics))
-            self._file.flush()
+        with storage.explained(str(self.path)), self.path.open("a") as file:
+            file.write(_line(metrics))
 
     def upload(self) -> None:
         if self.remote:
             storage.copy(str(self.path), self.target)
-
-    def close(self) -> None:
-        self._file.close()
-        self.upload()
 
 
 def _line(metrics: Mapping[str, Any]) -> str:

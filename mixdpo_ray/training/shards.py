@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch.distributed as dist
 from mixdpo_ray import storage
 from mixdpo_ray.errors import CheckpointError, StorageError
 from mixdpo_ray.training.checkpoints import Checkpoints, File, Found
-from mixdpo_ray.training.engine import Policy
+from mixdpo_ray.training.engine import Policy, quiet
 from mixdpo_ray.training.world import World
 
 TAG = "shards"
@@ -47,9 +48,10 @@ def load(policy: Policy, checkpoints: Checkpoints, found: Found, *, adapters: bo
         source = folder
         if needs_conversion(found, checkpoints.world):
             source = _convert(checkpoints, folder)
-        loaded, _ = policy.engine.load_checkpoint(
-            str(source.parent), tag=source.name, load_module_strict=not adapters, load_lr_scheduler_states=False
-        )
+        with quiet(logging.WARNING):
+            loaded, _ = policy.engine.load_checkpoint(
+                str(source.parent), tag=source.name, load_module_strict=not adapters, load_lr_scheduler_states=False
+            )
         if loaded is None:
             raise CheckpointError(f"{found.path}: DeepSpeed could not load it with these settings")
         _restore_random(folder, checkpoints.world)
@@ -136,7 +138,7 @@ def _convert(checkpoints: Checkpoints, folder: Path) -> Path:
             strict=True,
             inject_missing_state=True,
         )
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        with quiet(logging.WARNING), Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # its bars
             main(settings)
     dist.barrier()
     return universal
