@@ -196,7 +196,8 @@ def _prepared_for(world: World) -> Iterator[None]:
         _need_compiler()
     else:
         torch.cuda.set_device(world.torch_device)
-    os.environ["LOCAL_RANK"] = str(world.local_rank)
+    # DeepSpeed takes it for the number of the device
+    os.environ["LOCAL_RANK"] = str(world.torch_device.index or 0 if world.device != "cpu" else world.local_rank)
     with quiet():
         yield
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)

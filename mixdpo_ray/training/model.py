@@ -44,7 +44,7 @@ def load_model(settings: ModelSettings) -> PreTrainedModel:
                 attn_implementation=settings.attn_implementation,
                 trust_remote_code=settings.trust_remote_code,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # ImportError: an attention that is not installed
         raise ModelError(f"model.path {settings.path!r} cannot be loaded: {_first_line(error)}") from error
     _without_dropout(model)
     model.config.use_cache = False
@@ -63,6 +63,18 @@ def without_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def with_absolute_paths(settings: ModelSettings) -> ModelSettings:
+    """Local paths made absolute: workers on a cluster have working directories of their own."""
+    paths = {name: getattr(settings, name) for name in ("path", "tokenizer", "chat_template", "reference")}
+    found = {name: str(Path(path).absolute()) for name, path in paths.items() if path and _is_there(path)}
+    return settings.model_copy(update=found)
+
+
+def _is_there(path: str) -> bool:
+    """A chat template may be the template itself, which is no path at all."""
+    return "{" not in path and Path(path).exists()
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -118,7 +118,7 @@ def test_metrics_have_the_names_that_people_know(finished: dict[int, tuple[Path,
 
 def test_the_zero_stages_end_with_the_same_weights(finished: dict[int, tuple[Path, dict[str, Any]]]) -> None:
     for zero_stage in (1, 2, 3):
-        assert unlike(weights(finished[zero_stage][0]), weights(finished[0][0])) < 2e-5
+        assert unlike(weights(finished[zero_stage][0]), weights(finished[0][0])) < 2e-6
 
 
 def test_the_exported_folder_loads_and_has_learnt(tiny: Path, finished: dict[int, tuple[Path, dict[str, Any]]]) -> None:
@@ -154,12 +154,12 @@ def test_a_killed_run_continues_to_the_same_bits(
 def test_a_run_continues_with_another_number_of_workers(
     tiny: Path, one: Gang, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]], zero_stage: int
 ) -> None:
-    """Two workers, then one, then two again. Adam turns the last bits of small gradients into 1e-6 of weights."""
+    """Two workers, then one, then two again. Adam makes more of the last bits of small gradients."""
     job = make_job(tiny, tmp_path, zero_stage=zero_stage, checkpoints=CheckpointSettings(every_steps=1))
     two(train_until, job, 2)
     one(train_until, job, 4)
     two(train, job)
-    assert unlike(weights(tmp_path), weights(finished[zero_stage][0])) < 2e-5
+    assert unlike(weights(tmp_path), weights(finished[zero_stage][0])) < 2e-6
     hashes = [[line["window_hash"] for line in steps(run)] for run in (tmp_path, finished[zero_stage][0])]
     assert hashes[0] == hashes[1]
 
