@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,8 +41,7 @@ from mixdpo_ray.pairs.scaling import resolve_scale
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.table import Manifest, PreparedTable, SplitFacts, commit, part_path, write_index
 from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.training.model import load_tokenizer
-from mixdpo_ray.training.settings import ModelSettings
+from mixdpo_ray.training.model import load_tokenizer, with_absolute_paths
 
 
 def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:
@@ -139,7 +137,7 @@ def _show(bar: tqdm[Any], done: int, of: int) -> None:
 
 
 def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[Stage]:
-    model = _absolute(recipe.model)
+    model = with_absolute_paths(recipe.model)
     shared = shared_tokenizer(tokenizer, model)
     stages = []
     for number, source in enumerate(sources):
@@ -147,14 +145,6 @@ def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[Stage
         format_name = find_format(data, source.columns(data.max_row_bytes))
         stages.append(Stage(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1, shared))
     return stages
-
-
-def _absolute(model: ModelSettings) -> ModelSettings:
-    """Local paths made absolute: workers have working directories of their own."""
-    paths = {name: getattr(model, name) or "" for name in ("path", "tokenizer", "chat_template")}
-    paths = {name: path for name, path in paths.items() if path and "{" not in path}  # not the text of a template
-    found = {name: str(Path(path).absolute()) for name, path in paths.items() if Path(path).exists()}
-    return model.model_copy(update=found)
 
 
 def _quarantine(staged: Staged, arranged: Arrangement) -> Quarantine:

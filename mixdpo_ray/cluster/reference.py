@@ -30,7 +30,7 @@ from mixdpo_ray.storage import join
 from mixdpo_ray.training.batch import TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.logps import Scorer, pair_logps
-from mixdpo_ray.training.model import load_model, model_digest
+from mixdpo_ray.training.model import load_model, model_digest, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
 
 Positions = NDArray[np.int64]
@@ -43,7 +43,7 @@ def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
     model = reference_model(recipe)
     lengths = recipe.data.model_dump(include={"max_prompt_length", "max_length", "truncation"})
     content = {
-        "model": model.model_dump(mode="json", exclude={"path", "reference"}),
+        "model": model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"}),
         "weights": model_digest(model),
         "tokenizer": table.manifest.facts["tokenizer"],
         "lengths": lengths,
@@ -53,7 +53,8 @@ def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
 
 def reference_model(recipe: Recipe) -> ModelSettings:
     """The starting policy without its adapters, unless the recipe names another model."""
-    return recipe.model.model_copy(update={"path": recipe.model.reference or recipe.model.path, "lora": None})
+    model = with_absolute_paths(recipe.model)
+    return model.model_copy(update={"path": model.reference or model.path, "reference": None, "lora": None})
 
 
 def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | None:

@@ -38,6 +38,7 @@ from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.curves import draw_curves
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training
+from mixdpo_ray.training.model import with_absolute_paths
 from mixdpo_ray.training.schedule import check_warmup
 from mixdpo_ray.training.world import World
 
@@ -54,7 +55,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
         steps = job.steps(plan)
         if summary := finished_summary(recipe, steps):
             return {**summary, "already_finished": True}
-        job = job.with_reference(reference(recipe, table, job))
+        folder = reference(recipe, table, job)
+        job = job.with_reference(folder and _absolute(folder))
         board = _take_board(job.run)
         display = Display("train", steps)
         wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))
@@ -69,12 +71,12 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
 def make_job(recipe: Recipe, table: PreparedTable) -> TrainingJob:
     return TrainingJob(
-        model=recipe.model,
+        model=with_absolute_paths(recipe.model),
         curriculum=recipe.curriculum,
         objective=recipe.objective,
         train=recipe.train,
         deepspeed=recipe.deepspeed,
-        prepared=table.folder,
+        prepared=_absolute(table.folder),
         reference=None,
         run=_absolute(run_folder(recipe)),
         fingerprint=claim(recipe, table.manifest.content_digest),
