@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.train.torch
 from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -195,10 +196,8 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     if ray.get(board.stopped_by.remote()):
         return {}  # a restart would only repeat the error: every rank leaves in peace
     context = ray.train.get_context()
-    local = context.get_local_rank()
-    world = World(
-        context.get_world_rank(), context.get_world_size(), local, f"cuda:{local}" if config["gpu"] else "cpu"
-    )
+    device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
+    world = World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), device)
     _use_cores(config["cluster"], context.get_local_world_size())
     try:
         return run_training(job, world, RayDataWindows(config["cluster"]), _Listener(board))

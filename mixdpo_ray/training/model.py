@@ -23,6 +23,7 @@ SAMPLE = 1 << 20  # bytes read at each of a weight file's sampled places
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     name = settings.tokenizer or settings.path
+    _refuse_missing_folder("model.tokenizer" if settings.tokenizer else "model.path", name)
     revision = None if settings.tokenizer else settings.revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=settings.trust_remote_code)
@@ -33,8 +34,15 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _refuse_missing_folder(setting: str, name: str) -> None:
+    """What is plainly meant as a path is not asked for on the Hub, which takes a minute to say no without a network."""
+    if name.startswith(("/", "./", "../")) and not Path(name).is_dir():
+        raise ModelError(f"{setting} {name!r} is no folder; correct the path, or give a Hugging Face name")
+
+
 def load_model(settings: ModelSettings) -> PreTrainedModel:
     """Weights in `settings.dtype`, with adapters where lora is set, and no dropout: policy = reference at the start."""
+    _refuse_missing_folder("model.path", settings.path)
     try:
         with without_bars():
             model = AutoModelForCausalLM.from_pretrained(
