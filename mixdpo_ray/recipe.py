@@ -13,6 +13,7 @@ from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
@@ -62,6 +63,9 @@ class Recipe(Settings):
     def _combinations(self) -> Self:
         if self.curriculum.sft_weight == 0 and self.curriculum.mode == "two_stage":
             raise ValueError("curriculum.sft_weight 0 leaves the hard stage nothing to learn: use mode discard_hard")
+        for source in (self.data.source, self.data.heldout.source):
+            if source is not None and source.format not in ("auto", *FORMATS):
+                raise ValueError(f"data: unknown format {source.format!r}; known: auto, {', '.join(FORMATS)}")
         if self.model.reference and not self.objective.needs_reference:
             raise ValueError(
                 f"model.reference {self.model.reference!r} would never be read: objective "

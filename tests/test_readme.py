@@ -11,6 +11,7 @@ import yaml
 
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe
 
@@ -64,7 +65,7 @@ def test_the_example_recipe_is_one(tmp_path: Path) -> None:
     assert all(getattr(getattr(recipe, section), key, None) is not None for section, key in named if key != "name")
 
 
-def test_every_objective_and_mode_is_named() -> None:
+def test_every_objective_mode_and_format_is_named() -> None:
     modes = CurriculumSettings.model_fields["mode"].annotation
-    for name in [*OBJECTIVES, *modes.__args__]:  # type: ignore[union-attr]
+    for name in [*OBJECTIVES, *FORMATS, *modes.__args__]:  # type: ignore[union-attr]
         assert f"`{name}`" in README

@@ -10,6 +10,7 @@ GB, but needs the memory of the whole table three times over.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -104,6 +105,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
         with unfinished(folder) as place:
             manifest = _write(place, staged, arranged, quarantine, sizes, lambda done, of: _show(bar, done, of))
             draw(storage.join(place, "margins.png"), arranged.margin[arranged.train], recipe.curriculum.threshold)
+            storage.write_bytes(storage.join(place, "recipe.json"), json.dumps(recipe.to_dict(), indent=2).encode())
             facts = {
                 "format": [stage.format for stage in stages],
                 "margin_scale": [stage.data.margin_scale for stage in stages],
