@@ -59,7 +59,8 @@ def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None]) ->
         need["GPU"] = float(settings.num_workers)
     for name, amount in settings.resources_per_worker.items():
         need[name] = need.get(name, 0.0) + amount * settings.num_workers
-    request_resources(bundles=[{"CPU": 1}] * math.ceil(need["CPU"]))
+    worker = {"CPU": settings.cpus_per_worker, **({"GPU": 1} if "GPU" in need else {}), **settings.resources_per_worker}
+    request_resources(bundles=[worker, {"CPU": 1}] * settings.num_workers)
     began = time.monotonic()
     while missing := _missing(need):
         if time.monotonic() - began > settings.start_timeout_seconds:

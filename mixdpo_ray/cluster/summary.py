@@ -19,6 +19,7 @@ def describe(folder: str, summary: Mapping[str, Any]) -> str:
     for key, name in SHOWN.items():
         if after.get(key) is not None:
             lines.append(f"  {name:<30} {before[key]:8.3f} -> {after[key]:.3f}")
+    lines.append(f"  peak memory of a worker        {summary['peak_memory_gib']:8.2f} GiB")
     lines.append(f"  model                          {folder}/model")
     lines.append(f"  picture                        {folder}/curves.png")
     return "\n".join(lines)

@@ -1,0 +1,77 @@
+import pytest
+import ray
+
+from mixdpo_ray.cluster.progress import Board, Display, watching
+from mixdpo_ray.cluster.summary import describe
+from mixdpo_ray.errors import NonFiniteError
+
+
+def step(number: int, stage: str = "easy", loss: float = 0.5) -> dict[str, object]:
+    return {"step": number, "stage": stage, "loss": loss, "perf/pairs_per_second": 12.34, "rewards/accuracies": 0.75}
+
+
+def test_without_a_terminal_the_first_and_the_last_step_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display("train", steps=3)
+    display.show("phase", "stage easy")
+    display.show("evaluation", {"eval_rewards/accuracies": 0.5})
+    for number in range(3):
+        display.show("step", step(number))
+    display.show("warning", "checkpoint step-2 is damaged")
+    display.close()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "train: stage easy"
+    assert said[1].split() == [
+        "train:",
+        "easy",
+        "1/3",
+        "loss",
+        "0.5000",
+        "pairs/s",
+        "12.3",
+        "accuracy",
+        "0.75",
+        "held",
+        "out",
+        "0.500",
+    ]
+    assert said[2].startswith("train: easy 3/3")
+    assert said[2].endswith("ETA 0:00")
+    assert said[3] == "warning: checkpoint step-2 is damaged"
+    assert len(said) == 4
+
+
+def test_a_phase_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display("train", steps=3)
+    for _ in range(3):
+        display.show("phase", "waiting for CPU (have 2, need 4)")
+    display.close()
+    assert capsys.readouterr().err.splitlines() == ["train: waiting for CPU (have 2, need 4)"]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_the_driver_shows_what_workers_told_and_learns_of_the_first_error(capsys: pytest.CaptureFixture[str]) -> None:
+    board = Board.remote()  # type: ignore[attr-defined]
+    with watching(board, Display("train", steps=1)):
+        ray.get(board.tell.remote("step", step(0, "hard", 2.0)))
+    assert "train: hard 1/1  loss 2.0000" in capsys.readouterr().err
+    for text in ("the loss is not finite", "the gradient is not finite"):
+        ray.get(board.stop_for.remote(NonFiniteError(text)))
+    assert str(ray.get(board.stopped_by.remote())) == "the loss is not finite"
+
+
+def test_the_closing_lines_leave_out_what_was_not_measured() -> None:
+    summary = {
+        "steps": 8,
+        "pairs": 120,
+        "seconds": 71.0,
+        "already_finished": False,
+        "eval_before": {"eval_rewards/accuracies": 0.5},
+        "eval_after": {"eval_rewards/accuracies": 0.75},
+        "peak_memory_gib": 1.5,
+    }
+    lines = describe("out/runs/a", summary).splitlines()
+    assert lines[0] == "out/runs/a finished in 1 min 11 s: 8 steps, 120 pairs"
+    assert lines[1].split() == ["held-out", "preference", "accuracy", "0.500", "->", "0.750"]
+    assert lines[2].split() == ["peak", "memory", "of", "a", "worker", "1.50", "GiB"]
+    assert "was already finished" in describe("out/runs/a", {**summary, "already_finished": True})
