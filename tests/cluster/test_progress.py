@@ -20,20 +20,7 @@ def test_without_a_terminal_the_first_and_the_last_step_are_lines(capsys: pytest
     display.close()
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "train: stage easy"
-    assert said[1].split() == [
-        "train:",
-        "easy",
-        "1/3",
-        "loss",
-        "0.5000",
-        "pairs/s",
-        "12.3",
-        "accuracy",
-        "0.75",
-        "held",
-        "out",
-        "0.500",
-    ]
+    assert " ".join(said[1].split()) == "train: easy 1/3 loss 0.5000 pairs/s 12.3 accuracy 0.75 held out 0.500"
     assert said[2].startswith("train: easy 3/3")
     assert said[2].endswith("ETA 0:00")
     assert said[3] == "warning: checkpoint step-2 is damaged"

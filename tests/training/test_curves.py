@@ -17,7 +17,9 @@ def test_a_run_with_both_stages_and_evaluations_is_drawn(tmp_path: Path) -> None
             "data_margin/min": 0,
             "data_margin/max": 1,
         }
-        lines.append(line if hard else {**line, "rewards/accuracies": 0.6, "logps/chosen_drift": -0.1})
+        if not hard:
+            line |= {"rewards/accuracies": 0.6, "logps/chosen_drift": -0.1}
+        lines.append(line)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     draw_curves(str(tmp_path))
     with Image.open(tmp_path / "curves.png") as picture:
