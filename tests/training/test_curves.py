@@ -10,7 +10,7 @@ def test_a_run_with_both_stages_and_evaluations_is_drawn(tmp_path: Path) -> None
     lines: list[dict[str, object]] = [{"kind": "eval", "step": 0, "eval_rewards/accuracies": 0.5}]
     for step in range(6):
         hard = step > 3
-        line = {
+        line: dict[str, object] = {
             "step": step,
             "stage": "hard" if hard else "easy",
             "loss": 0.7,
@@ -18,7 +18,7 @@ def test_a_run_with_both_stages_and_evaluations_is_drawn(tmp_path: Path) -> None
             "data_margin/max": 1,
         }
         if not hard:
-            line |= {"rewards/accuracies": 0.6, "logps/chosen_drift": -0.1}
+            line.update({"rewards/accuracies": 0.6, "logps/chosen_drift": -0.1})
         lines.append(line)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     draw_curves(str(tmp_path))
