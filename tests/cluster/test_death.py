@@ -170,17 +170,17 @@ def test_repeating_a_finished_run_prints_its_summary_and_does_nothing(calm: Tria
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind(folder: Path) -> Iterator[None]:
     """Processes of this test's jobs are gone soon after it."""
     yield
     deadline = time.monotonic() + 30
-    while _ours() and time.monotonic() < deadline:
+    while _of(folder) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert not _ours()
+    assert not _of(folder)
 
 
-def _ours() -> list[int]:
-    return [process.pid for process in psutil.process_iter() if "jobs/train.py" in " ".join(_command(process))]
+def _of(folder: Path) -> list[int]:
+    return [process.pid for process in psutil.process_iter() if str(folder) in " ".join(_command(process))]
 
 
 def _command(process: psutil.Process) -> list[str]:
