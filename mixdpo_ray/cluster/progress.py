@@ -51,7 +51,7 @@ class Display:
     def __init__(self, title: str, steps: int):
         self.bar = tqdm(total=steps, desc=title, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())
         self.steps, self.title, self.text = steps, title, ""
-        self.last_line, self.began, self.first_step = 0.0, time.monotonic(), 0
+        self.last_line, self.began, self.first_step = 0.0, time.time(), 0
         self.accuracy: float | None = None
 
     def show(self, kind: str, content: Any) -> None:
@@ -81,7 +81,7 @@ class Display:
     def _step(self, metrics: dict[str, Any]) -> None:
         done = metrics["step"] + 1
         if not self.first_step:
-            self.first_step, self.began = done, time.monotonic()
+            self.first_step, self.began = done, time.time()
         shown = {"loss": f"{metrics['loss']:.4f}", "pairs/s": f"{metrics['perf/pairs_per_second']:.1f}"}
         if metrics.get("rewards/accuracies") is not None:
             shown["accuracy"] = f"{metrics['rewards/accuracies']:.2f}"
@@ -89,9 +89,10 @@ class Display:
             shown["held out"] = f"{self.accuracy:.3f}"
         self.bar.set_description(f"{self.title}: {metrics['stage']}", refresh=False)
         self.bar.set_postfix(shown, refresh=False)
-        now = time.monotonic()
+        now = time.time()
         if not self.bar.disable:
-            self.bar.initial = self.first_step - 1  # what a resumed run did before is no part of its speed
+            # neither the start of the workers nor what a resumed run did before is part of its speed
+            self.bar.initial, self.bar.start_t = self.first_step, self.began
             self.bar.n = done
             self.bar.refresh()
         elif now - self.last_line > self.SECONDS_BETWEEN_LINES or done == self.steps:
