@@ -15,6 +15,7 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.search.settings import TuneSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 
@@ -57,6 +58,7 @@ class Recipe(Settings):
     train: TrainSettings = TrainSettings()
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
     cluster: ClusterSettings = ClusterSettings()
+    tune: TuneSettings = TuneSettings()
     output: OutputSettings = OutputSettings()
 
     @model_validator(mode="after")

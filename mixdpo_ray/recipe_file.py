@@ -48,7 +48,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{path}: {line}" for line in _explain(error))) from None
+        raise RecipeError("\n".join(f"{path}: {line}" for line in explain(error))) from None
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
     tree[last] = yaml.load(text, _StrictLoader)
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def explain(error: ValidationError) -> Iterator[str]:
     for details in error.errors():
         names = [str(part) for part in details["loc"] if not str(part).startswith(("function-", "lax-", "is-instance"))]
         where = ".".join(names)

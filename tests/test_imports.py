@@ -1,7 +1,7 @@
 """Imports point one way, heavy libraries are imported where they are used, and importing the package does nothing.
 
-errors <- settings <- storage <- objectives <- curriculum <- pairs <- training <- cluster.settings <- recipe
-recipe <- recipe_file <- playground, cluster <- jobs
+errors <- settings <- storage <- objectives <- curriculum <- pairs <- training <- cluster.settings, search.settings
+<- recipe <- recipe_file <- playground, search <- cluster <- jobs
 """
 
 from __future__ import annotations
@@ -23,15 +23,19 @@ LAYERS = {
     "curriculum": 4,
     "pairs": 5,
     "training": 6,
-    "cluster.settings": 7,  # beside what it configures, but below the recipe, which composes it
-    "recipe": 8,
-    "recipe_file": 9,
-    "playground": 10,
-    "cluster": 10,
-    "jobs": 11,
+    "cluster.settings": 7,  # beside what they configure, but below the recipe, which composes them
+    "search.ranges": 7,
+    "search.metric": 8,
+    "search.settings": 9,
+    "recipe": 10,
+    "recipe_file": 11,
+    "playground": 12,
+    "search": 12,
+    "cluster": 13,
+    "jobs": 14,
 }
 WITH_RAY = ("cluster", "jobs")
-INSIDE_FUNCTIONS = ("deepspeed", "peft", "matplotlib", "tensorboard", "torch.utils.tensorboard")
+INSIDE_FUNCTIONS = ("plotly", "optuna.visualization", "deepspeed", "peft", "matplotlib", "tensorboard", "torch.utils.tensorboard")
 OUTSIDE_THE_PACKAGE = ("trl", "accelerate")  # the yardsticks that we are compared with
 
 

@@ -27,7 +27,7 @@ from mixdpo_ray.cluster.failures import plain_errors
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.prepared_folder import alone, prepared_folder, unfinished
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.cluster.request import order_identity, request, tokenizer_digest
+from mixdpo_ray.cluster.request import request, tokenizer_digest
 from mixdpo_ray.cluster.sorting import boundaries, places, summed_up, write_sorted
 from mixdpo_ray.cluster.sources import Source, find_source
 from mixdpo_ray.cluster.staging import SIZES, Sizes, Staged, stage_all
@@ -110,7 +110,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 "format": [stage.format for stage in stages],
                 "margin_scale": [stage.data.margin_scale for stage in stages],
                 "tokenizer": tokenizer_digest(tokenizer),
-                **order_identity(recipe),
+                **recipe.curriculum.order_identity,
             }
             commit(place, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
     table = PreparedTable.open(folder)

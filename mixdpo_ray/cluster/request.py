@@ -24,16 +24,6 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def order_identity(recipe: Recipe) -> dict[str, Any]:
-    curriculum = recipe.curriculum
-    return {
-        "difficulty": curriculum.difficulty,
-        "order": curriculum.physical_order,
-        "seed": curriculum.seed,
-        "swap_fraction": curriculum.swap_fraction,
-    }
-
-
 def request(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
     return fingerprint(
         {
@@ -41,6 +31,6 @@ def request(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
             "sources": [source.identity for source in sources],
             "data": recipe.data.model_dump(mode="json", exclude={"max_quarantined_fraction"}),
             "tokenizer": tokenizer,
-            "order": order_identity(recipe),
+            "order": recipe.curriculum.order_identity,
         }
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -49,6 +49,16 @@ class CurriculumSettings(Settings):
     @property
     def physical_order(self) -> Order:
         return "shuffled" if self.mode == "router_shuffled" else self.order
+
+    @property
+    def order_identity(self) -> dict[str, Any]:
+        """What the prepared table's order depends on."""
+        return {
+            "difficulty": self.difficulty,
+            "order": self.physical_order,
+            "seed": self.seed,
+            "swap_fraction": self.swap_fraction,
+        }
 
     @property
     def sft_normalisation(self) -> SftNorm:

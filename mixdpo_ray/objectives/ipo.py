@@ -1,5 +1,7 @@
 """IPO: squared regression of the log-ratio gap to 1 / (2 tau)."""
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from mixdpo_ray.objectives.objective import Objective
 
 class IPO(Objective):
     """`length_norm` compares means over tokens and not sums; the two need values of tau about a mean length apart."""
+
+    search: ClassVar = {"tau": {"loguniform": (0.01, 1.0)}}
 
     tau: float = Field(0.1, gt=0, description="The gap is pulled to 1 / (2 tau); TRL calls it beta")
     length_norm: bool = Field(True, description="Compare per-token means of the log-ratios, not their sums")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from mixdpo_ray.settings import Settings
 
 class Objective(Settings, ABC):
     needs_reference: ClassVar[bool] = True
+    search: ClassVar[Mapping[str, Mapping[str, Sequence[float]]]] = {}  # its hyperparameters' ranges, as in tune.space
 
     @abstractmethod
     def losses(self, pairs: PairLogps) -> Tensor:

@@ -12,6 +12,7 @@ from mixdpo_ray.objectives.objective import Objective
 
 class SimPO(Objective):
     needs_reference: ClassVar[bool] = False
+    search: ClassVar = {"beta": {"loguniform": (1.0, 10.0)}, "gamma_beta_ratio": {"uniform": (0.0, 1.0)}}
 
     beta: float = Field(2.0, gt=0, description="Scale of the length-mean rewards")
     gamma_beta_ratio: float = Field(0.5, ge=0, description="Target margin divided by beta")

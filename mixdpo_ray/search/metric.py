@@ -1,0 +1,79 @@
+"""What trials are compared by: measures of the held-out pairs, their direction, and what a winner must keep."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["max", "min"]
+SHORT = {"chosen_drift": "eval_logps/chosen_drift", "accuracy": "eval_rewards/accuracies"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    direction: Direction
+
+    def better(self, value: float, than: float) -> bool:
+        return value > than if self.direction == "max" else value < than
+
+
+@dataclass(frozen=True)
+class Guard:
+    name: str
+    at_least: bool
+    bound: float
+
+    def violation(self, metrics: Mapping[str, float]) -> float:
+        """Above 0 where it does not hold, also where it cannot be judged."""
+        value = metrics.get(self.name, math.nan)
+        if not math.isfinite(value):
+            return math.inf
+        return self.bound - value if self.at_least else value - self.bound
+
+    def __str__(self) -> str:
+        return f"{self.name} {'>=' if self.at_least else '<='} {self.bound:g}"
+
+
+def read_metric(written: str) -> Metric:
+    """`NAME`, `max NAME` or `min NAME`: losses and likelihoods per token go down, everything else up."""
+    direction, _, name = written.rpartition(" ")
+    name = SHORT.get(name, name)
+    if direction not in ("", "max", "min"):
+        raise ValueError(f"{written!r} is no metric: write its name, or min or max before it")
+    if not name.startswith("eval_"):
+        raise ValueError(f"{name!r} is not measured on held-out pairs; take one that begins with eval_")
+    falls = re.match(r"eval_(loss|nll)\b", name) is not None
+    return Metric(name, "min" if direction == "min" or (falls and not direction) else "max")
+
+
+def read_metrics(written: str | Iterable[str]) -> tuple[Metric, ...]:
+    return tuple(read_metric(name) for name in ([written] if isinstance(written, str) else written))
+
+
+def read_guard(written: str) -> Guard:
+    match = re.fullmatch(r"\s*([\w/.+-]+?)\s*(>=|<=)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*", written)
+    if match is None:
+        raise ValueError("write a measure, >= or <=, and a number, such as: chosen_drift >= -20")
+    name, sign, bound = match.groups()
+    name = SHORT.get(name, name)
+    if not name.startswith("eval_"):
+        raise ValueError(f"{name!r} is not measured on held-out pairs; known short names: {', '.join(SHORT)}")
+    return Guard(name, sign == ">=", float(bound))
+
+
+def why_unfair(metric: Metric, searched: Iterable[str]) -> str | None:
+    """The reason why a measure cannot compare trials whose settings differ in what is searched."""
+    objective = next((name for name in searched if name.split(".")[0] == "objective"), None)
+    routing = next((name for name in searched if name.startswith(("curriculum.threshold", "curriculum.mode"))), None)
+    moving = objective or routing
+    if re.match(r"eval_loss\b", metric.name) and moving:
+        return f"its scale moves with {moving}, so the smallest loss is not the best model"
+    if re.match(r"eval_rewards/(margins|chosen|rejected)\b", metric.name) and objective:
+        return f"rewards are multiplied by the objective's own scale, which moves with {objective}"
+    if re.search(r"/(easy|hard)$", metric.name) and routing:
+        return f"which held-out pairs are easy moves with {routing}, so trials would be judged on different pairs"
+    return None

@@ -1,0 +1,73 @@
+"""How the next settings are drawn, by name. To add one: a function of a Draw, and its key in SAMPLERS."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+
+from mixdpo_ray.errors import RecipeError
+
+GUARD = "guard"  # user attribute of a trial: [violation], above 0 where tune.guard does not hold
+
+
+@dataclass(frozen=True)
+class Draw:
+    seed: int
+    conditional: bool  # whether some parameters exist only under a value of another
+    guarded: bool
+
+    @property
+    def constraints(self) -> Callable[[optuna.trial.FrozenTrial], Sequence[float]] | None:
+        return (lambda trial: trial.user_attrs.get(GUARD, [0.0])) if self.guarded else None
+
+
+def make_sampler(name: str, draw: Draw) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate, constraints: what makes them good
+        return SAMPLERS[name](draw)
+
+
+def _tpe(draw: Draw) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(
+        seed=draw.seed,
+        multivariate=True,
+        group=draw.conditional,
+        constant_liar=True,
+        n_startup_trials=6,
+        constraints_func=draw.constraints,
+    )
+
+
+def _gp(draw: Draw) -> optuna.samplers.BaseSampler:
+    _need("gp", "scipy")
+    return optuna.samplers.GPSampler(seed=draw.seed, constraints_func=draw.constraints)
+
+
+def _cmaes(draw: Draw) -> optuna.samplers.BaseSampler:
+    _need("cmaes", "cmaes")
+    return optuna.samplers.CmaEsSampler(seed=draw.seed)
+
+
+def _random(draw: Draw) -> optuna.samplers.BaseSampler:
+    """Also behind a grid, whose points are all given beforehand."""
+    return optuna.samplers.RandomSampler(seed=draw.seed)
+
+
+def _need(extra: str, module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise RecipeError(f"tune.sampler {extra} needs {module}: pip install 'mixdpo_ray[{extra}]', or take tpe")
+
+
+SAMPLERS: dict[str, Callable[[Draw], Any]] = {
+    "tpe": _tpe,
+    "random": _random,
+    "gp": _gp,
+    "cmaes": _cmaes,
+    "grid": _random,
+}
