@@ -1,0 +1,163 @@
+"""What the trials reached, in numbers and in words."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mixdpo_ray.search.report.facts import StudyFacts
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+WORDS = {
+    "eval_rewards/accuracies": "held-out preference accuracy",
+    "eval_rewards/accuracies/easy": "held-out accuracy on easy pairs",
+    "eval_rewards/accuracies/hard": "held-out accuracy on hard pairs",
+    "eval_rewards/margins": "held-out reward margin",
+    "eval_logps/chosen_drift": "held-out chosen drift",
+    "eval_loss": "held-out loss",
+}
+ACCURACY, DRIFT = "eval_rewards/accuracies", "eval_logps/chosen_drift"
+
+
+@dataclass(frozen=True)
+class Objective:
+    number: int
+    metric: str
+    upward: bool  # more is better
+    alone: bool  # the study's only one
+
+    @property
+    def words(self) -> str:
+        return WORDS.get(self.metric, self.metric)
+
+    @property
+    def title(self) -> str | None:
+        """Over a figure that is drawn once per metric."""
+        return None if self.alone else self.words
+
+    @property
+    def target(self) -> Callable[[FrozenTrial], float] | None:
+        """What Optuna's figures ask for. None for the only objective, as they then also know what is better."""
+        return None if self.alone else self.of
+
+    def of(self, trial: FrozenTrial) -> float:
+        return float(trial.values[self.number])
+
+    def better(self, one: float, other: float) -> bool:
+        return one > other if self.upward else one < other
+
+    def text(self, value: float) -> str:
+        return f"{value:.4f}" if self.metric.startswith(ACCURACY) else number_text(value)
+
+
+def objectives(facts: StudyFacts) -> list[Objective]:
+    alone = len(facts.metrics) == 1
+    return [Objective(n, metric, way == "max", alone) for n, (metric, way) in enumerate(facts.metrics)]
+
+
+def trials_of(study: Study) -> list[FrozenTrial]:
+    trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
+    return trials
+
+
+def scored(study: Study) -> list[FrozenTrial]:
+    """Trials that ran to the end with a finite score in each metric: the ones that Optuna's figures compare."""
+    complete = (trial for trial in trials_of(study) if trial.state.name == "COMPLETE")
+    return [trial for trial in complete if all(map(math.isfinite, trial.values or [math.nan]))]
+
+
+def trial_by_number(study: Study, number: int | None) -> FrozenTrial | None:
+    return next((trial for trial in trials_of(study) if trial.number == number), None)
+
+
+def winner_of(study: Study, facts: StudyFacts) -> FrozenTrial | None:
+    return next((trial for trial in scored(study) if trial.number == facts.best), None)
+
+
+def settings_of(trial: FrozenTrial) -> Mapping[str, Any]:
+    """By their dotted names in the recipe; what Optuna was asked where the trial did not get that far."""
+    chosen: Mapping[str, Any] = trial.user_attrs.get("settings") or trial.params
+    return chosen
+
+
+def metrics_of(trial: FrozenTrial) -> Mapping[str, float]:
+    found: Mapping[str, float] = trial.user_attrs.get("metrics") or {}
+    return found
+
+
+def guard_holds(trial: FrozenTrial) -> bool:
+    return all(value <= 0 for value in trial.user_attrs.get("guard") or ())
+
+
+def held_out_pairs(trial: FrozenTrial, metric: str) -> int | None:
+    """How many pairs stand behind an accuracy; None for other metrics, and for easy or hard pairs alone."""
+    if metric != ACCURACY and not metric.startswith(f"{ACCURACY}/margin_"):
+        return None
+    bucket = metric.removeprefix(ACCURACY).removeprefix("/") or "margin_"
+    counts = metrics_of(trial).items()
+    return round(sum(count for name, count in counts if name.startswith(f"eval_pairs/{bucket}"))) or None
+
+
+def hover_text(study: Study, number: int) -> str:
+    """A trial in a few lines, for figures; Optuna's own is the whole trial as JSON."""
+    trial = trial_by_number(study, number)
+    if trial is None:
+        return f"trial {number}"
+    lines = [f"trial {number}", *(f"{name}: {setting_text(value)}" for name, value in settings_of(trial).items())]
+    return "<br>".join(lines)
+
+
+def number_text(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "not a number" if math.isnan(value) else "infinite"
+
+
+def setting_text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return str(value) if isinstance(value, int) else number_text(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def short_names(names: list[str]) -> dict[str, str]:
+    """The last part of each dotted name, or as many parts as tell it from the others and from plain words."""
+    return {name: _short(name, names) for name in names}
+
+
+def _short(name: str, names: list[str]) -> str:
+    parts = name.split(".")
+    for count in range(1, len(parts)):
+        ending = ".".join(parts[-count:])
+        shared = [other for other in names if other == ending or other.endswith(f".{ending}")]
+        if len(shared) == 1 and ending.split(" ")[0] not in ("name", "value", "mode", "path"):
+            return ending
+    return name
+
+
+def words_for_duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    minutes, hours = whole // 60, whole // 3600
+    return f"{minutes} min" if minutes < 120 else f"{hours} h {minutes % 60} min"
+
+
+def words_for_list(items: list[Any]) -> str:
+    texts = [str(item) for item in items]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def too_few(done: Sequence[FrozenTrial], wanted: int) -> str:
+    return f"it needs {wanted} complete trials or more, and the study has {len(done) or 'none'}"
+
+
+def varied(done: Sequence[FrozenTrial]) -> list[str]:
+    """Searched settings with more than one value among these trials."""
+    names = sorted({name for trial in done for name in trial.params})
+    return [name for name in names if len({repr(trial.params[name]) for trial in done if name in trial.params}) > 1]

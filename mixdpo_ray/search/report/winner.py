@@ -1,0 +1,194 @@
+"""The winner in words: its scores, how sure they are, and how it differs from the recipe's own settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mixdpo_ray.search.report.facts import StudyFacts
+from mixdpo_ray.search.report.importances import importance_by_setting
+from mixdpo_ray.search.report.look import STATE_WORDS
+from mixdpo_ray.search.report.scores import (
+    DRIFT,
+    Objective,
+    guard_holds,
+    held_out_pairs,
+    metrics_of,
+    number_text,
+    objectives,
+    scored,
+    setting_text,
+    settings_of,
+    trial_by_number,
+    winner_of,
+    words_for_list,
+)
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+SURE = 1.96  # standard errors to each side of a 95 % interval
+NAMED = 6  # trials that a sentence lists before it counts
+
+
+@dataclass(frozen=True)
+class Score:
+    words: str
+    value: str
+    doubt: str | None  # "± 0.0199"
+    interval: str | None  # of 95 %
+    gain: str | None  # over the recipe's own settings
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    name: str
+    winner: str
+    own: str | None
+    importance: float | None
+
+
+@dataclass(frozen=True)
+class Winner:
+    number: int
+    scores: tuple[Score, ...]
+    settings: tuple[Setting, ...]
+    compared: bool  # with the recipe's own settings
+    front: int  # trials on the Pareto front, it among them; 1 for one metric
+    guard: str | None
+
+
+def describe_winner(study: Study, facts: StudyFacts) -> Winner | None:
+    winner, done = winner_of(study, facts), scored(study)
+    if winner is None:
+        return None
+    own = trial_by_number(study, 0) if winner.number else None
+    return Winner(
+        winner.number,
+        tuple(_score(objective, winner, own, done) for objective in objectives(facts)),
+        tuple(_settings(winner, own, importance_by_setting(study, facts))),
+        own is not None,
+        len(study.best_trials) if len(facts.metrics) > 1 else 1,
+        _guard(winner, facts),
+    )
+
+
+def _guard(winner: FrozenTrial, facts: StudyFacts) -> str | None:
+    if facts.guard is None:
+        return None
+    drift = metrics_of(winner).get(DRIFT)
+    known = "" if drift is None or DRIFT not in facts.guard else f" with {number_text(drift)}"
+    return f"It {'keeps' if guard_holds(winner) else 'breaks'} the guard {facts.guard}{known}."
+
+
+def _score(objective: Objective, winner: FrozenTrial, own: FrozenTrial | None, done: Sequence[FrozenTrial]) -> Score:
+    value, error = objective.of(winner), standard_error(objective, winner)
+    gain = None
+    if own is not None and own in done:
+        gain = f"{value - objective.of(own):+.4f}" if error else f"{value - objective.of(own):+.4g}"
+    sentences = [_doubt(objective, winner, error), _comparison(objective, winner, own, done)]
+    if objective.alone:
+        sentences += [_close(objective, winner, done, error), _luck(done)]
+    return Score(
+        objective.words,
+        objective.text(value),
+        f"± {error:.4f}" if error else None,
+        _interval_text(objective, winner),
+        gain,
+        tuple(sentence for sentence in sentences if sentence),
+    )
+
+
+def standard_error(objective: Objective, trial: FrozenTrial) -> float | None:
+    """Of an accuracy, as of any share of n pairs."""
+    pairs, share = held_out_pairs(trial, objective.metric), objective.of(trial)
+    return math.sqrt(share * (1 - share) / pairs) if pairs and 0 <= share <= 1 else None
+
+
+def interval(share: float, pairs: int) -> tuple[float, float]:
+    """Wilson's, with 95 %: unlike share ± 1.96 errors it stays within 0 and 1 and does not vanish there."""
+    square = SURE**2 / pairs
+    middle = (share + square / 2) / (1 + square)
+    half = SURE / (1 + square) * math.sqrt(share * (1 - share) / pairs + square / (4 * pairs))
+    return middle - half, middle + half
+
+
+def _doubt(objective: Objective, winner: FrozenTrial, error: float | None) -> str:
+    pairs = held_out_pairs(winner, objective.metric)
+    if error is None or pairs is None:
+        return "How far chance alone moves it is not known from one training."
+    return (
+        f"Measured on {pairs:,} held-out pairs; ± is one standard error, and the 95 % interval is where endless such "
+        "pairs would put it."
+    )
+
+
+def _interval_text(objective: Objective, winner: FrozenTrial) -> str | None:
+    if standard_error(objective, winner) is None:
+        return None
+    low, high = interval(objective.of(winner), held_out_pairs(winner, objective.metric) or 1)
+    return f"{low:.3f} to {high:.3f}"
+
+
+def _comparison(
+    objective: Objective, winner: FrozenTrial, own: FrozenTrial | None, done: Sequence[FrozenTrial]
+) -> str | None:
+    if winner.number == 0:
+        return "These are the recipe's own settings: no other trial was better."
+    if own is None:
+        return "There is no trial with the recipe's own settings to compare with."
+    if own not in done:
+        return (
+            f"The recipe's own settings (trial 0) have no final score to compare with: {STATE_WORDS[own.state.name]}."
+        )
+    mine, theirs = objective.of(winner), objective.of(own)
+    way = "as good as" if mine == theirs else "better than" if objective.better(mine, theirs) else "worse than"
+    sentence = f"{way.capitalize()} the recipe's own settings (trial 0), which reached {objective.text(theirs)}"
+    errors = [standard_error(objective, trial) for trial in (winner, own)]
+    if None in errors or not (both := math.hypot(*(error or 0 for error in errors))):
+        return f"{sentence}."
+    ratio = abs(mine - theirs) / both
+    weight = "hardly chance" if ratio >= SURE else "perhaps chance" if ratio >= 1 else "no more than chance gives"
+    return (
+        f"{sentence}: {ratio:.1f} standard errors of the difference, {weight} (a cautious count, as both were judged "
+        "on the same pairs)."
+    )
+
+
+def _close(objective: Objective, winner: FrozenTrial, done: Sequence[FrozenTrial], error: float | None) -> str | None:
+    if not error or len(done) < 2:
+        return None
+    value = objective.of(winner)
+    near = [trial.number for trial in done if trial is not winner and abs(objective.of(trial) - value) <= error]
+    if not near:
+        return "No other trial comes within one standard error of it."
+    if len(near) > NAMED:
+        return f"{len(near)} other trials are within one standard error of it; this study cannot tell them apart."
+    names = f"trial{'s' if len(near) > 1 else ''} {words_for_list(sorted(near))}"
+    return f"Within one standard error of it: {names}; this study cannot tell them apart."
+
+
+def _luck(done: Sequence[FrozenTrial]) -> str | None:
+    if len(done) < 2:
+        return None
+    return (
+        f"As the best of {len(done)} scores on the same pairs it is a little lucky: expect slightly less on new pairs."
+    )
+
+
+def _settings(winner: FrozenTrial, own: FrozenTrial | None, weights: dict[str, float]) -> Sequence[Setting]:
+    mine, theirs = settings_of(winner), settings_of(own) if own is not None else {}
+    by_setting = {name.partition(" [")[0]: weight for name, weight in reversed(weights.items())}
+    return [
+        Setting(
+            name,
+            setting_text(mine[name]) if name in mine else "-",
+            None if own is None else setting_text(theirs[name]) if name in theirs else "-",
+            weights.get(name, by_setting.get(name)),
+        )
+        for name in {**mine, **theirs}
+    ]
