@@ -62,14 +62,9 @@ def check_sizes(path: Path, sizes: Sizes) -> None:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Without a last line that a kill cut short; and it is cut off, so that the next one is whole."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    return [json.loads(line) for line in whole.splitlines()]
+    """Without a last line that a kill cut short, or that is being written."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def train_all(out: Path, sizes: Sizes, options: argparse.Namespace) -> None:
@@ -100,7 +95,9 @@ class Record:
 
     def __init__(self, path: Path, total: int):
         self.path, self.total, self.began = path, total, time.monotonic()
-        self.done: set[Key] = {(line["seed"], line["configuration"], line["thin"]) for line in read_lines(path)}
+        lines = read_lines(path)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))  # the next line begins anew
+        self.done: set[Key] = {(line["seed"], line["configuration"], line["thin"]) for line in lines}
 
     def add(self, training: Future[Line]) -> None:
         if training.cancelled() or training.exception():

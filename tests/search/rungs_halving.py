@@ -70,6 +70,16 @@ def halve(candidates: Iterable[Candidate], budget: float) -> Outcome:
     return Outcome(choice, len(at_rung.get(0, [])), finished, spent)
 
 
+def halve_together(candidates: Sequence[Candidate]) -> tuple[int, float]:
+    """The choice and the cost where all meet at a rung before the best third of them goes on, one at least."""
+    left, spent = list(range(len(candidates))), 0.0
+    for rung in range(len(candidates[0].scores)):
+        spent += sum(candidates[number].costs[rung] for number in left)
+        left.sort(key=lambda number: -candidates[number].scores[rung])
+        left = left[: max(1, len(left) // REDUCTION)]
+    return left[0], spent
+
+
 def regret(candidates: Sequence[Candidate], order: Sequence[int], budget: float) -> tuple[float, Outcome]:
     """What the returned configuration's final score lacks to the best one's; of the median one where none returned."""
     outcome = halve((candidates[number] for number in order), budget)

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from tests.search.rungs_halving import Candidate, regret, spearman
+from tests.search.rungs_halving import Candidate, halve_together, regret, spearman
 
 Line = Mapping[str, Any]
 Seed = list[dict[str, Any]]  # of each configuration: the three arms as Candidates by name, for one score
 ARMS = ("naive", "safe", "none")
 SCORES = {"all": "all held-out pairs", "clear": "held-out pairs whose ratings differ"}
 RUNGS = ("1/9", "1/3")
-BUDGETS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+BUDGETS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 COLOURS = {"naive": "#c0562b", "safe": "#1b6ca8", "none": "#8a8f98"}
 
 
 def candidates(lines: Sequence[Line], score: str, cost: str) -> dict[int, list[dict[str, Candidate]]]:
-    """Seed -> configurations whose three trainings have ended -> arm -> what it sees."""
+    """Seed -> configurations whose three trainings have ended -> arm -> what it sees. Seeds that lack some wait."""
     trained = {(line["seed"], line["configuration"], line["thin"]): line["evaluations"] for line in lines}
     found: dict[int, list[dict[str, Candidate]]] = {}
     for seed, number in sorted({key[:2] for key in trained}):
@@ -38,7 +38,8 @@ def candidates(lines: Sequence[Line], score: str, cost: str) -> dict[int, list[d
                     "none": Candidate((whole[-1][score],), (whole[-1][cost],)),
                 }
             )
-    return found
+    most = max(map(len, found.values()), default=0)
+    return {seed: of_seed for seed, of_seed in found.items() if len(of_seed) == most}
 
 
 def correlations(seeds: Mapping[int, Sequence[Mapping[str, Candidate]]]) -> dict[str, list[float]]:
@@ -73,6 +74,34 @@ def regrets(
             columns = zip(*rows, strict=True)
             found[arm][budget] = dict(zip(("regret", "tried", "finished", "spent"), map(list, columns), strict=True))
     return found
+
+
+def together(seeds: Mapping[int, Sequence[Mapping[str, Candidate]]], orders: int) -> dict[str, dict[str, list[float]]]:
+    """Arm -> cost in full trainings and regret of each seed when all configurations meet at every rung; and what none
+    would have returned for the same tokens."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for arm in ("naive", "safe"):
+        columns: dict[str, list[float]] = {"spent": [], "regret": [], "none": []}
+        for number, seed in seeds.items():
+            draw, none = random.Random(f"{number} orders"), [one["none"] for one in seed]
+            choice, spent = halve_together([one[arm] for one in seed])
+            each = [regret(none, draw.sample(range(len(none)), len(none)), spent)[0] for _ in range(orders)]
+            columns["spent"].append(spent / float(np.mean([one.costs[0] for one in none])))
+            columns["regret"].append(max(one.final for one in none) - none[choice].final)
+            columns["none"].append(float(np.mean(each)))
+        found[arm] = columns
+    return found
+
+
+def together_text(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    rows = []
+    for arm, one in found.items():
+        each = " ".join(f"{100 * value:.1f}" for value in one["regret"])
+        rows.append(
+            f"{arm:<6} spends {np.mean(one['spent']):.2f}, regret {shown(one['regret'], 100)} ({each}); "
+            f"none for as many tokens {shown(one['none'], 100)}"
+        )
+    return "\n".join(rows)
 
 
 def shown(values: Sequence[float], scale: float = 1.0, digits: int = 2) -> str:
@@ -142,8 +171,10 @@ def report(lines: Sequence[Line], out: Path, facts: Mapping[str, Any]) -> str:
             correlations_text(ranking),
             "regret in points at equal training tokens, budget in full trainings (configurations tried, finished)",
             regrets_text(lost),
+            "the same where all configurations meet at every rung, and a third of them goes on",
+            together_text(met := together(seeds, facts["orders"])),
         ]
-        content[score] = {"correlations": ranking, "regrets": lost, "finals": finals}
+        content[score] = {"correlations": ranking, "regrets": lost, "together": met, "finals": finals}
         drawn[score] = (seeds, ranking, lost)
     text = "\n\n".join(parts) + "\n"
     (out / "report.txt").write_text(text, encoding="utf-8")

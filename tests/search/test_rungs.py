@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from tests.search.rungs_halving import REDUCTION, Candidate, halve, promoted, ranks, regret, spearman
+from tests.search.rungs_halving import REDUCTION, Candidate, halve, halve_together, promoted, ranks, regret, spearman
 from tests.search.rungs_report import candidates
 from tests.search.rungs_training import without_ties
 
@@ -63,6 +63,13 @@ def test_halving_stops_before_the_rung_that_would_cost_more_than_is_left(
     outcome = halve([FIRST, WORSE, BETTER], budget)
     assert (outcome.choice, outcome.finished) == (choice, finished)
     assert outcome.spent <= budget
+
+
+def test_halving_together_sends_a_third_on() -> None:
+    """Six pay 1 each; the best two of them 3 each; of these the better one 9: 6 + 6 + 9 = 21."""
+    candidates = [FIRST, WORSE, BETTER, WORSE, WORSE, WORSE]
+    assert halve_together(candidates) == (2, 21)
+    assert halve_together([FIRST, WORSE]) == (0, 2 + 3 + 9)
 
 
 def test_regret_is_what_the_returned_one_lacks_to_the_best_of_all() -> None:
