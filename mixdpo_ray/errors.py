@@ -13,6 +13,7 @@ MixDPOError
 ├── NonFiniteError         a loss or a gradient is not finite; nothing was updated
 ├── RunConflictError       the run's name is taken by another recipe or another driver
 ├── ResourceError          the cluster cannot give what was asked for
+├── WorkersError           workers died more often than cluster.max_failures allows; starting again may help
 └── StorageError           a path cannot be written or read, or the disk is full
 """
 
@@ -70,4 +71,8 @@ class ResourceError(MixDPOError):
 
 
 class StorageError(MixDPOError):
+    pass
+
+
+class WorkersError(MixDPOError):
     pass

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.errors import MixDPOError, RecipeError
@@ -15,8 +16,8 @@ from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import describe_settings, load_recipe
 
 
-def run_job(description: str, action: Callable[[Recipe], None]) -> None:
-    """Read the recipe, connect to Ray, act, and leave with the exit status."""
+def run_job(description: str, action: Callable[[Recipe], None], *, connect: bool = True) -> None:
+    """Read the recipe, connect to Ray (unless the action does so itself), act, and leave with the exit status."""
     parser = argparse.ArgumentParser(
         description=description,
         epilog="settings, their defaults and what they mean:\n\n" + describe_settings(),
@@ -28,7 +29,7 @@ def run_job(description: str, action: Callable[[Recipe], None]) -> None:
 
     def job() -> None:
         recipe = load_recipe(arguments.recipe, arguments.overrides)
-        with connected(recipe.cluster):
+        with connected(recipe.cluster) if connect else nullcontext():
             action(recipe)
 
     sys.exit(exit_status(job))

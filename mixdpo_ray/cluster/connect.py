@@ -24,7 +24,8 @@ _QUIET = {
 
 
 @contextmanager
-def connected(settings: ClusterSettings) -> Iterator[None]:
+def connected(settings: ClusterSettings, cpus: float = 0) -> Iterator[None]:
+    """`cpus`: how many a Ray that is started here should have at least."""
     if ray.is_initialized():
         yield
         return
@@ -35,7 +36,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
         ray.init(**quiet)
     else:
         # On a laptop Ray's CPUs are seats, not cores: there must be enough for the workers and for reading.
-        seats = max(os.cpu_count() or 1, math.ceil(settings.cpus_needed))
+        seats = max(os.cpu_count() or 1, math.ceil(settings.cpus_needed), math.ceil(cpus))
         try:
             ray.init(num_cpus=seats, **quiet)
         except ValueError:  # a running cluster takes no resources from a driver

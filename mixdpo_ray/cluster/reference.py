@@ -59,13 +59,15 @@ def reference_model(recipe: Recipe) -> ModelSettings:
 
 def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | None:
     """The folder of the reference table with every pair covered that the plan or the evaluation needs."""
-    if not recipe.objective.needs_reference:
-        return None
+    return cover(recipe, table, needed_positions(table, job)) if recipe.objective.needs_reference else None
+
+
+def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
+    """The folder of the reference table, with every one of these positions in it."""
     folder = reference_folder(recipe, table)
     store = ReferenceTable.create(
         folder, folder.rsplit("/", 1)[-1], facts={"model": recipe.model.model_dump(mode="json")}
     )
-    needed = needed_positions(table, job)
     missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
     total = sum(len(positions) for positions in missing.values())
     if total:
@@ -91,6 +93,7 @@ def _compute(
 ) -> None:
     gpu = uses_gpu(recipe.cluster)
     model = reference_model(recipe)
+    store.begin_pass()
     batches = [
         {"split": split, "positions": positions[first : first + PAIRS_PER_BATCH].tolist()}
         for split, positions in missing.items()

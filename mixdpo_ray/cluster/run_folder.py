@@ -64,16 +64,16 @@ def write_summary(recipe: Recipe, summary: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def locked(recipe: Recipe) -> Iterator[None]:
+def locked(folder: str) -> Iterator[None]:
     """Keep a second driver on this machine out; the operating system lets go when this one dies, however it dies.
 
     Drivers elsewhere on the cluster are kept out by the run's board (train.py), whose name can be taken once.
     """
-    folder = run_folder(recipe)
     if not storage.is_local(folder):
         yield
         return
-    path = storage.local(storage.join(recipe.output.storage_path, "runs", f".{recipe.output.name}.{LOCK}"))
+    inside = storage.local(folder)
+    path = inside.with_name(f".{inside.name}.{LOCK}")
     with storage.explained(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -81,6 +81,6 @@ def locked(recipe: Recipe) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunConflictError(
-                f"{folder} is being trained by another process: wait for it, or choose another output.name"
+                f"{folder} is in use by another process: wait for it, or choose another output.name"
             ) from None
         yield

@@ -27,6 +27,13 @@ class Threshold(Settings):
             raise ValueError(f"{' and '.join(given)} exclude each other: give one")
         return self
 
+    @property
+    def in_force(self) -> float | None:
+        """The margin below which pairs are hard; none where their number decides."""
+        if self.hard_count is not None or self.hard_fraction is not None:
+            return None
+        return 0.5 if self.value is None else self.value
+
     def hard_pairs(self, margins: NDArray[np.float64]) -> int:
         """How many pairs are hard. Rank decides which: the hard ones are the last in descending order."""
         assert not np.isnan(margins).any(), "a missing margin is neither easy nor hard: prepare refuses it"
@@ -34,7 +41,8 @@ class Threshold(Settings):
             return min(self.hard_count, len(margins))
         if self.hard_fraction is not None:
             return round(self.hard_fraction * len(margins))
-        value = 0.5 if self.value is None else self.value
+        value = self.in_force
+        assert value is not None
         if self.tie_rule == "lt":
             return int(np.count_nonzero(margins < value - self.tolerance))
         return int(np.count_nonzero(margins <= value + self.tolerance))

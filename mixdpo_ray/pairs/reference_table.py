@@ -30,6 +30,7 @@ class ReferenceManifest(Settings):
     fingerprint: str = Field(description="The content that was scored and the model, code and dtype that scored it")
     pairs: int = Field(0, ge=0, description="Coverage: pairs that have both log-probs")
     parts: tuple[str, ...] = ()
+    passes: int = Field(0, ge=0, description="How often the reference model was loaded to add to it")
     facts: dict[str, Any] = Field(default_factory=dict, description="Model, revision, dtype, lengths, ...")
 
 
@@ -72,6 +73,11 @@ class ReferenceTable:
             pieces = [self._read_part(name) for name in self.manifest.parts]
             self._rows = pa.concat_tables([REFERENCE_SCHEMA.empty_table(), *pieces]).combine_chunks()
         return self._rows
+
+    def begin_pass(self) -> None:
+        """Counted, so that whoever shares this table can show that it was computed once."""
+        self.manifest = self.manifest.model_copy(update={"passes": self.manifest.passes + 1})
+        self._commit()
 
     def append(self, rows: pa.Table) -> None:
         """Pairs that are covered already are left as they are, so repeating an append changes nothing."""

@@ -44,8 +44,8 @@ def _hard(margins: NDArray[np.float64], rule: Threshold, value: float) -> int:
 def _range(grid: list[float], asked: Margins) -> Range:
     if len(grid) < 2:
         raise RecipeError(
-            f"tune.space.{THRESHOLD[0]}: margins {asked.hard_share:g} leaves {grid or 'no threshold'}: raise the share, "
-            "or take the setting out of the space"
+            f"tune.space.{THRESHOLD[0]}: margins {asked.hard_share:g} leaves {grid or 'no threshold'}: raise the "
+            "share, or take the setting out of the space"
         )
     steps = np.diff(grid)
     if np.allclose(steps, steps[0]):  # an even grid has an order that a sampler can use
@@ -58,7 +58,7 @@ def _check(recipe: Recipe, point: dict[str, object], margins: NDArray[np.float64
     if curriculum.mode == "sorted_dpo" or not any(setting in point for setting in THRESHOLD):
         return
     setting = next(setting for setting in THRESHOLD if setting in point)
-    if (curriculum.threshold.hard_count or 0) > len(margins) or curriculum.threshold.hard_pairs(margins) == len(margins):
+    if max(curriculum.threshold.hard_count or 0, curriculum.threshold.hard_pairs(margins)) >= len(margins):
         raise RecipeError(
             f"tune.space.{setting}: {point[setting]} leaves none of the {len(margins)} pairs easy (the margins end at "
             f"{margins.max():g}): lower its end"

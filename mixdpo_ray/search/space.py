@@ -48,7 +48,7 @@ class Space:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
-        """What the recipe asks for, checked against the recipe's own settings; the default where it asks for nothing."""
+        """What the recipe asks for, or the default space; checked against the recipe's own settings."""
         space = cls(_knobs(recipe.tune.space or default_space(recipe)))
         space._check(recipe)
         return space
@@ -136,7 +136,7 @@ def with_settings(recipe: Recipe, point: Mapping[str, Value]) -> Recipe:
     if any(setting in point for setting in THRESHOLD):
         tree["curriculum"]["threshold"].update(dict.fromkeys(("value", "hard_count", "hard_fraction")))
     for setting, value in point.items():
-        _put(tree, setting, value)
+        put(tree, setting, value)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -151,9 +151,31 @@ def settings_of(recipe: Recipe, settings: tuple[str, ...]) -> Point:
         value: Any = tree
         for key in setting.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
+        if setting == THRESHOLD[0]:
+            value = recipe.curriculum.threshold.in_force
         if value is not None:
             found[setting] = value
     return found
+
+
+def starting_points(recipe: Recipe, space: Space) -> list[Point]:
+    """The recipe's own settings; every other objective of the space with its defaults; what tune.first_trials names."""
+    own = settings_of(recipe, space.settings)
+    points = [own]
+    for knob in space.knobs:
+        if knob.setting == "objective.name":
+            others = [{knob.setting: name} for name in knob.range.corners() if name != own[knob.setting]]
+            points += [{**own, **settings_of(with_settings(recipe, other), space.settings)} for other in others]
+    for point in recipe.tune.first_trials:
+        placed = space.parameters(point)
+        for setting, value in point.items():
+            if not any(name == setting or name.startswith(f"{setting} [") for name in placed):
+                raise RecipeError(
+                    f"tune.first_trials: {setting}={value} does not lie in the space, or only beside another choice; "
+                    f"the space has {', '.join(space.settings)}"
+                )
+        points.append(dict(point))
+    return points
 
 
 def _knobs(space: Mapping[str, Any], under: Value = None) -> tuple[Knob, ...]:
@@ -224,7 +246,7 @@ def _check_searchable(knob: Knob) -> None:
 ORDERS = tuple(f"curriculum.{name}" for name in ("difficulty", "order", "mode", "seed", "swap_fraction"))
 
 
-def _put(tree: dict[str, Any], setting: str, value: Value) -> None:
+def put(tree: dict[str, Any], setting: str, value: Value) -> None:
     *parents, last = setting.split(".")
     for parent in parents:
         if not isinstance(tree.get(parent), dict):

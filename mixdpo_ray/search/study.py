@@ -1,7 +1,7 @@
 """A study in Optuna's storage: opened, continued, and each trial ended once, truthfully.
 
-The storage is the only memory of a study. Whatever dies, trials that it still calls RUNNING have lost their driver: they
-are told FAIL, and what they were about to learn is queued again under a new number, which takes over their folder.
+The storage is the only memory of a study. Whatever dies, trials that it still calls RUNNING have lost their driver:
+they are told FAIL, and what they were about to learn is queued again under a new number, which takes over their folder.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def open_storage(recipe: Recipe, folder: str) -> optuna.storages.BaseStorage:
 def check_storage(recipe: Recipe) -> None:
     if recipe.tune.storage is None and not storage.is_local(recipe.output.storage_path):
         raise RecipeError(
-            f"tune.storage: Optuna's file needs a disk and output.storage_path is {recipe.output.storage_path}: give the "
-            "SQLAlchemy URL of a database"
+            f"tune.storage: Optuna's file needs a disk and output.storage_path is {recipe.output.storage_path}: give "
+            "the SQLAlchemy URL of a database"
         )
 
 

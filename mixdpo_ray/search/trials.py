@@ -40,10 +40,10 @@ class TrialRow:
 def rows(study: optuna.Study) -> list[TrialRow]:
     """Every trial that was started."""
     trials = study.get_trials(deepcopy=False)
-    return [_row(trial) for trial in trials if trial.state != TrialState.WAITING]
+    return [row_of(trial) for trial in trials if trial.state != TrialState.WAITING]
 
 
-def _row(trial: FrozenTrial) -> TrialRow:
+def row_of(trial: FrozenTrial) -> TrialRow:
     notes = trial.user_attrs
     return TrialRow(
         number=trial.number,

@@ -30,12 +30,16 @@ class TrainingJob:
     fingerprint: str  # checkpoints of another fingerprint are refused
     card: dict[str, Any] = field(default_factory=dict)  # facts for the model card
     tensorboard: bool = False
+    leaves_model: bool = True  # a search wants to know how good it is, and trains the winner again
 
     def plan(self, table: PreparedTable) -> Plan:
+        return make_plan(self.curriculum, self.hard(table), self.train.global_batch_size, self.train.num_train_epochs)
+
+    def hard(self, table: PreparedTable) -> NDArray[np.bool_]:
+        """Over the positions of the training split."""
         index = table.index("train")
         difficulty = DIFFICULTIES[self.curriculum.difficulty]({"margin": index.margin})
-        hard = hard_positions(self.curriculum, difficulty, index.pair_id)
-        return make_plan(self.curriculum, hard, self.train.global_batch_size, self.train.num_train_epochs)
+        return hard_positions(self.curriculum, difficulty, index.pair_id)
 
     def steps(self, plan: Plan) -> int:
         return min(plan.steps, self.train.max_steps or plan.steps)
@@ -46,6 +50,10 @@ class TrainingJob:
         for step in range(self.steps(plan)):
             trained[plan.window(step).positions] = True
         return trained & ~plan.hard
+
+    def alone(self) -> Self:
+        """For its measurements only."""
+        return replace(self, leaves_model=False)
 
     def with_reference(self, folder: str | None) -> Self:
         return replace(self, reference=folder)

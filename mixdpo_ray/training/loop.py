@@ -102,11 +102,17 @@ def run_training(
         metrics = _step(run, step, rows)
         if _due(run, step + 1, job.train.evaluation.every_steps) or _best_needs_it(run, step + 1):
             evaluation = _evaluate(run, step + 1)
-        if _due(run, step + 1, job.train.checkpoints.every_steps):
+        last = step + 1 == run.steps
+        if _due(run, step + 1, job.train.checkpoints.every_steps) and (job.leaves_model or not last):
             _save(run, step + 1, evaluation)
+    return _summary(run, _export(run, evaluation), metrics, evaluation)
+
+
+def _export(run: Run, evaluation: dict[str, float]) -> str | None:
+    if not run.job.leaves_model:
+        return None
     run.say("exporting the model")
-    model = export(run.policy, run.tokenizer, job, evaluation, world)
-    return _summary(run, model, metrics, evaluation)
+    return export(run.policy, run.tokenizer, run.job, evaluation, run.world)
 
 
 def seed_generators(seed: int) -> None:
@@ -245,7 +251,7 @@ def _tell(run: Run, metrics: dict[str, Any]) -> None:
         run.listener.on_step(metrics)
 
 
-def _summary(run: Run, model: str, last: dict[str, Any], evaluation: dict[str, float]) -> dict[str, Any]:
+def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict[str, float]) -> dict[str, Any]:
     before = run.log.first_evaluation if run.log is not None else None
     if run.log is not None:
         run.log.upload()

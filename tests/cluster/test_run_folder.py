@@ -59,12 +59,12 @@ def test_a_run_is_finished_when_its_summary_has_every_step(small: Path) -> None:
 
 def test_a_second_driver_is_kept_out_until_the_first_one_lets_go(small: Path) -> None:
     with (
-        locked(recipe(small)),
-        pytest.raises(RunConflictError, match="is being trained by another process"),
-        locked(recipe(small)),
+        locked(run_folder(recipe(small))),
+        pytest.raises(RunConflictError, match="is in use by another process"),
+        locked(run_folder(recipe(small))),
     ):
         pass
-    with locked(recipe(small)):
+    with locked(run_folder(recipe(small))):
         pass
 
 
@@ -74,15 +74,15 @@ def test_a_killed_driver_lets_go(small: Path) -> None:
     process = spawn.Process(target=_hold, args=(small, holds))
     process.start()
     assert holds.wait(60)
-    with pytest.raises(RunConflictError), locked(recipe(small)):
+    with pytest.raises(RunConflictError), locked(run_folder(recipe(small))):
         pass
     process.kill()
     process.join()
-    with locked(recipe(small)):
+    with locked(run_folder(recipe(small))):
         pass
 
 
 def _hold(path: Path, holds: "multiprocessing.synchronize.Event") -> None:
-    with locked(recipe(path)):
+    with locked(run_folder(recipe(path))):
         holds.set()
         multiprocessing.Event().wait(60)

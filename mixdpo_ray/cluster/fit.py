@@ -1,0 +1,152 @@
+"""One fit of Ray Train: a group of workers runs a training job, and is started again when one of them dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train.torch
+from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.cluster.stream import RayDataWindows
+from mixdpo_ray.errors import MixDPOError, WorkersError
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.loop import run_training
+from mixdpo_ray.training.world import World
+
+
+def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listener | None = None) -> dict[str, Any]:
+    """The summary of rank 0. The board hears of errors; the listener, by default the board, of everything else."""
+    gpu = uses_gpu(cluster)
+    resources = {"CPU": cluster.cpus_per_worker, **({"GPU": 1.0} if gpu else {}), **cluster.resources_per_worker}
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={
+            "job": job,
+            "cluster": cluster,
+            "board": board,
+            "gpu": gpu,
+            "listener": listener or Listener(board),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=cluster.num_workers,
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            placement_strategy=cluster.placement_strategy,
+        ),
+        run_config=RunConfig(
+            # a name of its own for every driver: Ray would otherwise restore what it remembers of the last one
+            name=f"attempt-{time.time_ns()}",
+            storage_path=storage.join(job.run, "ray"),
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+        ),
+    )
+    try:
+        with _interruptible():
+            result = trainer.fit()
+    except TrainingFailedError as error:
+        raise (ray.get(board.stopped_by.remote()) or _plain(error)) from error
+    if stopped := ray.get(board.stopped_by.remote()):
+        raise stopped
+    storage.delete(storage.join(job.run, "ray"))
+    return dict(result.return_value or {})
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ray Train answers Ctrl-C by stopping the workers and raising SystemExit, and leaves its handler behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _plain(error: TrainingFailedError) -> WorkersError:
+    """One line for what no part of ours has a name for."""
+    failures = getattr(error, "worker_failures", {})
+    causes = [f"rank {rank}: {_cause(str(failure))}" for rank, failure in sorted(failures.items())]
+    return WorkersError(f"the workers failed too often: {'; '.join(causes) or error}; see cluster.max_failures")
+
+
+def _cause(text: str) -> str:
+    """The line of a traceback that names the exception; its message may have lines of its own."""
+    lines = text.strip().splitlines() or ["no message"]
+    return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)), lines[-1])
+
+
+class Listener:
+    """What training tells, carried to the driver's board; checkpoints also to Ray Train."""
+
+    def __init__(self, board: Any):
+        self.board = board
+
+    def tell(self, kind: str, content: Any) -> None:
+        self.board.tell.remote(kind, content)
+
+    def on_step(self, metrics: dict[str, Any]) -> None:
+        self.tell("step", metrics)
+
+    def on_evaluation(self, metrics: dict[str, Any]) -> None:
+        self.tell("evaluation", metrics)
+
+    def on_phase(self, text: str) -> None:
+        self.tell("phase", text)
+
+    def on_warning(self, text: str) -> None:
+        self.tell("warning", text)
+
+    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
+        """Called by every rank, for Ray's report is a barrier. Ray keeps a pointer: the checkpoint itself is ours."""
+        if ray.train.get_context().get_world_rank():
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "pointer.json").write_text(json.dumps({"checkpoint": path}))
+            ray.train.report(metrics, Checkpoint.from_directory(folder))
+
+
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    board, job = config["board"], config["job"]
+    if ray.get(board.stopped_by.remote()):
+        return {}  # a restart would only repeat the error: every rank leaves in peace
+    context = ray.train.get_context()
+    device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
+    world = World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), device)
+    _use_cores(config["cluster"], context.get_local_world_size())
+    try:
+        summary = run_training(job, world, RayDataWindows(config["cluster"]), config["listener"])
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {**summary, "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
+    except MixDPOError as error:
+        ray.get(board.stop_for.remote(error))
+        raise
+
+
+def _use_cores(cluster: ClusterSettings, workers_here: int) -> None:
+    """Two processes with two threads each on two cores take many times as long as with one."""
+    import torch
+
+    threads = max(1, min(int(cluster.cpus_per_worker), (os.cpu_count() or 1) // workers_here))
+    torch.set_num_threads(threads)

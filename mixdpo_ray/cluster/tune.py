@@ -1,0 +1,174 @@
+"""A search: prepare once, let Ray Tune run trials that Optuna draws, and hand over the recipe that won.
+
+What trials share is made before the first one: the prepared table (one for each order in the space), and reference
+log-probs of every pair that any threshold in the space could send to the preference loss. Optuna's storage is the only
+memory: the same command after any death continues, and with a larger tune.num_samples it extends the study.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+import ray
+from ray import tune as ray_tune
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.connect import connected, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.run_folder import RECIPE, differences, locked
+from mixdpo_ray.cluster.searcher import StopAfterRung, StudySearch
+from mixdpo_ray.cluster.seats import DRIVER_CPUS, Seats, count_seats, cpus_to_start_with
+from mixdpo_ray.cluster.study_display import StudyDisplay, showing
+from mixdpo_ray.cluster.study_inputs import Tables, cover_all, identity, prepare_all, rung_steps
+from mixdpo_ray.cluster.study_output import NO_PLOTLY, StudyOutput, can_draw
+from mixdpo_ray.cluster.train import absolute, take_board
+from mixdpo_ray.cluster.trial import Shared, run_trial
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.search.margins import resolve
+from mixdpo_ray.search.metric import read_metrics, why_unfair
+from mixdpo_ray.search.samplers import Draw, make_sampler
+from mixdpo_ray.search.space import Space, starting_points
+from mixdpo_ray.search.study import (
+    check_storage,
+    claim_study,
+    forget_study,
+    open_study,
+    queue,
+    release_stale,
+    still_wanted,
+)
+from mixdpo_ray.search.trials import rows
+from mixdpo_ray.training.model import with_absolute_paths
+
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # Optuna's storage and metrics.jsonl hold what they would write again
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails reports why, and no score
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the same command continues: nothing has to be saved first
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def tune(recipe: Recipe, command: str) -> StudyOutput:
+    """The study of this recipe, to its end. What cannot work is refused before Ray starts, if it can be known then."""
+    space = check(recipe)
+    if not can_draw():
+        print(NO_PLOTLY, file=sys.stderr)
+    workers = recipe.tune.workers_per_trial or recipe.cluster.num_workers
+    recipe = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"num_workers": workers})})
+    folder = study_folder(recipe)
+    with connected(recipe.cluster, cpus_to_start_with(recipe.cluster, recipe.tune.max_concurrent_trials)):
+        tables = prepare_all(recipe, space)
+        first = next(iter(tables.values()))
+        space = resolve(space, recipe, first.index("train").margin)
+        points = starting_points(recipe, space)
+        steps = rung_steps(recipe, first)
+        with locked(folder):
+            if recipe.output.fresh:
+                forget_study(recipe, folder)
+            seats = _seats(recipe)
+            print(seats.arithmetic)
+            study = open_study(recipe, folder, _sampler(recipe, space))
+            claim_study(study, identity(recipe, tables), differences)
+            output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, command)
+            storage.write_bytes(storage.join(folder, RECIPE), recipe.model_dump_json(indent=2).encode())
+            _search(recipe, output, tables, points, seats)
+    return output
+
+
+def study_folder(recipe: Recipe) -> str:
+    return storage.join(recipe.output.storage_path, "studies", recipe.output.name)
+
+
+def check(recipe: Recipe) -> Space:
+    """What can be known without the data: types, empty ranges, unfair measures."""
+    space = Space.of(recipe)
+    check_storage(recipe)
+    _sampler(recipe, space)
+    for metric in read_metrics(recipe.tune.metric):
+        if reason := why_unfair(metric, space.settings):
+            raise RecipeError(f"tune.metric {metric.name}: {reason}; take eval_rewards/accuracies")
+    if recipe.train.max_steps is not None:
+        raise RecipeError("train.max_steps would cut the curriculum of every trial: thin it, with curriculum.thin")
+    if recipe.data.heldout.source is None and not recipe.data.heldout.fraction * recipe.data.heldout.max_pairs:
+        raise RecipeError("data.heldout holds out no pairs, and trials are compared on them: give it a fraction")
+    starting_points(recipe, space)
+    if recipe.tune.sampler == "grid":
+        space.points()
+    return space
+
+
+def _sampler(recipe: Recipe, space: Space, ended: int = 0) -> Any:
+    """A study that goes on must not draw again what it has drawn: its sampler begins elsewhere."""
+    seed = recipe.tune.seed + 1_000_003 * ended
+    return make_sampler(recipe.tune.sampler, Draw(seed, space.conditional, recipe.tune.guard is not None))
+
+
+def _seats(recipe: Recipe) -> Seats:
+    cluster = recipe.cluster
+    wait_for_resources(cluster, lambda text: print(text, file=sys.stderr))
+    return count_seats(cluster, uses_gpu(cluster), ray.cluster_resources(), recipe.tune.max_concurrent_trials)
+
+
+def _search(recipe: Recipe, output: StudyOutput, tables: Tables, points: list[dict[str, Any]], seats: Seats) -> None:
+    study, space, folder = output.study, output.space, absolute(output.folder)
+    watcher = take_board(folder)
+    reference = cover_all(recipe, space, tables)
+    counted = {"prepared tables": len(tables), **_passes(reference, "before the first trial")}
+    if stale := release_stale(study, recipe.tune.max_failures):
+        print(f"continuing what was cut: {', '.join(f'trial {number}' for number in stale)}")
+    grid = space.points() if recipe.tune.sampler == "grid" else None
+    queue(study, [space.parameters(point) for point in (grid or points)])
+    wanted = still_wanted(study, min(recipe.tune.num_samples, len(grid) if grid else recipe.tune.num_samples))
+    study.sampler = _sampler(recipe, space, ended=len(study.get_trials(deepcopy=False)))
+    local = recipe.model_copy(update={"model": with_absolute_paths(recipe.model)})
+    shared = Shared(local, folder, {order: table.folder for order, table in tables.items()}, reference, watcher)
+    try:
+        if wanted:
+            _run(output, shared, min(seats.at_once, wanted), wanted)
+    finally:
+        output.write({**counted, **_passes(reference, "after the last one")})
+
+
+def _passes(reference: str | None, when: str) -> dict[str, int]:
+    return {f"reference passes {when}": ReferenceTable.open(reference).manifest.passes if reference else 0}
+
+
+def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int) -> None:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # why a trial failed is in its row, in one line
+    recipe = shared.recipe
+    metrics, budgets = read_metrics(recipe.tune.metric), recipe.tune.early_stopping.budgets
+    display = StudyDisplay(recipe.output.name, metrics, budgets, wanted, rows(output.study))
+    search = StudySearch(recipe, shared.folder, output.study, output.space, display.tell)
+    scratch = storage.join(shared.folder, "ray")
+    tuner = ray_tune.Tuner(
+        ray_tune.with_resources(ray_tune.with_parameters(run_trial, shared=shared), {"CPU": DRIVER_CPUS}),
+        tune_config=ray_tune.TuneConfig(
+            search_alg=search,
+            scheduler=StopAfterRung(search),
+            num_samples=wanted,
+            max_concurrent_trials=at_once,
+            trial_dirname_creator=_trial_name,
+            trial_name_creator=_trial_name,
+        ),
+        run_config=ray_tune.RunConfig(
+            name=f"attempt-{time.time_ns()}",
+            storage_path=scratch,
+            failure_config=ray_tune.FailureConfig(max_failures=recipe.tune.max_failures),
+            verbose=0,
+        ),
+    )
+    with showing(display, shared.watcher):
+        tuner.fit()
+    storage.delete(scratch)
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.config['trial']['number']:04d}"
