@@ -15,6 +15,7 @@ import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--held-out", type=float, default=0.18, help="share of the pairs")
     parser.add_argument("--orders", type=int, default=200, help="random orders that halving is simulated in")
-    parser.add_argument("--report-only", action="store_true", help="of what has ended")
+    parser.add_argument("--report-only", action="store_true", help="of the seeds that are complete")
     options = parser.parse_args()
     sizes = Sizes(options.prompts, options.base_steps, options.global_batch, options.epochs, options.held_out)
     out: Path = options.out.absolute()
@@ -50,7 +51,7 @@ def main() -> None:
     check_sizes(out / "sizes.json", sizes)
     if not options.report_only:
         train_all(out, sizes, options)
-    facts = {**asdict(sizes), "orders": options.orders}
+    facts = {**asdict(sizes), "configurations": options.configurations, "orders": options.orders}
     print(report(read_lines(out / "trainings.jsonl"), out, facts))
 
 
@@ -76,16 +77,16 @@ def train_all(out: Path, sizes: Sizes, options: argparse.Namespace) -> None:
         for seed in range(options.seeds):
             if seed + 1 < options.seeds:  # before this seed's trainings, so that it is there when they have ended
                 worlds.append(pool.submit(make_world, out / f"seed-{seed + 1}", seed + 1, sizes))
+            missing = [key for key in product([seed], range(options.configurations), THINS) if key not in record.done]
             worlds[seed].result()
+            if not missing:
+                continue
             folder = out / f"seed-{seed}"
             with connected(ClusterSettings(use_gpu=False)):
                 arena = make_arena(folder, seed, sizes, options.configurations)
-            for number in range(options.configurations):
-                for thin in THINS:
-                    if (seed, number, thin) not in record.done:
-                        runs = folder / "runs" / f"{number}-{thin}"
-                        trainings.append(pool.submit(train_once, arena, number, thin, runs))
-                        trainings[-1].add_done_callback(record.add)
+            for _, number, thin in missing:
+                trainings.append(pool.submit(train_once, arena, number, thin, folder / "runs" / f"{number}-{thin}"))
+                trainings[-1].add_done_callback(record.add)
         for training in trainings:
             training.result()
 

@@ -21,12 +21,14 @@ BUDGETS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 COLOURS = {"naive": "#c0562b", "safe": "#1b6ca8", "none": "#8a8f98"}
 
 
-def candidates(lines: Sequence[Line], score: str, cost: str) -> dict[int, list[dict[str, Candidate]]]:
-    """Seed -> configurations whose three trainings have ended -> arm -> what it sees. Seeds that lack some wait."""
+def candidates(lines: Sequence[Line], score: str, cost: str, count: int) -> dict[int, list[dict[str, Candidate]]]:
+    """Seed -> its first `count` configurations -> arm -> what it sees. Seeds that lack a training are left out."""
     trained = {(line["seed"], line["configuration"], line["thin"]): line["evaluations"] for line in lines}
     found: dict[int, list[dict[str, Candidate]]] = {}
-    for seed, number in sorted({key[:2] for key in trained}):
-        if all((seed, number, thin) in trained for thin in (1, 3, 9)):
+    for seed in sorted({line["seed"] for line in lines}):
+        if any((seed, number, thin) not in trained for number in range(count) for thin in (1, 3, 9)):
+            continue
+        for number in range(count):
             whole = trained[seed, number, 1]
             early = [min(whole, key=lambda one: abs(one["share"] - share)) for share in (1 / 9, 1 / 3)] + [whole[-1]]
             thinned = [trained[seed, number, thin][-1] for thin in (9, 3, 1)]
@@ -38,8 +40,7 @@ def candidates(lines: Sequence[Line], score: str, cost: str) -> dict[int, list[d
                     "none": Candidate((whole[-1][score],), (whole[-1][cost],)),
                 }
             )
-    most = max(map(len, found.values()), default=0)
-    return {seed: of_seed for seed, of_seed in found.items() if len(of_seed) == most}
+    return found
 
 
 def correlations(seeds: Mapping[int, Sequence[Mapping[str, Candidate]]]) -> dict[str, list[float]]:
@@ -160,13 +161,12 @@ def report(lines: Sequence[Line], out: Path, facts: Mapping[str, Any]) -> str:
     content: dict[str, Any] = {"facts": dict(facts)}
     drawn = {}
     for score, meaning in SCORES.items():
-        seeds = candidates(lines, score, "tokens")
+        seeds = candidates(lines, score, "tokens", facts["configurations"])
         finals = [[one["none"].final for one in seed] for seed in seeds.values()]
         ranges = ", ".join(f"{min(seed):.3f}-{max(seed):.3f}" for seed in finals)
-        counts = ", ".join(str(len(seed)) for seed in finals)
         ranking, lost = correlations(seeds), regrets(seeds, facts["orders"])
         parts += [
-            f"== accuracy on {meaning}; configurations of each seed: {counts}; final scores: {ranges}",
+            f"== accuracy on {meaning}; seeds: {len(seeds)}; final scores: {ranges}",
             "rank correlation (Spearman) of a rung's score with the final one: mean, standard error, each seed",
             correlations_text(ranking),
             "regret in points at equal training tokens, budget in full trainings (configurations tried, finished)",

@@ -110,7 +110,7 @@ def line(thin: int, *ends: tuple[float, int, float]) -> dict[str, object]:
 def test_a_naive_run_continues_where_a_safe_one_starts_anew() -> None:
     whole = line(1, (0, 0, 0.5), (0.11, 10, 0.6), (0.22, 20, 0.1), (0.33, 30, 0.7), (1, 90, 0.8))
     found = candidates(
-        [whole, line(3, (0, 0, 0.5), (1, 32, 0.75)), line(9, (0, 0, 0.5), (1, 12, 0.65))], "all", "tokens"
+        [whole, line(3, (0, 0, 0.5), (1, 32, 0.75)), line(9, (0, 0, 0.5), (1, 12, 0.65))], "all", "tokens", 1
     )
     assert found[7][0] == {
         "naive": Candidate((0.6, 0.7, 0.8), (10, 20, 60)),
@@ -119,8 +119,8 @@ def test_a_naive_run_continues_where_a_safe_one_starts_anew() -> None:
     }
 
 
-def test_a_configuration_counts_when_its_three_trainings_have_ended() -> None:
-    assert candidates([line(1, (1, 90, 0.8)), line(3, (1, 32, 0.75))], "all", "tokens") == {}
+def test_a_seed_counts_when_all_its_trainings_have_ended() -> None:
+    assert candidates([line(1, (1, 90, 0.8)), line(3, (1, 32, 0.75))], "all", "tokens", 1) == {}
 
 
 def test_ties_are_left_out_by_their_number() -> None:
