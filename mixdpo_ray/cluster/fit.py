@@ -61,8 +61,8 @@ def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listen
         with _interruptible():
             result = trainer.fit()
     except TrainingFailedError as error:
-        raise (ray.get(board.stopped_by.remote()) or _plain(error)) from error
-    if stopped := ray.get(board.stopped_by.remote()):
+        raise (ray.get(board.stopped_by.remote(job.run)) or _plain(error)) from error
+    if stopped := ray.get(board.stopped_by.remote(job.run)):
         raise stopped
     storage.delete(storage.join(job.run, "ray"))
     return dict(result.return_value or {})
@@ -129,7 +129,7 @@ class Listener:
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
     board, job = config["board"], config["job"]
-    if ray.get(board.stopped_by.remote()):
+    if ray.get(board.stopped_by.remote(job.run)):
         return {}  # a restart would only repeat the error: every rank leaves in peace
     context = ray.train.get_context()
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
@@ -140,7 +140,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {**summary, "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
     except MixDPOError as error:
-        ray.get(board.stop_for.remote(error))
+        ray.get(board.stop_for.remote(job.run, error))
         raise
 
 

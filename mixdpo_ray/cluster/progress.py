@@ -27,7 +27,7 @@ class Board:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.error: MixDPOError | None = None
+        self.errors: dict[str, MixDPOError] = {}  # by run: the trials of a study share one board
 
     def tell(self, kind: str, content: Any) -> None:
         self.events.append((kind, content))
@@ -36,11 +36,11 @@ class Board:
         events, self.events = self.events, []
         return events
 
-    def stop_for(self, error: MixDPOError) -> None:
-        self.error = self.error or error
+    def stop_for(self, run: str, error: MixDPOError) -> None:
+        self.errors.setdefault(run, error)
 
-    def stopped_by(self) -> MixDPOError | None:
-        return self.error
+    def stopped_by(self, run: str) -> MixDPOError | None:
+        return self.errors.get(run)
 
 
 class Display:

@@ -40,6 +40,7 @@ class StudyDisplay:
     name: str
     metrics: Sequence[Metric]
     budgets: Sequence[int]
+    epochs: int
     wanted: int
     ended: list[TrialRow]  # of the study before; and of this call, as they come
     lines: dict[int, Line] = field(default_factory=dict)
@@ -69,7 +70,8 @@ class StudyDisplay:
             if line is None:
                 return
             if kind == "step":
-                line.doing = f"{content['stage']} {content['step'] + 1}"
+                epochs = line.settings.get("train.num_train_epochs", self.epochs)
+                line.doing = f"{content['stage']} {content['epoch'] / epochs:.0%}"
             elif kind == "phase" and not content.startswith("stage"):
                 line.doing = content
             elif kind == "warning":

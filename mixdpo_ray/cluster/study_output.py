@@ -20,9 +20,7 @@ from mixdpo_ray.search.trials import TrialRow, best, front, rows, to_csv
 from mixdpo_ray.storage import join
 
 CSV, BEST, REPORT = "trials.csv", "best.yaml", "report.html"
-NO_PLOTLY = (
-    "report.html needs plotly: pip install 'mixdpo_ray[report]' and repeat the command; no trial is run again"
-)
+NO_PLOTLY = "report.html needs plotly: pip install 'mixdpo_ray[report]' and repeat the command; no trial is run again"
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray import tune
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.fit import Listener, fit
-from mixdpo_ray.cluster.progress import Board
 from mixdpo_ray.cluster.run_folder import RECIPE, SUMMARY
 from mixdpo_ray.cluster.train import job_in
 from mixdpo_ray.errors import MixDPOError, WorkersError
@@ -92,12 +90,8 @@ def _train(shared: Shared, number: int, folder: str, recipe: Recipe, table: Prep
     identity = {**recipe.training_identity(), "prepared": table.manifest.content_digest}
     storage.write_bytes(join(folder, RECIPE), json.dumps({"recipe": recipe.to_dict(), "identity": identity}).encode())
     job = job_in(folder, recipe, table, fingerprint(identity)).alone().with_reference(shared.reference)
-    board_class: Any = Board
-    board, began = board_class.remote(), time.monotonic()
-    try:
-        summary = fit(recipe.cluster, job, board, TrialListener(shared.watcher, number))
-    finally:
-        ray.kill(board)
+    began = time.monotonic()
+    summary = fit(recipe.cluster, job, shared.watcher, TrialListener(shared.watcher, number))
     summary["seconds"] = round(time.monotonic() - began, 1)
     storage.write_bytes(join(folder, SUMMARY), json.dumps(summary, indent=2).encode())
     storage.delete(join(folder, "checkpoints"))

@@ -145,7 +145,9 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int) -> None
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # why a trial failed is in its row, in one line
     recipe = shared.recipe
     metrics, budgets = read_metrics(recipe.tune.metric), recipe.tune.early_stopping.budgets
-    display = StudyDisplay(recipe.output.name, metrics, budgets, wanted, rows(output.study))
+    display = StudyDisplay(
+        recipe.output.name, metrics, budgets, recipe.train.num_train_epochs, wanted, rows(output.study)
+    )
     search = StudySearch(recipe, shared.folder, output.study, output.space, display.tell)
     scratch = storage.join(shared.folder, "ray")
     tuner = ray_tune.Tuner(

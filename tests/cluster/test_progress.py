@@ -43,8 +43,9 @@ def test_the_driver_shows_what_workers_told_and_learns_of_the_first_error(capsys
         ray.get(board.tell.remote("step", step(0, "hard", 2.0)))
     assert "train: hard 1/1  loss 2.0000" in capsys.readouterr().err
     for text in ("the loss is not finite", "the gradient is not finite"):
-        ray.get(board.stop_for.remote(NonFiniteError(text)))
-    assert str(ray.get(board.stopped_by.remote())) == "the loss is not finite"
+        ray.get(board.stop_for.remote("run", NonFiniteError(text)))
+    assert str(ray.get(board.stopped_by.remote("run"))) == "the loss is not finite"
+    assert ray.get(board.stopped_by.remote("another run")) is None
 
 
 def test_the_closing_lines_leave_out_what_was_not_measured() -> None:
