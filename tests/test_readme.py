@@ -14,6 +14,9 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe
+from mixdpo_ray.search.ranges import KINDS
+from mixdpo_ray.search.samplers import SAMPLERS
+from mixdpo_ray.search.space import Space
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -56,8 +59,19 @@ def test_every_recipe_that_is_named_loads_with_its_overrides(words: list[str]) -
     assert isinstance(load_recipe(str(ROOT / words[recipe]), words[recipe + 1 :]), Recipe)
 
 
+def test_the_example_search_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("\n".join(blocks("yaml")))
+    space = Space.of(load_recipe(str(path)))
+    assert "objective.gamma_beta_ratio [simpo]" in [knob.name for knob in space.walk()]
+
+
+def test_every_kind_of_range_and_every_sampler_is_named() -> None:
+    assert [name for name in (*KINDS, *SAMPLERS) if f"`{name}" not in README] == []
+
+
 def test_the_example_recipe_is_one(tmp_path: Path) -> None:
-    (block,) = blocks("yaml")
+    block, _ = blocks("yaml")
     path = tmp_path / "example.yaml"
     path.write_text(block)
     recipe = load_recipe(str(path))
