@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import random
 import subprocess
@@ -12,7 +11,6 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from mixdpo_ray.search.report.curves import read_curve
 from mixdpo_ray.search.report.importances import importance_by_setting
 from mixdpo_ray.search.report.page import write_report
 from mixdpo_ray.search.report.scores import short_names
@@ -78,6 +76,23 @@ def test_the_headline_names_the_winner_its_doubt_and_the_gain_over_the_recipes_o
     assert "best of 3 scores" in words
 
 
+def test_a_trial_that_breaks_the_guard_is_no_rival_and_is_crossed_out(tmp_path: Path) -> None:
+    maker = Maker.start(tmp_path)
+    maker.add(OWN, guard=[-1.0])
+    for guard in (2.0, -1.0, -1.0, 3.0):
+        maker.add({**OWN, RATE: maker.draw()[RATE]}, guard=[guard])
+    page = written(maker.study, maker.facts(best=0, guard="eval_logps/chosen_drift >= -20"), tmp_path)
+    assert "It keeps the guard eval_logps/chosen_drift >= -20 with -9.3" in page.words
+    assert "best of 3 scores" in page.words
+    assert page.words.count("breaks the guard") >= 2
+    crossed = [trace for figure in page.figures for trace in figure["data"] if is_crossed(trace)]
+    assert {len(trace["x"]) for trace in crossed} == {2}
+
+
+def is_crossed(trace: dict[str, Any]) -> bool:
+    return bool(trace.get("marker", {}).get("symbol") == "x")
+
+
 def test_an_interval_stays_within_0_and_1_and_does_not_vanish_there() -> None:
     low, high = interval(1.0, 100)
     assert high == pytest.approx(1.0)
@@ -108,14 +123,14 @@ def test_what_failed_is_listed_with_its_reason_and_its_continuation(page: Writte
 def test_a_study_in_which_everything_failed_still_has_a_page_that_says_why(tmp_path: Path) -> None:
     maker = Maker.start(tmp_path)
     for _ in range(3):
-        maker.add(maker.draw(), "FAIL", 0, reason="the GPU has fallen off the bus")
+        maker.add(maker.draw(), "FAIL", 1, reason="the GPU has fallen off the bus")
     page = written(maker.study, maker.facts(), tmp_path)
     assert "No trial can be used" in page.words
     assert page.words.count("the GPU has fallen off the bus") == 3
     assert (
         "Which settings mattered is left out: it needs 4 complete trials or more, and the study has none" in page.words
     )
-    assert page.anchors >= {"cost", "timeline"}  # these can be drawn
+    assert page.anchors >= {"curves", "cost", "timeline"}  # these can be drawn
     assert "best.yaml" in page.words
 
 
@@ -208,32 +223,6 @@ def test_the_setting_that_the_scores_depend_on_most_is_the_most_important(tmp_pa
     weights = importance_by_setting(maker.study, maker.facts())
     assert max(weights, key=weights.__getitem__) == RATE
     assert sum(weights.values()) == pytest.approx(1)
-
-
-def test_a_curve_lies_over_the_share_of_the_curriculum_and_knows_where_sft_begins(tmp_path: Path) -> None:
-    """Threshold 1: of the 126 steps of the whole curriculum the last 28 % are hard, which is from step 91 on."""
-    maker = Maker.start(tmp_path)
-    maker.add(OWN)
-    curve = read_curve(maker.study.trials[0], maker.facts())
-    assert curve is not None
-    assert curve.switch == 91 / 126
-    assert curve.accuracy[0] == (0.0, 0.5)
-    assert curve.accuracy[-1][0] == 1.0
-    assert curve.loss[-1][0] == 1.0
-    assert [share for share, loss in curve.loss if loss is None] == [91 / 126]  # broken between two kinds of loss
-
-
-def test_a_trial_that_ended_within_a_rung_fills_only_its_part_of_the_axis(tmp_path: Path) -> None:
-    maker = Maker.start(tmp_path)
-    maker.add(OWN, "FAIL", 0)
-    path = tmp_path / "trials/0000/rung-3/metrics.jsonl"
-    path.parent.mkdir(parents=True)
-    lines = [json.dumps({"step": step, "stage": "easy", "loss": 0.5}) for step in range(21)]
-    path.write_text("\n".join([*lines, '{"step": 21, "lo']))  # killed while it wrote
-    curve = read_curve(maker.study.trials[0], maker.facts())
-    assert curve is not None
-    assert curve.switch is None
-    assert curve.loss[-1][0] == 21 / 42
 
 
 def test_names_are_as_short_as_they_can_be_told_apart() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.look import STATE_WORDS, STATES, Figure, drawing
+from mixdpo_ray.search.report.look import GREY, STATE_WORDS, STATES, Figure, drawing
 from mixdpo_ray.search.report.scores import hover_text, trials_of, words_for_duration
 
 if TYPE_CHECKING:
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 def cost(study: Study, facts: StudyFacts) -> Figure:
     figure = Figure("cost", "What each trial cost")
-    trials = [trial for trial in trials_of(study) if {"seconds", "pairs"} & set(trial.user_attrs)]
+    trials = [trial for trial in trials_of(study) if trial.user_attrs.get("seconds") or trial.user_attrs.get("pairs")]
     if not trials:
-        return figure.without("no trial recorded its seconds or pairs")
+        return figure.without("no trial got as far as to cost anything")
     from plotly.subplots import make_subplots
 
     plot = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
     for state, color in STATES.items():
         group = [trial for trial in trials if trial.state.name == state]
-        for row, measure in enumerate(("seconds", "pairs"), start=1):
+        for row, (measure, digits) in enumerate((("seconds", ",.1f"), ("pairs", ",")), start=1):
             if group:
                 plot.add_bar(
                     x=[trial.number for trial in group],
                     y=[trial.user_attrs.get(measure) for trial in group],
                     name=STATE_WORDS[state], legendgroup=state, showlegend=row == 1, marker_color=color, width=0.7,
-                    hovertemplate=f"trial %{{x}}: %{{y:,}} {measure}<extra></extra>", row=row, col=1,
+                    hovertemplate=f"trial %{{x}}: %{{y:{digits}}} {measure}<extra></extra>", row=row, col=1,
                 )  # fmt: skip
     plot.update_yaxes(title_text="seconds", row=1, col=1)
     plot.update_yaxes(title_text="pairs trained", row=2, col=1)
@@ -63,9 +63,7 @@ def timeline(study: Study, facts: StudyFacts) -> Figure:
     plot = plot_timeline(study)
     for trace in plot.data:
         state = trace.name
-        trace.update(
-            name=STATE_WORDS.get(state, "breaks the guard"), marker_color=STATES.get(state, trace.marker.color)
-        )
+        trace.update(name=STATE_WORDS.get(state, "breaks the guard"), marker_color=STATES.get(state, GREY))
         trace.update(text=[hover_text(study, number) for number in trace.y], hovertemplate="%{text}<extra></extra>")
     plot.update_xaxes(title_text=None)
     plot.update_yaxes(title_text="trial", autorange="reversed")

@@ -20,18 +20,9 @@ if TYPE_CHECKING:
 
 MOST, POINTS = 12, 150  # curves in one figure, and points of each loss curve: the eye cannot use more
 COLORS = (
-    "#1b6ca8",
-    "#4b9a6a",
-    "#e0a83a",
-    "#7a5ea8",
-    "#3fa7b5",
-    "#b5637f",
-    "#7d8894",
-    "#93b5d6",
-    "#a3c9ae",
-    "#c8b48a",
-    "#b9a7d3",
-)
+    "#1b6ca8", "#3f8f5f", "#c98a12", "#7a5ea8", "#2f95a5", "#b5537a",
+    "#6f7a86", "#8a6d3b", "#5f8fd0", "#7f9c3a", "#a8714f",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,9 @@ from mixdpo_ray.search.report.search_figures import history, parallel_coordinate
 if TYPE_CHECKING:
     from optuna.study import Study
 
-WHY = (importances, score_map, slices, parallel_coordinates)
-PARTS = (
-    ("why", "Why it won", WHY),
-    ("training", "How the trials trained", (learning_curves, rungs)),
-    ("search", "How the search went", (history, cost, timeline)),
-)
+SETTINGS = (importances, score_map, slices, parallel_coordinates)
+TRAINING = (learning_curves, rungs)
+SEARCH = (history, cost, timeline)
 
 
 def parts(study: Study, facts: StudyFacts) -> list[Part]:
@@ -29,12 +26,12 @@ def parts(study: Study, facts: StudyFacts) -> list[Part]:
 
     if not is_available():
         return []
-    two = len(facts.metrics) > 1
+    settings = (pareto_front, *SETTINGS) if len(facts.metrics) > 1 else SETTINGS
     return [
-        Part(
-            anchor,
-            title,
-            tuple(draw(study, facts) for draw in ((pareto_front, *draws) if two and draws is WHY else draws)),
+        Part(anchor, title, tuple(draw(study, facts) for draw in draws))
+        for anchor, title, draws in (
+            ("settings", "What the settings did" if facts.best is None else "Why it won", settings),
+            ("training", "How the trials trained", TRAINING),
+            ("search", "How the search went", SEARCH),
         )
-        for anchor, title, draws in PARTS
     ]

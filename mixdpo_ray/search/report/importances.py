@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 # Complete trials: below the first it is noise. In 60 random searches on a made-up hill over four settings, the one that
-# matters most came out first in 58 % at 8 trials, 63 % at 16, 93 % at 30 and 98 % at 60, with the better half against the
-# rest; with Optuna's default, the best tenth, in 40, 50, 58 and 88 %.
+# matters most came out first in 58 % at 8 trials, 63 % at 16, 93 % at 30 and 98 % at 60, with the better half against
+# the rest; with Optuna's default, the best tenth, in 40, 50, 58 and 88 %.
 FEW, ENOUGH = 4, 30
 BEST = 0.5
 

@@ -5,28 +5,32 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
-BLUE, RED, INK, QUIET, PALE = "#1b6ca8", "#c8553d", "#1d2733", "#8a94a0", "#c9d0d8"
-STATES = {"COMPLETE": BLUE, "PRUNED": "#e0a83a", "FAIL": RED, "RUNNING": "#4b9a6a", "WAITING": PALE}
+# Of middle lightness, as the page turns lightness around on dark screens.
+BLUE, RED, INK, QUIET, PALE = "#1b6ca8", "#c8553d", "#1d2733", "#7c8793", "#c9d0d8"
+GREY = "#a3acb6"  # breaks the guard, or has not begun
+CROSS = {"color": GREY, "symbol": "x", "size": 7, "line": {"width": 0}}
+STATES = {"COMPLETE": BLUE, "PRUNED": "#c98a12", "FAIL": RED, "RUNNING": "#4b9a6a", "WAITING": GREY}
 STATE_WORDS = {
     "COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting",
 }  # fmt: skip
+CLEAR = "rgba(0,0,0,0)"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
 AXIS = {
-    "gridcolor": "#e8ebef", "linecolor": PALE, "zerolinecolor": PALE, "ticks": "outside", "tickcolor": PALE,
+    "gridcolor": "#e3e7eb", "linecolor": PALE, "zerolinecolor": PALE, "ticks": "outside", "tickcolor": PALE,
     "ticklen": 4, "automargin": True, "title": {"standoff": 10, "font": {"size": 12.5}},
 }  # fmt: skip
 TEMPLATE = {
     "layout": {
         "font": {"family": FONT, "size": 12, "color": "#3d4855"},
-        "colorway": [BLUE, RED, "#4b9a6a", "#e0a83a", "#7a5ea8", "#3fa7b5", "#b5637f", "#7d8894"],
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
+        "colorway": [BLUE, RED],
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
         "xaxis": {**AXIS, "zeroline": False},
         "yaxis": AXIS,
         "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
@@ -69,6 +73,14 @@ class Part:
     title: str
     figures: tuple[Figure, ...]
 
+    @property
+    def drawn(self) -> list[Figure]:
+        return [figure for figure in self.figures if figure.drawings]
+
+    @property
+    def missing(self) -> list[Figure]:
+        return [figure for figure in self.figures if not figure.drawings]
+
 
 def deepened(color: str) -> str:
     """A colour of Optuna's scale, whose lightest is white and cannot be seen on paper, mixed with its darkest."""
@@ -80,8 +92,14 @@ def deepened_scale(scale: Sequence[tuple[float, str]]) -> list[tuple[float, str]
     return [(place, deepened(color)) for place, color in scale]
 
 
-def plain_ticks(axis: Any, values: Sequence[Any]) -> None:
-    """On a logarithmic axis 0.05 rather than a small 5 between 0.01 and 100m."""
+def clipped(text: str, most: int = 18) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def plain_ticks(axis: Any, values: Sequence[Any], written: Callable[[Any], str] = str) -> None:
+    """On a logarithmic axis 0.05 rather than a small 5 between 0.01 and 100m; of long names only the beginning."""
+    if axis.type == "category":  # whose places are the values as they were written
+        axis.update(tickvals=[written(value) for value in values], ticktext=[clipped(str(value)) for value in values])
     if axis.type != "log":
         return
     low, high = math.log10(min(values)), math.log10(max(values))
@@ -92,11 +110,11 @@ def plain_ticks(axis: Any, values: Sequence[Any]) -> None:
 
 def drawing(figure: Any, height: int, *, title: str | None = None, min_width: int = 0, left: int = 10) -> Drawing:
     """A plotly figure in the page's own look."""
-    margin = {"l": left, "r": 10, "t": 16, "b": 10, "autoexpand": True}
-    background = {name: TEMPLATE["layout"][name] for name in ("paper_bgcolor", "plot_bgcolor")}
-    figure.update_layout(template=TEMPLATE, title=None, height=height, width=None, margin=margin, **background)
-    plain = _literal(json.loads(figure.to_json()))
-    return Drawing(Markup(script_text(plain)), height, min_width, title)
+    plain: dict[str, Any] = json.loads(figure.to_json())
+    own = {name: inner for name, inner in plain["layout"].items() if name not in ("title", "width")}
+    look = {"template": TEMPLATE, "height": height, "margin": {"l": left, "r": 10, "t": 16, "b": 10}}
+    layout = {**own, **look, "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR}
+    return Drawing(Markup(script_text(_literal({"data": plain["data"], "layout": layout}))), height, min_width, title)
 
 
 def ring(plot: Any, x: Any, y: Any) -> None:

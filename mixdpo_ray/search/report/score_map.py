@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.look import Figure, deepened_scale, drawing, plain_ticks, ring
-from mixdpo_ray.search.report.scores import objectives, scored, too_few, varied, winner_of
+from mixdpo_ray.search.report.look import CROSS, Figure, deepened_scale, drawing, plain_ticks, ring
+from mixdpo_ray.search.report.scores import crosses, objectives, scored, too_few, varied, winner_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -46,7 +46,8 @@ def score_map(study: Study, facts: StudyFacts) -> Figure:
                 trace.update(colorscale=deepened_scale(trace.colorscale), reversescale=not objective.upward)
                 trace.update(colorbar={"title": None, "thickness": 10, "outlinewidth": 0}, line={"width": 0.5})
             elif trace.type == "scatter":
-                trace.marker.update(size=8, line={"width": 1.5, "color": "white"})
+                dot = {"size": 8, "color": "black", "line": {"width": 1.5, "color": "white"}}
+                trace.marker.update({**CROSS, "color": "white"} if trace.name == "Infeasible Trial" else dot)
         for axis, name in ((plot.layout.xaxis, x), (plot.layout.yaxis, y)):
             plain_ticks(axis, [trial.params[name] for trial in done if name in trial.params])
         if winner is not None and {x, y} <= set(winner.params):
@@ -54,7 +55,7 @@ def score_map(study: Study, facts: StudyFacts) -> Figure:
         drawings.append(drawing(plot, 440, title=objective.title))
     return figure.drawn(
         "Colour is the score, each dot a complete trial and the red ring the winner; between the dots the colour is "
-        "guessed, so trust it only where dots are near.",
+        f"guessed, so trust it only where dots are near{crosses(done)}.",
         drawings,
     )
 

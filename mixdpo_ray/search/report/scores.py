@@ -92,7 +92,7 @@ def metrics_of(trial: FrozenTrial) -> Mapping[str, float]:
 
 
 def guard_holds(trial: FrozenTrial) -> bool:
-    return all(value <= 0 for value in trial.user_attrs.get("guard") or ())
+    return all(value <= 0 for value in (*(trial.user_attrs.get("guard") or ()), *trial.constraints.values()))
 
 
 def held_out_pairs(trial: FrozenTrial, metric: str) -> int | None:
@@ -151,6 +151,12 @@ def words_for_duration(seconds: float) -> str:
 def words_for_list(items: list[Any]) -> str:
     texts = [str(item) for item in items]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def crosses(done: Sequence[FrozenTrial]) -> str:
+    """Where it is so, the end of a caption."""
+    broken = any(value > 0 for trial in done for value in trial.constraints.values())
+    return "; crosses break the guard" if broken else ""
 
 
 def too_few(done: Sequence[FrozenTrial], wanted: int) -> str:

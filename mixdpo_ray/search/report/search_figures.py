@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.look import (
     BLUE,
-    PALE,
+    CROSS,
+    GREY,
     QUIET,
     RED,
     STATES,
     Figure,
+    clipped,
     deepened,
     deepened_scale,
     drawing,
@@ -21,11 +23,13 @@ from mixdpo_ray.search.report.look import (
     ring,
 )
 from mixdpo_ray.search.report.scores import (
+    crosses,
     hover_text,
     objectives,
     scored,
     short_names,
     too_few,
+    trials_of,
     varied,
     winner_of,
 )
@@ -45,15 +49,17 @@ def history(study: Study, facts: StudyFacts) -> Figure:
     for objective in objectives(facts):
         plot = plot_optimization_history(study, target=objective.target, target_name=objective.words)
         for trace in plot.data:
-            line = trace.mode == "lines"
-            trace.update(name="best so far" if line else "a trial", line={"shape": "hv", "width": 2}, showlegend=False)
-            trace.update(marker={"size": 8})
+            trace.update(marker=CROSS if trace.name == "Infeasible Trial" else {"size": 8, "color": BLUE})
+            trace.update(line={"shape": "hv", "width": 2, "color": RED}, showlegend=False)
+            trace.update(name="best so far" if trace.mode == "lines" else "a trial")
         if winner is not None:
             ring(plot, winner.number, objective.of(winner))
         plot.update_xaxes(title_text="trial")
         drawings.append(drawing(plot, 360, title=objective.title))
     line = "the line is the best score so far and " if len(facts.metrics) == 1 else ""
-    return figure.drawn(f"Each dot is a trial that ran to the end, {line}the red ring the winner.", drawings)
+    return figure.drawn(
+        f"Each dot is a trial that ran to the end, {line}the red ring the winner{crosses(done)}.", drawings
+    )
 
 
 def parallel_coordinates(study: Study, facts: StudyFacts) -> Figure:
@@ -75,7 +81,7 @@ def parallel_coordinates(study: Study, facts: StudyFacts) -> Figure:
         if trace.mode == "lines" and trace.line.color.startswith("rgb"):
             trace.update(line={"width": 2, "color": deepened(trace.line.color)}, opacity=0.8)
         trace.update(marker={"showscale": False})
-    plot.update_layout(annotations=_apart(plot.layout.annotations))
+    plot.update_layout(annotations=_apart(plot.layout.annotations), showlegend=False)
     strong = "the best trials have" if len(wanted) == 1 else "trials on the front have"
     dotted = "; dotted lines break the guard" if any(trial.constraints for trial in done) else ""
     none = "; None: it has no such setting" if any(set(names) - set(trial.params) for trial in done) else ""
@@ -91,7 +97,7 @@ def _apart(ticks: Sequence[Any]) -> list[Any]:
     kept: list[Any] = []
     for tick in sorted(ticks, key=lambda tick: 0.01 < tick.y < 0.99):  # the ends first
         if all(tick.x != other.x or abs(tick.y - other.y) > 0.05 for other in kept):
-            tick.update(bgcolor="rgba(255,255,255,0.7)", font={"size": 11, "color": "#3d4855"})
+            tick.update(text=clipped(tick.text), bgcolor="rgba(255,255,255,0.7)", font={"size": 11, "color": "#3d4855"})
             kept.append(tick)
     return kept
 
@@ -123,8 +129,10 @@ def slices(study: Study, facts: StudyFacts) -> Figure:
                 dots.marker.update(showscale=False, size=8)
                 if dots.marker.colorscale:
                     dots.marker.colorscale = deepened_scale(dots.marker.colorscale)
+                else:
+                    dots.marker.update(CROSS)
             plot.update_xaxes(title_text=None, nticks=6)
-            plain_ticks(plot.layout.xaxis, [trial.params[name] for trial in done if name in trial.params])
+            plain_ticks(plot.layout.xaxis, [trial.params[name] for trial in done if name in trial.params], repr)
             plot.update_yaxes(title_text=None, range=[low - room, high + room])
             if winner is not None and name in winner.params:
                 value, named = winner.params[name], plot.layout.xaxis.type == "category"
@@ -133,7 +141,7 @@ def slices(study: Study, facts: StudyFacts) -> Figure:
             drawings.append(drawing(plot, 230, title=title))
     return figure.drawn(
         "The score against one setting at a time, later trials stronger in colour: a slope or a hump means that the "
-        "setting matters whatever the others are.",
+        f"setting matters whatever the others are{crosses(done)}.",
         drawings,
         side_by_side=True,
     )
@@ -145,12 +153,12 @@ def rungs(study: Study, facts: StudyFacts) -> Figure:
         return figure.without("a search for two metrics at once stops no trial early")
     if len(facts.rungs) < 2:
         return figure.without("every trial runs whole, there is one rung only")
+    states = {trial.number: trial.state.name for trial in trials_of(study) if trial.intermediate_values}
+    if not set(states.values()) & {"COMPLETE", "PRUNED", "RUNNING"}:
+        return figure.without("no trial that counts has finished a rung")
     from optuna.visualization import plot_intermediate_values
 
     plot = plot_intermediate_values(study)
-    if not plot.data:
-        return figure.without("no trial that counts has finished a rung")
-    states = {trial.number: trial.state.name for trial in study.get_trials(deepcopy=False)}
     for trace in plot.data:
         _dress_rung(trace, states, facts.best)
     whole = max(budget for budget, _ in facts.rungs)
@@ -188,12 +196,14 @@ def pareto_front(study: Study, facts: StudyFacts) -> Figure:
     plot = plot_pareto_front(study, target_names=[first.words, second.words])
     looks = {
         "Best Trial": ("no trial is better in both", BLUE, 11),
-        "Infeasible": ("breaks the guard", PALE, 8),
+        "Infeasible": ("breaks the guard", GREY, 8),
         "Trial": ("another is better in both", QUIET, 8),
     }
     for trace in plot.data:
         name, color, size = next(look for kind, look in looks.items() if kind in trace.hovertemplate)
         trace.update(marker={"color": color, "size": size, "showscale": False}, name=name, showlegend=len(trace.x) > 0)
+        if color == GREY:
+            trace.update(marker=CROSS)
         trace.update(text=[hover_text(study, _number_in(text)) for text in trace.text])
     if (winner := winner_of(study, facts)) is not None:
         ring(plot, first.of(winner), second.of(winner))

@@ -79,13 +79,13 @@ def _ranked(study: Study, facts: StudyFacts) -> Sequence[FrozenTrial]:
     done, first = {trial.number for trial in scored(study)}, objectives(facts)[0]
     sign = -1 if first.upward else 1
 
-    def rank(trial: FrozenTrial) -> tuple[bool, bool, int, int, float, int]:
+    def rank(trial: FrozenTrial) -> tuple[bool, int, bool, int, float, int]:
         seen = trial.intermediate_values
         reached = max(seen, default=0)
         score = first.of(trial) if trial.number in done else seen.get(reached, 0.0)
         order = STATE_ORDER.index(trial.state.name)
         return (
-            trial.number != facts.best, not guard_holds(trial), order, -reached,
+            trial.number != facts.best, order, not guard_holds(trial), -reached,
             sign * score if score == score else 0.0, trial.number,
         )  # fmt: skip
 

@@ -92,7 +92,8 @@ def _score(objective: Objective, winner: FrozenTrial, own: FrozenTrial | None, d
         gain = f"{value - objective.of(own):+.4f}" if error else f"{value - objective.of(own):+.4g}"
     sentences = [_doubt(objective, winner, error), _comparison(objective, winner, own, done)]
     if objective.alone:
-        sentences += [_close(objective, winner, done, error), _luck(done)]
+        rivals = [trial for trial in done if guard_holds(trial)]
+        sentences += [_close(objective, winner, rivals, error), _luck(rivals)]
     return Score(
         objective.words,
         objective.text(value),
