@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -54,7 +55,10 @@ _QUIET = {
 }
 
 
-def tune(recipe: Recipe, command: str) -> StudyOutput:
+RunOne = Callable[[dict[str, Any], Shared], None]
+
+
+def tune(recipe: Recipe, command: str, run_one: RunOne = run_trial) -> StudyOutput:
     """The study of this recipe, to its end. What cannot work is refused before Ray starts, if it can be known then."""
     space = check(recipe)
     if not can_draw():
@@ -77,7 +81,7 @@ def tune(recipe: Recipe, command: str) -> StudyOutput:
             claim_study(study, identity(recipe, tables), differences)
             output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, command)
             storage.write_bytes(storage.join(folder, RECIPE), recipe.model_dump_json(indent=2).encode())
-            _search(recipe, output, tables, points, seats)
+            _search(output, tables, points, seats, run_one)
     return output
 
 
@@ -115,8 +119,8 @@ def _seats(recipe: Recipe) -> Seats:
     return count_seats(cluster, uses_gpu(cluster), ray.cluster_resources(), recipe.tune.max_concurrent_trials)
 
 
-def _search(recipe: Recipe, output: StudyOutput, tables: Tables, points: list[dict[str, Any]], seats: Seats) -> None:
-    study, space, folder = output.study, output.space, absolute(output.folder)
+def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], seats: Seats, run_one: RunOne) -> None:
+    recipe, study, space, folder = output.recipe, output.study, output.space, absolute(output.folder)
     watcher = take_board(folder)
     reference = cover_all(recipe, space, tables)
     counted = {"prepared tables": len(tables), **_passes(reference, "before the first trial")}
@@ -130,7 +134,7 @@ def _search(recipe: Recipe, output: StudyOutput, tables: Tables, points: list[di
     shared = Shared(local, folder, {order: table.folder for order, table in tables.items()}, reference, watcher)
     try:
         if wanted:
-            _run(output, shared, min(seats.at_once, wanted), wanted)
+            _run(output, shared, min(seats.at_once, wanted), wanted, run_one)
     finally:
         output.write({**counted, **_passes(reference, "after the last one")})
 
@@ -139,7 +143,7 @@ def _passes(reference: str | None, when: str) -> dict[str, int]:
     return {f"reference passes {when}": ReferenceTable.open(reference).manifest.passes if reference else 0}
 
 
-def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int) -> None:
+def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, run_one: RunOne) -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # why a trial failed is in its row, in one line
@@ -151,7 +155,7 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int) -> None
     search = StudySearch(recipe, shared.folder, output.study, output.space, display.tell)
     scratch = storage.join(shared.folder, "ray")
     tuner = ray_tune.Tuner(
-        ray_tune.with_resources(ray_tune.with_parameters(run_trial, shared=shared), {"CPU": DRIVER_CPUS}),
+        ray_tune.with_resources(ray_tune.with_parameters(run_one, shared=shared), {"CPU": DRIVER_CPUS}),
         tune_config=ray_tune.TuneConfig(
             search_alg=search,
             scheduler=StopAfterRung(search),
