@@ -75,7 +75,8 @@ class Interval(Range):
         return self.low, self.high
 
     def probes(self) -> tuple[Value, ...]:
-        return (*self.corners(), self.low + (self.step or (self.high - self.low) / 7))  # whole numbers take no seventh
+        between = self.step or (self.high - self.low) / math.pi  # never whole, as a drawn number is not
+        return (*self.corners(), self.low + between)
 
     def holds(self, value: Value) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
@@ -146,9 +147,11 @@ def read_range(setting: str, written: Any) -> Range:
 
 
 def _choice(options: Any) -> Range:
-    if isinstance(options, Mapping):
-        branches = {option: inner or {} for option, inner in options.items()}
-        for inner in branches.values():
+    if isinstance(options, Mapping) and options:
+        branches = {option: {} if inner is None else inner for option, inner in options.items()}
+        for option, inner in branches.items():
+            if not isinstance(inner, Mapping):
+                raise ValueError(f"{option} {inner!r}: give the ranges that exist under it, or nothing")
             for setting, written in inner.items():
                 read_range(setting, written)
         return Choice(tuple(branches), branches)
@@ -182,7 +185,7 @@ def _quantised(arguments: Any) -> Range:
     low, high, step = _numbers(arguments, 3)
     if step <= 0 or step > high - low:
         raise ValueError("the step must be above 0 and fit between the ends")
-    if abs((high - low) / step - round((high - low) / step)) > 1e-6:
+    if abs((high - low) / step - round((high - low) / step)) > 1e-9:
         raise ValueError("the ends must lie a whole number of steps apart")
     return Interval(low, high, step=step)
 
