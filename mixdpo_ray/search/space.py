@@ -94,12 +94,7 @@ class Space:
     def _check(self, recipe: Recipe) -> None:
         for knob in self.walk():
             _check_searchable(knob)
-        for top in self.knobs:
-            inner = {knob.setting for knobs in top.branches.values() for knob in knobs}
-            for twice in inner & {knob.setting for knob in self.knobs}:
-                raise RecipeError(
-                    f"tune.space.{twice} also varies under {top.setting}: write it there, in braces, for each value"
-                )
+        _check_once(self.knobs, {})
         for setting in [knob.setting for knob in self.knobs]:
             for point in self._probes_of(setting):
                 try:
@@ -241,6 +236,22 @@ def _check_searchable(knob: Knob) -> None:
         raise RecipeError(f"tune.space.{setting}: margins is a range for {THRESHOLD[0]}, outside of branches")
     if setting in ORDERS and not isinstance(knob.range, Choice):
         raise RecipeError(f"tune.space.{setting} changes the order of the prepared table: give a choice of values")
+
+
+def _check_once(knobs: tuple[Knob, ...], above: Mapping[str, str]) -> None:
+    """No point may give a setting two values. `above`: settings that already vary -> the knob that they vary under."""
+    varied = dict(above)
+    for knob in knobs:
+        for setting in dict.fromkeys(one.setting for one in knob.walk()):
+            if setting in varied:
+                other = knob.setting if knob.setting != setting else varied[setting]
+                raise RecipeError(
+                    f"tune.space.{setting} also varies under {other}: write it there, in braces, for each value"
+                )
+            varied[setting] = knob.setting
+    for knob in knobs:
+        for inner in knob.branches.values():
+            _check_once(inner, {**above, knob.setting: knob.setting})
 
 
 ORDERS = tuple(f"curriculum.{name}" for name in ("difficulty", "order", "mode", "seed", "swap_fraction"))
