@@ -47,10 +47,8 @@ def _range(grid: list[float], asked: Margins) -> Range:
             f"tune.space.{THRESHOLD[0]}: margins {asked.hard_share:g} leaves {grid or 'no threshold'}: raise the "
             "share, or take the setting out of the space"
         )
-    steps = np.diff(grid)
-    if np.allclose(steps, steps[0]):  # an even grid has an order that a sampler can use
-        return Interval(grid[0], grid[-1], step=round(float(steps[0]), 9))
-    return Choice(tuple(grid))
+    even = Interval(grid[0], grid[-1], step=round(grid[1] - grid[0], 9))
+    return even if even.values() == tuple(grid) else Choice(tuple(grid))  # a sampler can use the order of an even grid
 
 
 def _check(recipe: Recipe, point: dict[str, object], margins: NDArray[np.float64]) -> None:
