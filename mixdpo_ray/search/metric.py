@@ -35,7 +35,7 @@ class Guard:
         return self.bound - value if self.at_least else value - self.bound
 
     def __str__(self) -> str:
-        return f"{self.name} {'>=' if self.at_least else '<='} {self.bound:g}"
+        return f"{self.name} {'>=' if self.at_least else '<='} {self.bound:.15g}"
 
 
 def read_metric(written: str) -> Metric:
