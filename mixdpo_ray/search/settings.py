@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -72,7 +73,10 @@ class TuneSettings(Settings):
     @field_validator("storage")
     @classmethod
     def _no_password(cls, url: str | None) -> str | None:
-        if url is not None and "@" in url and ":" in url.split("://")[-1].split("@")[0]:
+        if url is None:
+            return None
+        before, at, _ = url.split("://")[-1].partition("@")
+        if (at and ":" in before) or re.search(r"[?&](password|passwd)=", url):
             raise ValueError("a password in the URL would be written into files: leave it to PGPASSWORD or ~/.my.cnf")
         return url
 
