@@ -95,9 +95,10 @@ def release_stale(study: optuna.Study, max_failures: int) -> list[int]:
     for trial in stale:
         deaths = len(list(ancestry(trials, trial)))
         again = deaths <= max_failures
-        if again and trial.number not in taken_over and trial.params:
+        if again and trial.number not in taken_over:
             attributes = {CONTINUES: trial.number, FOLDER: trial.user_attrs.get(FOLDER)}
-            study.enqueue_trial(trial.params, user_attrs=attributes)
+            asked = trial.system_attrs.get("fixed_params", {})  # what was queued and not yet drawn when it died
+            study.enqueue_trial({**asked, **trial.params}, user_attrs=attributes)
         fail(study, optuna.Trial(study, trial._trial_id), LOST if again else f"{LOST} {deaths} times while it ran")
     return [trial.number for trial in stale]
 
