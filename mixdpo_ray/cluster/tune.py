@@ -107,10 +107,8 @@ def check(recipe: Recipe) -> Space:
     return space
 
 
-def _sampler(recipe: Recipe, space: Space, ended: int = 0) -> Any:
-    """A study that goes on must not draw again what it has drawn: its sampler begins elsewhere."""
-    seed = recipe.tune.seed + 1_000_003 * ended
-    return make_sampler(recipe.tune.sampler, Draw(seed, space.conditional, recipe.tune.guard is not None))
+def _sampler(recipe: Recipe, space: Space, known: int = 0) -> Any:
+    return make_sampler(recipe.tune.sampler, Draw.of(recipe.tune, space.conditional, known))
 
 
 def _seats(recipe: Recipe) -> Seats:
@@ -129,7 +127,7 @@ def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], s
     grid = space.points() if recipe.tune.sampler == "grid" else None
     queue(study, [space.parameters(point) for point in (grid or points)])
     wanted = still_wanted(study, min(recipe.tune.num_samples, len(grid) if grid else recipe.tune.num_samples))
-    study.sampler = _sampler(recipe, space, ended=len(study.get_trials(deepcopy=False)))
+    study.sampler = _sampler(recipe, space, known=len(study.get_trials(deepcopy=False)))
     local = recipe.model_copy(update={"model": with_absolute_paths(recipe.model)})
     shared = Shared(local, folder, {order: table.folder for order, table in tables.items()}, reference, watcher)
     try:

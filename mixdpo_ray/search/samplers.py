@@ -6,12 +6,13 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.search.settings import TuneSettings
 
 GUARD = "guard"  # user attribute of a trial: [violation], above 0 where tune.guard does not hold
 
@@ -21,6 +22,11 @@ class Draw:
     seed: int
     conditional: bool  # whether some parameters exist only under a value of another
     guarded: bool
+
+    @classmethod
+    def of(cls, tune: TuneSettings, conditional: bool, known: int = 0) -> Self:
+        """A study that goes on must not draw again what it has drawn: with trials it knows, it begins elsewhere."""
+        return cls(tune.seed + 1_000_003 * known, conditional, tune.guard is not None)
 
     @property
     def constraints(self) -> Callable[[optuna.trial.FrozenTrial], Sequence[float]] | None:
