@@ -35,7 +35,15 @@ LAYERS = {
     "jobs": 14,
 }
 WITH_RAY = ("cluster", "jobs")
-INSIDE_FUNCTIONS = ("plotly", "optuna.visualization", "deepspeed", "peft", "matplotlib", "tensorboard", "torch.utils.tensorboard")
+INSIDE_FUNCTIONS = (
+    "plotly",
+    "optuna.visualization",
+    "deepspeed",
+    "peft",
+    "matplotlib",
+    "tensorboard",
+    "torch.utils.tensorboard",
+)
 OUTSIDE_THE_PACKAGE = ("trl", "accelerate")  # the yardsticks that we are compared with
 
 
