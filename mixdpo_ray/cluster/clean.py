@@ -1,7 +1,8 @@
 """What lies under output.storage_path, who uses it, and what could go.
 
-A prepared table is used by the runs whose recipe.json names its content, a reference table by the runs with its model,
-a checkpoint by its run until that has finished and exported its model. What a live process holds the lock of stays.
+A prepared table is used by the runs and studies whose recipe.json names its content, a reference table by those with
+its model, a checkpoint by its run until that has finished and exported its model. What a live process holds the lock
+of stays.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
 
+USERS = {"runs": "run", "studies": "study"}
 OLD = timedelta(days=1)  # object stores have no locks: what is younger may still be being written
 
 
@@ -42,34 +44,42 @@ class Item:
 
 @dataclass(frozen=True)
 class Run:
+    """Or a study: it has users' claims on tables, and no checkpoints of its own."""
+
     name: str
     folder: str
     content: dict[str, Any]  # of recipe.json
     finished: bool
 
+    def prepared_from(self, digest: str) -> bool:
+        named = self.content["identity"].get("prepared")
+        return digest == named or (isinstance(named, list) and digest in named)
+
     @property
     def lock(self) -> Path:
-        return storage.local(self.folder).with_name(f".{self.name}.{LOCK}")
+        folder = storage.local(self.folder)
+        return folder.with_name(f".{folder.name}.{LOCK}")
 
 
 def survey(storage_path: str) -> list[Item]:
-    runs = find_runs(storage_path)
+    runs = find_runs(storage_path, "runs")
+    users = [*runs, *find_runs(storage_path, "studies")]
     return [
-        *_prepared(storage.join(storage_path, "prepared"), runs),
-        *_references(storage.join(storage_path, "reference"), runs),
+        *_prepared(storage.join(storage_path, "prepared"), users),
+        *_references(storage.join(storage_path, "reference"), users),
         *(item for run in runs for item in _of_run(run)),
     ]
 
 
-def find_runs(storage_path: str) -> list[Run]:
-    folder = storage.join(storage_path, "runs")
+def find_runs(storage_path: str, kind: str) -> list[Run]:
+    folder = storage.join(storage_path, kind)
     runs = []
     for name in storage.names(folder):
         run = storage.join(folder, name)
         if storage.exists(storage.join(run, RECIPE)):
             content = json.loads(storage.read_bytes(storage.join(run, RECIPE)))
             finished = all(storage.exists(storage.join(run, part)) for part in (SUMMARY, "model"))
-            runs.append(Run(name, run, content, finished))
+            runs.append(Run(f"{USERS[kind]} {name}", run, content, finished))
     return runs
 
 
@@ -102,7 +112,7 @@ def _prepared(folder: str, runs: list[Run]) -> Iterator[Item]:
         path = storage.join(folder, name)
         if PreparedTable.committed(path) and not name.startswith(UNFINISHED):
             digest = PreparedTable.open(path).manifest.content_digest
-            users = tuple(f"run {run.name}" for run in runs if run.content["identity"].get("prepared") == digest)
+            users = tuple(run.name for run in runs if run.prepared_from(digest))
             yield _item(path, "prepared table", users, lock_file(path))
         elif name.endswith(QUARANTINE):
             yield _item(path, "refused rows of a preparation that stopped")
@@ -119,7 +129,7 @@ def _references(folder: str, runs: list[Run]) -> Iterator[Item]:
             yield _item(path, "unfinished reference table", _too_young(path))
             continue
         model = json.loads(storage.read_bytes(manifest))["facts"].get("model", {})
-        users = tuple(f"run {run.name}" for run in runs if _weights(run.content["recipe"]["model"]) == _weights(model))
+        users = tuple(run.name for run in runs if _weights(run.content["recipe"]["model"]) == _weights(model))
         yield _item(path, "reference table", users)
 
 
@@ -138,7 +148,7 @@ def _of_run(run: Run) -> Iterator[Item]:
         elif run.finished:
             yield _item(path, "checkpoint of a finished run, whose model is exported", (), lock)
         else:
-            yield _item(path, "checkpoint", (f"run {run.name}",), lock)
+            yield _item(path, "checkpoint", (run.name,), lock)
     scratch = storage.join(run.folder, "ray")
     if storage.exists(scratch):
         yield _item(scratch, "Ray's notes on an attempt that was killed", _too_young(scratch), lock)

@@ -7,6 +7,7 @@ memory: the same command after any death continues, and with a larger tune.num_s
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -78,9 +79,11 @@ def tune(recipe: Recipe, command: str, run_one: RunOne = run_trial) -> StudyOutp
             seats = _seats(recipe)
             print(seats.arithmetic)
             study = open_study(recipe, folder, _sampler(recipe, space))
-            claim_study(study, identity(recipe, tables), differences)
+            asked = identity(recipe, tables)
+            claim_study(study, asked, differences)
             output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, command)
-            storage.write_bytes(storage.join(folder, RECIPE), recipe.model_dump_json(indent=2).encode())
+            record = {"recipe": recipe.to_dict(), "identity": asked}
+            storage.write_bytes(storage.join(folder, RECIPE), json.dumps(record, indent=2).encode())
             _search(output, tables, points, seats, run_one)
     return output
 

@@ -95,6 +95,6 @@ def to_csv(trials: Sequence[TrialRow], metrics: Sequence[Metric], settings: Sequ
         scores = [row.rungs.get(rung, "") for rung in rungs]
         drawn = [row.settings.get(setting, "") for setting in settings]
         times = [time.isoformat(timespec="seconds") if time else "" for time in (row.started, row.ended)]
-        rest = [row.guarded, round(row.seconds, 1), row.pairs, *times, row.continues, row.reason]
+        rest = [row.guarded if row.metrics else "", round(row.seconds, 1), row.pairs, *times, row.continues, row.reason]
         writer.writerow([row.number, row.state, *values, *scores, *drawn, *rest])
     return text.getvalue()

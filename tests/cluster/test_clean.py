@@ -69,6 +69,17 @@ def test_tables_that_a_run_uses_stay(tmp_path: Path) -> None:
     assert unused(survey(str(tmp_path)), tmp_path) == set()
 
 
+def test_tables_that_a_study_uses_stay(tmp_path: Path) -> None:
+    prepared_table(tmp_path, "used", "d1")
+    prepared_table(tmp_path, "spare", "d2")
+    record = {"recipe": {"model": MODEL}, "identity": {"prepared": ["d1", "d3"]}}
+    (tmp_path / "studies" / "wide").mkdir(parents=True)
+    (tmp_path / "studies" / "wide" / "recipe.json").write_text(json.dumps(record))
+    items = survey(str(tmp_path))
+    assert unused(items, tmp_path) == {"prepared/spare"}
+    assert [item.used_by for item in items if item.path.endswith("/used")] == [("study wide",)]
+
+
 def test_checkpoints_of_a_finished_run_may_go_but_its_model_stays(tmp_path: Path) -> None:
     folder = run(tmp_path, "done", "d1", finished=True)
     remove(survey(str(tmp_path)))
