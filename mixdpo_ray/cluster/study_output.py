@@ -20,7 +20,10 @@ from mixdpo_ray.search.trials import TrialRow, best, front, rows, to_csv
 from mixdpo_ray.storage import join
 
 CSV, BEST, REPORT = "trials.csv", "best.yaml", "report.html"
-NO_PLOTLY = "report.html needs plotly: pip install 'mixdpo_ray[report]' and repeat the command; no trial is run again"
+NO_PLOTLY = (
+    "report.html will have no figures: pip install 'mixdpo_ray[report]'; the same command, repeated, draws them and "
+    "runs no trial again"
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,7 @@ class StudyOutput:
             for row in front(trials, metrics):
                 name = f"trial-{row.number:04d}"
                 self._write_recipe(f"pareto/{name}.yaml", row, f"{self.recipe.output.name}-{name}")
-        if can_draw():
-            write_report(self.study, self._facts(winner, counters), join(self.folder, REPORT))
+        write_report(self.study, self._facts(winner, counters), join(self.folder, REPORT))
 
     def describe(self) -> str:
         """The closing lines."""
@@ -66,7 +68,7 @@ class StudyOutput:
             lines += [f"           {setting} = {value}" for setting, value in winner.settings.items()]
             lines.append(f"  train    {self._train_command}")
         lines.append(f"  trials   {self.folder}/{CSV}")
-        lines.append(f"  picture  {self.folder}/{REPORT}" if can_draw() else f"  {NO_PLOTLY}")
+        lines.append(f"  picture  {self.folder}/{REPORT}")
         return "\n".join(lines)
 
     @property
