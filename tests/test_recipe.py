@@ -8,6 +8,7 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.recipe_file import describe_settings, load_recipe
+from mixdpo_ray.search.space import Space, starting_points
 
 RECIPES = sorted((Path(__file__).parents[1] / "jobs" / "recipes").glob("*.yaml"))
 PAPER = {
@@ -34,6 +35,14 @@ def complaint(path: Path, *overrides: str) -> str:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_loads(path: Path) -> None:
     assert isinstance(load_recipe(str(path)), Recipe)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_has_a_space_that_holds_its_starting_points(path: Path) -> None:
+    recipe = load_recipe(str(path))
+    own, *others = starting_points(recipe, Space.of(recipe))
+    assert own["train.optimizer.learning_rate"] == recipe.train.optimizer.learning_rate
+    assert len(others) == len(recipe.tune.first_trials)
 
 
 @pytest.mark.parametrize("name", PAPER)
