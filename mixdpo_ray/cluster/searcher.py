@@ -89,11 +89,17 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             fail(self._ot_study, trial, self._why(trial))
         elif "failure" in result:
             fail(self._ot_study, trial, result["failure"])
-        elif result["budget"] < self.last:
+        else:
+            self._finish(trial, result["budget"], json.loads(result["metrics"]))
+        self.tell("end", trial.number, row_of(self._ot_study.get_trials(deepcopy=False)[trial.number]))
+
+    def _finish(self, trial: optuna.Trial, budget: int, found: dict[str, float]) -> None:
+        if self.guard is not None:
+            trial.set_constraint(GUARD, self.guard.violation(found))  # samplers go by it, of stopped trials too
+        if budget < self.last:
             prune(self._ot_study, trial)
         else:
-            complete(self._ot_study, trial, self.metrics, json.loads(result["metrics"]))
-        self.tell("end", trial.number, row_of(self._ot_study.get_trials(deepcopy=False)[trial.number]))
+            complete(self._ot_study, trial, self.metrics, found)
 
     def _why(self, trial: optuna.Trial) -> str:
         path = join(self.folder, trial.user_attrs[FOLDER], FAILURE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,28 +14,25 @@ from optuna.exceptions import ExperimentalWarning
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.search.settings import TuneSettings
 
-GUARD = "guard"  # user attribute of a trial: [violation], above 0 where tune.guard does not hold
+GUARD = (
+    "guard"  # of a trial, above 0 where tune.guard does not hold: user attribute [violation], and Optuna's constraint
+)
 
 
 @dataclass(frozen=True)
 class Draw:
     seed: int
     conditional: bool  # whether some parameters exist only under a value of another
-    guarded: bool
 
     @classmethod
     def of(cls, tune: TuneSettings, conditional: bool, known: int = 0) -> Self:
         """A study that goes on must not draw again what it has drawn: with trials it knows, it begins elsewhere."""
-        return cls(tune.seed + 1_000_003 * known, conditional, tune.guard is not None)
-
-    @property
-    def constraints(self) -> Callable[[optuna.trial.FrozenTrial], Sequence[float]] | None:
-        return (lambda trial: trial.user_attrs.get(GUARD, [0.0])) if self.guarded else None
+        return cls(tune.seed + 1_000_003 * known, conditional)
 
 
 def make_sampler(name: str, draw: Draw) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate, constraints: what makes them good
+        warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate: what makes it good
         return SAMPLERS[name](draw)
 
 
@@ -46,13 +43,12 @@ def _tpe(draw: Draw) -> optuna.samplers.BaseSampler:
         group=draw.conditional,
         constant_liar=True,
         n_startup_trials=6,
-        constraints_func=draw.constraints,
     )
 
 
 def _gp(draw: Draw) -> optuna.samplers.BaseSampler:
     _need("gp", "scipy")
-    return optuna.samplers.GPSampler(seed=draw.seed, constraints_func=draw.constraints)
+    return optuna.samplers.GPSampler(seed=draw.seed)
 
 
 def _cmaes(draw: Draw) -> optuna.samplers.BaseSampler:
