@@ -41,17 +41,15 @@ class DrivenStudy:
         self.ids[trial["number"]] = tune_id
         return trial["number"], trial["settings"]
 
-    def report(self, number: int, budget: int, metrics: Mapping[str, float], **costs: float) -> bool:
-        """A rung's measures; whether the trial is to be stopped."""
-        self.last[number] = {
-            "budget": budget,
-            "metrics": json.dumps(metrics),
-            "rung_seconds": 2.0 * budget,
-            "pairs": 10 * budget,
-            "cpu_seconds": 4.0 * budget,
-            **costs,
-        }
-        return self.search.should_stop(self.ids[number], self.last[number])
+    def result(self, number: int, budget: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """What a trial reports after a rung: 10 pairs and 2 seconds of 2 CPUs for each unit of its budget."""
+        costs = {"rung_seconds": 2.0 * budget, "pairs": 10 * budget, "cpu_seconds": 4.0 * budget}
+        self.last[number] = {"budget": budget, "metrics": json.dumps(metrics), **costs}
+        return self.last[number]
+
+    def report(self, number: int, budget: int, metrics: Mapping[str, float]) -> bool:
+        """Whether the trial is to be stopped."""
+        return self.search.should_stop(self.ids[number], self.result(number, budget, metrics))
 
     def end(self, number: int) -> TrialRow:
         """It was stopped, or its function has returned."""
