@@ -70,14 +70,15 @@ def read_lines(path: Path) -> list[Line]:
 
 def train_all(out: Path, sizes: Sizes, options: argparse.Namespace) -> None:
     """Worlds and trainings in processes of their own; Ray only between them, in this one."""
-    record = Record(out / "trainings.jsonl", options.seeds * options.configurations * len(THINS))
+    asked = set(product(range(options.seeds), range(options.configurations), THINS))
+    record = Record(out / "trainings.jsonl", asked)
     with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=settle) as pool:
         trainings: list[Future[Line]] = []
         worlds = [pool.submit(make_world, out / "seed-0", 0, sizes)]
         for seed in range(options.seeds):
             if seed + 1 < options.seeds:  # before this seed's trainings, so that it is there when they have ended
                 worlds.append(pool.submit(make_world, out / f"seed-{seed + 1}", seed + 1, sizes))
-            missing = [key for key in product([seed], range(options.configurations), THINS) if key not in record.done]
+            missing = sorted(key for key in asked - record.done if key[0] == seed)
             worlds[seed].result()
             if not missing:
                 continue
@@ -94,8 +95,8 @@ def train_all(out: Path, sizes: Sizes, options: argparse.Namespace) -> None:
 class Record:
     """The file of trainings that have ended. Its callbacks come one at a time, from the pool's one thread."""
 
-    def __init__(self, path: Path, total: int):
-        self.path, self.total, self.began = path, total, time.monotonic()
+    def __init__(self, path: Path, asked: set[Key]):
+        self.path, self.asked, self.began = path, asked, time.monotonic()
         lines = read_lines(path)
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))  # the next line begins anew
         self.done: set[Key] = {(line["seed"], line["configuration"], line["thin"]) for line in lines}
@@ -108,7 +109,9 @@ class Record:
             file.write(json.dumps(line) + "\n")
         self.done.add((line["seed"], line["configuration"], line["thin"]))
         seconds = time.monotonic() - self.began
-        print(f"{len(self.done)}/{self.total} trainings, {seconds:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"{len(self.done & self.asked)}/{len(self.asked)} trainings, {seconds:.0f} s", file=sys.stderr, flush=True
+        )
 
 
 def settle() -> None:
