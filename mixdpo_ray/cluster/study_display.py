@@ -75,7 +75,7 @@ class StudyDisplay:
             elif kind == "phase" and not content.startswith("stage"):
                 line.doing = content
             elif kind == "warning":
-                self.console.print(f"trial {number}: warning: {content}", highlight=False)
+                self.console.print(f"trial {number}: warning: {content}", highlight=False, markup=False, soft_wrap=True)
 
     def place(self, budget: int) -> str:
         """Which rung of how many a trial has reached."""
@@ -99,9 +99,12 @@ class StudyDisplay:
     def table(self) -> Table:
         with self.lock:
             table = Table(title=self.head(), title_justify="left", title_style="bold", box=None, pad_edge=False)
-            for head in ("trial", "state", "rung", "now", self.metrics[0].name.removeprefix("eval_"), "time"):
-                table.add_column(head, no_wrap=True, justify="right" if head in ("trial", "time") else "left")
-            table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
+            table.expand = True  # without it Rich takes room from the short columns first
+            score = self.metrics[0].name.removeprefix("eval_").rpartition("/")[2]
+            shares = {"now": 1, "settings": 2}  # of what the others leave
+            for head in ("trial", "state", "rung", "now", score, "time", "settings"):
+                right = head in ("trial", "time")
+                table.add_column(head, no_wrap=True, justify="right" if right else "left", ratio=shares.get(head))
             for line in self._visible():
                 table.add_row(*self._cells(line), style=STYLES.get(line.state, ""))
         return table
@@ -119,7 +122,7 @@ class StudyDisplay:
         now = line.doing if line.state == "RUNNING" else line.reason
         score = "" if line.score is None else f"{line.score:.4f}"
         clock = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-        cells = [f"{line.number}", line.state, self.place(line.budget), now[:32], score, clock, shown(line.settings)]
+        cells = [f"{line.number}", line.state, self.place(line.budget), now, score, clock, shown(line.settings)]
         return [Text(cell) for cell in cells]  # plain: brackets in a reason are no markup
 
     def _end(self, row: TrialRow) -> None:
