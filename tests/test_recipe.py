@@ -94,10 +94,70 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
         ("deepspeed.offload_parameters=true", "deepspeed: offload_parameters needs zero_stage 3, not 2"),
         ("data.source.format=ultrafeedbak", "data: unknown format 'ultrafeedbak'; known: auto, plain, ultrafeedback_"),
         ("output.name=../other", "output.name: '../other': String should match pattern"),
+        (
+            "tune={space: {objective.beta: {logunifrom: [0.1, 1]}}}",
+            "tune.space: objective.beta: unknown kind of range 'logunifrom'; known: choice, uniform, loguniform",
+        ),
+        (
+            "tune={space: {objective.beta: {uniform: [1, 0.1]}}}",
+            "tune.space: objective.beta: uniform [1, 0.1]: it is empty: low must be below high",
+        ),
+        ("tune.metric=loss", "tune.metric: 'loss': 'loss' is not measured on held-out pairs; take one that"),
+        (
+            "tune.metric=[accuracy, accuracy]",
+            "tune.metric: ['accuracy', 'accuracy']: give one metric, or two different",
+        ),
+        ("tune.metric=[accuracy, chosen_drift]", "tune: two metrics have no order to stop trials by"),
+        ("tune.guard=chosen_drift > -20", "tune.guard: 'chosen_drift > -20': write a measure, >= or <=, and a number"),
+        ("tune.sampler=tpa", "tune.sampler: 'tpa': Input should be 'tpe', 'random', 'gp', 'cmaes' or 'grid'"),
+        ("tune.num_samples=0", "tune.num_samples: 0: Input should be greater than or equal to 1"),
+        ("tune.early_stopping.prunner=none", "tune.early_stopping.prunner is unknown; did you mean pruner?"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_a_remedy(small: Path, override: str, expected: str) -> None:
     assert complaint(small, override).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:secret@host/studies",
+        "postgresql+psycopg://me:sec/ret@host:5432/studies",
+        "postgresql://host/studies?user=me&password=secret",
+        "mysql://me@host/studies?passwd=secret",
+    ],
+)
+def test_a_password_in_a_storage_url_is_refused(small: Path, url: str) -> None:
+    message = complaint(small, f"tune.storage={url}")
+    assert "a password in the URL would be written into files: leave it to PGPASSWORD or ~/.my.cnf" in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me@host:5432/studies", "postgresql://host:5432/studies?sslmode=require", "sqlite:////tmp/a@b:c.db"],
+)
+def test_a_storage_url_without_a_password_is_taken(small: Path, url: str) -> None:
+    assert load_recipe(str(small), [f"tune.storage={url}"]).tune.storage == url
+
+
+def test_a_guard_is_written_down_as_it_is_meant(small: Path) -> None:
+    assert (
+        load_recipe(str(small), ["tune.guard=chosen_drift>=-20.125"]).tune.guard == "eval_logps/chosen_drift >= -20.125"
+    )
+
+
+def test_rungs_multiply_and_without_a_pruner_there_is_one(small: Path) -> None:
+    def budgets(*overrides: str) -> tuple[int, ...]:
+        return load_recipe(str(small), overrides).tune.early_stopping.budgets
+
+    assert budgets() == (1, 3, 9)
+    assert budgets("tune.early_stopping={rungs: 4, reduction_factor: 2}") == (1, 2, 4, 8)
+    assert budgets("tune.early_stopping.pruner=none") == (1,)
+
+
+def test_how_a_search_is_made_does_not_make_another_training(small: Path) -> None:
+    plain, searched = (load_recipe(str(small), overrides) for overrides in ([], ["tune.num_samples=3"]))
+    assert plain.training_identity() == searched.training_identity()
 
 
 def test_a_reference_that_no_objective_would_read_is_refused(small: Path) -> None:

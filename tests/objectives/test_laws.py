@@ -15,6 +15,7 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.ipo import IPO
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.search.ranges import read_range
 
 EVERY = [
     *[objective() for objective in OBJECTIVES.values()],
@@ -123,6 +124,23 @@ def test_hyperparameters_that_are_no_positive_number_are_refused_by_name(name: s
     for field in numbers:
         with pytest.raises(ValidationError, match=field):
             OBJECTIVES[name].model_validate({field: value})
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_number_of_an_objective_has_a_range_to_be_searched_in(name: str) -> None:
+    """From it alone the default space of a search follows."""
+    numbers = {field for field, about in OBJECTIVES[name].model_fields.items() if about.annotation in (float, int)}
+    assert numbers <= OBJECTIVES[name].search.keys() <= OBJECTIVES[name].model_fields.keys()
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_class_takes_the_ends_of_its_ranges_and_its_default_lies_between(name: str) -> None:
+    """Otherwise trials would be drawn that cannot be, or the recipe's own settings could not be the first."""
+    for field, written in OBJECTIVES[name].search.items():
+        range_ = read_range(field, {kind: list(ends) for kind, ends in written.items()})
+        for value in range_.probes():
+            assert getattr(OBJECTIVES[name].model_validate({field: value}), field) == value
+        assert range_.holds(getattr(OBJECTIVES[name](), field))
 
 
 @pytest.mark.parametrize(("name", "field"), [("dpo", "beta"), ("ipo", "tau"), ("simpo", "beta")])
