@@ -18,7 +18,7 @@ class EarlyStoppingSettings(Settings):
     """Each rung trains a fresh, whole curriculum, thinned; the last one is the recipe's own."""
 
     pruner: Literal["asha", "median", "none"] = Field("asha", description="Which trials stop after a rung")
-    rungs: int = Field(3, ge=1, le=6, description="How many; without a pruner there is only the last")
+    rungs: int = Field(2, ge=1, le=6, description="How many; without a pruner there is only the last")
     reduction_factor: int = Field(3, ge=2, description="A rung trains this many times the windows of the one before")
 
     @property

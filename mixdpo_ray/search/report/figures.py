@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mixdpo_ray.search.report.comparable import comparable
 from mixdpo_ray.search.report.cost import cost, timeline
 from mixdpo_ray.search.report.curves import learning_curves
 from mixdpo_ray.search.report.facts import StudyFacts
@@ -27,11 +28,10 @@ def parts(study: Study, facts: StudyFacts) -> list[Part]:
     if not is_available():
         return []
     settings = (pareto_front, *SETTINGS) if len(facts.metrics) > 1 else SETTINGS
+    compared, note = comparable(study, facts)
+    why = "What the settings did" if facts.best is None else "Why it won"
     return [
-        Part(anchor, title, tuple(draw(study, facts) for draw in draws))
-        for anchor, title, draws in (
-            ("settings", "What the settings did" if facts.best is None else "Why it won", settings),
-            ("training", "How the trials trained", TRAINING),
-            ("search", "How the search went", SEARCH),
-        )
+        Part("settings", why, tuple(draw(compared, facts) for draw in settings), note),
+        Part("training", "How the trials trained", tuple(draw(study, facts) for draw in TRAINING)),
+        Part("search", "How the search went", tuple(draw(study, facts) for draw in SEARCH)),
     ]

@@ -45,7 +45,7 @@ def importances(study: Study, facts: StudyFacts) -> Figure:
         drawings.append(drawing(plot, 60 + 34 * len(bars.y), title=objective.title))
     hint = "" if len(done) >= ENOUGH else "; with so few trials it is a hint, not a finding"
     return figure.drawn(
-        f"The longer the bar, the more that setting alone tells the better half of the {len(done)} complete trials "
+        f"The longer the bar, the more that setting alone tells the better half of the {len(done)} compared trials "
         f"from the rest; all bars together are 1{hint}.",
         drawings,
     )
@@ -66,7 +66,7 @@ def _reason(done: Sequence[FrozenTrial], telling: Sequence[Objective]) -> str | 
     if len(done) < FEW:
         return too_few(done, FEW)
     if len(varied(done)) < 2:
-        return "fewer than two settings differ between the complete trials"
+        return "fewer than two settings differ between the compared trials"
     return None if telling else "too many trials share the same score"
 
 

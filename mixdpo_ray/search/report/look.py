@@ -72,6 +72,7 @@ class Part:
     anchor: str
     title: str
     figures: tuple[Figure, ...]
+    note: str | None = None
 
     @property
     def drawn(self) -> list[Figure]:

@@ -31,7 +31,7 @@ def score_map(study: Study, facts: StudyFacts) -> Figure:
     if pair is None:
         figure = Figure("map", "Two settings together")
         return figure.without(
-            too_few(done, FEW) if len(done) < FEW else f"no two settings differ together in {FEW} complete trials"
+            too_few(done, FEW) if len(done) < FEW else f"no two settings differ together in {FEW} scored trials"
         )
     from optuna.visualization import plot_contour
 

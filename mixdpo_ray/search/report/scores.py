@@ -160,7 +160,7 @@ def crosses(done: Sequence[FrozenTrial]) -> str:
 
 
 def too_few(done: Sequence[FrozenTrial], wanted: int) -> str:
-    return f"it needs {wanted} complete trials or more, and the study has {len(done) or 'none'}"
+    return f"it needs {wanted} scored trials or more, and the study has {len(done) or 'none'}"
 
 
 def varied(done: Sequence[FrozenTrial]) -> list[str]:

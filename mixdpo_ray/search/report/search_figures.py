@@ -63,7 +63,7 @@ def history(study: Study, facts: StudyFacts) -> Figure:
 
 
 def parallel_coordinates(study: Study, facts: StudyFacts) -> Figure:
-    figure = Figure("parallel", "Every complete trial as one line")
+    figure = Figure("parallel", "Every compared trial as one line")
     done = scored(study)
     names = sorted({name for trial in done for name in trial.params})
     if len(done) < 2:
@@ -115,7 +115,7 @@ def slices(study: Study, facts: StudyFacts) -> Figure:
     if len(done) < 2:
         return figure.without(too_few(done, 2))
     if not (names := varied(done)):
-        return figure.without("no setting differs between the complete trials")
+        return figure.without("no setting differs between the compared trials")
     from optuna.visualization import plot_slice
 
     drawings, short = [], short_names(names)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mixdpo_ray.search.report.comparable import comparable
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.importances import importance_by_setting
 from mixdpo_ray.search.report.look import STATE_WORDS
@@ -70,7 +71,7 @@ def describe_winner(study: Study, facts: StudyFacts) -> Winner | None:
     return Winner(
         winner.number,
         tuple(_score(objective, winner, own, done) for objective in objectives(facts)),
-        tuple(_settings(winner, own, importance_by_setting(study, facts))),
+        tuple(_settings(winner, own, importance_by_setting(comparable(study, facts)[0], facts))),
         own is not None,
         len(study.best_trials) if len(facts.metrics) > 1 else 1,
         _guard(winner, facts),
