@@ -150,7 +150,7 @@ def test_rungs_multiply_and_without_a_pruner_there_is_one(small: Path) -> None:
     def budgets(*overrides: str) -> tuple[int, ...]:
         return load_recipe(str(small), overrides).tune.early_stopping.budgets
 
-    assert budgets() == (1, 3, 9)
+    assert budgets("tune.early_stopping={rungs: 3, reduction_factor: 3}") == (1, 3, 9)
     assert budgets("tune.early_stopping={rungs: 4, reduction_factor: 2}") == (1, 2, 4, 8)
     assert budgets("tune.early_stopping.pruner=none") == (1,)
 

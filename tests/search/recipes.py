@@ -9,4 +9,5 @@ from mixdpo_ray.recipe import Recipe
 
 def make_recipe(tune: dict[str, Any] | None = None, **sections: Any) -> Recipe:
     needed = {"model": {"path": "some/model"}, "data": {"source": {"path": "pairs.jsonl"}}}
-    return Recipe.model_validate({**needed, "tune": tune or {}, **sections})
+    tune = {"early_stopping": {"rungs": 3, "reduction_factor": 3}, **(tune or {})}  # budgets 1, 3 and 9
+    return Recipe.model_validate({**needed, "tune": tune, **sections})
