@@ -20,6 +20,9 @@ from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.settings import Settings
 
 
+SECRET = ("tune.storage",)  # may hold a password, which no log should
+
+
 class _StrictLoader(yaml.SafeLoader):
     """`5e-7` is a number, and a key given twice is an error."""
 
@@ -91,13 +94,15 @@ def explain(error: ValidationError) -> Iterator[str]:
             yield f"{where} is missing; it has no default"
         else:
             message = details["msg"].removeprefix("Value error, ")
-            whole = isinstance(details["input"], (Mapping, Settings))
-            given = "" if whole else f"{details['input']!r}: "
+            unsaid = isinstance(details["input"], (Mapping, Settings)) or where in SECRET
+            given = "" if unsaid else f"{details['input']!r}: "
             yield f"{where}: {given}{message}" if where else message
 
 
 def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
     known = _keys_at(names[:-1], details)
+    if owners := [name for name, kind in OBJECTIVES.items() if names[-1] in kind.model_fields and names[-1] in known]:
+        return f"only {' and '.join(owners)} have it"
     close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
 

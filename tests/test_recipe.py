@@ -213,3 +213,15 @@ def test_every_setting_has_a_line_of_explanation() -> None:
     lines = describe_settings().splitlines()
     bare = [setting for setting, text in zip(lines[::2], lines[1::2], strict=True) if not text.strip()]
     assert bare == []
+
+
+def test_a_hyperparameter_of_another_objective_is_refused_with_its_owners(small: Path) -> None:
+    assert (
+        complaint(small, "objective={name: ipo, beta: 0.1}") == "objective.beta is unknown; only dpo and simpo have it"
+    )
+
+
+def test_a_refused_password_is_not_repeated(small: Path) -> None:
+    said = complaint(small, "tune.storage=postgresql://me:hunter2@host/studies")
+    assert "hunter2" not in said
+    assert said.startswith("tune.storage: ")
