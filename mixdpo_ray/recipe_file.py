@@ -19,7 +19,6 @@ from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.settings import Settings
 
-
 SECRET = ("tune.storage",)  # may hold a password, which no log should
 
 
@@ -102,7 +101,7 @@ def explain(error: ValidationError) -> Iterator[str]:
 def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
     known = _keys_at(names[:-1], details)
     if owners := [name for name, kind in OBJECTIVES.items() if names[-1] in kind.model_fields and names[-1] in known]:
-        return f"only {' and '.join(owners)} have it"
+        return f"it belongs to {' and '.join(owners)}"
     close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
 

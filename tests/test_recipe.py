@@ -217,7 +217,7 @@ def test_every_setting_has_a_line_of_explanation() -> None:
 
 def test_a_hyperparameter_of_another_objective_is_refused_with_its_owners(small: Path) -> None:
     assert (
-        complaint(small, "objective={name: ipo, beta: 0.1}") == "objective.beta is unknown; only dpo and simpo have it"
+        complaint(small, "objective={name: ipo, beta: 0.1}") == "objective.beta is unknown; it belongs to dpo and simpo"
     )
 
 
