@@ -117,11 +117,18 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
 
 class StopAfterRung(FIFOScheduler):  # type: ignore[misc]
-    """Stops the trials that the study's pruner gives up."""
+    """Stops the trials that the study's pruner gives up. `check` may raise, and is called again and again."""
 
-    def __init__(self, search: StudySearch):
+    def __init__(self, search: StudySearch, check: Callable[[], None]):
         super().__init__()
-        self.search = search
+        self.search, self.check = search, check
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as the searcher's
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        self.check()
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         stop = self.search.should_stop(trial.trial_id, result)

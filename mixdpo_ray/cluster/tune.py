@@ -20,6 +20,7 @@ from ray import tune as ray_tune
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import connected, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.interruption import Interruption
 from mixdpo_ray.cluster.run_folder import RECIPE, differences, locked
 from mixdpo_ray.cluster.searcher import StopAfterRung, StudySearch
 from mixdpo_ray.cluster.seats import DRIVER_CPUS, Seats, count_seats, cpus_to_start_with
@@ -154,12 +155,12 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, run_one
         recipe.output.name, metrics, budgets, recipe.train.num_train_epochs, wanted, rows(output.study)
     )
     search = StudySearch(recipe, shared.folder, output.study, output.space, display.tell)
-    scratch = storage.join(shared.folder, "ray")
+    interruption, scratch = Interruption(), storage.join(shared.folder, "ray")
     tuner = ray_tune.Tuner(
         ray_tune.with_resources(ray_tune.with_parameters(run_one, shared=shared), {"CPU": DRIVER_CPUS}),
         tune_config=ray_tune.TuneConfig(
             search_alg=search,
-            scheduler=StopAfterRung(search),
+            scheduler=StopAfterRung(search, interruption.check),
             num_samples=wanted,
             max_concurrent_trials=at_once,
             trial_dirname_creator=_trial_name,
@@ -172,7 +173,7 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, run_one
             verbose=0,
         ),
     )
-    with showing(display, shared.watcher):
+    with interruption.heard(), showing(display, shared.watcher):
         tuner.fit()
     storage.delete(scratch)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.cluster.run_folder import claim, differences, finished_summary, locked, write_summary
+from mixdpo_ray.cluster.run_folder import claim, differences, finished_summary, locked, run_folder, write_summary
 from mixdpo_ray.errors import RunConflictError
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe

@@ -219,7 +219,7 @@ def test_whoever_watches_is_told_of_start_rungs_and_end(tmp_path: Path) -> None:
 def test_the_scheduler_stops_whom_the_study_gives_up(tmp_path: Path) -> None:
     study = driven(tmp_path)
     study.train(lambda _: 0.75)
-    scheduler, decisions = StopAfterRung(study.search), []
+    scheduler, decisions = StopAfterRung(study.search, lambda: None), []
     for score in (0.875, 0.5):
         number, _ = study.start()
         trial = Trial("run_trial", stub=True, trial_id=study.ids[number])
