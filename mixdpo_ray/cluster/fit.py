@@ -61,7 +61,7 @@ def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listen
         with _interruptible():
             result = trainer.fit()
     except TrainingFailedError as error:
-        raise (ray.get(board.stopped_by.remote(job.run)) or _plain(error)) from error
+        raise (ray.get(board.stopped_by.remote(job.run)) or _plain(error, cluster.max_failures)) from error
     if stopped := ray.get(board.stopped_by.remote(job.run)):
         raise stopped
     storage.delete(storage.join(job.run, "ray"))
@@ -83,11 +83,14 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _plain(error: TrainingFailedError) -> WorkersError:
+def _plain(error: TrainingFailedError, retries: int) -> WorkersError:
     """One line for what no part of ours has a name for."""
     failures = getattr(error, "worker_failures", {})
     causes = [f"rank {rank}: {_cause(str(failure))}" for rank, failure in sorted(failures.items())]
-    return WorkersError(f"the workers failed too often: {'; '.join(causes) or error}; see cluster.max_failures")
+    why = "; ".join(causes) or str(error)
+    if not retries:
+        return WorkersError(f"the workers failed: {why}")
+    return WorkersError(f"the workers failed {retries + 1} times: {why}; see cluster.max_failures")
 
 
 def _cause(text: str) -> str:

@@ -132,8 +132,10 @@ def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], s
     queue(study, [space.parameters(point) for point in (grid or points)])
     wanted = still_wanted(study, min(recipe.tune.num_samples, len(grid) if grid else recipe.tune.num_samples))
     study.sampler = _sampler(recipe, space, known=len(study.get_trials(deepcopy=False)))
-    local = recipe.model_copy(update={"model": with_absolute_paths(recipe.model)})
-    shared = Shared(local, folder, {order: table.folder for order, table in tables.items()}, reference, watcher)
+    # where workers die, Tune starts the trial again, which continues: two counts of failures would multiply
+    cluster = recipe.cluster.model_copy(update={"max_failures": 0})
+    inside = recipe.model_copy(update={"model": with_absolute_paths(recipe.model), "cluster": cluster})
+    shared = Shared(inside, folder, {order: table.folder for order, table in tables.items()}, reference, watcher)
     try:
         if wanted:
             _run(output, shared, min(seats.at_once, wanted), wanted, run_one)
