@@ -86,17 +86,18 @@ def _interruptible() -> Iterator[None]:
 def _plain(error: TrainingFailedError, retries: int) -> WorkersError:
     """One line for what no part of ours has a name for."""
     failures = getattr(error, "worker_failures", {})
-    causes = [f"rank {rank}: {_cause(str(failure))}" for rank, failure in sorted(failures.items())]
+    causes = [f"rank {rank}: {_cause(failure)}" for rank, failure in sorted(failures.items())]
     why = "; ".join(causes) or str(error)
     if not retries:
         return WorkersError(f"the workers failed: {why}")
     return WorkersError(f"the workers failed {retries + 1} times: {why}; see cluster.max_failures")
 
 
-def _cause(text: str) -> str:
-    """The line of a traceback that names the exception; its message may have lines of its own."""
-    lines = text.strip().splitlines() or ["no message"]
-    return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)), lines[-1])
+def _cause(failure: Exception) -> str:
+    """What Ray hands on is a traceback, of which one line names the exception, or the exception itself."""
+    lines = str(failure).strip().splitlines() or ["no message"]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return named[-1] if named else f"{type(failure).__name__}: {lines[0]}"
 
 
 class Listener:
