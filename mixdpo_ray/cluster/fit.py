@@ -95,6 +95,8 @@ def _plain(error: TrainingFailedError, retries: int) -> WorkersError:
 
 def _cause(failure: Exception) -> str:
     """What Ray hands on is a traceback, of which one line names the exception, or the exception itself."""
+    if isinstance(getattr(failure, "health_check_failure", None), ray.exceptions.RayActorError):
+        return "its process died without a word: killed, or out of memory"
     lines = str(failure).strip().splitlines() or ["no message"]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     return named[-1] if named else f"{type(failure).__name__}: {lines[0]}"
