@@ -127,9 +127,7 @@ def test_a_study_in_which_everything_failed_still_has_a_page_that_says_why(tmp_p
     page = written(maker.study, maker.facts(), tmp_path)
     assert "No trial can be used" in page.words
     assert page.words.count("the GPU has fallen off the bus") == 3
-    assert (
-        "Which settings mattered is left out: it needs 4 scored trials or more, and the study has none" in page.words
-    )
+    assert "Which settings mattered is left out: it needs 4 scored trials or more, and the study has none" in page.words
     assert page.anchors >= {"curves", "cost", "timeline"}  # these can be drawn
     assert "best.yaml" in page.words
 
