@@ -15,7 +15,7 @@ TORCH := $(shell sed -n 's/^ *"\(torch[^"]*\)".*/\1/p' pyproject.toml)
 help:
 	@echo "make demo     train the playground's small model on two workers and show what it learned"
 	@echo "make test     every test"
-	@echo "make chaos    kill runs at random moments and compare the weights they end with"
+	@echo "make chaos    kill runs and searches at random moments and compare what they end with"
 	@echo "make bench    step time and memory against TRL; ARGS=\"--pairs FILE.parquet\" for pairs of your own"
 	@echo "make lint     format and style;  make types: mypy"
 	@echo "make install  only the set-up, into VENV=$(VENV)"
