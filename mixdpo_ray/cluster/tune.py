@@ -40,6 +40,7 @@ from mixdpo_ray.search.study import (
     check_storage,
     claim_study,
     forget_study,
+    forgive,
     open_study,
     queue,
     release_stale,
@@ -139,6 +140,9 @@ def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], s
     try:
         if wanted:
             _run(output, shared, min(seats.at_once, wanted), wanted, run_one)
+    except KeyboardInterrupt:
+        forgive(study)
+        raise
     finally:
         output.write({**counted, **_passes(reference, "after the last one")})
 

@@ -29,6 +29,7 @@ from mixdpo_ray.storage import join
 
 JOURNAL = "optuna.journal"
 IDENTITY, CONTINUES, REASON, FOLDER, SETTINGS = "identity", "continues", "reason", "folder", "settings"
+INTERRUPTED = "interrupted"
 LOST = "its driver stopped"
 
 
@@ -93,7 +94,7 @@ def release_stale(study: optuna.Study, max_failures: int) -> list[int]:
     taken_over = {trial.user_attrs.get(CONTINUES) for trial in trials}
     stale = [trial for trial in trials if trial.state == TrialState.RUNNING]
     for trial in stale:
-        deaths = len(list(ancestry(trials, trial)))
+        deaths = sum(INTERRUPTED not in one.user_attrs for one in ancestry(trials, trial))
         again = deaths <= max_failures
         if again and trial.number not in taken_over:
             attributes = {CONTINUES: trial.number, FOLDER: trial.user_attrs.get(FOLDER)}
@@ -101,6 +102,12 @@ def release_stale(study: optuna.Study, max_failures: int) -> list[int]:
             study.enqueue_trial({**asked, **trial.params}, user_attrs=attributes)
         fail(study, optuna.Trial(study, trial._trial_id), LOST if again else f"{LOST} {deaths} times while it ran")
     return [trial.number for trial in stale]
+
+
+def forgive(study: optuna.Study) -> None:
+    """A person's Ctrl-C is no fault of the trials that were running: it does not count towards their deaths."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        optuna.Trial(study, trial._trial_id).set_user_attr(INTERRUPTED, True)
 
 
 def ancestry(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> Iterator[FrozenTrial]:

@@ -10,14 +10,17 @@ import random
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from optuna.trial import TrialState
 
 from tests.cluster.studies import PATIENCE, StudyJob, assert_gone, assert_storage_agrees, write_world
 
 SAMPLES = 3
+ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}  # what has lost its Ray ends; by default after a minute
 pytestmark = pytest.mark.cluster
 
 
@@ -29,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def job(folder: Path, request: pytest.FixtureRequest) -> Iterator[StudyJob]:
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
-    job = StudyJob(folder, name, (f"tune.num_samples={SAMPLES}",))
+    job = StudyJob(folder, name, (f"tune.num_samples={SAMPLES}", "tune.max_failures=3"), ENVIRONMENT)
     yield job
     for process in job.members():
         process.kill()
@@ -89,8 +92,14 @@ KINDS: dict[str, Callable[[StudyJob], None]] = {
 
 
 def kill(job: StudyJob, title: str) -> None:
-    job.wait_until(lambda: job.members(title), f"process {title}")
-    job.members(title)[0].kill()
+    def killed() -> bool:
+        for process in job.members(title):
+            with suppress(psutil.NoSuchProcess):  # it ended while we looked
+                process.kill()
+                return True
+        return False
+
+    job.wait_until(killed, f"process {title}")
 
 
 def strike(job: StudyJob, kind: str, rungs: int) -> dict[Path, int]:

@@ -136,7 +136,7 @@ def test_another_search_under_the_same_name_is_refused(changed: str, said: str, 
 
 def test_more_samples_add_only_these(study: StudyJob) -> None:
     before, trials = study.finished_rungs(), study.trials()
-    ended = study.run(f"tune.num_samples={len(trials) + 2}")
+    ended = study.run(f"tune.num_samples={len(trials) + 2}", "tune.max_failures=0")
     assert ended.status == 0, ended
     after, now = study.finished_rungs(), study.trials()
     assert len(now) == len(trials) + 2
