@@ -30,6 +30,8 @@ from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.world import World
 
+DIED = "its process died without a word: killed, or out of memory"
+
 
 def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listener | None = None) -> dict[str, Any]:
     """The summary of rank 0. The board hears of errors; the listener, by default the board, of everything else."""
@@ -61,7 +63,7 @@ def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listen
         with _interruptible():
             result = trainer.fit()
     except TrainingFailedError as error:
-        raise (ray.get(board.stopped_by.remote(job.run)) or _plain(error, cluster.max_failures)) from error
+        raise (ray.get(board.stopped_by.remote(job.run)) or workers_error(error, cluster.max_failures)) from error
     if stopped := ray.get(board.stopped_by.remote(job.run)):
         raise stopped
     storage.delete(storage.join(job.run, "ray"))
@@ -83,11 +85,11 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _plain(error: TrainingFailedError, retries: int) -> WorkersError:
+def workers_error(error: TrainingFailedError, retries: int) -> WorkersError:
     """One line for what no part of ours has a name for."""
     failures = getattr(error, "worker_failures", {})
     causes = [f"rank {rank}: {_cause(failure)}" for rank, failure in sorted(failures.items())]
-    why = "; ".join(causes) or str(error)
+    why = "; ".join(causes) or _cause(getattr(error, "controller_failure", error))
     if not retries:
         return WorkersError(f"the workers failed: {why}")
     return WorkersError(f"the workers failed {retries + 1} times: {why}; see cluster.max_failures")
@@ -96,7 +98,7 @@ def _plain(error: TrainingFailedError, retries: int) -> WorkersError:
 def _cause(failure: Exception) -> str:
     """What Ray hands on is a traceback, of which one line names the exception, or the exception itself."""
     if isinstance(getattr(failure, "health_check_failure", None), ray.exceptions.RayActorError):
-        return "its process died without a word: killed, or out of memory"
+        return DIED
     lines = str(failure).strip().splitlines() or ["no message"]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     return named[-1] if named else f"{type(failure).__name__}: {lines[0]}"

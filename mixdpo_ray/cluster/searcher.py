@@ -17,6 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.fit import DIED
 from mixdpo_ray.cluster.trial import FAILURE
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.search.metric import read_guard, read_metrics
@@ -105,7 +106,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         path = join(self.folder, trial.user_attrs[FOLDER], FAILURE)
         if storage.exists(path):
             return storage.read_bytes(path).decode()
-        return "its process died without a word: killed, or out of memory"
+        return DIED
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune writes down what it was given; nobody reads it, and locks and live displays cannot be written."""

@@ -14,9 +14,8 @@ from optuna.exceptions import ExperimentalWarning
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.search.settings import TuneSettings
 
-GUARD = (
-    "guard"  # of a trial, above 0 where tune.guard does not hold: user attribute [violation], and Optuna's constraint
-)
+# Of a trial, above 0 where tune.guard does not hold: the user attribute [violation], and Optuna's constraint.
+GUARD = "guard"
 
 
 @dataclass(frozen=True)
