@@ -22,9 +22,10 @@ import ray
 from numpy.typing import NDArray
 from ray.data import Dataset
 
-from mixdpo_ray.pairs.table import PREPARED_SCHEMA, ROW_GROUP, SplitFacts, write_part
+from mixdpo_ray.pairs.table import PREPARED_SCHEMA, SplitFacts, write_part
 
 SPLITS = ("train", "eval")
+PART_MULTIPLE = 64  # rows; parts are named in the digest of a table, so another number would give it another name
 FACTS_SCHEMA = pa.schema({"split": pa.string(), "first": pa.int64(), "rows": pa.int64(), "digest": pa.string()})
 
 
@@ -53,8 +54,8 @@ def places(keys: pa.Table, margin: NDArray[np.float64], train_rows: int) -> Plac
 
 def boundaries(rows: int, tokens: int, part_tokens: int) -> list[int]:
     """Where parts begin, but for the first; they depend on the table alone, not on who writes it."""
-    groups = max(1, part_tokens * rows // max(1, tokens) // ROW_GROUP)
-    return list(range(0, rows, groups * ROW_GROUP))[1:]
+    groups = max(1, part_tokens * rows // max(1, tokens) // PART_MULTIPLE)
+    return list(range(0, rows, groups * PART_MULTIPLE))[1:]
 
 
 def write_sorted(staged: Dataset, places: Places, folder: str, starts: list[int]) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.errors import RecipeError
 
 StageName = Literal["easy", "hard", "mixed"]
+Positions = range | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Segment:
     stage: StageName
     epoch: int
     phase: int
-    positions: NDArray[np.int64]
+    positions: Positions  # a range wherever they follow each other: 8 bytes a pair less in every rank
     windows: NDArray[np.int64]  # numbers of the windows that are trained; all of them unless thinned
 
 
@@ -73,7 +74,7 @@ class Plan:
         number = int(np.searchsorted(self._starts, step, side="right")) - 1
         segment = self.segments[number]
         first = int(segment.windows[step - self._starts[number]]) * self.global_batch
-        positions = segment.positions[first : first + self.global_batch]
+        positions = _array(segment.positions[first : first + self.global_batch])
         phase_start, phase_end = (int(edge) for edge in self._phases[segment.phase : segment.phase + 2])
         return Window(
             step=step,
@@ -107,16 +108,26 @@ def make_plan(settings: CurriculumSettings, hard: NDArray[np.bool_], global_batc
     return Plan(tuple(segments), hard, global_batch)
 
 
-def _stages(settings: CurriculumSettings, hard: NDArray[np.bool_]) -> list[tuple[StageName, NDArray[np.int64]]]:
-    easy_stage: tuple[StageName, NDArray[np.int64]] = ("easy", np.flatnonzero(~hard))
-    hard_stage: tuple[StageName, NDArray[np.int64]] = ("hard", np.flatnonzero(hard))
+def _stages(settings: CurriculumSettings, hard: NDArray[np.bool_]) -> list[tuple[StageName, Positions]]:
+    easy_stage: tuple[StageName, Positions] = ("easy", _positions(~hard))
+    hard_stage: tuple[StageName, Positions] = ("hard", _positions(hard))
     if settings.mode == "two_stage":
         stages = [hard_stage, easy_stage] if settings.order == "ascending" else [easy_stage, hard_stage]
     elif settings.mode in ("discard_hard", "sorted_dpo"):  # in sorted_dpo routing made no pair hard
         stages = [easy_stage]
     else:
-        stages = [("mixed", np.arange(len(hard)))]
+        stages = [("mixed", range(len(hard)))]
     return [(name, positions) for name, positions in stages if len(positions)]
+
+
+def _positions(mask: NDArray[np.bool_]) -> Positions:
+    """Where the mask is true."""
+    first, count = int(mask.argmax()) if len(mask) else 0, int(np.count_nonzero(mask))
+    return range(first, first + count) if mask[first : first + count].all() else np.flatnonzero(mask)
+
+
+def _array(positions: Positions) -> NDArray[np.int64]:
+    return np.arange(positions.start, positions.stop) if isinstance(positions, range) else positions
 
 
 def thinned(windows: int, stride: int) -> NDArray[np.int64]:

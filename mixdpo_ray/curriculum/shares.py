@@ -22,7 +22,8 @@ class Lengths:
     rejected: NDArray[np.int64]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Lengths:
-        return Lengths(self.prompt[rows], self.chosen[rows], self.rejected[rows])
+        columns = (self.prompt, self.chosen, self.rejected)  # an index may hold fewer bits than sums need
+        return Lengths(*(column[rows].astype(np.int64, copy=False) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -35,24 +36,44 @@ Share = tuple[MicroBatch, ...]
 
 
 def deal(lengths: Lengths, hard: NDArray[np.bool_], world: int, per_device: int) -> tuple[Share, ...]:
-    """The micro-batches of every rank, equally many for each: the longest pair left goes to the least loaded rank."""
-    pairs = len(hard)
-    longest = lengths.prompt + np.where(hard, lengths.chosen, np.maximum(lengths.chosen, lengths.rejected))
-    tokens = lengths.prompt + lengths.chosen + np.where(hard, 0, lengths.prompt + lengths.rejected)
-    most = -(-pairs // world)
+    """The micro-batches of every rank, equally many for each."""
+    longest = _longest(lengths, hard)
+    most = -(-len(hard) // world)
     micro_batches = -(-most // per_device)
+    filler = np.array([np.argmin(longest)], np.int64)
+    dealt = _dealt(lengths, hard, longest, world)
+    return tuple(_micro_batches(np.array(rows, np.int64), micro_batches, per_device, filler) for rows in dealt)
+
+
+def rows_of_rank(lengths: Lengths, hard: NDArray[np.bool_], world: int, rank: int) -> NDArray[np.int64]:
+    """The rows of all micro-batches that `deal` gives a rank, fillers too, each once and ascending."""
+    longest = _longest(lengths, hard)
+    return np.array(sorted(_dealt(lengths, hard, longest, world)[rank]) or [int(np.argmin(longest))], np.int64)
+
+
+def _longest(lengths: Lengths, hard: NDArray[np.bool_]) -> NDArray[np.int64]:
+    longest: NDArray[np.int64]
+    longest = lengths.prompt + np.where(hard, lengths.chosen, np.maximum(lengths.chosen, lengths.rejected))
+    return longest
+
+
+def _dealt(lengths: Lengths, hard: NDArray[np.bool_], longest: NDArray[np.int64], world: int) -> list[list[int]]:
+    """The longest pair left goes to the least loaded rank, of equal ones to the first."""
+    tokens = lengths.prompt + lengths.chosen + np.where(hard, 0, lengths.prompt + lengths.rejected)
+    most = -(-len(hard) // world)
     dealt: list[list[int]] = [[] for _ in range(world)]
-    open_ranks = [(0, rank) for rank in range(world)]  # a heap of (tokens so far, rank)
-    for row in np.lexsort((np.arange(pairs), -tokens, -longest)).tolist():
-        load, rank = heapq.heappop(open_ranks)
-        dealt[rank].append(row)
-        if len(dealt[rank]) < most:
-            heapq.heappush(open_ranks, (load + int(tokens[row]), rank))
-    shortest = int(np.argmin(longest))
-    return tuple(_micro_batches(rows, micro_batches, per_device, shortest) for rows in dealt)
+    order = np.lexsort((np.arange(len(hard)), -tokens, -longest))
+    open_ranks = list(range(world))  # a heap of tokens so far * world + rank: numbers compare faster than tuples
+    for row, load in zip(order.tolist(), (tokens[order] * world).tolist(), strict=True):
+        rows = dealt[open_ranks[0] % world]
+        rows.append(row)
+        if len(rows) < most:
+            heapq.heapreplace(open_ranks, open_ranks[0] + load)
+        else:
+            heapq.heappop(open_ranks)
+    return dealt
 
 
-def _micro_batches(rows: list[int], count: int, per_device: int, shortest: int) -> Share:
-    cut = [np.array(rows[i : i + per_device], np.int64) for i in range(0, len(rows), per_device)]
-    filler = MicroBatch(np.array(rows[-1:] or [shortest], np.int64), 0)
-    return tuple([MicroBatch(piece, 1) for piece in cut] + [filler] * (count - len(cut)))
+def _micro_batches(rows: NDArray[np.int64], count: int, per_device: int, filler: NDArray[np.int64]) -> Share:
+    cut = [MicroBatch(rows[first : first + per_device], 1) for first in range(0, len(rows), per_device)]
+    return tuple(cut + [MicroBatch(rows[-1:] if len(rows) else filler, 0)] * (count - len(cut)))

@@ -1,6 +1,6 @@
 """The prepared table on disk: rows in curriculum order, a small index beside them, and a manifest that is written last.
 
-<folder>/<split>/part-<first position>.parquet   any number of rows each, in row groups of 64: names sort into the order
+<folder>/<split>/part-<first position>.parquet   any number of rows each, in small row groups: names sort into the order
 <folder>/<split>/index.parquet                   what a plan needs (margins, lengths), without a single token
 <folder>/manifest.json                           its existence is the commit; a folder without it is no table
 
@@ -9,25 +9,24 @@ Workers may write parts in any order and again after a failure: each file appear
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.pairs.histogram import MarginHistogram
+from mixdpo_ray.pairs.pair_ids import PairIds
+from mixdpo_ray.pairs.parquet import ParquetColumns
+from mixdpo_ray.pairs.parquet import open_parquet as open_parquet
+from mixdpo_ray.pairs.parquet import write_parquet as write_parquet
 from mixdpo_ray.settings import Settings
 
-ROW_GROUP = 64
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 
@@ -99,16 +98,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Index:
-    """Row number = position."""
+    """Row number = position. Every rank holds it: 20 bytes a pair, since ids stay on disk until one is asked for."""
 
-    pair_id: list[str]
+    pair_id: Any  # Sequence[str]
     margin: NDArray[np.float64]
-    prompt_length: NDArray[np.int64]
-    chosen_length: NDArray[np.int64]
-    rejected_length: NDArray[np.int64]
+    prompt_length: NDArray[Any]  # integers of 32 bits, where they come from a file
+    chosen_length: NDArray[Any]
+    rejected_length: NDArray[Any]
 
     def __len__(self) -> int:
-        return len(self.pair_id)
+        return len(self.margin)
 
 
 def part_path(folder: str, split: str, first_position: int) -> str:
@@ -147,12 +146,6 @@ def commit(folder: str, manifest: Manifest) -> None:
     storage.write_bytes(storage.join(folder, MANIFEST), manifest.model_dump_json(indent=2).encode())
 
 
-def write_parquet(path: str, rows: pa.Table) -> None:
-    buffer = pa.BufferOutputStream()
-    pq.write_table(rows, buffer, row_group_size=ROW_GROUP if "prompt_ids" in rows.column_names else None)
-    storage.write_bytes(path, buffer.getvalue())
-
-
 @dataclass(frozen=True)
 class PreparedTable:
     folder: str
@@ -178,28 +171,27 @@ class PreparedTable:
         return self._split(split).rows
 
     def parts(self, split: str) -> tuple[Part, ...]:
-        facts = self._split(split)
-        edges = (*facts.first_positions, facts.rows)
-        return tuple(Part(part_path(self.folder, split, first), first, end - first) for first, end in pairwise(edges))
+        return tuple(self._part(split, number) for number in range(len(self._split(split).first_positions)))
 
     def index(self, split: str) -> Index:
-        """Read once per process."""
+        """Read once per process, without the ids."""
         if split not in self._indexes:
             path = storage.join(self.folder, split, INDEX)
-            with open_parquet(path) as file:
-                table = file.read()
-            if len(table) != self.rows(split):
-                raise PreparedTableError(
-                    f"{path} has {len(table)} rows, its manifest {self.rows(split)}; prepare again"
-                )
-            columns = {name: table[name].to_numpy() for name in INDEX_SCHEMA.names[2:]}
-            self._indexes[split] = Index(table["pair_id"].to_pylist(), **columns)
+            file = ParquetColumns(path)
+            rows = int(file.starts[-1])
+            if rows != self.rows(split):
+                raise PreparedTableError(f"{path} has {rows} rows, its manifest {self.rows(split)}; prepare again")
+            margin, *lengths = file.arrays({"margin": np.float64} | dict.fromkeys(INDEX_SCHEMA.names[3:], np.int32))
+            self._indexes[split] = Index(PairIds(file), margin, *lengths)
         return self._indexes[split]
 
     def read(self, split: str, positions: NDArray[np.int64]) -> pa.Table:
         """Rows in the order of `positions`; only the row groups that hold them are read."""
         wanted, order = np.unique(positions, return_inverse=True)
-        pieces = [piece for part in self.parts(split) if (piece := _read_part(part, wanted)) is not None]
+        firsts = np.array(self._split(split).first_positions, np.int64)
+        holding = np.unique(np.searchsorted(firsts, wanted, side="right") - 1)
+        parts = [self._part(split, number) for number in holding.tolist() if number >= 0]
+        pieces = [piece for part in parts if (piece := _read_part(part, wanted)) is not None]
         found = pa.concat_tables(pieces) if pieces else PREPARED_SCHEMA.empty_table()
         if len(found) != len(wanted):
             raise PreparedTableError(
@@ -207,23 +199,16 @@ class PreparedTable:
             )
         return found.combine_chunks().take(order)
 
+    def _part(self, split: str, number: int) -> Part:
+        facts = self._split(split)
+        first = facts.first_positions[number]
+        end = (*facts.first_positions[number + 1 : number + 2], facts.rows)[0]
+        return Part(part_path(self.folder, split, first), first, end - first)
+
     def _split(self, split: str) -> SplitFacts:
         if split not in self.manifest.splits:
             raise PreparedTableError(f"{self.folder} has no split {split!r}, only {', '.join(self.manifest.splits)}")
         return self.manifest.splits[split]
-
-
-@contextmanager
-def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
-    """A file of a table that was committed: missing or damaged, it is the table that is broken."""
-    try:
-        filesystem, inner = storage.open_filesystem(path)
-        with filesystem.open_input_file(inner) as stream, pq.ParquetFile(stream) as file:
-            yield file
-    except (OSError, pa.ArrowInvalid) as error:
-        raise PreparedTableError(
-            f"{path} is missing or damaged ({error}): remove its folder and prepare again"
-        ) from error
 
 
 def _read_part(part: Part, wanted: NDArray[np.int64]) -> pa.Table | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.plan import Plan, Window
-from mixdpo_ray.curriculum.shares import Share, deal
+from mixdpo_ray.curriculum.shares import Share, rows_of_rank
 from mixdpo_ray.errors import CurriculumError
 from mixdpo_ray.pairs.table import Index, PreparedTable
 from mixdpo_ray.training.totals import index_lengths
@@ -36,8 +36,8 @@ def read_windows(
 def rank_positions(table: PreparedTable, plan: Plan, world: World, per_device: int, step: int) -> NDArray[np.int64]:
     """Positions of the rows that a rank runs in a step, each once, ascending."""
     window = plan.window(step)
-    shares = deal(index_lengths(table.index("train"), window.positions), window.hard, world.size, per_device)
-    return share_positions(window, shares[world.rank])
+    lengths = index_lengths(table.index("train"), window.positions)
+    return window.positions[rows_of_rank(lengths, window.hard, world.size, world.rank)]
 
 
 def share_positions(window: Window, share: Share) -> NDArray[np.int64]:

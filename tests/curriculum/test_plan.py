@@ -229,7 +229,16 @@ def test_ten_million_pairs_are_planned_without_holding_a_window() -> None:
     plan = plan_of(9_000_000, 1_000_000, 128, epochs=2)
     assert plan.steps == 2 * (70_313 + 7_813)
     assert plan.window(plan.steps - 1).positions.tolist() == list(range(10_000_000 - 64, 10_000_000))
-    assert len({id(segment.positions) for segment in plan.segments}) == 2  # epochs share them
+    assert [segment.positions for segment in plan.segments[1:3]] == [range(9_000_000), range(9_000_000, 10_000_000)]
+
+
+@pytest.mark.parametrize("hard", [[0, 1, 1, 0, 1], [1, 0, 1], [0, 0, 1, 1], [1, 1, 0], [0], [1], [0, 1, 1, 0]])
+def test_positions_that_follow_each_other_or_do_not_are_the_same_plan(hard: list[int]) -> None:
+    mask = np.array(hard, np.bool_)
+    expected = [np.flatnonzero(~mask).tolist(), np.flatnonzero(mask).tolist()]
+    found = [window.positions for window in windows(make_plan(CurriculumSettings(), mask, 10, 1))]
+    assert [positions.tolist() for positions in found] == [each for each in expected if each]
+    assert {positions.dtype for positions in found} == {np.dtype(np.int64)}
 
 
 def test_a_windows_hash_names_its_pairs_and_their_order() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mixdpo_ray.curriculum.shares import Lengths, Share, deal
+from mixdpo_ray.curriculum.shares import Lengths, Share, deal, rows_of_rank
 
 WORLDS = range(1, 8)
 
@@ -176,3 +176,23 @@ def test_sorting_by_length_saves_most_of_the_padding() -> None:
 def test_lengths_are_selected_together() -> None:
     chosen = Lengths(np.array([1, 2]), np.array([3, 4]), np.array([5, 6]))[np.array([1])]
     assert [chosen.prompt.tolist(), chosen.chosen.tolist(), chosen.rejected.tolist()] == [[2], [4], [6]]
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(window=windows())
+def test_the_rows_of_one_rank_are_those_of_its_share(window: Dealt) -> None:
+    for rank, share in enumerate(window.shares):
+        rows = np.unique(np.concatenate([micro_batch.rows for micro_batch in share]))
+        assert rows_of_rank(window.lengths, window.hard, window.world, rank).tolist() == rows.tolist()
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(window=windows())
+def test_dealing_equals_a_naive_search_for_the_least_loaded_rank(window: Dealt) -> None:
+    tokens, longest, pairs = window.tokens, window.longest, len(window.hard)
+    dealt: list[list[int]] = [[] for _ in range(window.world)]
+    for row in sorted(range(pairs), key=lambda row: (-longest[row], -tokens[row], row)):
+        having_room = [rank for rank in range(window.world) if len(dealt[rank]) < -(-pairs // window.world)]
+        least = min(having_room, key=lambda rank: (sum(tokens[dealt[rank]]), rank))
+        dealt[least].append(row)
+    assert [own_rows(share) for share in window.shares] == dealt

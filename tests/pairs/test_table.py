@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.pairs.parquet import ROW_GROUP
 from mixdpo_ray.pairs.table import (
     PREPARED_SCHEMA,
     Manifest,
@@ -78,14 +79,33 @@ def test_a_position_past_the_end_is_an_error(tmp_path: Path) -> None:
 def test_only_the_row_groups_that_hold_a_position_are_read(tmp_path: Path) -> None:
     table = write_table(str(tmp_path), (640,))
     path = tmp_path / "train" / "part-000000000000.parquet"
-    group = pq.ParquetFile(path).metadata.row_group(3)
-    offset = min(group.column(c).dictionary_page_offset or group.column(c).data_page_offset for c in range(8))
+    group = pq.ParquetFile(path).metadata.row_group(200 // ROW_GROUP)
+    columns = [group.column(number) for number in range(8)]
+    offset, size = columns[0].data_page_offset, sum(column.total_compressed_size for column in columns)
     content = bytearray(path.read_bytes())
-    content[offset : offset + group.total_byte_size // 2] = bytes(group.total_byte_size // 2)
+    content[offset : offset + size // 2] = bytes(size // 2)
     path.write_bytes(content)
     assert table.read("train", np.array([0, 191, 256, 639]))["pair_id"].to_pylist() == ["0", "191", "256", "639"]
     with pytest.raises(PreparedTableError, match="damaged"):
         table.read("train", np.array([200]))
+
+
+def test_parts_of_other_row_groups_and_encodings_are_read_as_well(tmp_path: Path) -> None:
+    """As tables had them that were prepared earlier."""
+    table = write_table(str(tmp_path), (200, 64))
+    for part in table.parts("train"):
+        pq.write_table(rows_from(part.first_position, part.rows), part.path, row_group_size=64)
+    positions = np.array([263, 0, 64, 199, 200])
+    assert table.read("train", positions).to_pylist() == [rows_from(p, 1).to_pylist()[0] for p in positions.tolist()]
+
+
+def test_reading_opens_only_the_parts_that_hold_a_position(tmp_path: Path) -> None:
+    table = write_table(str(tmp_path), (5, 64, 65, 1, 130))
+    kept = table.parts("train")[2]
+    for part in table.parts("train"):
+        if part != kept:
+            Path(part.path).unlink()
+    assert table.read("train", np.array([133, 69]))["pair_id"].to_pylist() == ["133", "69"]
 
 
 def test_the_index_has_margins_and_lengths_by_position(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Pair ids by position, read from the index where they are asked for.
+
+A rank names the pairs of its windows and no others. All ids as Python strings take about 90 bytes a pair, which is 9 GB
+of 100 million pairs in every process; windows follow each other, so the row group at hand mostly holds the next id too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+from mixdpo_ray.pairs.parquet import ParquetColumns
+
+HELD = 2  # row groups: a window may lie across the edge of one
+
+
+class PairIds(Sequence[str]):
+    def __init__(self, file: ParquetColumns):
+        self._file = file
+        self._held: dict[int, pa.ChunkedArray] = {}
+
+    def __len__(self) -> int:
+        return int(self._file.starts[-1])
+
+    @overload
+    def __getitem__(self, position: int) -> str: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[str]: ...
+    def __getitem__(self, position: int | slice) -> str | list[str]:
+        if isinstance(position, slice):
+            return [self[each] for each in range(*position.indices(len(self)))]
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)} pairs")
+        position = int(position) % len(self)
+        group = int(np.searchsorted(self._file.starts, position, side="right")) - 1
+        return str(self._group(group)[position - int(self._file.starts[group])])
+
+    def __iter__(self) -> Iterator[str]:
+        for group in range(self._file.groups):
+            yield from self._file.column("pair_id", group).to_pylist()
+
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.ChunkedArray:
+        """All of them, for pa.array(ids): a third of what Python strings take."""
+        groups = [self._file.column("pair_id", group) for group in range(self._file.groups)]
+        return pa.chunked_array([chunk for group in groups for chunk in group.chunks], type or pa.string())
+
+    def _group(self, group: int) -> Any:
+        if group not in self._held:
+            while len(self._held) >= HELD:
+                del self._held[next(iter(self._held))]
+            self._held[group] = self._file.column("pair_id", group)
+        return self._held[group]
