@@ -3,12 +3,18 @@
 Every rank runs a pipeline of its own over the prepared parts: read tasks of a few windows each, in step order,
 prefetched while the model trains. Nothing depends on `streaming_split`, which deals whole blocks and breaks a
 curriculum. Blocks may arrive in any cut; the plan's counts cut them again. The price is that every rank opens the row
-groups of its windows.
+groups of its pairs.
+
+The steps are streamed in stretches, each a pipeline of its own: Ray Data wants all read tasks of a pipeline at once,
+and for a large table that is minutes of dealing out shares before the first window. A stretch begins when the one
+before it has read everything, so that a rank never holds more than one CPU, and while its last windows are trained.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,11 +23,14 @@ import ray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.training.windows import rank_positions
 from mixdpo_ray.training.world import World
+
+STRETCH_PAIRS = 1 << 18  # dealing them out takes about half a second, in a world of any size
 
 
 class _Steps(Datasource):  # type: ignore[misc]
@@ -50,24 +59,48 @@ def _read(folder: str, steps: list[np.ndarray[Any, np.dtype[np.int64]]]) -> Iter
 class RayDataWindows:
     """A WindowSource (training/windows.py) that reads through Ray Data."""
 
-    def __init__(self, settings: ClusterSettings):
+    def __init__(self, settings: ClusterSettings, stretch_pairs: int = STRETCH_PAIRS):
         self.settings = settings
+        self.stretch_pairs = stretch_pairs
 
     def __call__(
         self, table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
     ) -> Iterator[pa.Table]:
-        steps = [rank_positions(table, plan, world, per_device, step) for step in range(first_step, last_step)]
-        if not steps:
-            return
-        context = ray.data.DataContext.get_current()
-        context.execution_options.preserve_order = True
-        context.enable_progress_bars = False
-        source = _Steps(table.folder, steps, self.settings.windows_per_read)
-        stream = ray.data.read_datasource(source, concurrency=1, override_num_blocks=len(source.tasks))
-        blocks = stream.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=self.settings.prefetch_windows
+        quiet_ray_data()
+        ray.data.DataContext.get_current().execution_options.preserve_order = True
+        steps, stretch = range(first_step, last_step), self._stretch_steps(plan.global_batch)
+        windows = (
+            window
+            for first in range(0, len(steps), stretch)
+            for window in self._stretch(table, plan, world, per_device, steps[first : first + stretch])
         )
-        yield from recut(iter(blocks), [len(positions) for positions in steps])
+        yield from ahead(windows, self.settings.prefetch_windows)
+
+    def _stretch_steps(self, global_batch: int) -> int:
+        """Whole read tasks, and at least one."""
+        per_read = self.settings.windows_per_read
+        return per_read * max(1, self.stretch_pairs // (global_batch * per_read))
+
+    def _stretch(
+        self, table: PreparedTable, plan: Plan, world: World, per_device: int, steps: range
+    ) -> Iterator[pa.Table]:
+        positions = [rank_positions(table, plan, world, per_device, step) for step in steps]
+        source = _Steps(table.folder, positions, self.settings.windows_per_read)
+        stream = ray.data.read_datasource(source, concurrency=1, override_num_blocks=len(source.tasks))
+        blocks = stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+        yield from recut(iter(blocks), [len(rows) for rows in positions])
+
+
+def ahead(windows: Iterator[pa.Table], count: int) -> Iterator[pa.Table]:
+    """The same windows, up to `count` of them pulled by a thread before they are asked for."""
+    thread = ThreadPoolExecutor(1, "windows")
+    try:
+        pulled = deque(thread.submit(next, windows, None) for _ in range(count))
+        while (window := pulled.popleft().result()) is not None:
+            pulled.append(thread.submit(next, windows, None))
+            yield window
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def recut(blocks: Iterator[pa.Table], counts: list[int]) -> Iterator[pa.Table]:

@@ -1,14 +1,16 @@
 """The curriculum is exact for any number of workers, and after a resume with another number of them."""
 
 import hashlib
+from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from mixdpo_ray.cluster.settings import ClusterSettings
-from mixdpo_ray.cluster.stream import RayDataWindows, recut
-from mixdpo_ray.curriculum.plan import Plan, make_plan
+from mixdpo_ray.cluster.stream import STRETCH_PAIRS, RayDataWindows, ahead, recut
+from mixdpo_ray.curriculum.plan import Plan, Window, make_plan
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.pairs.table import Manifest, PreparedTable, SplitFacts, commit, index_rows, write_index, write_part
 from mixdpo_ray.training.windows import read_windows
@@ -54,9 +56,11 @@ def plan() -> Plan:
     return make_plan(CurriculumSettings(), hard, BATCH, epochs=1)
 
 
-def pairs_of_each_step(table: PreparedTable, plan: Plan, world: int, first: int) -> list[list[str]]:
+def pairs_of_each_step(
+    table: PreparedTable, plan: Plan, world: int, first: int, stretch_pairs: int = STRETCH_PAIRS
+) -> list[list[str]]:
     """What all ranks together were given, step by step."""
-    source = RayDataWindows(ClusterSettings(windows_per_read=3))
+    source = RayDataWindows(ClusterSettings(windows_per_read=3), stretch_pairs)
     streams = [source(table, plan, World(rank, world), 2, first, plan.steps) for rank in range(world)]
     return [
         sorted(pair for rows in steps for pair in rows["pair_id"].to_pylist()) for steps in zip(*streams, strict=True)
@@ -90,3 +94,63 @@ def test_blocks_of_any_cut_are_cut_again_by_the_counts() -> None:
     numbers = pa.table({"n": np.arange(10)})
     blocks = [numbers.slice(0, 1), numbers.slice(1, 6), numbers.slice(7, 0), numbers.slice(7, 3)]
     assert [piece["n"].to_pylist() for piece in recut(iter(blocks), [3, 2, 5])] == [[0, 1, 2], [3, 4], [5, 6, 7, 8, 9]]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(("world", "first"), [(1, 0), (3, 2), (2, 9)])
+def test_stretches_change_nothing(table: PreparedTable, plan: Plan, world: int, first: int) -> None:
+    """Of one read task, three steps, each: they begin inside stages, and the last one is shorter."""
+    assert pairs_of_each_step(table, plan, world, first, stretch_pairs=1) == planned(table, plan, first)
+
+
+class WatchedPlan(Plan):
+    def window(self, step: int) -> Window:
+        self.__dict__.setdefault("asked", []).append(step)
+        return super().window(step)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(("stretch_pairs", "stretch"), [(1, {3, 4}), (5 * BATCH, {3, 4, 5, 6})])
+def test_a_stream_that_begins_asks_for_the_windows_of_one_stretch(
+    table: PreparedTable, plan: Plan, stretch_pairs: int, stretch: set[int]
+) -> None:
+    """A table of any size starts as fast: nothing before the first step is looked at, and little behind it."""
+    watched = WatchedPlan(plan.segments, plan.hard, plan.global_batch)
+    settings = ClusterSettings(windows_per_read=2, prefetch_windows=1)
+    rows = RayDataWindows(settings, stretch_pairs)(table, watched, World(0, 2), 2, 3, plan.steps)
+    assert "asked" not in vars(watched)
+    next(rows)
+    assert set(vars(watched)["asked"]) == stretch
+    assert len(list(rows)) == plan.steps - 4
+    assert vars(watched)["asked"] == list(range(3, plan.steps))
+
+
+def numbered(count: int) -> Iterator[pa.Table]:
+    for number in range(count):
+        yield pa.table({"n": [number]})
+
+
+@pytest.mark.parametrize("count", [1, 4, 30])
+def test_windows_pulled_ahead_are_the_same_windows(count: int) -> None:
+    assert [window["n"].to_pylist() for window in ahead(numbered(9), count)] == [[number] for number in range(9)]
+
+
+def test_an_error_ahead_is_raised_after_the_windows_before_it() -> None:
+    def broken() -> Iterator[pa.Table]:
+        raise ValueError("damaged")
+        yield
+
+    windows = ahead(chain(numbered(2), broken()), 4)
+    assert [next(windows)["n"].to_pylist(), next(windows)["n"].to_pylist()] == [[0], [1]]
+    with pytest.raises(ValueError, match="damaged"):
+        next(windows)
+
+
+def test_windows_that_nobody_wants_any_more_are_not_pulled() -> None:
+    source = iter(list(numbered(100)))
+    windows = ahead(source, 3)
+    next(windows)
+    windows.close()  # type: ignore[attr-defined]
+    assert len(list(source)) >= 100 - 5
