@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,20 +32,54 @@ def connected(settings: ClusterSettings, cpus: float = 0) -> Iterator[None]:
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(**quiet)
+    if address := os.environ.get("RAY_ADDRESS"):
+        join(address)
     else:
-        # On a laptop Ray's CPUs are seats, not cores: there must be enough for the workers and for reading.
-        seats = max(os.cpu_count() or 1, math.ceil(settings.cpus_needed), math.ceil(cpus))
-        try:
-            ray.init(num_cpus=seats, **quiet)
-        except ValueError:  # a running cluster takes no resources from a driver
-            ray.init(**quiet)
+        _start(max(os.cpu_count() or 1, math.ceil(settings.cpus_for(settings.most_workers)), math.ceil(cpus)))
     try:
         yield
     finally:
         ray.shutdown()
+
+
+_SILENT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+_ANSWER_SECONDS = 5
+
+
+def join(address: str) -> None:
+    """The cluster at RAY_ADDRESS. Ray itself would wait two minutes for a host that is not there, and then kill us."""
+    if address.startswith("ray://"):
+        raise ResourceError(
+            f"RAY_ADDRESS {address}: Ray's client protocol cannot run these jobs; use `ray job submit --address "
+            "http://HOST:8265`, or run on a machine of the cluster"
+        )
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+        except OSError as error:
+            raise ResourceError(
+                f"RAY_ADDRESS {address} does not answer ({error}): start the cluster, correct the address, or unset "
+                "RAY_ADDRESS to run on this machine alone"
+            ) from None
+    try:
+        ray.init(address, **_SILENT)
+    except ray.exceptions.AuthenticationError:
+        raise ResourceError(
+            f"RAY_ADDRESS {address} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a copy of "
+            "the cluster's token file"
+        ) from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ResourceError(f"RAY_ADDRESS {address}: {reason}; correct it, or unset it to run here") from None
+
+
+def _start(cpus: int) -> None:
+    """On a laptop Ray's CPUs are seats, not cores: there must be enough for the workers and for reading."""
+    try:
+        ray.init(num_cpus=cpus, **_SILENT)
+    except ValueError:  # a running cluster takes no resources from a driver
+        ray.init(**_SILENT)
 
 
 def uses_gpu(settings: ClusterSettings) -> bool:
@@ -55,15 +90,10 @@ def uses_gpu(settings: ClusterSettings) -> bool:
 
 def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None]) -> None:
     """Ask the autoscaler, say what is missing, and give up with the numbers: a job must never hang in silence."""
-    need = {"CPU": settings.cpus_needed}
-    if uses_gpu(settings):
-        need["GPU"] = float(settings.num_workers)
-    for name, amount in settings.resources_per_worker.items():
-        need[name] = need.get(name, 0.0) + amount * settings.num_workers
-    worker = {"CPU": settings.cpus_per_worker, **({"GPU": 1} if "GPU" in need else {}), **settings.resources_per_worker}
-    request_resources(bundles=[worker, {"CPU": 1}] * settings.num_workers)
+    worker = worker_resources(settings)
+    request_resources(bundles=[worker, {"CPU": 1}] * settings.most_workers)
     began = time.monotonic()
-    while missing := _missing(need):
+    while missing := missing_resources(settings):
         if time.monotonic() - began > settings.start_timeout_seconds:
             raise ResourceError(
                 f"the cluster lacks {missing} after {settings.start_timeout_seconds:.0f} s; "
@@ -74,7 +104,16 @@ def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None]) ->
     request_resources(bundles=[])
 
 
-def _missing(need: dict[str, float]) -> str:
+def worker_resources(settings: ClusterSettings) -> dict[str, float]:
+    """What one training worker reserves."""
+    gpu = {"GPU": 1.0} if uses_gpu(settings) else {}
+    return {"CPU": settings.cpus_per_worker, **gpu, **settings.resources_per_worker}
+
+
+def missing_resources(settings: ClusterSettings) -> str:
+    """What the cluster lacks to start with the fewest workers that are allowed, with the numbers."""
+    need = {name: amount * settings.fewest_workers for name, amount in worker_resources(settings).items()}
+    need["CPU"] = need.get("CPU", 0.0) + settings.free_cpus_needed
     have = ray.cluster_resources()
     return ", ".join(
         f"{name} (have {have.get(name, 0):g}, need {amount:g})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import resource
@@ -19,24 +20,28 @@ import ray
 import ray.train.torch
 from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.connect import missing_resources, uses_gpu, worker_resources
+from mixdpo_ray.cluster.notices import RESIZE_SECONDS, Notices
 from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.cluster.signs import Signs
 from mixdpo_ray.cluster.stream import RayDataWindows
-from mixdpo_ray.errors import MixDPOError, WorkersError
+from mixdpo_ray.errors import MixDPOError, ResourceError, WorkersError
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training
+from mixdpo_ray.training.windows import WindowSource, read_windows
 from mixdpo_ray.training.world import World
 
 DIED = "its process died without a word: killed, or out of memory"
+START_SECONDS = 60.0  # Ray Train's own patience with one attempt to start the workers
 
 
 def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listener | None = None) -> dict[str, Any]:
     """The summary of rank 0. The board hears of errors; the listener, by default the board, of everything else."""
-    gpu = uses_gpu(cluster)
-    resources = {"CPU": cluster.cpus_per_worker, **({"GPU": 1.0} if gpu else {}), **cluster.resources_per_worker}
+    gpu, resources = uses_gpu(cluster), worker_resources(cluster)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
@@ -44,6 +49,7 @@ def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listen
             "cluster": cluster,
             "board": board,
             "gpu": gpu,
+            "resources": resources,
             "listener": listener or Listener(board),
         },
         scaling_config=ScalingConfig(
@@ -51,19 +57,25 @@ def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listen
             use_gpu=gpu,
             resources_per_worker=resources,
             placement_strategy=cluster.placement_strategy,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(
             # a name of its own for every driver: Ray would otherwise restore what it remembers of the last one
             name=f"attempt-{time.time_ns()}",
             storage_path=storage.join(job.run, "ray"),
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            failure_config=FailureConfig(
+                max_failures=cluster.max_failures,
+                # a group that finds no machines is tried again for as long as a person is willing to wait
+                controller_failure_limit=math.ceil(cluster.start_timeout_seconds / START_SECONDS),
+            ),
         ),
     )
     try:
         with _interruptible():
             result = trainer.fit()
     except TrainingFailedError as error:
-        raise (ray.get(board.stopped_by.remote(job.run)) or workers_error(error, cluster.max_failures)) from error
+        stopped, hang = ray.get([board.stopped_by.remote(job.run), board.hang_of.remote(job.run)])
+        raise (stopped or _never_started(error, cluster) or workers_error(error, cluster.max_failures, hang)) from error
     if stopped := ray.get(board.stopped_by.remote(job.run)):
         raise stopped
     storage.delete(storage.join(job.run, "ray"))
@@ -85,11 +97,21 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def workers_error(error: TrainingFailedError, retries: int) -> WorkersError:
+def _never_started(error: TrainingFailedError, cluster: ClusterSettings) -> ResourceError | None:
+    if not isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        return None
+    missing = missing_resources(cluster) or "nothing in all, but not in the places that cluster.placement_strategy asks"
+    return ResourceError(
+        f"the workers could not be started for {cluster.start_timeout_seconds:.0f} s (cluster.start_timeout_seconds): "
+        f"the cluster lacks {missing}; add nodes and repeat the command, which continues"
+    )
+
+
+def workers_error(error: TrainingFailedError, retries: int, hang: str | None = None) -> WorkersError:
     """One line for what no part of ours has a name for."""
     failures = getattr(error, "worker_failures", {})
     causes = [f"rank {rank}: {_cause(failure)}" for rank, failure in sorted(failures.items())]
-    why = "; ".join(causes) or _cause(getattr(error, "controller_failure", error))
+    why = hang or "; ".join(causes) or _cause(getattr(error, "controller_failure", error))
     if not retries:
         return WorkersError(f"the workers failed: {why}")
     return WorkersError(f"the workers failed {retries + 1} times: {why}; see cluster.max_failures")
@@ -106,6 +128,9 @@ def _cause(failure: Exception) -> str:
 
 class Listener:
     """What training tells, carried to the driver's board; checkpoints also to Ray Train."""
+
+    signs: Signs  # both are made in the worker
+    notices: Notices
 
     def __init__(self, board: Any):
         self.board = board
@@ -125,6 +150,12 @@ class Listener:
     def on_warning(self, text: str) -> None:
         self.tell("warning", text)
 
+    def on_place(self, place: str | None, *, slow: bool = False) -> None:
+        self.signs.at(place, slow=slow)
+
+    def checkpoint_wanted(self) -> str | None:
+        return self.notices.checkpoint_wanted()
+
     def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
         """Called by every rank, for Ray's report is a barrier. Ray keeps a pointer: the checkpoint itself is ours."""
         if ray.train.get_context().get_world_rank():
@@ -142,14 +173,28 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
     world = World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), device)
-    _use_cores(config["cluster"], context.get_local_world_size())
+    cluster, listener = config["cluster"], config["listener"]
+    _use_cores(cluster, context.get_local_world_size())
+    listener.notices = Notices(world, cluster, config["resources"])
+    listener.signs = Signs(board, job.run, world, cluster.hang_seconds, listener.on_warning)
     try:
-        summary = run_training(job, world, RayDataWindows(config["cluster"]), config["listener"])
+        with listener.signs.told():
+            summary = run_training(job, world, _windows(cluster, world, listener), listener)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {**summary, "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
     except MixDPOError as error:
         ray.get(board.stop_for.remote(job.run, error))
         raise
+
+
+def _windows(cluster: ClusterSettings, world: World, listener: Listener) -> WindowSource:
+    """Ray Data, unless fewer CPUs are left than it needs: then it would wait for ever (a node died, or many joined)."""
+    left = ray.cluster_resources().get("CPU", 0.0) - world.size * cluster.cpus_per_worker
+    if left >= world.size:
+        return RayDataWindows(cluster)
+    if world.leads:
+        listener.on_warning(f"{left:g} CPUs are left for {world.size} workers to read through: they read by themselves")
+    return read_windows
 
 
 def _use_cores(cluster: ClusterSettings, workers_here: int) -> None:

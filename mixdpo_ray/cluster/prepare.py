@@ -11,21 +11,21 @@ GB, but needs the memory of the whole table three times over.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.conversion import LENGTHS, Stage, shared_tokenizer
 from mixdpo_ray.cluster.failures import plain_errors
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.prepared_folder import alone, prepared_folder, unfinished
+from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.request import request, tokenizer_digest
 from mixdpo_ray.cluster.sorting import boundaries, places, summed_up, write_sorted
@@ -92,18 +92,18 @@ def _check_enough(pairs: int, quarantined: dict[str, int], recipe: Recipe) -> No
 def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, folder: str, sizes: Sizes) -> PreparedTable:
     began = time.monotonic()
     stages = _stages(recipe, sources, tokenizer)
-    with tqdm(desc="prepare", unit="task", disable=not sys.stderr.isatty(), leave=False) as bar:
-        bar.set_postfix_str("read, check, tokenise")
-        staged = stage_all(sources, stages, sizes, lambda done, of: _show(bar, done, of))
+    with Progress("prepare", "task") as progress:
+        staged = stage_all(sources, stages, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
         arranged = arrange(
             staged.keys, recipe.data.heldout, recipe.curriculum, stages[0].data.margin_scale == "quantile"
         )
         quarantine = _quarantine(staged, arranged)
         _check(recipe, staged, arranged, quarantine, folder)
-        bar.set_postfix_str("sort and write")
         with unfinished(folder) as place:
-            manifest = _write(place, staged, arranged, quarantine, sizes, lambda done, of: _show(bar, done, of))
+            manifest = _write(
+                place, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
+            )
             draw(storage.join(place, "margins.png"), arranged.margin[arranged.train], recipe.curriculum.threshold)
             storage.write_bytes(storage.join(place, "recipe.json"), json.dumps(recipe.to_dict(), indent=2).encode())
             facts = {
@@ -131,11 +131,6 @@ def describe(table: PreparedTable, global_batch: int) -> str:
             thresholds_text(table.index("train").margin, global_batch),
         ]
     )
-
-
-def _show(bar: tqdm[Any], done: int, of: int) -> None:
-    bar.total, bar.n = of, done
-    bar.refresh()
 
 
 def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[Stage]:

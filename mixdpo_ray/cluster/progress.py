@@ -9,15 +9,17 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from tqdm import tqdm
 
+from mixdpo_ray.cluster.vigil import Sign, Vigil
 from mixdpo_ray.errors import MixDPOError
 
+QUIET_LOOKS = 20  # 6 s without a word: a node may have died
 Event = tuple[str, Any]  # (kind, content): phase, step, evaluation, checkpoint, warning
 
 
@@ -28,6 +30,8 @@ class Board:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.errors: dict[str, MixDPOError] = {}  # by run: the trials of a study share one board
+        self.vigils: dict[str, Vigil] = {}
+        self.hangs: dict[str, str] = {}
 
     def tell(self, kind: str, content: Any) -> None:
         self.events.append((kind, content))
@@ -42,11 +46,52 @@ class Board:
     def stopped_by(self, run: str) -> MixDPOError | None:
         return self.errors.get(run)
 
+    def hear_sign(self, run: str, sign: Sign, patience: float) -> tuple[str | None, bool]:
+        """Whether the run hangs, and whether this is the first rank to be told so."""
+        vigil = self.vigils.setdefault(run, Vigil(patience))
+        before, verdict = vigil.verdict, vigil.hear(sign, time.monotonic())
+        if verdict:
+            self.hangs[run] = verdict
+        return verdict, before is None
+
+    def hang_of(self, run: str) -> str | None:
+        return self.hangs.get(run)
+
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Of work that the driver counts itself: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, title: str, unit: str, total: int = 0):
+        self.title, self.unit, self.total, self.done = title, unit, total, 0
+        self.last_line = time.monotonic()
+        off = not sys.stderr.isatty()
+        self.bar = tqdm(total=total or None, desc=title, unit=unit, dynamic_ncols=True, disable=off, leave=False)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def add(self, count: int) -> None:
+        self.reach(self.done + count, self.total)
+
+    def reach(self, done: int, total: int, doing: str = "") -> None:
+        self.done, self.total = done, total
+        self.bar.n, self.bar.total = done, total
+        self.bar.set_postfix_str(doing, refresh=True)
+        if self.bar.disable and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            print(
+                f"{self.title}: {doing}{', ' if doing else ''}{done}/{total} {self.unit}s", file=sys.stderr, flush=True
+            )
+
 
 class Display:
-    """One bar on a terminal, a line now and then elsewhere."""
-
-    SECONDS_BETWEEN_LINES = 10.0
+    """Of a training run: one bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, title: str, steps: int):
         self.bar = tqdm(total=steps, desc=title, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())
@@ -95,7 +140,7 @@ class Display:
             self.bar.initial, self.bar.start_t = self.first_step, self.began
             self.bar.n = done
             self.bar.refresh()
-        elif now - self.last_line > self.SECONDS_BETWEEN_LINES or done == self.steps:
+        elif now - self.last_line > SECONDS_BETWEEN_LINES or done == self.steps:
             self.last_line = now
             values = "  ".join(f"{name} {value}" for name, value in shown.items())
             self.line(f"{self.title}: {metrics['stage']} {done}/{self.steps}  {values}  {self._eta(done, now)}")
@@ -108,17 +153,22 @@ class Display:
 
 
 @contextmanager
-def watching(board: Any, display: Display) -> Iterator[None]:
-    """Draw what the board hears while the body runs."""
+def watching(board: Any, display: Display, missing: Callable[[], str]) -> Iterator[None]:
+    """Draw what the board hears while the body runs; where it hears nothing, what the cluster lacks."""
     finished = threading.Event()
 
-    def draw() -> None:
-        for kind, content in ray.get(board.take.remote()):
+    def draw() -> bool:
+        events = ray.get(board.take.remote())
+        for kind, content in events:
             display.show(kind, content)
+        return bool(events)
 
     def follow() -> None:
+        quiet = 0
         while not finished.wait(0.3):
-            draw()
+            quiet = 0 if draw() else quiet + 1
+            if quiet and quiet % QUIET_LOOKS == 0 and (lacking := missing()):
+                display.show("phase", f"waiting for {lacking}")
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()

@@ -20,9 +20,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.failures import plain_errors
-from mixdpo_ray.cluster.progress import Display
+from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.errors import ResourceError
+from mixdpo_ray.errors import ResourceError, WorkersError
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
@@ -36,6 +36,7 @@ from mixdpo_ray.training.settings import ModelSettings
 Positions = NDArray[np.int64]
 PAIRS_PER_BATCH = 16  # sorted by length first, so little of a batch is padding
 BATCHES_PER_PART = 64  # what a killed run has to compute again
+RETRIES = 2  # where actors die: a node went, or there is no memory
 
 
 def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
@@ -68,11 +69,24 @@ def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) ->
     store = ReferenceTable.create(
         folder, folder.rsplit("/", 1)[-1], facts={"model": recipe.model.model_dump(mode="json")}
     )
-    missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
-    total = sum(len(positions) for positions in missing.values())
-    if total:
-        _compute(recipe, table, store, missing, total)
+    for retries_left in reversed(range(RETRIES + 1)):
+        missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
+        if not any(map(len, missing.values())):
+            break
+        try:
+            _compute(recipe, table, store, missing)
+        except ray.exceptions.ActorDiedError as error:  # what was done before is in the store
+            if not retries_left:
+                raise WorkersError(
+                    f"the reference model's workers died {RETRIES + 1} times ({_reason(error)}): give them more memory "
+                    "(fewer of them: cluster.reference_workers) and repeat; what is done is kept"
+                ) from None
     return folder
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "dead because" in line or "never ran" in line]
+    return lines[0].rstrip(".") if lines else "killed, or out of memory"
 
 
 def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positions]:
@@ -88,9 +102,7 @@ def _missing(store: ReferenceTable, table: PreparedTable, split: str, positions:
     return missing[np.argsort(-longest[missing], kind="stable")]  # longest first: memory runs out at once or never
 
 
-def _compute(
-    recipe: Recipe, table: PreparedTable, store: ReferenceTable, missing: dict[str, Positions], total: int
-) -> None:
+def _compute(recipe: Recipe, table: PreparedTable, store: ReferenceTable, missing: dict[str, Positions]) -> None:
     gpu = uses_gpu(recipe.cluster)
     model = reference_model(recipe)
     store.begin_pass()
@@ -99,7 +111,7 @@ def _compute(
         for split, positions in missing.items()
         for first in range(0, len(positions), PAIRS_PER_BATCH)
     ]
-    workers = min(recipe.cluster.reference_workers or recipe.cluster.num_workers, len(batches))
+    workers = min(recipe.cluster.reference_workers or recipe.cluster.fewest_workers, len(batches))
     quiet_ray_data()
     chunk_tokens = recipe.train.logp_chunk_tokens
     source = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4))
@@ -116,19 +128,16 @@ def _compute(
             # on one machine a dead actor means no memory, again; and Ray warns at length about actors that may restart
             max_restarts=0 if len(ray.nodes()) == 1 else -1,
         )
-    display = Display("reference log-probs", total)
-    try:
-        with plain_errors():
-            _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, display)
-    finally:
-        display.close()
+    total = sum(map(len, missing.values()))
+    with Progress("reference log-probs", "pair", total) as progress, plain_errors():
+        _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, progress)
 
 
-def _store(blocks: Iterator[pa.Table], store: ReferenceTable, display: Display) -> None:
+def _store(blocks: Iterator[pa.Table], store: ReferenceTable, progress: Progress) -> None:
     held: list[pa.Table] = []
     for block in blocks:
         held.append(block)
-        display.bar.update(block.num_rows)
+        progress.add(block.num_rows)
         if len(held) >= BATCHES_PER_PART:
             store.append(pa.concat_tables(held))
             held = []

@@ -22,9 +22,9 @@ def trial_needs(cluster: ClusterSettings, gpu: bool) -> dict[str, float]:
     """Workers, the CPU that each of them reads through, and the trial's own process."""
     needs = {"CPU": cluster.cpus_needed + DRIVER_CPUS}
     if gpu:
-        needs["GPU"] = float(cluster.num_workers)
+        needs["GPU"] = float(cluster.fewest_workers)
     for name, amount in cluster.resources_per_worker.items():
-        needs[name] = needs.get(name, 0.0) + amount * cluster.num_workers
+        needs[name] = needs.get(name, 0.0) + amount * cluster.fewest_workers
     return needs
 
 
@@ -32,8 +32,8 @@ def count_seats(cluster: ClusterSettings, gpu: bool, have: Mapping[str, float], 
     needs = trial_needs(cluster, gpu)
     fits = min(int(have.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items() if amount)
     each = (
-        f"a trial takes {cluster.num_workers} x {cluster.cpus_per_worker:g} CPU to train, {cluster.free_cpus_needed:g} "
-        f"to read and {DRIVER_CPUS:g} to wait"
+        f"a trial takes {cluster.fewest_workers} x {cluster.cpus_per_worker:g} CPU to train, "
+        f"{cluster.free_cpus_needed:g} to read and {DRIVER_CPUS:g} to wait"
     )
     others = [f"{needs[name]:g} {name}" for name in needs if name != "CPU"]
     there = ", ".join(f"{have.get(name, 0.0):g} {name}" for name in needs)
@@ -49,5 +49,5 @@ def count_seats(cluster: ClusterSettings, gpu: bool, have: Mapping[str, float], 
 def cpus_to_start_with(cluster: ClusterSettings, wanted: int | None) -> float:
     """For a Ray of this machine alone, where CPUs are seats: as many trials as there are cores for their training."""
     cores = os.cpu_count() or 1
-    at_once = wanted or max(1, int(cores / (cluster.num_workers * cluster.cpus_per_worker)))
+    at_once = wanted or max(1, int(cores / (cluster.fewest_workers * cluster.cpus_per_worker)))
     return at_once * trial_needs(cluster, gpu=False)["CPU"]

@@ -57,7 +57,7 @@ def identity(recipe: Recipe, tables: Tables) -> dict[str, Any]:
             **{name: tune[name] for name in ("metric", "guard", "early_stopping")},
             "space": recipe.tune.space or default_space(recipe),
         },
-        "workers": recipe.cluster.num_workers,
+        "workers": recipe.cluster.fewest_workers,
         "prepared": sorted(table.manifest.content_digest for table in tables.values()),
     }
 

@@ -10,8 +10,11 @@ import hashlib
 import time
 from typing import Any
 
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import wait_for_resources
+from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
 from mixdpo_ray.cluster.fit import fit
 from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.progress import Board, Display, watching
@@ -44,7 +47,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         display = Display("train", steps)
         wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))
         began = time.monotonic()
-        with watching(board, display):
+        with watching(board, display, lambda: missing_resources(recipe.cluster)):
             summary = fit(recipe.cluster, job, board)
         summary = {**summary, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
         draw_curves(job.run)
@@ -79,12 +82,16 @@ def absolute(path: str) -> str:
 
 
 def take_board(run: str) -> Any:
-    """The run's message board and its lock in this cluster. A killed driver's board lives on for some seconds."""
+    """The run's message board and its lock in this cluster. A killed driver's board lives on for some seconds.
+
+    It lies on the driver's node: no other node's death may take it away.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor_class: Any = Board  # a Ray actor class: its own attributes are not the plain class's
     name = f"board-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
     for _ in range(20):
         try:
-            return actor_class.options(name=name, namespace=NAMESPACE).remote()
+            return actor_class.options(name=name, namespace=NAMESPACE, scheduling_strategy=here).remote()
         except ValueError:
             time.sleep(1)
     raise RunConflictError(f"{run} is in use by another job of this cluster: wait for it, or choose another name")

@@ -66,7 +66,7 @@ def tune(recipe: Recipe, command: str, run_one: RunOne = run_trial) -> StudyOutp
     space = check(recipe)
     if not can_draw():
         print(NO_PLOTLY, file=sys.stderr)
-    workers = recipe.tune.workers_per_trial or recipe.cluster.num_workers
+    workers = recipe.tune.workers_per_trial or recipe.cluster.fewest_workers  # as many for every trial
     recipe = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"num_workers": workers})})
     folder = study_folder(recipe)
     with connected(recipe.cluster, cpus_to_start_with(recipe.cluster, recipe.tune.max_concurrent_trials)):

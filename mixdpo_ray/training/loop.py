@@ -41,13 +41,15 @@ from mixdpo_ray.training.world import World
 
 
 class Listener(Protocol):
-    """Told by rank 0, except for checkpoints, of which every rank tells."""
+    """Told by rank 0; of checkpoints and of places by every rank, and all of them are told when one is wanted."""
 
     def on_step(self, metrics: dict[str, Any]) -> None: ...
     def on_evaluation(self, metrics: dict[str, Any]) -> None: ...
     def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None: ...
     def on_phase(self, text: str) -> None: ...
     def on_warning(self, text: str) -> None: ...
+    def on_place(self, place: str | None, *, slow: bool = False) -> None: ...
+    def checkpoint_wanted(self) -> str | None: ...
 
 
 class Silent:
@@ -56,6 +58,10 @@ class Silent:
     def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None: ...
     def on_phase(self, text: str) -> None: ...
     def on_warning(self, text: str) -> None: ...
+    def on_place(self, place: str | None, *, slow: bool = False) -> None: ...
+
+    def checkpoint_wanted(self) -> str | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Run:
     world: World
     table: PreparedTable
     plan: Plan
+    start: int  # where this process began
     steps: int
     policy: Policy
     tokenizer: PreTrainedTokenizerBase
@@ -91,20 +98,21 @@ def run_training(
     """Collective. torch.distributed is initialised by whoever started the workers, or there is one process."""
     seed_generators(job.train.seed)
     join_group(world)
-    run, start, evaluation = _begin(job, world, listener or Silent())
-    if start == 0:
+    run, evaluation = _begin(job, world, listener or Silent())
+    if run.start == 0:
         run.say("checking log-probs")
         check_scoring(run.policy, job, run.table, run.plan, run.references, world)
         evaluation = _evaluate(run, 0)
     metrics: dict[str, Any] = {}
-    rows = windows(run.table, run.plan, world, job.train.per_device_train_batch_size, start, run.steps)
-    for step in range(start, run.steps):
+    rows = windows(run.table, run.plan, world, job.train.per_device_train_batch_size, run.start, run.steps)
+    for step in range(run.start, run.steps):
         metrics = _step(run, step, rows)
         if _due(run, step + 1, job.train.evaluation.every_steps) or _best_needs_it(run, step + 1):
             evaluation = _evaluate(run, step + 1)
-        last = step + 1 == run.steps
-        if _due(run, step + 1, job.train.checkpoints.every_steps) and (job.leaves_model or not last):
-            _save(run, step + 1, evaluation)
+        due, wanted = _due(run, step + 1, job.train.checkpoints.every_steps), run.listener.checkpoint_wanted()
+        if (due or wanted) and (job.leaves_model or step + 1 < run.steps):
+            _save(run, step + 1, evaluation if due else {}, wanted)
+    run.listener.on_place(None)
     return _summary(run, _export(run, evaluation), metrics, evaluation)
 
 
@@ -121,7 +129,7 @@ def seed_generators(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, int, dict[str, float]]:
+def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dict[str, float]]:
     """The run at the step where it continues, and the evaluation that was made there."""
     table = PreparedTable.open(job.prepared)
     plan = job.plan(table)
@@ -138,11 +146,11 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, int
         shards.load(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0
     run = Run(
-        job, world, table, plan, job.steps(plan), policy, tokenizer, references_for(job, table, plan),
+        job, world, table, plan, start, job.steps(plan), policy, tokenizer, references_for(job, table, plan),
         _held_out(job, world, table, plan), checkpoints, MetricsLog(job.run, start) if world.leads else None,
         TensorBoard(job.run, start, on=job.tensorboard and world.leads), listener,
     )  # fmt: skip
-    return run, start, dict(found.manifest.metrics) if found else {}
+    return run, dict(found.manifest.metrics) if found else {}
 
 
 def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan) -> HeldOut | None:
@@ -154,6 +162,8 @@ def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan) 
 def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     """One optimizer step, and the line that it leaves."""
     began = time.perf_counter()
+    first = step == run.start
+    run.listener.on_place(f"step {step}, waiting for its pairs", slow=first)
     arrived = next(rows)
     waited = time.perf_counter() - began
     job, window = run.job, run.plan.window(step)
@@ -168,7 +178,7 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, grouped=run.policy.grouped)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
     try:
-        sums, norm = train_step(run.policy, job.objective, _batches(run, shared, arrived), weights, run.world)
+        sums, norm = train_step(run.policy, job.objective, _batches(run, shared, arrived, first), weights, run.world)
     except NonFiniteError as error:
         raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}; nothing was updated") from None
     seconds, totals = time.perf_counter() - began, shared.totals
@@ -187,13 +197,14 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     return metrics
 
 
-def _batches(run: Run, shared: SharedWindow, rows: pa.Table) -> Iterator[PairBatch]:
+def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iterator[PairBatch]:
     """This rank's micro-batches, after what arrived was compared with the plan."""
     window, share = shared.window, shared.shares[run.world.rank]
     positions = share_positions(window, share)
     verify_rows(rows, positions, run.index, window.step)
     tokens = TokenRows.of(rows, positions)
-    for micro in share:
+    for number, micro in enumerate(share):
+        run.listener.on_place(f"step {window.step}, micro-batch {number + 1} of {len(share)}", slow=slow)
         yield build_batch(
             tokens,
             window.positions[micro.rows],
@@ -204,6 +215,7 @@ def _batches(run: Run, shared: SharedWindow, rows: pa.Table) -> Iterator[PairBat
             device=run.world.torch_device,
             grouped=run.policy.grouped,
         )
+    run.listener.on_place(f"step {window.step}, the update", slow=slow)
 
 
 def _blamed(run: Run, window: Window) -> str:
@@ -216,6 +228,7 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
     if run.held_out is None:
         return {}
     run.say("evaluating")
+    run.listener.on_place(f"the evaluation after step {step}", slow=True)
     metrics = evaluate(run.policy, run.job.objective, run.held_out, run.world)
     if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise NonFiniteError(f"evaluation after {step} steps: {bad[0]} is not finite; look at the learning rate")
@@ -223,8 +236,9 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
     return metrics
 
 
-def _save(run: Run, step: int, metrics: dict[str, float]) -> None:
-    run.say("saving a checkpoint")
+def _save(run: Run, step: int, metrics: dict[str, float], why: str | None) -> None:
+    run.say(f"saving a checkpoint{f': {why}' if why else ''}")
+    run.listener.on_place(f"the checkpoint after step {step}", slow=True)
     if run.log is not None:
         run.log.upload()  # first: lines past a checkpoint are cut, lines before it must exist
     path = shards.save(run.policy, run.checkpoints, step, metrics, adapters=run.job.model.lora is not None)

@@ -39,7 +39,7 @@ def test_a_phase_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_the_driver_shows_what_workers_told_and_learns_of_the_first_error(capsys: pytest.CaptureFixture[str]) -> None:
     board = Board.remote()  # type: ignore[attr-defined]
-    with watching(board, Display("train", steps=1)):
+    with watching(board, Display("train", steps=1), lambda: ""):
         ray.get(board.tell.remote("step", step(0, "hard", 2.0)))
     assert "train: hard 1/1  loss 2.0000" in capsys.readouterr().err
     for text in ("the loss is not finite", "the gradient is not finite"):
