@@ -1,0 +1,139 @@
+"""Checks of what goes in: the model without its weights being read, the tokenizer, and the first rows of the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.doctor.finding import Caution, Red, counted, spelled
+from mixdpo_ray.cluster.doctor.patient import Patient
+from mixdpo_ray.cluster.sources import Source
+from mixdpo_ray.pairs.convert import Converter
+from mixdpo_ray.pairs.formats import find_format
+from mixdpo_ray.pairs.reading import file_kind
+from mixdpo_ray.pairs.tokens import PairTokenizer
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+HUB_SECONDS = 10
+HTTP_ERROR: Any = HfHubHTTPError.__bases__[0]  # the root of what the Hub's HTTP library raises, whichever that is
+
+
+def model(patient: Patient) -> str:
+    settings = patient.recipe.model
+    found = _weights("model.path", settings.path, settings.revision)
+    if settings.reference:
+        _weights("model.reference", settings.reference, None)
+    shape = patient.shape
+    adapters = f", {shape.trained / 1e6:,.1f} million of them trained" if settings.lora else ""
+    size = (
+        f"{shape.parameters / 1e9:.2f} billion" if shape.parameters > 1e9 else f"{shape.parameters / 1e6:.1f} million"
+    )
+    return f"{settings.path}: {shape.kind}, {size} weights in {settings.dtype}{adapters}; {found}"
+
+
+def _weights(setting: str, name: str, revision: str | None) -> str:
+    folder = Path(name)
+    if folder.is_dir():
+        return _local_weights(setting, folder)
+    if name.startswith(("/", "./", "../")):
+        raise Red(f"{setting} {name!r} is no folder: correct the path, or give a Hugging Face name")
+    try:
+        info = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
+    except (OSError, ValueError, HTTP_ERROR) as error:
+        raise Red(
+            f"{setting} {name!r} is no folder here, and the Hugging Face Hub says: {_first_line(error)}; correct the "
+            "name or model.revision, log in with HF_TOKEN, or give a folder"
+        ) from error
+    files = [file.rfilename for file in info.siblings or ()]
+    if not any(file.endswith((".safetensors", ".bin")) for file in files):
+        raise Red(f"{setting} {name!r} has no weights on the Hugging Face Hub: choose a model that has")
+    return f"on the Hub at {str(info.sha)[:8]}"
+
+
+def _local_weights(setting: str, folder: Path) -> str:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return f"{spelled((folder / name).stat().st_size)} in {name}"
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            absent = [part for part in parts if not (folder / part).is_file()]
+            if absent:
+                raise Red(
+                    f"{setting} {folder} lacks {_few(absent)} of {len(parts)} weight files: copy the folder again"
+                )
+            return f"{spelled(sum((folder / part).stat().st_size for part in parts))} in {len(parts)} files"
+    raise Red(f"{setting} {folder} has neither {' nor '.join(WEIGHTS)}: give the folder that holds the weights")
+
+
+def tokenizer(patient: Patient) -> str:
+    PairTokenizer(patient.tokenizer, patient.recipe.data)  # refuses what has no template or no end token
+    kind = type(patient.tokenizer).__name__
+    own = "model.chat_template" if patient.recipe.model.chat_template else "its own chat template"
+    return f"{kind}, {len(patient.tokenizer):,} tokens, {own}"
+
+
+def data(patient: Patient) -> str:
+    recipe = patient.recipe
+    found = []
+    for source in patient.sources:
+        settings = recipe.data.model_copy(update={"source": source.settings})
+        name = find_format(settings, source.columns(recipe.data.max_row_bytes))
+        what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
+        size = "" if source.mapped is not None or source.bytes == float("inf") else f", {spelled(source.bytes)}"
+        found.append(f"{source.name}: {what}{size}, format {name}")
+    return "; held out: ".join(found)
+
+
+def pairs(patient: Patient) -> str | Caution:
+    """The first rows, all the way to tokens, by the code that prepares all of them."""
+    recipe, rows = patient.recipe, patient.first_rows()
+    format_name = find_format(recipe.data, patient.sources[0].columns(recipe.data.max_row_bytes))
+    converted = Converter(recipe.data, format_name, patient.tokenizer).convert(rows)
+    refused = [refusal.reason for refusal in converted.refused]
+    reasons = ", ".join(f"{refused.count(reason)} {reason}" for reason in dict.fromkeys(refused))
+    kept, counted_in = len(converted.kept), converted.rows_in
+    if not kept:
+        raise Red(
+            f"none of the first {counted_in} pairs is kept ({reasons}): look at data.max_prompt_length, "
+            "data.max_length and the columns, or whether the tokenizer's chat template fits"
+        )
+    lengths = [len(ids) for name in ("chosen_ids", "rejected_ids") for ids in converted.kept[name].to_pylist()]
+    text = f"{kept} of the first {counted_in} are kept, answers of {min(lengths)} to {max(lengths)} tokens"
+    if len(refused) / counted_in > recipe.data.max_quarantined_fraction:
+        return Caution(
+            f"{text}; refused: {reasons}. If all are like these, more than data.max_quarantined_fraction "
+            f"{recipe.data.max_quarantined_fraction:g} are refused and the job stops"
+        )
+    return f"{text}{f'; refused: {reasons}' if reasons else ''}"
+
+
+def row_count(source: Source, first_rows_bytes: float) -> int | None:
+    """Exact for parquet and mapped data sets, by size for lines; none where only reading would tell."""
+    if source.mapped is not None:
+        return len(source.mapped)
+    kinds = {file_kind(file) for file in source.files}
+    if kinds == {"parquet"}:
+        return sum(_parquet_rows(file) for file in source.files)
+    plain = all(file.endswith((".jsonl", ".ndjson")) for file in source.files)
+    return round(source.bytes / first_rows_bytes) if plain and source.bytes < float("inf") else None
+
+
+def _parquet_rows(file: str) -> int:
+    filesystem, inner = storage.open_filesystem(file)
+    with storage.explained(file), filesystem.open_input_file(inner) as stream:
+        return int(pq.read_metadata(stream).num_rows)
+
+
+def _few(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

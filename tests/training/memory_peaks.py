@@ -1,0 +1,66 @@
+"""The most bytes that tensors of one worker ever take, by the allocator's own account, over two real steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mixdpo_ray.training.batch import PairBatch
+from mixdpo_ray.training.engine import make_policy, update
+from mixdpo_ray.training.logps import pair_logps
+from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.world import World
+
+
+def full_batch(pairs: int, length: int) -> PairBatch:
+    """Every answer as long as it may be, half of it prompt."""
+    rows, half = 2 * pairs, length // 2
+    ids = torch.randint(0, 500, (rows, length))
+    places = torch.arange(rows)[:, None] * length + half - 1 + torch.arange(half)
+    return PairBatch(
+        groups=(ids,),
+        predictors=places.flatten(),
+        targets=ids[:, half:].flatten(),
+        slots=torch.arange(rows * half),
+        lengths=torch.full((rows,), float(half)),
+        longest=half,
+        easy=pairs,
+        hard=0,
+        margin=torch.ones(pairs),
+        ref_chosen=None,
+        ref_rejected=None,
+        weight=1.0,
+    )
+
+
+def peak_bytes(world: World, folder: str, dtype: str, zero_stage: int, pairs: int, length: int) -> int:
+    from torch.profiler import ProfilerActivity, profile
+
+    batch = full_batch(pairs, length)
+    train = TrainSettings(per_device_train_batch_size=pairs)
+    model = ModelSettings.model_validate({"path": folder, "dtype": dtype})
+    settings = DeepSpeedSettings.model_validate({"zero_stage": zero_stage})
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        policy = make_policy(model, train, settings, world, 0)
+        for _ in range(2):
+            for _ in range(2):
+                easy = pair_logps(policy.engine, batch).easy
+                policy.engine.backward((easy.chosen - easy.rejected).sum(), scale_wrt_gas=False)
+                del easy
+            update(policy)
+    return _peak(profiler)
+
+
+def _peak(profiler: Any) -> int:
+    sizes, open_events = [], list(profiler.profiler.kineto_results.experimental_event_tree())
+    while open_events:
+        event = open_events.pop()
+        if event.typed[0].name == "Allocation":
+            sizes.append((event.start_time_ns, event.typed[1].alloc_size))
+        open_events.extend(event.children)
+    live = peak = 0
+    for _, size in sorted(sizes):
+        live += size
+        peak = max(peak, live)
+    return peak
