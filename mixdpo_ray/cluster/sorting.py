@@ -3,9 +3,13 @@
 Ordering the keys takes milliseconds in one process. The rows with their tokens follow by Ray Data's sort, which is an
 external merge sort: blocks go through the object store of all nodes and spill to disk, so no machine has to hold the
 table. As positions are known and dense, the boundaries between sorted blocks are known too: Ray need not sample them,
-and every block is one part of the table. An exchange of our own with plain Ray tasks took 12 s for 1.1 GB where this
-sort takes 24 s; a table is prepared once, so Ray's is good enough. A table of a single part is ordered by the driver:
-starting workers for it took ten times as long as the work.
+and every block is one part of the table, or some of them. An exchange of our own with plain Ray tasks took 12 s for
+1.1 GB where this sort takes 24 s; a table is prepared once, so Ray's is good enough. A table of a single part is
+ordered by the driver: starting workers for it took ten times as long as the work.
+
+The sort cuts every GiB that goes in into a piece for every block that comes out, and pieces below 100 kB lie in the
+driver's memory. With a block for every part that would be the whole table, from 50 million pairs on: a block is as many
+parts as keep the number of blocks.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +31,7 @@ from mixdpo_ray.pairs.table import PREPARED_SCHEMA, SplitFacts, write_part
 
 SPLITS = ("train", "eval")
 PART_MULTIPLE = 64  # rows; parts are named in the digest of a table, so another number would give it another name
+MOST_BLOCKS = 1024  # sorted blocks: the pieces of a GiB have a MiB
 FACTS_SCHEMA = pa.schema({"split": pa.string(), "first": pa.int64(), "rows": pa.int64(), "digest": pa.string()})
 
 
@@ -58,23 +64,28 @@ def boundaries(rows: int, tokens: int, part_tokens: int) -> list[int]:
     return list(range(0, rows, groups * PART_MULTIPLE))[1:]
 
 
-def write_sorted(staged: Dataset, places: Places, folder: str, starts: list[int]) -> Iterator[dict[str, Any]]:
+def write_sorted(
+    staged: Dataset, places: Places, folder: str, starts: list[int], most_blocks: int = MOST_BLOCKS
+) -> Iterator[dict[str, Any]]:
     """Facts of each part as soon as it is written."""
     if not starts:  # one part: no more than a task would hold
         blocks = staged.iter_batches(batch_size=None, batch_format="pyarrow")
         rows = pa.concat_tables([placed(block, places) for block in blocks])
-        yield from written(rows.sort_by("position"), places, folder).to_pylist()
+        yield from written(rows.sort_by("position"), places, folder, starts).to_pylist()
         return
     shared = ray.put(places)
+    together = -(-(len(starts) + 1) // most_blocks)
 
     def place(block: pa.Table) -> pa.Table:
         return placed(block, ray.get(shared))
 
     def write(block: pa.Table) -> pa.Table:
-        return written(block, ray.get(shared), folder)
+        return written(block, ray.get(shared), folder, starts)
 
-    moved = staged.map_batches(place, batch_size=None, batch_format="pyarrow").sort("position", boundaries=starts)
-    yield from moved.map_batches(write, batch_size=None, batch_format="pyarrow").iter_rows()
+    staged.context.target_max_block_size = None  # or Ray would cut sorted blocks of more than 128 MiB once again
+    moved = staged.map_batches(place, batch_size=None, batch_format="pyarrow")
+    ordered = moved.sort("position", boundaries=starts[together - 1 :: together])
+    yield from ordered.map_batches(write, batch_size=None, batch_format="pyarrow").iter_rows()
 
 
 def placed(block: pa.Table, places: Places) -> pa.Table:
@@ -89,18 +100,18 @@ def placed(block: pa.Table, places: Places) -> pa.Table:
     return rows.select(PREPARED_SCHEMA.names)
 
 
-def written(block: pa.Table, places: Places, folder: str) -> pa.Table:
-    """A block of consecutive positions as one part, or two where one split ends inside it."""
+def written(block: pa.Table, places: Places, folder: str, starts: list[int]) -> pa.Table:
+    """A block of consecutive positions as parts that begin at `starts`, and where one split ends."""
     first = block["position"][0].as_py() if len(block) else 0
-    cut = min(max(places.train_rows - first, 0), len(block))
+    end = first + len(block)
+    edges = sorted({first, end, *(edge for edge in (*starts, places.train_rows) if first < edge < end)})
     facts = []
-    for split, begin, rows in (("train", 0, block[:cut]), ("eval", places.train_rows, block[cut:])):
-        if len(rows):
-            position = pa.array(rows["position"].to_numpy() - begin)
-            part = write_part(folder, split, rows.set_column(0, "position", position))
-            facts.append(
-                {"split": split, "first": part.first_position, "rows": part.rows, "digest": content_digest(rows)}
-            )
+    for begin, behind in pairwise(edges):
+        split, offset = ("train", 0) if begin < places.train_rows else ("eval", places.train_rows)
+        rows = block.slice(begin - first, behind - begin)
+        position = pa.array(rows["position"].to_numpy() - offset)
+        part = write_part(folder, split, rows.set_column(0, "position", position))
+        facts.append({"split": split, "first": part.first_position, "rows": part.rows, "digest": content_digest(rows)})
     return pa.Table.from_pylist(facts, FACTS_SCHEMA)
 
 

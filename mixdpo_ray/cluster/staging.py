@@ -7,15 +7,17 @@ needs (about 3 s of CPU time each). The rows are the same either way.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
-from mixdpo_ray.cluster.conversion import STAGED_SCHEMA, Stage, converted, converted_here
+from mixdpo_ray.cluster.conversion import Stage, converted, converted_here
 from mixdpo_ray.cluster.sources import Source
 from mixdpo_ray.pairs.arrangement import KEY_SCHEMA
 from mixdpo_ray.pairs.convert import Refusal
@@ -37,7 +39,7 @@ SIZES = Sizes()
 @dataclass(frozen=True)
 class Staged:
     rows: Dataset  # STAGED_SCHEMA, in Ray's object store
-    keys: pa.Table  # KEY_SCHEMA and row_key, of the pairs that were kept so far
+    keys: pa.Table  # KEPT_SCHEMA, of the pairs that were kept so far
     refused: tuple[Refusal, ...]
     notes: dict[str, int]
 
@@ -52,7 +54,7 @@ def stage_all(sources: list[Source], stages: list[Stage], sizes: Sizes, done: Ca
     work = list(zip(sources, pieces, stages, strict=True))
     if sum(source.bytes for source in sources) <= sizes.driver_bytes:
         tables = [converted_here(*one) for one in work]
-        return _sorted_out(ray.data.from_arrow(tables), pa.concat_tables(tables).select(NARROW))
+        return _sorted_out(ray.data.from_arrow(tables), (rows.select(NARROW) for rows in tables))
     parts = [converted(*one) for one in work]
     rows = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
     tasks = sum(max(1, len(some)) for some in pieces)
@@ -62,18 +64,29 @@ def stage_all(sources: list[Source], stages: list[Stage], sizes: Sizes, done: Ca
         done(min(len(blocks), tasks), tasks)
     held = ray.data.from_arrow_refs(blocks)
     narrow = held.select_columns(NARROW).iter_batches(batch_size=None, batch_format="pyarrow")
-    return _sorted_out(held, pa.concat_tables([_EMPTY, *narrow]))
+    return _sorted_out(held, narrow)
 
 
-_EMPTY = pa.schema([STAGED_SCHEMA.field(name) for name in NARROW]).empty_table()
+def _large(kind: Any) -> Any:
+    """Strings of up to 2 GiB in a column end at 67 million pair ids: taking rows of more is an error in pyarrow."""
+    return pa.large_string() if kind == pa.string() else kind
 
 
-def _sorted_out(held: Dataset, narrow: pa.Table) -> Staged:
-    refused = narrow.filter(pc.field("reason").is_valid()).select(["file", "row", "reason"]).to_pylist()
-    noted = narrow.filter(pc.field("note").is_valid()).select(["note", "count"]).to_pylist()
+KEPT_SCHEMA = pa.schema([*((field.name, _large(field.type)) for field in KEY_SCHEMA), ("row_key", pa.uint64())])
+
+
+def _sorted_out(held: Dataset, narrow: Iterable[pa.Table]) -> Staged:
+    """Block by block, so that the driver holds what it keeps and not also what it came in."""
+    refused: list[Refusal] = []
     notes: Counter[str] = Counter()
-    for entry in noted:
-        notes[entry["note"]] += entry["count"]
-    keys = narrow.filter(pc.field("row_key").is_valid()).select([*KEY_SCHEMA.names, "row_key"])
-    assert len(pc.unique(keys["row_key"])) == len(keys), "two rows have one key"
-    return Staged(held, keys, tuple(Refusal(**entry) for entry in refused), dict(sorted(notes.items())))
+    keys = [KEPT_SCHEMA.empty_table()]
+    for rows in narrow:
+        for entry in rows.filter(pc.field("reason").is_valid()).select(["file", "row", "reason"]).to_pylist():
+            refused.append(Refusal(**entry))
+        for entry in rows.filter(pc.field("note").is_valid()).select(["note", "count"]).to_pylist():
+            notes[entry["note"]] += entry["count"]
+        keys.append(rows.filter(pc.field("row_key").is_valid()).select(KEPT_SCHEMA.names).cast(KEPT_SCHEMA))
+    kept = pa.concat_tables(keys)
+    row_key = np.sort(kept["row_key"].to_numpy())
+    assert not (row_key[1:] == row_key[:-1]).any(), "two rows have one key"
+    return Staged(held, kept, tuple(refused), dict(sorted(notes.items())))

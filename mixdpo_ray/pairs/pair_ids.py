@@ -42,6 +42,11 @@ class PairIds(Sequence[str]):
         for group in range(self._file.groups):
             yield from self._file.column("pair_id", group).to_pylist()
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list has none
+
     def __arrow_array__(self, type: pa.DataType | None = None) -> pa.ChunkedArray:
         """All of them, for pa.array(ids): a third of what Python strings take."""
         groups = [self._file.column("pair_id", group) for group in range(self._file.groups)]

@@ -29,6 +29,7 @@ from mixdpo_ray.settings import Settings
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
+CAST_AT_ONCE = 1 << 20  # rows: ids of an index can be more text than one array of pa.string() holds
 
 PREPARED_SCHEMA = pa.schema(
     {
@@ -135,7 +136,9 @@ def index_rows(rows: pa.Table) -> pa.Table:
 
 def write_index(folder: str, split: str, index: pa.Table) -> None:
     """Index rows of every part, in the order of positions."""
-    index = index.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
+    index = index.select(INDEX_SCHEMA.names)
+    slices = [index.slice(first, CAST_AT_ONCE).cast(INDEX_SCHEMA) for first in range(0, len(index), CAST_AT_ONCE)]
+    index = pa.concat_tables([INDEX_SCHEMA.empty_table(), *slices])
     expected = np.arange(len(index))
     assert np.array_equal(index["position"].to_numpy(), expected), "an index covers every position in order"
     write_parquet(storage.join(folder, split, INDEX), index)

@@ -40,7 +40,8 @@ def test_ids_are_found_by_position_whatever_the_row_groups(tmp_path: Path, row_g
     asked = [0, 999, 63, 64, 500, 998, 1]
     assert [ids[position] for position in np.array(asked)] == [NAMES[position] for position in asked]
     assert (ids[-1], ids[990:]) == (NAMES[-1], NAMES[990:])
-    assert list(ids) == NAMES
+    assert list(ids) == ids == NAMES
+    assert ids not in (NAMES[::-1], NAMES[1:], None)
     assert pa.array(ids, pa.string()).to_pylist() == NAMES
 
 
