@@ -57,11 +57,11 @@ Subsystem sftp internal-sftp
 """
 
 
-def why_not() -> str | None:
+def why_not(*more_tools: str) -> str | None:
     """What this machine lacks for having hosts, or None."""
     if os.geteuid() != 0:
         return "namespaces with a network need root"
-    if absent := [tool for tool in TOOLS if shutil.which(tool, path=PATH) is None]:
+    if absent := [tool for tool in (*TOOLS, *more_tools) if shutil.which(tool, path=PATH) is None]:
         return f"not installed: {', '.join(absent)} (Debian, Ubuntu: iproute2, util-linux, openssh-server)"
     tried = "ip link add veth0 type veth peer name veth1 && ip link add br0 type bridge && mount -t tmpfs tmpfs /run"
     command = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "sh", "-c", tried]
@@ -96,6 +96,7 @@ class Host:
     def __init__(self, switch: Switch, folder: Path, name: str, address: str):
         self.switch, self.folder, self.name, self.address = switch, folder, name, address
         self.home = folder / "home"
+        self.started: list[Process] = []
         self.boot()
 
     def boot(self) -> None:
@@ -111,24 +112,29 @@ class Host:
         self.port = self.switch.connect(self)
         _wait(lambda: any("sshd" in process.name() for process in self.first.children()))
 
-    def kill(self) -> None:
-        """A power cut: the others get no goodbye from its connections, they hear nothing more."""
+    def kill(self, *, silently: bool = True) -> None:
+        """A power cut: the others hear nothing more. Not silently, its kernel still closes the connections."""
         if self.boot_process.poll() is None:
-            self.switch.ip("link", "set", self.port, "down")
+            if silently:
+                self.switch.ip("link", "set", self.port, "down")
             self.boot_process.kill()
             self.boot_process.wait()
         _wait(lambda: not self.first.is_running())
+        while self.started:
+            self.started.pop().wait()
 
     def start(self, command: str, environment: Mapping[str, str] | None = None, to: IO[str] | int = DEVNULL) -> Process:
         """A shell command on the host; nothing of our own environment is handed on."""
         spaces = ("--net", "--mount", "--pid", "--uts", "--ipc")
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["nsenter", f"--target={self.first.pid}", *spaces, f"--wdns={self.home}", "bash", "-c", command],
             env={"HOME": str(self.home), "USER": "root", "PATH": PATH, "LANG": "C.UTF-8", **(environment or {})},
             stdin=DEVNULL,
             stdout=to,
             stderr=subprocess.STDOUT,
         )
+        self.started.append(process)
+        return process
 
     def run(
         self, command: str, environment: Mapping[str, str] | None = None, *, seconds: float = 120, status: int = 0
