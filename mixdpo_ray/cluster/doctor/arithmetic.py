@@ -82,7 +82,8 @@ def warm_up(patient: Patient) -> str:
         check_warmup(plan, schedule)
         lengths = {"the run": plan.steps} if schedule.kind == "single" else _stages(plan)
         return ", ".join(
-            f"{warmup_steps(length, schedule)} of {length} steps of {name}" for name, length in lengths.items()
+            f"{warmup_steps(length, schedule)} of {counted(length, 'step')} of {name}"
+            for name, length in lengths.items()
         )
     if schedule.warmup_steps < 1:
         return f"{schedule.warmup_steps:.0%} of {'the run' if schedule.kind == 'single' else 'each stage'}"
@@ -140,10 +141,11 @@ def _on_hosts(patient: Patient, text: str, each: int) -> str:
         return text
     free, workers, name = min(hosts, key=lambda host: host[0] - host[1] * each)
     if workers * each > free:
-        raise Red(
-            f"{text}: {workers} workers on {name} need {spelled(workers * each)} of host memory, and {spelled(free)} "
-            f"are free; {_remedy(patient, free // workers) if not patient.gpu else 'spread them (cluster.placement_strategy)'}"
+        remedy = "spread them by cluster.placement_strategy" if patient.gpu else _remedy(patient, free // workers)
+        lack = (
+            f"{workers} workers on {name} need {spelled(workers * each)} of host memory, and {spelled(free)} are free"
         )
+        raise Red(f"{text}: {lack}; {remedy}")
     return f"{text}; {workers} of them need {spelled(workers * each)} of the {spelled(free)} free in host memory"
 
 

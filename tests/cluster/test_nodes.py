@@ -1,0 +1,179 @@
+"""What nodes say of themselves, on one machine and on a real cluster of two that share less than they should."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from mixdpo_ray.cluster.nodes import (
+    Answer,
+    Node,
+    free_disk,
+    source_digest,
+    storage_problem,
+    survey,
+    version_problem,
+    versions,
+)
+from tests.cluster.patients import sound
+from tests.cluster.two_nodes import APART, two_nodes
+
+ROOT = Path(__file__).parents[2]
+
+
+def node(name: str, **changed: str) -> Node:
+    answer = Answer({**versions(), **changed}, name, "", (), (), None, 1, ())
+    return Node(name, {"CPU": 1.0}, answer)
+
+
+def test_equal_versions_are_no_problem_however_torch_was_built() -> None:
+    release = versions()["torch"].partition("+")[0]
+    assert version_problem([node("head", torch=f"{release}+cpu"), node("gpu", torch=f"{release}+cu130")]) is None
+
+
+def test_a_package_of_another_version_is_named_with_its_node() -> None:
+    nodes = [node("head", deepspeed="0.19.8"), node("gpu-1", deepspeed="0.19.8"), node("gpu-2", deepspeed="0.18.0")]
+    assert version_problem(nodes) == (
+        "deepspeed is 0.19.8 on head, but 0.18.0 on gpu-2: install the same on all nodes, by one image or the same "
+        "setup commands"
+    )
+
+
+def test_sources_differ_by_content_and_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    before = source_digest(tmp_path)
+    (tmp_path / "a.py").write_text("x = 2\n")
+    edited = source_digest(tmp_path)
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    assert len({before, edited, source_digest(tmp_path)}) == 3
+
+
+def test_the_disk_of_a_folder_that_does_not_exist_yet_is_that_of_its_parents(tmp_path: Path) -> None:
+    assert free_disk(str(tmp_path / "not" / "yet")) == pytest.approx(free_disk(str(tmp_path)), rel=0.1)
+    assert free_disk("s3://bucket/folder") is None
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_one_node_is_asked_in_this_process_and_nothing_is_left(tmp_path: Path) -> None:
+    path = str(tmp_path / "not" / "there" / "yet")
+    (only,) = survey(path, [str(tmp_path), str(tmp_path / "absent")])
+    assert storage_problem(path, [only]) is None
+    assert only.answer.absent == (str(tmp_path / "absent"),)
+    assert only.answer.free_memory > 1 << 20
+    assert only.unseen == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_what_was_in_the_storage_stays_there(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    survey(str(tmp_path))
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(
+    ("path", "reason"), [("/proc/nothing", "No such file or directory"), ("foo://bucket/x", "Unrecognized filesystem")]
+)
+def test_storage_that_refuses_is_one_line_with_the_reason(path: str, reason: str) -> None:
+    problem = storage_problem(path, survey(path))
+    assert problem is not None
+    assert problem.startswith("output.storage_path cannot be used: ")
+    assert reason in problem
+    assert "\n" not in problem
+    assert ".probe-" not in problem
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Path]]:
+    folder = tmp_path_factory.mktemp("two")
+    with two_nodes(folder) as running:
+        yield running, folder
+
+
+def doctor(cluster: Cluster, folder: Path, *arguments: str) -> dict[str, tuple[str, str]]:
+    """The lines of the job, run on the first node: mark and text of each check."""
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "doctor.py"), *arguments],
+        cwd=folder / "a",
+        env={**os.environ, "RAY_ADDRESS": cluster.address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line.split(maxsplit=2) for line in ran.stdout.splitlines()]
+    assert len(lines) >= 16, (ran.stdout, ran.stderr)
+    return {check: (mark, text) for mark, check, text in lines}
+
+
+@pytest.mark.cluster
+def test_a_folder_that_all_nodes_see_is_green_and_other_sources_are_red(cluster: tuple[Cluster, Path]) -> None:
+    running, folder = cluster
+    (folder / "recipe.yaml").write_text(json.dumps(sound(folder)))
+    found = doctor(running, folder, str(folder / "recipe.yaml"))
+    assert found["cluster"][0] == "ok"
+    assert found["cluster"][1].startswith("2 nodes (")
+    assert "each of 2 nodes, and read by all" in found["storage"][1]
+    assert found["files"] == ("ok", "2 local paths seen by 2 nodes")
+    mark, text = found["versions"]
+    assert mark == "RED"
+    assert text.startswith("mixdpo_ray is ")
+    assert text.endswith(
+        ": submit with --working-dir . from one checkout, and leave no other copy installed on the nodes"
+    )
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.cluster
+def test_what_the_other_node_does_not_see_is_red(cluster: tuple[Cluster, Path]) -> None:
+    running, folder = cluster
+    (folder / "recipe.yaml").write_text(json.dumps(sound(folder)))
+    sound(folder / "a")
+    mine = str(Path(APART).parent / "model")
+    found = doctor(running, folder, str(folder / "recipe.yaml"), f"output.storage_path={APART}", f"model.path={mine}")
+    mark, text = found["storage"]
+    assert mark == "RED"
+    assert text.startswith(f"output.storage_path {APART} is not shared: ")
+    assert "does not see what" in text
+    mark, text = found["files"]
+    assert mark == "RED"
+    assert text.startswith(f"{mine} exists here and not on ")
+    assert not (folder / "a" / "shared").exists()
+    assert not (folder / "b" / "shared").exists()
+
+
+SURVEY = """
+import sys, ray
+from mixdpo_ray.cluster.nodes import survey
+from mixdpo_ray.errors import ResourceError
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+try:
+    survey(sys.argv[2], patience=4)
+except ResourceError as error:
+    print(error)
+"""
+
+
+@pytest.mark.cluster
+def test_a_node_that_does_not_answer_is_named(cluster: tuple[Cluster, Path]) -> None:
+    running, folder = cluster
+    (other,) = running.worker_nodes
+    raylet = other.all_processes["raylet"][0].process
+    raylet.send_signal(signal.SIGSTOP)
+    try:
+        arguments = [sys.executable, "-c", SURVEY, running.address, str(folder / "out")]
+        ran = subprocess.run(arguments, cwd=folder / "a", capture_output=True, text=True, check=False)
+    finally:
+        raylet.send_signal(signal.SIGCONT)
+    assert "gave no answer in 4 s: look whether it is overloaded or cut off, or stop Ray there" in ran.stdout, ran
