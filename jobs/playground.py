@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.command import exit_status
+from mixdpo_ray.cluster.command import exit_status, refuse_lost_output
 from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.cluster.run_folder import run_folder
 from mixdpo_ray.cluster.summary import describe
@@ -48,6 +48,7 @@ def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
     began = time.monotonic()
     torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
     recipe = load_recipe(str(RECIPE), overrides)
+    refuse_lost_output(recipe)
     if recipe.cluster.use_gpu is False:  # saving a model makes accelerate import DeepSpeed, which looks for a device
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     world = WorldFolder(Path(recipe.output.storage_path) / "world", world_settings(settings))

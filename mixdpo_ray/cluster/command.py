@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 
+from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.errors import MixDPOError, RecipeError
 from mixdpo_ray.recipe import Recipe
@@ -29,10 +32,22 @@ def run_job(description: str, action: Callable[[Recipe], None], *, connect: bool
 
     def job() -> None:
         recipe = load_recipe(arguments.recipe, arguments.overrides)
+        refuse_lost_output(recipe)
         with connected(recipe.cluster) if connect else nullcontext():
             action(recipe)
 
     sys.exit(exit_status(job))
+
+
+def refuse_lost_output(recipe: Recipe) -> None:
+    """`ray job submit --working-dir` runs a job in a copy of the folder, which is deleted after it."""
+    environment = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    path = recipe.output.storage_path
+    if environment.get("working_dir") and storage.is_local(path) and not storage.local(path).is_absolute():
+        raise RecipeError(
+            f"output.storage_path {path!r} would lie in the job's working directory, which is deleted after it: give "
+            "an absolute folder that all nodes share, or a URI such as s3://bucket/folder"
+        )
 
 
 def exit_status(job: Callable[[], None]) -> int:

@@ -33,7 +33,7 @@ class Vigil:
     def __init__(self, patience: float):
         self.patience = patience
         self.ranks: dict[int, _Rank] = {}
-        self.longest = 0.0  # that nothing moved, and yet went on
+        self.longest = 0.0  # time that no rank moved, at no slow place, and yet all went on
         self.verdict: str | None = None
 
     def hear(self, sign: Sign, now: float) -> str | None:
@@ -42,7 +42,7 @@ class Vigil:
         if before is not None and before.sign.process != sign.process:  # the group was started again
             self.ranks, self.verdict, before = {}, None, None
         if before is None or before.sign.count != sign.count:
-            if self.ranks:
+            if self.ranks and not any(rank.sign.slow for rank in self.ranks.values()):
                 self.longest = max(self.longest, now - self._last_move)
             self.ranks[sign.rank] = _Rank(sign, now, now)
         else:

@@ -67,6 +67,13 @@ def test_steps_that_were_slow_before_may_be_slow_again() -> None:
     assert told(vigil, 38, sign(0, 2), sign(1, 2), begin=36) is not None
 
 
+def test_a_slow_first_step_does_not_make_a_later_hang_last() -> None:
+    vigil = Vigil(10)
+    told(vigil, 90, sign(0, 1, slow=True), sign(1, 1, slow=True))
+    told(vigil, 91, sign(0, 2), sign(1, 2), begin=90)
+    assert told(vigil, 102, sign(0, 2), sign(1, 2), begin=91) is not None
+
+
 def test_a_group_that_was_started_again_is_judged_anew() -> None:
     vigil = Vigil(10)
     assert told(vigil, 12, sign(0, 42), sign(1, 41)) is not None
