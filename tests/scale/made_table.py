@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from mixdpo_ray.cluster.sorting import boundaries
 from mixdpo_ray.cluster.staging import SIZES
+from mixdpo_ray.pairs.parquet import NARROW_ROW_GROUP
 from mixdpo_ray.pairs.table import (
     INDEX_SCHEMA,
     PREPARED_SCHEMA,
@@ -58,7 +59,7 @@ def write_index_only(folder: Path, pairs: int) -> PreparedTable:
                 "margin": np.round(18 * (1 - position / pairs)) / 2,
                 **{f"{name}_length": lengths[name] for name in LENGTHS},
             }
-            writer.write_table(pa.table(columns, INDEX_SCHEMA))
+            writer.write_table(pa.table(columns, INDEX_SCHEMA), row_group_size=NARROW_ROW_GROUP)
     starts = (0, *boundaries(pairs, pairs * TOKENS_PER_PAIR, SIZES.part_tokens))
     return _committed(folder, pairs, starts)
 

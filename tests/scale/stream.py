@@ -2,9 +2,10 @@
 
     python -m tests.scale.stream --worlds 8 64 512 1000
 
-A table of synthetic rows is written once. For each world a few ranks read a few windows in this process, every byte and
-request counted at the file system. `times` is how often all ranks together read the table in one epoch. With --ray one
-rank of each world reads through Ray Data as well.
+A table of synthetic rows is written once. For each world a few ranks read a few windows in this process, as a read task
+does, every byte and request counted at the file system. `times` is how often all ranks together read the table in one
+epoch; `shares` and `counts` are what each rank computes for a window. With --ray one rank of each world reads through
+Ray Data as well.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.cluster.stream import RayDataWindows
+from mixdpo_ray.cluster.stream import _read as read_task
 from mixdpo_ray.curriculum.plan import Plan, make_plan
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.training.totals import share_window
 from mixdpo_ray.training.windows import rank_positions, read_windows
 from mixdpo_ray.training.world import World
 from tests.scale.counted import COUNTS, counted
@@ -34,7 +37,7 @@ from tests.scale.room import load, scratch
 from tests.scale.watch import folder_mib
 
 BYTES_PER_PAIR = 3_700
-PER_DEVICE = 2
+PER_DEVICE, CHUNK_TOKENS = 2, 4096
 
 
 def plan_of(prepared: PreparedTable, global_batch: int) -> Plan:
@@ -48,8 +51,9 @@ def measure(folder: Path, world: int, options: argparse.Namespace) -> dict[str, 
     address = counted(folder)
     first: list[float] = []
     middle: list[float] = []
-    steady: list[float] = []
+    tasks: list[float] = []
     shares: list[float] = []
+    counts: list[float] = []
     read = requests = steps = 0
     for rank in np.unique(np.linspace(0, world - 1, options.ranks).astype(int)).tolist():
         place = World(rank, world)
@@ -61,13 +65,18 @@ def measure(folder: Path, world: int, options: argparse.Namespace) -> dict[str, 
             rows = read_windows(prepared, plan, place, PER_DEVICE, begin, plan.steps)
             next(rows)
             waits.append(time.perf_counter() - began)
+            following = range(begin, min(begin + options.steps, plan.steps))
+            began = time.process_time()
+            positions = [rank_positions(prepared, plan, place, PER_DEVICE, step) for step in following]
+            shares.append((time.process_time() - began) / len(following))
             COUNTS.clear()
-            began, count = time.perf_counter(), sum(1 for _ in islice(rows, options.steps))
-            steady.append((time.perf_counter() - began) / max(1, count))
-            read, requests, steps = read + COUNTS.bytes, requests + COUNTS.reads, steps + count
-            began = time.perf_counter()
-            rank_positions(prepared, plan, place, PER_DEVICE, begin)
-            shares.append(time.perf_counter() - began)
+            began = time.process_time()
+            steps += sum(1 for _ in read_task(address, positions))
+            tasks.append((time.process_time() - began) / len(following))
+            read, requests = read + COUNTS.bytes, requests + COUNTS.reads
+            began = time.process_time()
+            share_window(plan.window(begin), prepared.index("train"), world, PER_DEVICE, CHUNK_TOKENS)
+            counts.append(time.process_time() - began)
     share = folder_mib(folder) * 2**20 * pairs_per_rank / prepared.rows("train")  # of one rank in one step
     return {
         "ranks": world,
@@ -78,8 +87,9 @@ def measure(folder: Path, world: int, options: argparse.Namespace) -> dict[str, 
         "all ranks MiB a step": world * read / steps / 2**20,
         "first window s": float(np.median(first)),
         "seek to the middle s": float(np.median(middle)),
-        "then s a window": float(np.median(steady)),
-        "shares ms": 1e3 * float(np.median(shares)),
+        "read, ms of CPU": 1e3 * float(np.median(tasks)),
+        "shares": 1e3 * float(np.median(shares)),
+        "counts": 1e3 * float(np.median(counts)),
     }
 
 
@@ -107,7 +117,7 @@ def main() -> None:
         "--pairs-per-rank", type=int, default=16, help="in a step: the global batch grows with the world"
     )
     parser.add_argument("--ranks", type=int, default=3, help="that are tried of each world")
-    parser.add_argument("--steps", type=int, default=10, help="that each of them reads after the first")
+    parser.add_argument("--steps", type=int, default=10, help="that each of them reads in one task")
     parser.add_argument("--ray", action="store_true", help="read through Ray Data too")
     parser.add_argument("--scratch", type=Path, help="where to write; removed at the end")
     parser.add_argument("--keep-gib", type=float, default=25, help="disk that is left free for others")
