@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status, refuse_lost_output
 from mixdpo_ray.cluster.connect import connected
+from mixdpo_ray.cluster.doctor.preflight import preflight
 from mixdpo_ray.cluster.run_folder import run_folder
 from mixdpo_ray.cluster.summary import describe
 from mixdpo_ray.cluster.train import train
@@ -56,6 +57,7 @@ def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
     make(world, recipe)
     _title("train")
     with connected(recipe.cluster):
+        preflight(recipe)
         print(describe(run_folder(recipe), train(recipe)))
     _title("judge")
     judge(world, recipe)

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -64,14 +65,12 @@ def join(address: str) -> None:
             ) from None
     try:
         ray.init(address, **_SILENT)
-    except ray.exceptions.AuthenticationError:
-        raise ResourceError(
-            f"RAY_ADDRESS {address} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a copy of "
-            "the cluster's token file"
-        ) from None
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ResourceError(f"RAY_ADDRESS {address}: {reason}; correct it, or unset it to run here") from None
+        raise ResourceError(
+            f"RAY_ADDRESS {address}: {reason}; is it a cluster of Ray {ray.__version__}, and is its token yours "
+            "(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)? Unset it to run on this machine alone"
+        ) from None
 
 
 def _start(cpus: int) -> None:
@@ -80,6 +79,14 @@ def _start(cpus: int) -> None:
         ray.init(num_cpus=cpus, **_SILENT)
     except ValueError:  # a running cluster takes no resources from a driver
         ray.init(**_SILENT)
+    keep_token_private(Path.home())
+
+
+def keep_token_private(home: Path) -> None:
+    """Ray makes it where there is none, for everybody to read; whoever has it can run code as this person."""
+    token = home / ".ray" / "auth_token"
+    if token.is_file() and token.stat().st_uid == os.getuid() and token.stat().st_mode & 0o077:
+        token.chmod(0o600)
 
 
 def uses_gpu(settings: ClusterSettings) -> bool:

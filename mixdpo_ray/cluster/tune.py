@@ -20,6 +20,7 @@ from ray import tune as ray_tune
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import connected, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.doctor.preflight import preflight
 from mixdpo_ray.cluster.interruption import Interruption
 from mixdpo_ray.cluster.run_folder import RECIPE, differences, locked
 from mixdpo_ray.cluster.searcher import StopAfterRung, StudySearch
@@ -70,6 +71,7 @@ def tune(recipe: Recipe, command: str, run_one: RunOne = run_trial) -> StudyOutp
     recipe = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"num_workers": workers})})
     folder = study_folder(recipe)
     with connected(recipe.cluster, cpus_to_start_with(recipe.cluster, recipe.tune.max_concurrent_trials)):
+        preflight(recipe)
         tables = prepare_all(recipe, space)
         first = next(iter(tables.values()))
         space = resolve(space, recipe, first.index("train").margin)

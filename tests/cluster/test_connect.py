@@ -1,7 +1,13 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import ray
 
-from mixdpo_ray.cluster.connect import connected, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.connect import connected, join, uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.errors import ResourceError
 
@@ -29,3 +35,46 @@ def test_gpus_are_used_where_the_recipe_says_so_or_the_cluster_has_them() -> Non
     assert uses_gpu(ClusterSettings(use_gpu=True))
     with pytest.raises(ResourceError, match=r"GPU \(have 0, need 1\)"):
         wait_for_resources(ClusterSettings(num_workers=1, use_gpu=True, start_timeout_seconds=0.1), lambda text: None)
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ResourceError, match=rf"RAY_ADDRESS {address} does not answer \(.*refused.*unset RAY_ADDRESS"):
+        join(address)
+
+
+def test_the_client_protocol_is_refused_with_the_way_to_submit() -> None:
+    with pytest.raises(ResourceError, match="ray job submit"):
+        join("ray://127.0.0.1:10001")
+
+
+CONNECT = """
+from mixdpo_ray.cluster.command import exit_status
+from mixdpo_ray.cluster.connect import connected
+from mixdpo_ray.cluster.settings import ClusterSettings
+def job():
+    with connected(ClusterSettings()):
+        print("connected")
+raise SystemExit(exit_status(job))
+"""
+
+
+def driver(**environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", CONNECT]
+    return subprocess.run(command, env={**inherited, **environment}, capture_output=True, text=True, timeout=120)
+
+
+def test_the_token_that_ray_makes_is_for_its_owner_alone(tmp_path: Path) -> None:
+    assert "connected" in driver(HOME=f"{tmp_path}").stdout
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_cluster_that_refuses_the_token_is_one_line() -> None:
+    address = ray.get_runtime_context().gcs_address
+    told = driver(RAY_ADDRESS=address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="guessed")
+    assert told.returncode == 1
+    assert f"failed: RAY_ADDRESS {address}: Failed to connect" in told.stderr
+    assert "is its token yours" in told.stderr
