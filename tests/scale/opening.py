@@ -35,6 +35,7 @@ BYTES_PER_PAIR = 75
 
 
 def measure(folder: Path, global_batch: int, world: int) -> dict[str, Any]:
+    COUNTS.clear()
     prepared = PreparedTable.open(counted(folder))
     before, pairs = own_mib(), prepared.rows("train")
     clock = time.perf_counter

@@ -18,13 +18,13 @@ EVERY_SECONDS = 0.5
 
 
 class Watch:
-    """Peaks since the last `phase` was named, and over all."""
+    """Peaks so far."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.all_mib = self.own_mib = self.disk_mib = 0.0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._keep_looking, daemon=True)
         self._before = _cpu_seconds()
         self._began = time.perf_counter()
 
@@ -44,11 +44,14 @@ class Watch:
     def cpu_seconds(self) -> float:
         return _cpu_seconds() - self._before
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        self.all_mib = max(self.all_mib, sum(_proportional_mib(pid) for pid in family()))
+        self.own_mib = max(self.own_mib, own_mib())
+        self.disk_mib = max(self.disk_mib, folder_mib(self.folder))
+
+    def _keep_looking(self) -> None:
         while not self._ended.wait(EVERY_SECONDS):
-            self.all_mib = max(self.all_mib, sum(_proportional_mib(pid) for pid in family()))
-            self.own_mib = max(self.own_mib, own_mib())
-            self.disk_mib = max(self.disk_mib, folder_mib(self.folder))
+            self.look()
 
 
 def family() -> list[int]:
