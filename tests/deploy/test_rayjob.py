@@ -32,6 +32,7 @@ POD = {
             {
                 "name": str,
                 "image": str,
+                "env": [{"name": str, "valueFrom": {"secretKeyRef": {"name": str, "key": str, "optional": bool}}}],
                 "resources": {"requests": QUANTITIES, "limits": QUANTITIES},
                 "volumeMounts": [{"name": str, "mountPath": re.compile(r"/.*")}],
             }
