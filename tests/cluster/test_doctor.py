@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from mixdpo_ray.cluster.doctor.checks import CHECKS
+from mixdpo_ray.cluster.doctor.inputs import weights
 from mixdpo_ray.cluster.prepare import prepare
 from tests.cluster.patients import PAIRS, changed, findings, red, sound
 
@@ -70,12 +74,55 @@ def test_a_weight_file_that_the_index_names_and_nobody_copied_is_red(tree: dict[
     assert "lacks model-00002-of-00002.safetensors of 2 weight files: copy the folder again" in said
 
 
-def test_a_hub_that_does_not_answer_is_red(
+def test_a_hub_that_does_not_answer_is_red_once(
     tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    said = red(changed(tree, model__path="owner/model", model__tokenizer=str(tmp_path / "model")), tmp_path, "model")
-    assert "model.path 'owner/model' is no folder here, and the Hugging Face Hub says: " in said
+    found = findings(changed(tree, model__path="owner/model", data__source__path="owner/pairs"), tmp_path)
+    assert found["hub"].state == "red"
+    assert found["hub"].text.startswith("http://127.0.0.1:9 does not answer (")
+    assert "and owner/model is taken from there: mend the network, give folders instead, or" in found["hub"].text
+    for follower in ("model", "tokenizer", "data"):
+        assert found[follower].text == "not checked, because hub is not sound"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Knows one model."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        known = self.path.startswith("/api/models/owner/model")
+        content = {"id": "owner/model", "sha": "abcdef0123", "siblings": [{"rfilename": "model.safetensors"}]}
+        body = json.dumps(content if known else {"error": "Repository not found"}).encode()
+        self.send_response(200 if known else 404)
+        if not known:
+            self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_model_that_the_hub_does_not_know_is_red(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        recipe = changed(tree, model__path="owner/modle", model__tokenizer=str(tmp_path / "model"))
+        found = findings(recipe, tmp_path)
+        assert weights("model.path", "owner/model", None) == "on the Hub at abcdef01"
+        server.shutdown()
+    assert found["hub"].text == f"{address} answers, for owner/modle"
+    assert found["model"].state == "red"
+    assert "model.path 'owner/modle' is no folder here, and the Hugging Face Hub says: " in found["model"].text
+    assert found["memory"].state == "unchecked"
 
 
 def test_a_tokenizer_without_a_chat_template_is_red_and_its_followers_are_not_tried(

@@ -35,8 +35,8 @@ def test_a_sound_recipe_is_exit_status_0(recipe: Path) -> None:
     ran = run(str(recipe))
     assert (ran.returncode, ran.stderr) == (0, "")
     *lines, last = ran.stdout.splitlines()
-    assert [line[:6] for line in lines] == ["ok    "] * 15 + ["-     "]
-    assert last == "15 checks are green; not checked: time"
+    assert [line[:6] for line in lines] == ["ok    "] * 16 + ["-     "]
+    assert last == "16 checks are green; not checked: time"
     assert "\033" not in ran.stdout
     assert not (recipe.parent / "out").exists()
 
@@ -44,7 +44,7 @@ def test_a_sound_recipe_is_exit_status_0(recipe: Path) -> None:
 @pytest.mark.cluster
 def test_a_red_check_is_exit_status_1_and_named_in_one_line(recipe: Path) -> None:
     ran = run(str(recipe), "train.global_batch_size=100", "train.schedule.warmup_steps=50")
-    assert (ran.returncode, ran.stderr) == (1, "failed: 1 of 16 checks is red: steps\n")
+    assert (ran.returncode, ran.stderr) == (1, "failed: 1 of 17 checks is red: steps\n")
     assert "RED   steps      80 pairs are fewer than train.global_batch_size 100: give more pairs" in ran.stdout
 
 
@@ -56,7 +56,7 @@ def test_a_typo_is_exit_status_2(recipe: Path) -> None:
 
 def test_a_cluster_that_cannot_be_reached_is_red_and_the_rest_is_checked_all_the_same(recipe: Path) -> None:
     ran = run(str(recipe), RAY_ADDRESS="127.0.0.1:9")
-    assert (ran.returncode, ran.stderr) == (1, "failed: 1 of 16 checks is red: cluster\n")
+    assert (ran.returncode, ran.stderr) == (1, "failed: 1 of 17 checks is red: cluster\n")
     lines = {line.split()[1]: line for line in ran.stdout.splitlines()}
     assert lines["cluster"].startswith("RED   cluster    RAY_ADDRESS 127.0.0.1:9 does not answer")
     assert lines["storage"] == "-     storage    not checked, because cluster is not sound"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants, get_session, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from mixdpo_ray import storage
@@ -20,15 +20,46 @@ from mixdpo_ray.pairs.reading import file_kind
 from mixdpo_ray.pairs.tokens import PairTokenizer
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+FILES = (".parquet", ".json", ".jsonl", ".ndjson", ".gz")
 HUB_SECONDS = 10
 HTTP_ERROR: Any = HfHubHTTPError.__bases__[0]  # the root of what the Hub's HTTP library raises, whichever that is
 
 
+def hub(patient: Patient) -> str:
+    """Asked once and briefly: each library would try six times before it says that nobody answers."""
+    model, data = patient.recipe.model, patient.recipe.data
+    names = [name for name in (model.path, model.tokenizer, model.reference) if name and _on_hub(name)]
+    sources = [source.path for source in (data.source, data.heldout.source) if source]
+    names += [path for path in sources if isinstance(path, str) and _is_data_set(path)]
+    if not names:
+        return "nothing is taken from it"
+    if constants.HF_HUB_OFFLINE:
+        return f"not asked, since HF_HUB_OFFLINE is set; {', '.join(names)} must be cached on every node"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except (OSError, HTTP_ERROR) as error:
+        raise Red(
+            f"{constants.ENDPOINT} does not answer ({_first_line(error)}), and {names[0]} is taken from there: mend "
+            "the network, give folders instead, or set HF_HUB_OFFLINE=1 where everything is cached"
+        ) from error
+    return f"{constants.ENDPOINT} answers, for {', '.join(dict.fromkeys(names))}"
+
+
+def _on_hub(name: str) -> bool:
+    """Names there are `name` or `owner/name`; anything deeper is a path."""
+    return not Path(name).is_dir() and not name.startswith((".", "/", "~")) and name.count("/") <= 1
+
+
+def _is_data_set(path: str) -> bool:
+    is_file = Path(path).exists() or "*" in path or Path(path).suffix in FILES
+    return "://" not in path and not is_file and _on_hub(path)
+
+
 def model(patient: Patient) -> str:
     settings = patient.recipe.model
-    found = _weights("model.path", settings.path, settings.revision)
+    found = weights("model.path", settings.path, settings.revision)
     if settings.reference:
-        _weights("model.reference", settings.reference, None)
+        weights("model.reference", settings.reference, None)
     shape = patient.shape
     adapters = f", {shape.trained / 1e6:,.1f} million of them trained" if settings.lora else ""
     size = (
@@ -37,13 +68,16 @@ def model(patient: Patient) -> str:
     return f"{settings.path}: {shape.kind}, {size} weights in {settings.dtype}{adapters}; {found}"
 
 
-def _weights(setting: str, name: str, revision: str | None) -> str:
+def weights(setting: str, name: str, revision: str | None) -> str:
+    """Where they are, without reading them."""
     folder = Path(name)
     if folder.is_dir():
         return _local_weights(setting, folder)
-    if name.startswith(("/", "./", "../")):
+    if not _on_hub(name):
         raise Red(f"{setting} {name!r} is no folder: correct the path, or give a Hugging Face name")
     try:
+        if constants.HF_HUB_OFFLINE:
+            return _local_weights(setting, Path(snapshot_download(name, revision=revision, local_files_only=True)))
         info = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
     except (OSError, ValueError, HTTP_ERROR) as error:
         raise Red(
