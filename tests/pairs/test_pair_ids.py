@@ -18,7 +18,7 @@ from mixdpo_ray.pairs.table import INDEX_SCHEMA, Manifest, PreparedTable, SplitF
 from mixdpo_ray.training.windows import rank_positions
 from mixdpo_ray.training.world import World
 
-ROWS = 1000
+ROWS = 10_000
 NAMES = [f"pair {row}" for row in range(ROWS)]
 
 
@@ -33,13 +33,13 @@ def write_index(folder: Path, row_group_size: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("row_group_size", [1, 64, 999, 10**6])
+@pytest.mark.parametrize("row_group_size", [1, 64, 5000, 10**6])
 def test_ids_are_found_by_position_whatever_the_row_groups(tmp_path: Path, row_group_size: int) -> None:
     ids = PairIds(ParquetColumns(str(write_index(tmp_path, row_group_size))))
     assert len(ids) == ROWS
-    asked = [0, 999, 63, 64, 500, 998, 1]
+    asked = [0, 9999, 63, 64, 4095, 4096, 8191, 8192, 4097, 5000, -10_000, 1]
     assert [ids[position] for position in np.array(asked)] == [NAMES[position] for position in asked]
-    assert (ids[-1], ids[990:]) == (NAMES[-1], NAMES[990:])
+    assert (ids[-1], ids[9990:]) == (NAMES[-1], NAMES[9990:])
     assert list(ids) == ids == NAMES
     assert ids not in (NAMES[::-1], NAMES[1:], None)
     assert pa.array(ids, pa.string()).to_pylist() == NAMES
@@ -47,13 +47,13 @@ def test_ids_are_found_by_position_whatever_the_row_groups(tmp_path: Path, row_g
 
 @pytest.mark.parametrize("position", [ROWS, -ROWS - 1])
 def test_a_position_that_does_not_exist_has_no_id(tmp_path: Path, position: int) -> None:
-    with pytest.raises(IndexError, match="1000 pairs"):
+    with pytest.raises(IndexError, match="10000 pairs"):
         PairIds(ParquetColumns(str(write_index(tmp_path, 64))))[position]
 
 
 def test_a_plan_and_its_shares_read_no_id(tmp_path: Path) -> None:
     """The ids are made unreadable: only who asks for one notices."""
-    path = write_index(tmp_path, 100)
+    path = write_index(tmp_path, 1000)
     content = bytearray(path.read_bytes())
     metadata = pq.read_metadata(path)
     for group in range(metadata.num_row_groups):
@@ -70,7 +70,7 @@ def test_a_plan_and_its_shares_read_no_id(tmp_path: Path) -> None:
 
 
 def test_of_an_index_a_rank_holds_twenty_bytes_a_pair(tmp_path: Path) -> None:
-    write_index(tmp_path, 100)
+    write_index(tmp_path, 1000)
     index = PreparedTable.open(str(tmp_path)).index("train")
     arrays = (index.margin, index.prompt_length, index.chosen_length, index.rejected_length)
     assert sum(array.nbytes for array in arrays) == 20 * ROWS
