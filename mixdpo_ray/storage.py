@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from mixdpo_ray.errors import StorageError
@@ -44,7 +45,10 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     if is_local(path):
         return pafs.LocalFileSystem(), str(local(path).absolute())
     with explained(path):
-        filesystem, inner = pafs.FileSystem.from_uri(path)
+        try:
+            filesystem, inner = pafs.FileSystem.from_uri(path)
+        except pa.ArrowInvalid as error:
+            raise StorageError(f"{path}: {error}; give a folder or a URI such as s3://bucket/folder") from None
         return filesystem, inner
 
 
@@ -116,6 +120,8 @@ def copy(source: str, target: str) -> None:
     """A file or a folder, between any two places."""
     (from_fs, from_path), (to_fs, to_path) = open_filesystem(source), open_filesystem(target)
     with explained(target):
+        if from_fs.get_file_info(from_path).type == pafs.FileType.Directory:
+            to_fs.create_dir(to_path, recursive=True)  # a local one is not made by copying into it
         pafs.copy_files(from_path, to_path, source_filesystem=from_fs, destination_filesystem=to_fs)
 
 

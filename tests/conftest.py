@@ -1,0 +1,56 @@
+"""An object store of one's own: the s3:// that a cluster's nodes share, in a process on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pyarrow.fs as pafs
+import pytest
+
+NAME = "outputs"
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Its URI. The environment tells pyarrow, here and in processes that are started, where to find it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", f"{port}"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    credentials = {
+        "AWS_ACCESS_KEY_ID": "anybody",
+        "AWS_SECRET_ACCESS_KEY": "anything",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    added = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_EC2_METADATA_DISABLED": "true", **credentials}
+    before = dict(os.environ)
+    os.environ.update(added)
+    try:
+        _until_it_answers(port)
+        maker = pafs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
+        maker.create_dir(NAME)
+        yield f"s3://{NAME}"
+    finally:
+        server.terminate()
+        server.wait()
+        for name in added:
+            os.environ.pop(name)
+        os.environ.update({name: before[name] for name in added if name in before})
+
+
+def _until_it_answers(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline, "the object store did not start"
+            time.sleep(0.1)
+        else:
+            return
