@@ -18,6 +18,7 @@ from mixdpo_ray.search.ranges import KINDS
 from mixdpo_ray.search.samplers import SAMPLERS
 from mixdpo_ray.search.space import Space
 
+RECIPES = "jobs/recipes/"
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -27,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
@@ -52,10 +53,10 @@ def test_every_job_explains_itself(job: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in commands() if any(".yaml" in word for word in words)], ids=" ".join
+    "words", [words for words in commands() if any(word.startswith(RECIPES) for word in words)], ids=" ".join
 )
 def test_every_recipe_that_is_named_loads_with_its_overrides(words: list[str]) -> None:
-    recipe = next(number for number, word in enumerate(words) if word.endswith(".yaml"))
+    recipe = next(number for number, word in enumerate(words) if word.startswith(RECIPES))
     assert isinstance(load_recipe(str(ROOT / words[recipe]), words[recipe + 1 :]), Recipe)
 
 
@@ -64,6 +65,17 @@ def test_the_example_search_is_one(tmp_path: Path) -> None:
     path.write_text("\n".join(blocks("yaml")))
     space = Space.of(load_recipe(str(path)))
     assert "objective.gamma_beta_ratio [simpo]" in [knob.name for knob in space.walk()]
+
+
+def test_every_file_of_a_cluster_that_is_named_exists() -> None:
+    named = re.findall(r"(?:ray (?:up|down|dashboard)|`)\s*((?:jobs/)?[\w/.-]*(?:cluster|rayjob)[\w.]*\.yaml)", README)
+    assert {"cluster.yaml", "jobs/rayjob.yaml"} <= set(named)
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_a_newcomer_needs_no_more_than_forty_lines_for_a_cluster() -> None:
+    section = README[README.index("## On a cluster") :].split("\n## ")[0]
+    assert section.count("\n") <= 40
 
 
 def test_every_kind_of_range_and_every_sampler_is_named() -> None:
