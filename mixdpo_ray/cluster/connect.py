@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,6 +115,12 @@ def worker_resources(settings: ClusterSettings) -> dict[str, float]:
     """What one training worker reserves."""
     gpu = {"GPU": 1.0} if uses_gpu(settings) else {}
     return {"CPU": settings.cpus_per_worker, **gpu, **settings.resources_per_worker}
+
+
+def places(nodes: Sequence[Mapping[str, float]], each: Mapping[str, float]) -> list[int]:
+    """How many workers each node has room for: one worker cannot be spread over two."""
+    needed = {name: amount for name, amount in each.items() if amount}
+    return [min(int(node.get(name, 0) / amount + 1e-9) for name, amount in needed.items()) for node in nodes]
 
 
 def missing_resources(settings: ClusterSettings) -> str:

@@ -14,6 +14,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 
+from mixdpo_ray.cluster.connect import places
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.training.world import World
 
@@ -56,7 +57,4 @@ class Notices:
 
 def room(needs: Mapping[str, float]) -> int:
     """Workers that the living nodes could hold."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(
-        min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items() if amount) for node in nodes
-    )
+    return sum(places([node["Resources"] for node in ray.nodes() if node["Alive"]], needs))

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.reference import cover
-from mixdpo_ray.cluster.train import absolute, job_in
+from mixdpo_ray.cluster.training_job import absolute, job_in
 from mixdpo_ray.cluster.trial import rung_recipe
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.pairs.table import PreparedTable

@@ -13,19 +13,17 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
+from mixdpo_ray.cluster.doctor.preflight import preflight
 from mixdpo_ray.cluster.fit import fit
 from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.progress import Board, Display, watching
 from mixdpo_ray.cluster.reference import reference
-from mixdpo_ray.cluster.run_folder import claim, finished_summary, locked, run_folder, write_summary
+from mixdpo_ray.cluster.run_folder import finished_summary, locked, run_folder, write_summary
+from mixdpo_ray.cluster.training_job import absolute, make_job
 from mixdpo_ray.errors import RunConflictError
-from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.curves import draw_curves
-from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.model import with_absolute_paths
 from mixdpo_ray.training.schedule import check_warmup
 
 NAMESPACE = "mixdpo_ray"
@@ -46,6 +44,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         board = take_board(job.run)
         display = Display("train", steps)
         wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))
+        preflight(recipe)  # of the nodes that came while it waited
         began = time.monotonic()
         with watching(board, display, lambda: missing_resources(recipe.cluster)):
             summary = fit(recipe.cluster, job, board)
@@ -53,32 +52,6 @@ def train(recipe: Recipe) -> dict[str, Any]:
         draw_curves(job.run)
         write_summary(recipe, summary)
         return {**summary, "already_finished": False}
-
-
-def make_job(recipe: Recipe, table: PreparedTable) -> TrainingJob:
-    run = absolute(run_folder(recipe))
-    return job_in(run, recipe, table, claim(recipe, table.manifest.content_digest))
-
-
-def job_in(run: str, recipe: Recipe, table: PreparedTable, fingerprint: str) -> TrainingJob:
-    return TrainingJob(
-        model=with_absolute_paths(recipe.model),
-        curriculum=recipe.curriculum,
-        objective=recipe.objective,
-        train=recipe.train,
-        deepspeed=recipe.deepspeed,
-        prepared=absolute(table.folder),
-        reference=None,
-        run=run,
-        fingerprint=fingerprint,
-        card={"recipe": recipe.to_dict(), "data": table.manifest.model_dump(mode="json")},
-        tensorboard=recipe.output.tensorboard,
-    )
-
-
-def absolute(path: str) -> str:
-    """Workers have working directories of their own."""
-    return str(storage.local(path).absolute()) if storage.is_local(path) else path
 
 
 def take_board(run: str) -> Any:

@@ -18,7 +18,7 @@ from ray import tune
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.fit import Listener, fit
 from mixdpo_ray.cluster.run_folder import RECIPE, SUMMARY
-from mixdpo_ray.cluster.train import job_in
+from mixdpo_ray.cluster.training_job import job_in
 from mixdpo_ray.errors import MixDPOError, WorkersError
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint

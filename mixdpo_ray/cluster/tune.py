@@ -28,7 +28,8 @@ from mixdpo_ray.cluster.seats import DRIVER_CPUS, Seats, count_seats, cpus_to_st
 from mixdpo_ray.cluster.study_display import StudyDisplay, showing
 from mixdpo_ray.cluster.study_inputs import Tables, cover_all, identity, prepare_all, rung_steps
 from mixdpo_ray.cluster.study_output import NO_PLOTLY, StudyOutput, can_draw
-from mixdpo_ray.cluster.train import absolute, take_board
+from mixdpo_ray.cluster.train import take_board
+from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.cluster.trial import Shared, run_trial
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.pairs.reference_table import ReferenceTable
@@ -121,6 +122,7 @@ def _sampler(recipe: Recipe, space: Space, known: int = 0) -> Any:
 def _seats(recipe: Recipe) -> Seats:
     cluster = recipe.cluster
     wait_for_resources(cluster, lambda text: print(text, file=sys.stderr))
+    preflight(recipe)  # of the nodes that came while it waited
     return count_seats(cluster, uses_gpu(cluster), ray.cluster_resources(), recipe.tune.max_concurrent_trials)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from mixdpo_ray.cluster.connect import places
 from mixdpo_ray.cluster.doctor.arithmetic import memory
 from mixdpo_ray.cluster.doctor.finding import Red
 from mixdpo_ray.cluster.doctor.patient import Patient
 from mixdpo_ray.cluster.doctor.preflight import preflight
-from mixdpo_ray.cluster.doctor.surroundings import does_not_fit, lacking, places
+from mixdpo_ray.cluster.doctor.surroundings import does_not_fit, lacking
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.errors import ResourceError, StorageError
 from mixdpo_ray.training.memory import ModelShape

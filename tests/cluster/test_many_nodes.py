@@ -14,7 +14,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from mixdpo_ray.cluster.train import job_in
+from mixdpo_ray.cluster.training_job import job_in
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.recipe_file import load_recipe

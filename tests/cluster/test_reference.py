@@ -8,7 +8,7 @@ import torch
 
 from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.reference import needed_positions, reference, reference_folder, refuse_what_does_not_fit
-from mixdpo_ray.cluster.train import make_job
+from mixdpo_ray.cluster.training_job import make_job
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model

@@ -20,7 +20,7 @@ import numpy as np
 
 from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.reference import reference
-from mixdpo_ray.cluster.train import make_job
+from mixdpo_ray.cluster.training_job import make_job
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.playground.build import WorldFolder

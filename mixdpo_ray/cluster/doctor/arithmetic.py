@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterator
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import worker_resources
+from mixdpo_ray.cluster.connect import places, worker_resources
 from mixdpo_ray.cluster.doctor.finding import Caution, Red, Unchecked, counted, spelled
 from mixdpo_ray.cluster.doctor.inputs import row_count
 from mixdpo_ray.cluster.doctor.patient import Patient
-from mixdpo_ray.cluster.doctor.surroundings import free_gpu_memory, places
+from mixdpo_ray.cluster.doctor.surroundings import free_gpu_memory
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.training.memory import Memory, checkpoint_bytes, model_bytes, worker_memory
 from mixdpo_ray.training.schedule import check_warmup, warmup_steps

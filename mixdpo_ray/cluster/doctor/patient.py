@@ -17,7 +17,7 @@ from mixdpo_ray.cluster.nodes import Node, free_disk, survey
 from mixdpo_ray.cluster.prepared_folder import prepared_folder
 from mixdpo_ray.cluster.request import request, tokenizer_digest
 from mixdpo_ray.cluster.sources import Source, block_rows, find_source
-from mixdpo_ray.cluster.train import job_in
+from mixdpo_ray.cluster.training_job import job_in
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.pairs.reading import RawRow, read_rows
 from mixdpo_ray.pairs.table import PreparedTable

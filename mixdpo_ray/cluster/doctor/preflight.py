@@ -7,9 +7,9 @@ from pathlib import Path
 from ray._private import worker
 from ray._private.state import state
 
-from mixdpo_ray.cluster.connect import missing_resources, worker_resources
+from mixdpo_ray.cluster.connect import missing_resources, places, worker_resources
 from mixdpo_ray.cluster.doctor.patient import Patient
-from mixdpo_ray.cluster.doctor.surroundings import absent_file, does_not_fit, lacking, places
+from mixdpo_ray.cluster.doctor.surroundings import absent_file, does_not_fit, lacking
 from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.errors import ResourceError, StorageError

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import ray
 from ray._private.state import state
 
-from mixdpo_ray.cluster.connect import missing_resources, worker_resources
+from mixdpo_ray.cluster.connect import missing_resources, places, worker_resources
 from mixdpo_ray.cluster.doctor.finding import Caution, Red, Unchecked, counted, spelled
 from mixdpo_ray.cluster.doctor.patient import Patient
 from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
@@ -92,12 +92,6 @@ def lacking(settings: ClusterSettings, each: Mapping[str, float], have: Mapping[
     need = {name: amount * settings.fewest_workers for name, amount in each.items()}
     need["CPU"] = need.get("CPU", 0.0) + settings.free_cpus_needed
     return any(have.get(name, 0) < amount for name, amount in need.items())
-
-
-def places(nodes: Sequence[Mapping[str, float]], each: Mapping[str, float]) -> list[int]:
-    """How many workers each node has room for: one worker cannot be spread over two."""
-    needed = {name: amount for name, amount in each.items() if amount}
-    return [min(int(node.get(name, 0) / amount + 1e-9) for name, amount in needed.items()) for node in nodes]
 
 
 def does_not_fit(settings: ClusterSettings, shape: str, names: Sequence[str], room: Sequence[int]) -> str | None:
