@@ -154,7 +154,8 @@ class Host:
 
     def processes(self) -> list[str]:
         """Command lines of what runs there, but for the first shell and sshd."""
-        own = _namespace(self.first.pid, "pid")
+        if (own := _namespace(self.first.pid, "pid")) is None:
+            return []  # switched off
         found = [process for process in psutil.process_iter() if _namespace(process.pid, "pid") == own]
         lines = [" ".join(_command(process)) for process in found if process.pid != self.first.pid]
         return sorted(line for line in lines if line and "sshd" not in line.split()[0])
