@@ -53,7 +53,8 @@ class PairIds(Sequence[str]):
     def __arrow_array__(self, type: pa.DataType | None = None) -> pa.ChunkedArray:
         """All of them, for pa.array(ids): a third of what Python strings take."""
         groups = [self._file.column("pair_id", group) for group in range(self._file.groups)]
-        return pa.chunked_array([chunk for group in groups for chunk in group.chunks], type or pa.string())
+        ids = pa.chunked_array([chunk for group in groups for chunk in group.chunks], pa.string())
+        return ids if type is None else ids.cast(type)
 
     def _take(self, position: int) -> None:
         group = int(np.searchsorted(self._file.starts, position, side="right")) - 1

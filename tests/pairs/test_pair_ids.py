@@ -42,7 +42,7 @@ def test_ids_are_found_by_position_whatever_the_row_groups(tmp_path: Path, row_g
     assert (ids[-1], ids[9990:]) == (NAMES[-1], NAMES[9990:])
     assert list(ids) == ids == NAMES
     assert ids not in (NAMES[::-1], NAMES[1:], None)
-    assert pa.array(ids, pa.string()).to_pylist() == NAMES
+    assert pa.array(ids, pa.string()).to_pylist() == pa.array(ids, pa.large_string()).to_pylist() == NAMES
 
 
 @pytest.mark.parametrize("position", [ROWS, -ROWS - 1])
