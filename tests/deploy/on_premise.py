@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.deploy.hosts import Host
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 400.0
+PATIENCE = 600.0
 CPUS = 2  # of each host: one worker and what it reads through
 API = "http://localhost:8265"
 

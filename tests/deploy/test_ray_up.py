@@ -15,7 +15,7 @@ import pytest
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from tests.deploy.dependencies import dependencies_only
 from tests.deploy.hosts import Host, hosts, why_not
-from tests.deploy.on_premise import API, OnPremise
+from tests.deploy.on_premise import API, CPUS, OnPremise
 
 SAVE_EVERY = 10
 SECRETS = {
@@ -183,11 +183,15 @@ def test_a_search_runs_on_the_cluster(cluster: OnPremise) -> None:
 
 
 def test_training_goes_on_with_the_workers_that_are_left(cluster: OnPremise) -> None:
-    job = train(cluster, "elastic", "cluster.num_workers=[1,2]")
+    """With all CPUs of a host for each worker, so that two of them have no room on the one that is left."""
+    job = train(cluster, "elastic", "cluster.num_workers=[1,2]", f"cluster.cpus_per_worker={CPUS}")
     job.wait(lambda: len(steps(cluster, "elastic")) > SAVE_EVERY)
     assert running(cluster.worker, ["RayTrainWorker"])
     cluster.worker.kill(silently=False)
     job.finish()
+    manifests = (cluster.shared / "out" / "runs" / "elastic" / "checkpoints").glob("step-*/manifest.json")
+    last = max((json.loads(file.read_text()) for file in manifests), key=lambda manifest: int(manifest["step"]))
+    assert last["world"] == 1
     for step, calm in zip(steps(cluster, "elastic"), steps(cluster, "calm"), strict=True):
         assert step["window_hash"] == calm["window_hash"]
         assert abs(step["loss"] - calm["loss"]) < 1e-3
@@ -207,6 +211,8 @@ def test_no_secret_was_written_anywhere(cluster: OnPremise) -> None:
 
 
 def test_ray_down_leaves_no_process(cluster: OnPremise) -> None:
+    """On the head at once, on a worker when it has missed the head for a minute."""
+    cluster.wait(lambda: bool(running(cluster.worker, ["raylet"])), cluster.worker.processes)
     cluster.down()
     hosts = (cluster.head, cluster.worker)
     cluster.wait(
