@@ -140,6 +140,7 @@ def _convert(checkpoints: Checkpoints, folder: Path) -> Path:
         )
         with quiet(logging.WARNING), Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # its bars
             main(settings)
+        (universal.parent / "latest_universal").unlink(missing_ok=True)  # DeepSpeed's mark; ours says what counts
     dist.barrier()
     return universal
 
