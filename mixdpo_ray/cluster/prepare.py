@@ -174,8 +174,9 @@ def _write(
     splits = {"train": arranged.train, "eval": arranged.heldout}
     rows = {split: len(members) for split, members in splits.items()}
     order = np.concatenate(list(splits.values()))
-    keys = staged.keys.take(order)
-    tokens = sum(pc.sum(keys[f"{name}_length"]).as_py() for name in LENGTHS)
+    lengths = [f"{name}_length" for name in LENGTHS]
+    keys = staged.keys.select(["row_key", *lengths]).take(order)
+    tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
     starts = boundaries(len(order), tokens, sizes.part_tokens)
     parts = []
     for part in write_sorted(staged.rows, places(keys, arranged.margin[order], rows["train"]), folder, starts):
@@ -184,7 +185,7 @@ def _write(
     written = summed_up(parts, rows)
     _check_visible(folder, written.splits)
     for split, members in splits.items():
-        index = staged.keys.take(members).drop_columns(["margin"])
+        index = staged.keys.select(["pair_id", *lengths]).take(members)
         index = index.append_column("margin", pa.array(arranged.margin[members]))
         write_index(folder, split, index.append_column("position", pa.array(np.arange(len(members)))))
     quarantine.write(storage.join(folder, QUARANTINE))

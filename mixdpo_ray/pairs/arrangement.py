@@ -59,14 +59,17 @@ def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSett
     if quantiles:
         margin[first] = quantile_margins(margin[first], keys["source"].filter(first).to_pylist())
     train, evaluation = _splits(keys, first, margin, heldout, refused)
-    ids = np.array(keys["pair_id"].to_pylist(), dtype=object)
     difficulty = DIFFICULTIES[curriculum.difficulty](
         {name: column(keys, name) for name in ("score_chosen", "score_rejected")} | {"margin": margin}
     )
     order = curriculum_order(
-        difficulty[train], ids[train].tolist(), curriculum.physical_order, curriculum.seed, curriculum.swap_fraction
+        difficulty[train],
+        keys["pair_id"].take(train),
+        curriculum.physical_order,
+        curriculum.seed,
+        curriculum.swap_fraction,
     )
-    clear_first = easiest_first(difficulty[evaluation], ids[evaluation].tolist(), curriculum.seed)
+    clear_first = easiest_first(difficulty[evaluation], keys["pair_id"].take(evaluation), curriculum.seed)
     return Arrangement(train[order], evaluation[clear_first], refused, margin)
 
 
@@ -101,15 +104,15 @@ def _splits(
     refused: dict[str, NDArray[np.int64]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers of the training and of the held-out pairs, in the order of the keys."""
-    prompts = np.array(keys["prompt_id"].to_pylist(), dtype=object)
+    prompts = keys["prompt_id"]
     apart = column(keys, "heldout_source").astype(np.bool_)
     train, evaluation = np.flatnonzero(first & ~apart), np.flatnonzero(first & apart)
     if heldout.source is None:
-        out = split_heldout(prompts[train].tolist(), margin[train], heldout)
+        out = split_heldout(prompts.take(train), margin[train], heldout)
         return train[~out], train[out]
     # every prompt of the held-out source, chosen or not: another max_pairs must not change what is trained
-    leaks = np.isin(prompts[train].astype(str), prompts[evaluation].astype(str))
+    leaks = np.asarray(pc.is_in(prompts.take(train), prompts.take(evaluation).combine_chunks()))
     refused["prompt_in_heldout"] = train[leaks]
-    kept = spread(prompts[evaluation].tolist(), margin[evaluation], len(evaluation), heldout)
+    kept = spread(prompts.take(evaluation), margin[evaluation], len(evaluation), heldout)
     refused["heldout_is_full"] = evaluation[~kept]
     return train[~leaks], evaluation[kept]

@@ -7,39 +7,37 @@ share, to within one prompt, and the choice depends neither on the order of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from mixdpo_ray.curriculum.order import seeded_hashes
+from mixdpo_ray.curriculum.order import Ids, seeded_hashes
 from mixdpo_ray.pairs.settings import HeldoutSettings
 
 
-def split_heldout(
-    prompt_ids: Sequence[str], margins: NDArray[np.float64], settings: HeldoutSettings
-) -> NDArray[np.bool_]:
+def split_heldout(prompt_ids: Ids, margins: NDArray[np.float64], settings: HeldoutSettings) -> NDArray[np.bool_]:
     """The mask [pairs] of held-out pairs; a prompt is held out with all its pairs or not at all."""
     return spread(prompt_ids, margins, round(settings.fraction * len(margins)), settings)
 
 
-def spread(
-    prompt_ids: Sequence[str], margins: NDArray[np.float64], pairs: int, settings: HeldoutSettings
-) -> NDArray[np.bool_]:
+def spread(prompt_ids: Ids, margins: NDArray[np.float64], pairs: int, settings: HeldoutSettings) -> NDArray[np.bool_]:
     """About `pairs` pairs and never more than settings.max_pairs, evenly over the margins."""
     if not len(margins):
         return np.zeros(0, np.bool_)
-    prompts, prompt_of, sizes = np.unique(np.array(prompt_ids), return_inverse=True, return_counts=True)
+    column = prompt_ids if isinstance(prompt_ids, pa.ChunkedArray) else pa.chunked_array([prompt_ids], pa.string())
+    coded = column.dictionary_encode().combine_chunks()
+    prompts, prompt_of = coded.dictionary, coded.indices.to_numpy()
+    sizes = np.bincount(prompt_of)
     hardest = np.full(len(prompts), np.inf)
     np.minimum.at(hardest, prompt_of, margins)
     wanted = min(pairs, settings.max_pairs) * len(prompts) / len(margins)
-    picked = _one_of_each_block(prompts.tolist(), hardest, round(wanted), settings.seed)
+    picked = _one_of_each_block(prompts, hardest, round(wanted), settings.seed)
     chosen = np.zeros(len(prompts), np.bool_)
     chosen[picked[np.cumsum(sizes[picked]) <= settings.max_pairs]] = True
     return np.asarray(chosen[prompt_of])
 
 
-def _one_of_each_block(prompts: list[str], margins: NDArray[np.float64], blocks: int, seed: int) -> NDArray[np.int64]:
+def _one_of_each_block(prompts: pa.Array, margins: NDArray[np.float64], blocks: int, seed: int) -> NDArray[np.int64]:
     """Numbers of the chosen prompts, in the order of their hash so that a cut at any length is fair too."""
     if blocks == 0:
         return np.zeros(0, np.int64)

@@ -24,6 +24,8 @@ from mixdpo_ray.settings import Settings
 REFERENCE_SCHEMA = pa.schema(
     {"pair_id": pa.string(), "ref_chosen_logp": pa.float32(), "ref_rejected_logp": pa.float32()}
 )
+# in memory: one array of pa.string() ends at 2 GiB, which is 67 million ids
+HELD_SCHEMA = REFERENCE_SCHEMA.set(0, pa.field("pair_id", pa.large_string()))
 
 
 class ReferenceManifest(Settings):
@@ -71,7 +73,8 @@ class ReferenceTable:
         """All of it, read once: 40 bytes or so a pair."""
         if self._rows is None:
             pieces = [self._read_part(name) for name in self.manifest.parts]
-            self._rows = pa.concat_tables([REFERENCE_SCHEMA.empty_table(), *pieces]).combine_chunks()
+            self._rows = pa.concat_tables([HELD_SCHEMA.empty_table(), *(piece.cast(HELD_SCHEMA) for piece in pieces)])
+            self._rows = self._rows.combine_chunks()
         return self._rows
 
     def begin_pass(self) -> None:
@@ -81,14 +84,14 @@ class ReferenceTable:
 
     def append(self, rows: pa.Table) -> None:
         """Pairs that are covered already are left as they are, so repeating an append changes nothing."""
-        rows = rows.select(REFERENCE_SCHEMA.names).cast(REFERENCE_SCHEMA)
+        rows = rows.select(HELD_SCHEMA.names).cast(HELD_SCHEMA)
         rows = rows.filter(pc.invert(pc.is_in(rows["pair_id"], self.rows["pair_id"].combine_chunks())))
         if not len(rows):
             return
         _refuse_non_finite(rows)
         digest = hashlib.sha256("".join(rows["pair_id"].to_pylist()).encode()).hexdigest()[:8]
         name = f"part-{len(self.manifest.parts):06d}-{digest}.parquet"
-        write_parquet(storage.join(self.folder, name), rows)
+        write_parquet(storage.join(self.folder, name), rows.cast(REFERENCE_SCHEMA))
         covered, parts = self.manifest.pairs + len(rows), (*self.manifest.parts, name)
         self.manifest = self.manifest.model_copy(update={"pairs": covered, "parts": parts})
         self._commit()
@@ -108,7 +111,7 @@ class ReferenceTable:
         return [pair_id for pair_id, there in zip(pair_ids, covered, strict=True) if not there]
 
     def _places(self, pair_ids: Sequence[str]) -> pa.Array:
-        return pc.index_in(pa.array(pair_ids, pa.string()), self.rows["pair_id"].combine_chunks())
+        return pc.index_in(pa.array(pair_ids, pa.large_string()), self.rows["pair_id"].combine_chunks())
 
     def _read_part(self, name: str) -> pa.Table:
         with open_parquet(storage.join(self.folder, name)) as file:
