@@ -123,10 +123,13 @@ def places(nodes: Sequence[Mapping[str, float]], each: Mapping[str, float]) -> l
     return [min(int(node.get(name, 0) / amount + 1e-9) for name, amount in needed.items()) for node in nodes]
 
 
-def missing_resources(settings: ClusterSettings) -> str:
-    """What the cluster lacks to start with the fewest workers that are allowed, with the numbers."""
+def missing_resources(settings: ClusterSettings, *, to_start: bool = True) -> str:
+    """What the cluster lacks for the fewest workers that are allowed, with the numbers.
+
+    To start, each should have a CPU to read through; once started, they go on without (fit.py).
+    """
     need = {name: amount * settings.fewest_workers for name, amount in worker_resources(settings).items()}
-    need["CPU"] = need.get("CPU", 0.0) + settings.free_cpus_needed
+    need["CPU"] = need.get("CPU", 0.0) + (settings.free_cpus_needed if to_start else 0)
     have = ray.cluster_resources()
     return ", ".join(
         f"{name} (have {have.get(name, 0):g}, need {amount:g})"

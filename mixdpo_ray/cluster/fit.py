@@ -100,7 +100,7 @@ def _interruptible() -> Iterator[None]:
 def _never_started(error: TrainingFailedError, cluster: ClusterSettings) -> ResourceError | None:
     if not isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
         return None
-    missing = missing_resources(cluster) or "nothing in all, but not in the places that cluster.placement_strategy asks"
+    missing = missing_resources(cluster, to_start=False) or "room where cluster.placement_strategy wants it"
     return ResourceError(
         f"the workers could not be started for {cluster.start_timeout_seconds:.0f} s (cluster.start_timeout_seconds): "
         f"the cluster lacks {missing}; add nodes and repeat the command, which continues"

@@ -96,7 +96,7 @@ class Display:
     def __init__(self, title: str, steps: int):
         self.bar = tqdm(total=steps, desc=title, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())
         self.steps, self.title, self.text = steps, title, ""
-        self.last_line, self.began, self.first_step = 0.0, time.time(), 0
+        self.last_line, self.began, self.first_step, self.done = 0.0, time.time(), 0, 0
         self.accuracy: float | None = None
 
     def show(self, kind: str, content: Any) -> None:
@@ -125,8 +125,9 @@ class Display:
 
     def _step(self, metrics: dict[str, Any]) -> None:
         done = metrics["step"] + 1
-        if not self.first_step:
+        if not self.first_step or done <= self.done:  # at the start, and where workers were started again
             self.first_step, self.began = done, time.time()
+        self.done = done
         shown = {"loss": f"{metrics['loss']:.4f}", "pairs/s": f"{metrics['perf/pairs_per_second']:.1f}"}
         if metrics.get("rewards/accuracies") is not None:
             shown["accuracy"] = f"{metrics['rewards/accuracies']:.2f}"

@@ -46,7 +46,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))
         preflight(recipe)  # of the nodes that came while it waited
         began = time.monotonic()
-        with watching(board, display, lambda: missing_resources(recipe.cluster)):
+        with watching(board, display, lambda: missing_resources(recipe.cluster, to_start=False)):
             summary = fit(recipe.cluster, job, board)
         summary = {**summary, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
         draw_curves(job.run)

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray import tune as ray_tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import connected, uses_gpu, wait_for_resources
@@ -58,7 +59,7 @@ _QUIET = {
     "TUNE_WARN_THRESHOLD_S": "60",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
+_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 RunOne = Callable[[dict[str, Any], Shared], None]
 
@@ -158,6 +159,8 @@ def _passes(reference: str | None, when: str) -> dict[str, int]:
 def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, run_one: RunOne) -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    # Tune would write them into each trial's runtime_env, and so into Ray's logs; nodes have credentials of their own
+    ENV_VARS_TO_PROPAGATE.difference_update(_SECRETS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # why a trial failed is in its row, in one line
     recipe = shared.recipe
     metrics, budgets = read_metrics(recipe.tune.metric), recipe.tune.early_stopping.budgets

@@ -27,6 +27,21 @@ def test_without_a_terminal_the_first_and_the_last_step_are_lines(capsys: pytest
     assert len(said) == 4
 
 
+def test_what_a_restart_took_is_no_part_of_the_speed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps a second before and after, and 1,000 s in between: 6 steps are left, so 3 s."""
+    clock = [0.0]
+    monkeypatch.setattr("mixdpo_ray.cluster.progress.time.time", lambda: clock[0])
+    monkeypatch.setattr("mixdpo_ray.cluster.progress.SECONDS_BETWEEN_LINES", 0.0)
+    display = Display("train", steps=10)
+    for number, second in ((0, 1.0), (1, 1.5), (2, 2.0), (2, 1002.0), (3, 1002.5)):
+        clock[0] = second
+        display.show("step", step(number))
+    display.close()
+    assert capsys.readouterr().err.splitlines()[-1].endswith("ETA 0:03")
+
+
 def test_a_phase_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     display = Display("train", steps=3)
     for _ in range(3):
