@@ -36,6 +36,8 @@ from mixdpo_ray.training.windows import WindowSource, read_windows
 from mixdpo_ray.training.world import World
 
 DIED = "its process died without a word: killed, or out of memory"
+# Killed workers still hold a share of the CPUs that Ray Data divides, for 180 s, and with none left it spins
+_FORGET = {"RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "30"}
 START_SECONDS = 60.0  # Ray Train's own patience with one attempt to start the workers
 
 
@@ -63,6 +65,7 @@ def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listen
             # a name of its own for every driver: Ray would otherwise restore what it remembers of the last one
             name=f"attempt-{time.time_ns()}",
             storage_path=storage.join(job.run, "ray"),
+            worker_runtime_env={"env_vars": _FORGET},
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
                 # a group that finds no machines is tried again for as long as a person is willing to wait
