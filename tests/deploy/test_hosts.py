@@ -58,9 +58,10 @@ def test_a_killed_host_is_gone_as_a_whole_and_comes_back_with_its_disk(pair: lis
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.deploy.hosts import hosts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have it ignored
 with hosts(Path(sys.argv[1]), ["one"]) as (one,):
     one.run("setsid sleep 302 &")
     print(one.first.pid, one.switch.process.pid, flush=True)
