@@ -1,23 +1,18 @@
 """List what lies under a recipe's output.storage_path and who uses it; with --remove, delete what nothing uses."""
 
-import argparse
 import sys
 
 from mixdpo_ray.cluster.clean import describe, remove, survey
-from mixdpo_ray.cluster.command import exit_status
-from mixdpo_ray.recipe_file import load_recipe
+from mixdpo_ray.cluster.command import exit_status, recipe_of, recipe_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe", help="a YAML file such as jobs/recipes/playground.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="such as output.storage_path=outputs")
+    parser = recipe_parser(__doc__ or "")
     parser.add_argument("--remove", action="store_true", help="delete what nothing uses; without it, only list")
     arguments = parser.parse_args()
 
     def job() -> None:
-        recipe = load_recipe(arguments.recipe, arguments.overrides)
-        items = survey(recipe.output.storage_path)
+        items = survey(recipe_of(arguments).output.storage_path)
         print(describe(items))
         if arguments.remove:
             removed = remove(items)

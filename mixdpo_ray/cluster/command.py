@@ -21,22 +21,29 @@ from mixdpo_ray.recipe_file import describe_settings, load_recipe
 
 def run_job(description: str, action: Callable[[Recipe], None], *, connect: bool = True) -> None:
     """Read the recipe, connect to Ray (unless the action does so itself), act, and leave with the exit status."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog="settings, their defaults and what they mean:\n\n" + describe_settings(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recipe", help="a YAML file such as jobs/recipes/playground.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="such as objective.beta=0.05")
+    parser = recipe_parser(description)
+    parser.epilog = "settings, their defaults and what they mean:\n\n" + describe_settings()
     arguments = parser.parse_args()
 
     def job() -> None:
-        recipe = load_recipe(arguments.recipe, arguments.overrides)
-        refuse_lost_output(recipe)
+        recipe = recipe_of(arguments)
         with connected(recipe.cluster) if connect else nullcontext():
             action(recipe)
 
     sys.exit(exit_status(job))
+
+
+def recipe_parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="a YAML file such as jobs/recipes/playground.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="such as objective.beta=0.05")
+    return parser
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    refuse_lost_output(recipe)
+    return recipe
 
 
 def refuse_lost_output(recipe: Recipe) -> None:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mixdpo_ray.cluster.vigil import Sign, Vigil
 from mixdpo_ray.errors import MixDPOError
 
+SECONDS_BETWEEN_LINES = 10.0
 QUIET_LOOKS = 20  # 6 s without a word: a node may have died
 Event = tuple[str, Any]  # (kind, content): phase, step, evaluation, checkpoint, warning
 
@@ -31,7 +32,6 @@ class Board:
         self.events: list[Event] = []
         self.errors: dict[str, MixDPOError] = {}  # by run: the trials of a study share one board
         self.vigils: dict[str, Vigil] = {}
-        self.hangs: dict[str, str] = {}
 
     def tell(self, kind: str, content: Any) -> None:
         self.events.append((kind, content))
@@ -50,15 +50,11 @@ class Board:
         """Whether the run hangs, and whether this is the first rank to be told so."""
         vigil = self.vigils.setdefault(run, Vigil(patience))
         before, verdict = vigil.verdict, vigil.hear(sign, time.monotonic())
-        if verdict:
-            self.hangs[run] = verdict
         return verdict, before is None
 
     def hang_of(self, run: str) -> str | None:
-        return self.hangs.get(run)
-
-
-SECONDS_BETWEEN_LINES = 10.0
+        """Of the workers heard last: one that a restart has cured explains no later failure."""
+        return self.vigils[run].verdict if run in self.vigils else None
 
 
 class Progress:

@@ -23,11 +23,10 @@ class Signs:
     def __init__(self, board: Any, run: str, world: World, patience: float, warn: Callable[[str], None]):
         self.board, self.run, self.world, self.patience, self.warn = board, run, world, patience, warn
         self.process = uuid.uuid4().hex
-        self.count, self.place, self.slow = 0, None, True
+        self.count, self.slow = 0, True
+        self.place: str | None = None
         self.thread_id = threading.get_ident()
         self.finished = threading.Event()
-
-    place: str | None
 
     def at(self, place: str | None, *, slow: bool) -> None:
         """Called by the training thread at every place that it comes to."""

@@ -18,7 +18,8 @@ from pydantic import Field, ValidationError
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import NonFiniteError, PreparedTableError
-from mixdpo_ray.pairs.table import MANIFEST, open_parquet, write_parquet
+from mixdpo_ray.pairs.parquet import open_parquet, write_parquet
+from mixdpo_ray.pairs.table import MANIFEST
 from mixdpo_ray.settings import Settings
 
 REFERENCE_SCHEMA = pa.schema(

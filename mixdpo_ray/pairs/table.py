@@ -9,6 +9,7 @@ Workers may write parts in any order and again after a failure: each file appear
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -22,9 +23,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.pairs.histogram import MarginHistogram
 from mixdpo_ray.pairs.pair_ids import PairIds
-from mixdpo_ray.pairs.parquet import ParquetColumns
-from mixdpo_ray.pairs.parquet import open_parquet as open_parquet
-from mixdpo_ray.pairs.parquet import write_parquet as write_parquet
+from mixdpo_ray.pairs.parquet import ParquetColumns, open_parquet, write_parquet
 from mixdpo_ray.settings import Settings
 
 MANIFEST = "manifest.json"
@@ -101,7 +100,7 @@ class Part:
 class Index:
     """Row number = position. Every rank holds it: 20 bytes a pair, since ids stay on disk until one is asked for."""
 
-    pair_id: Any  # Sequence[str]
+    pair_id: Sequence[str]
     margin: NDArray[np.float64]
     prompt_length: NDArray[Any]  # integers of 32 bits, where they come from a file
     chosen_length: NDArray[Any]

@@ -49,7 +49,7 @@ class References:
     rejected: NDArray[np.float32]
 
     @classmethod
-    def of(cls, folder: str, pair_ids: list[str]) -> References:
+    def of(cls, folder: str, pair_ids: Sequence[str]) -> References:
         return cls(*ReferenceTable.open(folder).aligned(pair_ids))
 
 

@@ -1,8 +1,13 @@
+import time
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import ray
 
 from mixdpo_ray.cluster.progress import Board, Display, watching
 from mixdpo_ray.cluster.summary import describe
+from mixdpo_ray.cluster.vigil import Sign
 from mixdpo_ray.errors import NonFiniteError
 
 
@@ -78,3 +83,16 @@ def test_the_closing_lines_leave_out_what_was_not_measured() -> None:
     assert lines[1].split() == ["held-out", "preference", "accuracy", "0.500", "->", "0.750"]
     assert lines[2].split() == ["peak", "memory", "of", "a", "worker", "1.50", "GiB"]
     assert "was already finished" in describe("out/runs/a", {**summary, "already_finished": True})
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_a_hang_that_a_restart_cured_explains_no_later_failure() -> None:
+    board: Any = Board.remote()  # type: ignore[attr-defined]
+    stuck, patience = Sign(0, 1, "a", 7, "step 3, the update", False, "logps.py:88 pair_logps"), 0.5
+    while ray.get(board.hear_sign.remote("run", stuck, patience))[0] is None:
+        time.sleep(0.1)
+    assert "step 3, the update" in ray.get(board.hang_of.remote("run"))
+    assert ray.get(board.hear_sign.remote("run", replace(stuck, process="b"), patience))[0] is None
+    assert ray.get(board.hang_of.remote("run")) is None
+    assert ray.get(board.hang_of.remote("another")) is None

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import ray
 from ray.cluster_utils import Cluster
+from ray.experimental.internal_kv import _initialize_internal_kv
 
 import mixdpo_ray
 
@@ -42,3 +44,10 @@ def two_nodes(folder: Path) -> Iterator[Cluster]:
         os.chdir(where)
         if cluster is not None:
             cluster.shutdown()
+            _know_our_own_again()
+
+
+def _know_our_own_again() -> None:
+    """Cluster.shutdown forgets the key-value store of this process, whichever cluster that belongs to."""
+    if ray.is_initialized():
+        _initialize_internal_kv(ray._private.worker.global_worker.gcs_client)

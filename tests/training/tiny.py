@@ -112,7 +112,7 @@ def make_references(folder: Path) -> None:
             store.append(
                 pa.table(
                     {
-                        "pair_id": [table.index(split).pair_id[position]],
+                        "pair_id": [table.index(split).pair_id[int(position)]],
                         "ref_chosen_logp": pa.array(pairs.chosen.tolist(), pa.float32()),
                         "ref_rejected_logp": pa.array(pairs.rejected.tolist(), pa.float32()),
                     }

@@ -1,0 +1,49 @@
+"""What a job refuses before it does anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mixdpo_ray.cluster.command import refuse_lost_output
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.recipe import Recipe
+
+
+def recipe(storage_path: str) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "model": {"path": "model"},
+            "data": {"source": {"path": "pairs.jsonl"}},
+            "output": {"storage_path": storage_path, "name": "run"},
+        }
+    )
+
+
+def submitted(monkeypatch: pytest.MonkeyPatch, working_dir: str | None) -> None:
+    environment = {"working_dir": working_dir} if working_dir else {}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": environment}))
+
+
+def test_a_submitted_job_does_not_write_into_the_copy_that_ray_deletes(monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted(monkeypatch, "gcs://_ray_pkg_0123.zip")
+    with pytest.raises(RecipeError, match=r"output\.storage_path 'outputs' would lie in the job's working directory"):
+        refuse_lost_output(recipe("outputs"))
+
+
+@pytest.mark.parametrize("storage_path", ["/shared/outputs", "s3://bucket/outputs"])
+def test_a_place_that_stays_is_accepted(monkeypatch: pytest.MonkeyPatch, storage_path: str) -> None:
+    submitted(monkeypatch, "gcs://_ray_pkg_0123.zip")
+    refuse_lost_output(recipe(storage_path))
+
+
+def test_without_an_uploaded_folder_a_relative_place_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    submitted(monkeypatch, None)
+    refuse_lost_output(recipe("outputs"))
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    refuse_lost_output(recipe("outputs"))
