@@ -23,6 +23,9 @@ from mixdpo_ray.cluster.failures import plain_errors
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.errors import ResourceError, WorkersError
+from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.objectives.step_objective import StepObjective
+from mixdpo_ray.pairs.mismatched import mismatched_ids, mismatched_rows
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
@@ -36,6 +39,7 @@ from mixdpo_ray.training.settings import ModelSettings
 Positions = NDArray[np.int64]
 PAIRS_PER_BATCH = 16  # sorted by length first, so little of a batch is padding
 BATCHES_PER_PART = 64  # what a killed run has to compute again
+MISMATCHED = "mismatched"  # beside the splits: prompts of the training split with foreign answers
 RETRIES = 2  # where actors die: a node went, or there is no memory
 
 
@@ -91,13 +95,23 @@ def _reason(error: Exception) -> str:
 
 def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positions]:
     """The easy pairs that the plan trains, fewer than all where it is thinned or stopped early; every held-out pair."""
-    return {"train": np.flatnonzero(job.compared(job.plan(table))), "eval": np.arange(table.rows("eval"))}
+    compared = np.flatnonzero(job.compared(job.plan(table)))
+    needed = {"train": compared, "eval": np.arange(table.rows("eval"))}
+    return needed | ({MISMATCHED: compared} if reads_mismatched(job.objective) else {})
+
+
+def reads_mismatched(objective: Objective) -> bool:
+    return isinstance(objective, StepObjective) and objective.reads_mismatched
 
 
 def _missing(store: ReferenceTable, table: PreparedTable, split: str, positions: Positions) -> Positions:
-    index = table.index(split)
-    absent = set(store.missing([index.pair_id[position] for position in positions]))
-    missing = np.array([position for position in positions if index.pair_id[position] in absent], np.int64)
+    index = table.index("train" if split == MISMATCHED else split)
+    if split == MISMATCHED:
+        names = mismatched_ids(index, positions.tolist())
+    else:
+        names = [index.pair_id[position] for position in positions]
+    absent = set(store.missing(names))
+    missing = np.array([position for position, name in zip(positions, names, strict=True) if name in absent], np.int64)
     longest = index.prompt_length + np.maximum(index.chosen_length, index.rejected_length)
     return missing[np.argsort(-longest[missing], kind="stable")]  # longest first: memory runs out at once or never
 
@@ -171,7 +185,8 @@ class _Reference:
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         positions = np.sort(np.asarray(batch["positions"][0], np.int64))
-        rows = self.table.read(str(batch["split"][0]), positions)
+        split = str(batch["split"][0])
+        rows = mismatched_rows(self.table, positions) if split == MISMATCHED else self.table.read(split, positions)
         tokens = TokenRows.of(rows, positions)
         easy = np.zeros(len(positions), np.bool_)
         flat = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device)

@@ -9,8 +9,8 @@ real positions do not depend on what follows, so there is no attention mask, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixdpo_ray.pairs.mismatched import mismatched_ids
 from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.pairs.table import Index
 
 Ids = Sequence[NDArray[np.int32]]
 PASS = 256  # what another pass through the model costs, in tokens
@@ -39,6 +41,7 @@ class PairBatch:
     ref_chosen: Tensor | None  # [easy]
     ref_rejected: Tensor | None
     weight: float  # 0 for a filler
+    seen: Mapping[str, Tensor] = field(default_factory=dict)  # [easy] what the objective read off the whole step
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,13 @@ class References:
 
     chosen: NDArray[np.float32]
     rejected: NDArray[np.float32]
+    mismatched: References | None = None  # of each prompt with foreign answers (pairs/mismatched.py)
 
     @classmethod
-    def of(cls, folder: str, pair_ids: Sequence[str]) -> References:
-        return cls(*ReferenceTable.open(folder).aligned(pair_ids))
+    def of(cls, folder: str, index: Index, *, mismatched: bool = False) -> References:
+        store = ReferenceTable.open(folder)
+        foreign = cls(*store.aligned(mismatched_ids(index, range(len(index))))) if mismatched else None
+        return cls(*store.aligned(index.pair_id), foreign)
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,14 @@ def build_batch(
     completions = [*(tokens.chosen[row] for row in chosen), *(tokens.rejected[row] for row in easy)]
     lengths = np.array([len(prompt) + len(answer) for prompt, answer in zip(prompts, completions, strict=True)])
     groups = length_groups(lengths) if grouped else [np.arange(len(lengths))]
+    places = completion_places(prompts, completions, groups)
     reference = (None, None) if references is None else (references.chosen, references.rejected)
     return PairBatch(
         groups=tuple(_tensor(padded_together(prompts, completions, rows, padding), device) for rows in groups),
-        **{name: _tensor(array, device) for name, array in completion_places(prompts, completions, groups).items()},
+        predictors=_tensor(places["predictors"], device),
+        targets=_tensor(places["targets"], device),
+        slots=_tensor(places["slots"], device),
+        lengths=_tensor(places["lengths"], device),
         longest=max(map(len, completions)),
         easy=len(easy),
         hard=len(chosen) - len(easy),

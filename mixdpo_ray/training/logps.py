@@ -44,6 +44,7 @@ def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLog
         margin=batch.margin,
         ref_chosen=batch.ref_chosen,
         ref_rejected=batch.ref_rejected,
+        seen=batch.seen,
     )
     return MicroLogps(pairs, sums[easy:both], lengths[easy:both])
 

@@ -9,7 +9,7 @@ import math
 import random
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.errors import NonFiniteError
+from mixdpo_ray.objectives.step_objective import Memory, StepObjective
 from mixdpo_ray.pairs.table import Index, PreparedTable
 from mixdpo_ray.training import shards
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
@@ -29,6 +30,7 @@ from mixdpo_ray.training.engine import Policy, join_group, make_policy, reset_op
 from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.look import Sight, with_look
 from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
 from mixdpo_ray.training.model import load_tokenizer, padding_id
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
@@ -177,10 +179,15 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     per_device, chunk_tokens = train.per_device_train_batch_size, train.logp_chunk_tokens
     shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, grouped=run.policy.grouped)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
+    batches: Iterable[PairBatch] = _batches(run, shared, arrived, first)
+    memory: Memory = run.policy.memory
     try:
-        sums, norm = train_step(run.policy, job.objective, _batches(run, shared, arrived, first), weights, run.world)
+        if isinstance(job.objective, StepObjective):
+            batches, memory = with_look(run.policy, job.objective, shared, list(batches), _sight(run))
+        sums, norm = train_step(run.policy, job.objective, batches, weights, run.world)
     except NonFiniteError as error:
         raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}; nothing was updated") from None
+    run.policy.memory.update(memory)
     seconds, totals = time.perf_counter() - began, shared.totals
     metrics = {
         **window_facts(window, run.plan, run.index, train.num_train_epochs),
@@ -195,6 +202,10 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     }
     _tell(run, metrics)
     return metrics
+
+
+def _sight(run: Run) -> Sight:
+    return Sight(run.table, run.references, run.world, run.job.train.logp_chunk_tokens, run.job.train.seed)
 
 
 def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iterator[PairBatch]:
