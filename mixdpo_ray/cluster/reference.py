@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.actor_pool import Pool, Positions
 from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.prepared_folder import alone
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
@@ -55,9 +56,6 @@ def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | N
 def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
     """The folder of the reference table, with every one of these positions in it."""
     folder, gpu = reference_folder(recipe, table), uses_gpu(recipe.cluster)
-    store = ReferenceTable.create(
-        folder, folder.rsplit("/", 1)[-1], facts={"model": recipe.model.model_dump(mode="json")}
-    )
     pool = Pool(
         title="reference log-probs",
         workers="reference model's workers",
@@ -66,7 +64,11 @@ def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) ->
         gpu=gpu,
         settings=recipe.cluster,
     )
-    actor_pool.cover(pool, table, store, needed)
+    with alone(folder):
+        store = ReferenceTable.create(
+            folder, folder.rsplit("/", 1)[-1], facts={"model": recipe.model.model_dump(mode="json")}
+        )
+        actor_pool.cover(pool, table, store, needed)
     return folder
 
 
