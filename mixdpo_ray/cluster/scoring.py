@@ -33,6 +33,7 @@ from mixdpo_ray.training.model import load_tokenizer, model_digest, refuse_missi
 from mixdpo_ray.training.settings import ModelSettings
 
 SPLITS = ("train", "eval")
+SCORES = "scores"  # folder under the storage path
 Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position, higher is easier
 
 
@@ -107,7 +108,7 @@ def _scores(
 
 
 def scores_folder(recipe: Recipe, content: dict[str, Any]) -> str:
-    return join(absolute(recipe.output.storage_path), "scores", fingerprint(content))
+    return join(absolute(recipe.output.storage_path), SCORES, fingerprint(content))
 
 
 def scores_identity(
