@@ -55,21 +55,26 @@ def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | N
 
 def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
     """The folder of the reference table, with every one of these positions in it."""
-    folder, gpu = reference_folder(recipe, table), uses_gpu(recipe.cluster)
-    pool = Pool(
-        title="reference log-probs",
-        workers="reference model's workers",
-        actor=_Reference,
-        arguments=(table.folder, reference_model(recipe), recipe.train.logp_chunk_tokens, gpu),
-        gpu=gpu,
-        settings=recipe.cluster,
-    )
+    folder = reference_folder(recipe, table)
+    pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs")
     with alone(folder):
         store = ReferenceTable.create(
             folder, folder.rsplit("/", 1)[-1], facts={"model": recipe.model.model_dump(mode="json")}
         )
         actor_pool.cover(pool, table, store, needed)
     return folder
+
+
+def logps_pool(recipe: Recipe, table: PreparedTable, model: ModelSettings, title: str) -> Pool:
+    gpu = uses_gpu(recipe.cluster)
+    return Pool(
+        title=title,
+        workers="reference model's workers",
+        actor=_Reference,
+        arguments=(table.folder, model, recipe.train.logp_chunk_tokens, gpu),
+        gpu=gpu,
+        settings=recipe.cluster,
+    )
 
 
 def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positions]:

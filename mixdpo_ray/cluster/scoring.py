@@ -18,11 +18,13 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool, reference
 from mixdpo_ray.cluster.actor_pool import Pool
 from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.cross_fit import SCORES, CrossFit
 from mixdpo_ray.cluster.prepared_folder import alone
 from mixdpo_ray.cluster.request import tokenizer_digest
 from mixdpo_ray.cluster.training_job import absolute
-from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric
+from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric, language_model
 from mixdpo_ray.difficulty.needed import needed_metrics
+from mixdpo_ray.difficulty.validation_loss import ValidationLoss
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
 from mixdpo_ray.pairs.keyed_table import KeyedTable
 from mixdpo_ray.pairs.reference_table import ReferenceTable
@@ -33,7 +35,6 @@ from mixdpo_ray.training.model import load_tokenizer, model_digest, refuse_missi
 from mixdpo_ray.training.settings import ModelSettings
 
 SPLITS = ("train", "eval")
-SCORES = "scores"  # folder under the storage path
 Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position, higher is easier
 
 
@@ -61,30 +62,35 @@ def _facts(
     def both(column: str) -> NDArray[np.float64]:
         return np.concatenate([getattr(index, column) for index in indexes]).astype(np.float64)
 
+    logps = [_logps(recipe, table, name, model)[1] for model in metric.logps_of(policy)]
     return Facts(
         margin=both("margin"),
         prompt_length=both("prompt_length"),
         chosen_length=both("chosen_length"),
         rejected_length=both("rejected_length"),
         train=np.arange(sum(map(len, indexes))) < len(indexes[0]),
-        logps=[_logps(recipe, table, name, model) for model in metric.logps_of(policy)],
+        logps=logps,
         scores=_scores(recipe, table, name, metric, policy),
         metrics={other: known[other] for other in metric.others()},
     )
 
 
-def _logps(recipe: Recipe, table: PreparedTable, name: str, model: ModelSettings) -> AnswerLogps:
+def _logps(recipe: Recipe, table: PreparedTable, name: str, model: ModelSettings) -> tuple[str, AnswerLogps]:
+    """And the folder that they lie in."""
     weights_of(name, model)
     folder = reference.cover(recipe.model_copy(update={"model": model}), table, every_position(table))
     store = ReferenceTable.open(folder)
     chosen, rejected = zip(*(store.aligned(table.index(split).pair_id) for split in SPLITS), strict=True)
-    return AnswerLogps(np.concatenate(chosen).astype(np.float64), np.concatenate(rejected).astype(np.float64))
+    return folder, AnswerLogps(np.concatenate(chosen).astype(np.float64), np.concatenate(rejected).astype(np.float64))
 
 
 def _scores(
     recipe: Recipe, table: PreparedTable, name: str, metric: Metric, policy: ModelSettings
 ) -> dict[str, NDArray[np.float64]]:
-    """The columns of the metric's own scorer."""
+    """The columns of the metric's own scorer, or what its trainings say."""
+    if isinstance(metric, ValidationLoss):
+        start = language_model(policy, None)
+        return {"loss": CrossFit(recipe, table, metric, start, *_logps(recipe, table, name, start)).losses()}
     if not metric.columns:
         return {}
     content = scores_identity(recipe, table, name, metric, policy)
