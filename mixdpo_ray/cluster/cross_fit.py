@@ -32,14 +32,13 @@ from mixdpo_ray.difficulty.implicit_margin import log_ratio_gap
 from mixdpo_ray.difficulty.metric import AnswerLogps, Column
 from mixdpo_ray.difficulty.validation_loss import ValidationLoss, dpo_loss
 from mixdpo_ray.objectives.dpo import DPO
+from mixdpo_ray.pairs.keyed_table import SCORES
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.training.model import model_digest
 from mixdpo_ray.training.schedule import check_warmup
 from mixdpo_ray.training.settings import CheckpointSettings, EvaluationSettings, ModelSettings, TrainSettings
-
-SCORES = "scores"
 
 
 @dataclass(frozen=True)

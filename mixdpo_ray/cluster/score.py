@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.cross_fit import SCORES
 from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.scoring import metric_columns
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.difficulty.correlations import correlations_text, draw_correlations
+from mixdpo_ray.pairs.keyed_table import SCORES
 from mixdpo_ray.recipe import Recipe
 
 RATING_MARGIN = "rating_margin"

@@ -18,20 +18,25 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool, reference
 from mixdpo_ray.cluster.actor_pool import Pool
 from mixdpo_ray.cluster.connect import uses_gpu
-from mixdpo_ray.cluster.cross_fit import SCORES, CrossFit
+from mixdpo_ray.cluster.cross_fit import CrossFit
 from mixdpo_ray.cluster.prepared_folder import alone
-from mixdpo_ray.cluster.request import tokenizer_digest
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric, language_model
 from mixdpo_ray.difficulty.needed import needed_metrics
 from mixdpo_ray.difficulty.validation_loss import ValidationLoss
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
-from mixdpo_ray.pairs.keyed_table import KeyedTable
+from mixdpo_ray.pairs.keyed_table import SCORES, KeyedTable
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.storage import join
-from mixdpo_ray.training.model import load_tokenizer, model_digest, refuse_missing_folder, with_absolute_paths
+from mixdpo_ray.training.model import (
+    load_tokenizer,
+    model_digest,
+    refuse_missing_folder,
+    tokenizer_digest,
+    with_absolute_paths,
+)
 from mixdpo_ray.training.settings import ModelSettings
 
 SPLITS = ("train", "eval")
@@ -40,17 +45,41 @@ Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values
 
 def metric_columns(recipe: Recipe, table: PreparedTable, names: Sequence[str]) -> Columns:
     """Of these metrics, and of those that they combine. Ray must be connected."""
-    try:
-        metrics = needed_metrics(names, recipe.metrics)
-    except ValueError as error:
-        raise RecipeError(str(error)) from None
     ids = {split: table.index(split).pair_id for split in SPLITS}
     values: dict[str, NDArray[np.float64]] = {}
-    for name, metric in ((name, located(metric)) for name, metric in metrics.items()):
+    for name, metric in _needed(recipe, names).items():
         values[name] = metric.values(_facts(recipe, table, name, metric, values))
         _refuse_non_finite(name, values[name], [pair_id for split in SPLITS for pair_id in ids[split]])
     train = table.rows("train")
     return {name: {"train": column[:train], "eval": column[train:]} for name, column in values.items()}
+
+
+def metric_identity(recipe: Recipe, name: str) -> dict[str, Any]:
+    """What the values of a metric depend on beyond the pairs: settings and weights, also of what it combines."""
+    policy, identity = with_absolute_paths(recipe.model), dict[str, Any]()
+    for part, metric in _needed(recipe, [name]).items():
+        scoring = metric.scoring_model(policy)
+        models = [*metric.logps_of(policy), *([] if scoring is None else [scoring])]
+        identity[part] = {
+            "settings": metric.model_dump(mode="json", exclude={"model", "against"}),
+            "models": [
+                [weights_of(part, model), model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"})]
+                for model in models
+            ],
+        }
+        if isinstance(metric, ValidationLoss):
+            start = language_model(policy, None)
+            train = recipe.train.model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
+            identity[part] |= {"train": train, "start": weights_of(part, start)}
+    return identity
+
+
+def _needed(recipe: Recipe, names: Sequence[str]) -> dict[str, Metric]:
+    try:
+        metrics = needed_metrics(names, recipe.metrics)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    return {name: located(metric) for name, metric in metrics.items()}
 
 
 def _facts(

@@ -22,6 +22,8 @@ from mixdpo_ray.pairs.parquet import open_parquet, write_parquet
 from mixdpo_ray.pairs.table import MANIFEST
 from mixdpo_ray.settings import Settings
 
+SCORES = "scores"  # folder of such tables under output.storage_path; those of references have one of their own
+
 
 class KeyedManifest(Settings):
     fingerprint: str = Field(description="What decides the numbers: the model, code and settings that computed them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,6 +121,18 @@ def model_digest(settings: ModelSettings) -> str:
                 stream.seek(place)
                 sha.update(stream.read(SAMPLE))
     return sha.hexdigest()[:16]
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """By content: the same tokenizer in another folder is the same."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = {
+        "class": type(tokenizer).__name__,
+        "template": tokenizer.chat_template,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "vocabulary": backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _template(text: str) -> str:
