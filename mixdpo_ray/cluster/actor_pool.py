@@ -27,7 +27,7 @@ from mixdpo_ray.pairs.table import PreparedTable
 
 Positions = NDArray[np.int64]
 PAIRS_PER_BATCH = 16  # sorted by length first, so little of a batch is padding
-BATCHES_PER_PART = 64  # what a killed run has to compute again
+PAIRS_PER_PART = 1024  # what a killed run has to compute again
 RETRIES = 2  # where actors die: a node went, or there is no memory
 
 
@@ -103,7 +103,7 @@ def _store(blocks: Iterator[pa.Table], store: KeyedTable, progress: Progress) ->
     for block in blocks:
         held.append(block)
         progress.add(block.num_rows)
-        if len(held) >= BATCHES_PER_PART:
+        if sum(part.num_rows for part in held) >= PAIRS_PER_PART:
             store.append(pa.concat_tables(held))
             held = []
     if held:
