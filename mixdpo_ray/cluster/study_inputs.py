@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from mixdpo_ray.cluster.prepare import prepare
-from mixdpo_ray.cluster.reference import MISMATCHED, cover, reads_mismatched
+from mixdpo_ray.cluster.reference import cover, cover_tokens
 from mixdpo_ray.cluster.training_job import absolute, job_in
 from mixdpo_ray.cluster.trial import rung_recipe
 from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.objectives.step_objective import reads_mismatched
+from mixdpo_ray.pairs.mismatched import MISMATCHED
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.search.metric import read_guard, read_metrics
@@ -47,7 +49,10 @@ def cover_all(recipe: Recipe, space: Space, tables: Tables) -> str | None:
                 needed["train"] |= easy
                 if reads_mismatched(one.objective):
                     needed[MISMATCHED] = needed.get(MISMATCHED, np.zeros_like(easy)) | easy
-        folder = cover(recipe, table, {split: np.flatnonzero(wanted) for split, wanted in needed.items()})
+        positions = {split: np.flatnonzero(wanted) for split, wanted in needed.items()}
+        folder = cover(recipe, table, positions)
+        if any(one.objective.needs_tokens for one in comparing):
+            cover_tokens(recipe, table, {split: positions[split] for split in ("train", "eval")})
     return folder and absolute(folder)
 
 

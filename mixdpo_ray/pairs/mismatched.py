@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.pairs.table import Index, PreparedTable
 
+MISMATCHED = "mismatched"  # stands beside the names of splits: the training split with foreign answers
+
 
 def behind(positions: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     return (positions + 1) % rows
@@ -24,6 +26,21 @@ def mismatched_ids(index: Index, positions: Iterable[int]) -> list[str]:
     rows = len(index)
     names = ((index.pair_id[int(position)], index.pair_id[(int(position) + 1) % rows]) for position in positions)
     return [hashlib.sha256(" ".join(both).encode()).hexdigest()[:32] for both in names]
+
+
+def index_of(table: PreparedTable, split: str) -> Index:
+    return table.index("train" if split == MISMATCHED else split)
+
+
+def ids_of(table: PreparedTable, split: str, positions: NDArray[np.int64]) -> list[str]:
+    index = index_of(table, split)
+    if split == MISMATCHED:
+        return mismatched_ids(index, positions.tolist())
+    return [index.pair_id[int(position)] for position in positions]
+
+
+def rows_of(table: PreparedTable, split: str, positions: NDArray[np.int64]) -> pa.Table:
+    return mismatched_rows(table, positions) if split == MISMATCHED else table.read(split, positions)
 
 
 def mismatched_rows(table: PreparedTable, positions: NDArray[np.int64]) -> pa.Table:

@@ -45,7 +45,14 @@ class HeldOut:
 
 
 def read_held_out(
-    table: PreparedTable, world: World, per_device: int, chunk_tokens: int, boundary: float, references: str | None
+    table: PreparedTable,
+    world: World,
+    per_device: int,
+    chunk_tokens: int,
+    boundary: float,
+    references: str | None,
+    *,
+    tokens: bool = False,
 ) -> HeldOut | None:
     """None where there are no held-out pairs. `boundary`: margins up to it are hard."""
     if "eval" not in table.manifest.splits or not table.rows("eval"):
@@ -62,7 +69,7 @@ def read_held_out(
         bucket=np.maximum(np.searchsorted(EDGES, index.margin, side="right") - 1, 0),
         hard=index.margin <= boundary,
         index=index,
-        references=References.of(references, index) if references else None,
+        references=References.of(references, index, tokens=tokens) if references else None,
     )
 
 

@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from mixdpo_ray.training.engine import Policy, join_group, make_policy, reset_op
 from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.look import Sight, with_look
 from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
 from mixdpo_ray.training.model import load_tokenizer, padding_id
@@ -40,30 +41,6 @@ from mixdpo_ray.training.tensorboard import TensorBoard
 from mixdpo_ray.training.totals import SharedWindow, share_window
 from mixdpo_ray.training.windows import WindowSource, read_windows, share_positions, verify_rows
 from mixdpo_ray.training.world import World
-
-
-class Listener(Protocol):
-    """Told by rank 0; of checkpoints and of places by every rank, and all of them are told when one is wanted."""
-
-    def on_step(self, metrics: dict[str, Any]) -> None: ...
-    def on_evaluation(self, metrics: dict[str, Any]) -> None: ...
-    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None: ...
-    def on_phase(self, text: str) -> None: ...
-    def on_warning(self, text: str) -> None: ...
-    def on_place(self, place: str | None, *, slow: bool = False) -> None: ...
-    def checkpoint_wanted(self) -> str | None: ...
-
-
-class Silent:
-    def on_step(self, metrics: dict[str, Any]) -> None: ...
-    def on_evaluation(self, metrics: dict[str, Any]) -> None: ...
-    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None: ...
-    def on_phase(self, text: str) -> None: ...
-    def on_warning(self, text: str) -> None: ...
-    def on_place(self, place: str | None, *, slow: bool = False) -> None: ...
-
-    def checkpoint_wanted(self) -> str | None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -157,8 +134,9 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
 
 def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan) -> HeldOut | None:
     per_device = job.train.evaluation.per_device_eval_batch_size or job.train.per_device_train_batch_size
-    boundary = hard_boundary(plan, table.index("train"))
-    return read_held_out(table, world, per_device, job.train.logp_chunk_tokens, boundary, job.reference)
+    boundary, tokens = hard_boundary(plan, table.index("train")), job.objective.needs_tokens
+    chunk_tokens = job.train.logp_chunk_tokens
+    return read_held_out(table, world, per_device, chunk_tokens, boundary, job.reference, tokens=tokens)
 
 
 def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
