@@ -17,6 +17,7 @@ from mixdpo_ray.recipe_file import load_recipe
 from mixdpo_ray.search.ranges import KINDS
 from mixdpo_ray.search.samplers import SAMPLERS
 from mixdpo_ray.search.space import Space
+from tests.readme_tables import with_tables
 
 RECIPES = "jobs/recipes/"
 ROOT = Path(__file__).parents[1]
@@ -95,3 +96,11 @@ def test_every_objective_mode_and_format_is_named() -> None:
     modes = CurriculumSettings.model_fields["mode"].annotation
     for name in [*OBJECTIVES, *FORMATS, *modes.__args__]:  # type: ignore[union-attr]
         assert f"`{name}`" in README
+
+
+def test_the_tables_of_objectives_and_metrics_are_those_of_the_code() -> None:
+    assert with_tables(README) == README, "python -m tests.readme_tables writes them"
+
+
+def test_as_many_objectives_are_counted_as_there_are() -> None:
+    assert f"one of {len(OBJECTIVES)}, see below" in README
