@@ -10,7 +10,9 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.curriculum.difficulty import DIFFICULTIES, RATING_MARGIN
 from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.formats import FORMATS
@@ -68,12 +70,32 @@ class Recipe(Settings):
         for source in (self.data.source, self.data.heldout.source):
             if source is not None and source.format not in ("auto", *FORMATS):
                 raise ValueError(f"data: unknown format {source.format!r}; known: auto, {', '.join(FORMATS)}")
+        self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:
             raise ValueError(
                 f"model.reference {self.model.reference!r} would never be read: objective "
                 f"{objective_name(self.objective)} has no reference; leave it out"
             )
         return self
+
+    @property
+    def metrics_used(self) -> tuple[str, ...]:
+        """Names of the metrics that pairs are ordered and selected by."""
+        selecting = [metric for rule in self.data.select for metric in rule.metrics]
+        return tuple(dict.fromkeys([self.curriculum.difficulty, *selecting]))
+
+    def _check_metrics(self) -> None:
+        for name in self.metrics_used:
+            if name not in DIFFICULTIES:
+                where = "curriculum.difficulty" if name == self.curriculum.difficulty else "data.select"
+                raise ValueError(f"{where}: unknown metric {name!r}; known: {', '.join(DIFFICULTIES)}")
+        curriculum = self.curriculum
+        by_margin = curriculum.difficulty == RATING_MARGIN or curriculum.mode == "sorted_dpo"
+        if not by_margin and curriculum.threshold == Threshold():
+            raise ValueError(
+                f"curriculum.threshold 0.5 is a rating margin and says nothing about {curriculum.difficulty}: give "
+                "threshold.hard_fraction, hard_count or value"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

@@ -44,6 +44,7 @@ REASONS: dict[str, str] = {
     # the whole
     "duplicate_pair": "the same prompt and answers were read before",
     "prompt_in_heldout": "the prompt is also in the held-out split",
+    "not_selected": "nothing is wrong with it: data.select left it out",
     "heldout_is_full": "nothing is wrong with it: data.heldout.max_pairs others are held out",
 }
 

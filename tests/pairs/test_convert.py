@@ -87,7 +87,14 @@ CASES: dict[str, list[Case]] = {
     ],
 }
 # not a row's own: a whole file, a template that fails every row, and what only all rows together show
-ELSEWHERE = {"corrupt_file", "template_changes_prompt", "duplicate_pair", "prompt_in_heldout", "heldout_is_full"}
+ELSEWHERE = {
+    "corrupt_file",
+    "template_changes_prompt",
+    "duplicate_pair",
+    "prompt_in_heldout",
+    "heldout_is_full",
+    "not_selected",
+}
 
 
 def good_rows(name: str) -> list[dict[str, Any]]:
