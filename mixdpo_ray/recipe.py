@@ -15,7 +15,7 @@ from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
-from mixdpo_ray.pairs.formats import FORMATS
+from mixdpo_ray.pairs.formats import FORMATS, idle_rule
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.search.settings import TuneSettings
 from mixdpo_ray.settings import Settings
@@ -70,6 +70,8 @@ class Recipe(Settings):
         for source in (self.data.source, self.data.heldout.source):
             if source is not None and source.format not in ("auto", *FORMATS):
                 raise ValueError(f"data: unknown format {source.format!r}; known: auto, {', '.join(FORMATS)}")
+        if self.data.source.format in FORMATS and (idle := idle_rule(self.data.source.format, self.data.pair)):
+            raise ValueError(idle)
         self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:
             raise ValueError(

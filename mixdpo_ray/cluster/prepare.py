@@ -36,6 +36,7 @@ from mixdpo_ray.pairs.arrangement import Arrangement, arrange
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS, find_format
 from mixdpo_ray.pairs.histogram import margin_histogram
+from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, over_budget, within_budget
 from mixdpo_ray.pairs.report import accounting_text, draw, histogram_text, thresholds_text
 from mixdpo_ray.pairs.scaling import resolve_scale
@@ -135,6 +136,8 @@ def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[Stage
     stages = []
     for number, source in enumerate(sources):
         data = recipe.data.model_copy(update={"source": source.settings})
+        if number == 1:  # held-out pairs of a source of their own are judged by as they are
+            data = data.model_copy(update={"pair": PairSettings()})
         format_name = find_format(data, source.columns(data.max_row_bytes))
         stages.append(Stage(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1, shared))
     return stages

@@ -12,7 +12,7 @@ from mixdpo_ray.errors import QuarantineError, TooFewPairsError
 from mixdpo_ray.pairs.convert import Refusal
 
 QUARANTINE = "quarantine.jsonl"
-NOT_AT_FAULT = ("heldout_is_full", "not_selected")  # nothing is wrong with these rows, there are just enough of them
+NOT_AT_FAULT = ("heldout_is_full", "not_selected", "tie_not_augmented")  # nothing is wrong with these rows
 NAMED = 5
 
 

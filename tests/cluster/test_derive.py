@@ -140,7 +140,7 @@ def test_a_derived_table_is_found_again_without_its_base(tmp_path: Path, source:
     storage.delete(prepare(asked(tmp_path, source)).folder)
     assert prepare(asking).folder == made.folder
     assert prepare(asked(tmp_path, source, curriculum={**SHORT_FIRST, "threshold": {"value": -5}})) == made
-    others = [
+    others: list[dict[str, Any]] = [
         {"curriculum": {**SHORT_FIRST, "order": "ascending"}},
         {"curriculum": SHORT_FIRST, "select": EASIEST_HALF},
         {"curriculum": SHORT_FIRST, "pair": {"flip": 0.1}},

@@ -94,6 +94,8 @@ ELSEWHERE = {
     "prompt_in_heldout",
     "heldout_is_full",
     "not_selected",
+    "no_ratings_to_state",
+    "tie_not_augmented",
 }
 
 
