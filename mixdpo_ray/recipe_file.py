@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
@@ -110,6 +111,8 @@ def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
 def _keys_at(names: list[str], details: ErrorDetails) -> list[str]:
     """The settings that exist where an unknown one was found."""
     kind: type[Settings] = Recipe
+    if names[:1] == ["metrics"] and names[1:2]:
+        kind, names = METRICS[names[1]], names[2:]
     for name in names:
         inner = _inner_settings(kind.model_fields[name])
         if inner is Objective:
@@ -139,6 +142,10 @@ def describe_settings() -> str:
         for field_name, field in rule.model_fields.items():
             default = "(required)" if field.is_required() else field.default
             lines.append(f"data.select: {field_name} = {default}   (keep: {name})\n    {field.description}")
+    for name, metric in METRICS.items():
+        for field_name, field in metric.model_fields.items():
+            default = "(required)" if field.is_required() else field.default
+            lines.append(f"metrics.{name}.{field_name} = {default}\n    {field.description}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """Imports point one way, heavy libraries are imported where they are used, and importing the package does nothing.
 
-errors <- settings <- storage <- objectives <- curriculum <- pairs <- training <- cluster.settings, search.settings
-<- recipe <- recipe_file <- playground, search <- cluster <- jobs
+errors <- settings <- storage <- objectives <- curriculum <- pairs <- training
+<- difficulty, cluster.settings, search.settings <- recipe <- recipe_file <- playground, search <- cluster <- jobs
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ LAYERS = {
     "curriculum": 4,
     "pairs": 5,
     "training": 6,
+    "difficulty": 7,
     "cluster.settings": 7,  # beside what they configure, but below the recipe, which composes them
     "search.ranges": 7,
     "search.metric": 8,

@@ -90,11 +90,15 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
         ),
         (
             "curriculum.difficulty=rating",
-            "curriculum.difficulty: unknown metric 'rating'; known: rating_margin, score_chosen",
+            "curriculum.difficulty: unknown metric 'rating'; did you mean ",
         ),
         (
-            "data.select=[{keep: easiest, metric: ches, fraction: 0.5}]",
-            "data.select: unknown metric 'ches'; known: rating_margin, score_chosen",
+            "data.select=[{keep: easiest, metric: chess, fraction: 0.5}]",
+            "data.select: unknown metric 'chess'; did you mean ches? known: rating_margin, score_chosen",
+        ),
+        (
+            "data.select=[{keep: easiest, metric: reward_margin, fraction: 0.5}]",
+            "data.select: reward_margin needs to know model: write metrics: {reward_margin: {model: ...}}",
         ),
         (
             "curriculum.difficulty=prompt_length",

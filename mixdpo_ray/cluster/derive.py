@@ -22,11 +22,11 @@ from ray.data import Dataset
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
-from mixdpo_ray.cluster.metric_columns import SPLITS, metric_columns, metric_identities
+from mixdpo_ray.cluster.metric_columns import metric_columns, metric_identities
 from mixdpo_ray.cluster.prepared_folder import unfinished
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.cluster.sorting import places, write_all
+from mixdpo_ray.cluster.sorting import SPLITS, places, write_all
 from mixdpo_ray.cluster.staging import Sizes
 from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
 from mixdpo_ray.curriculum.order import curriculum_order

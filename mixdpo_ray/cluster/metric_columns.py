@@ -8,30 +8,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixdpo_ray.cluster import scoring
 from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe
 
-SPLITS = ("train", "eval")
-Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position
 
-
-def metric_columns(recipe: Recipe, table: PreparedTable, names: Iterable[str]) -> Columns:
+def metric_columns(recipe: Recipe, table: PreparedTable, names: Iterable[str]) -> scoring.Columns:
     """As people know the values: those of the table by themselves, computed ones with higher as easier."""
     names = list(dict.fromkeys(names))
-    own: Columns = {
-        name: {split: _own(table, split, DIFFICULTIES[name].column) for split in SPLITS}
+    own: scoring.Columns = {
+        name: {split: _own(table, split, DIFFICULTIES[name].column) for split in scoring.SPLITS}
         for name in names
         if name in DIFFICULTIES
     }
     computed = [name for name in names if name not in DIFFICULTIES]
-    assert not computed, f"{computed}: the recipe lets no metric through that nobody computes"
-    return own
+    return own | scoring.metric_columns(recipe, table, computed) if computed else own
 
 
 def metric_identities(recipe: Recipe) -> dict[str, Any]:
     """What the values of the metrics that a recipe orders and selects by depend on, beyond the pairs themselves."""
-    return dict.fromkeys(recipe.metrics_used)
+    return {
+        name: None if name in DIFFICULTIES else scoring.metric_identity(recipe, name) for name in recipe.metrics_used
+    }
 
 
 def _own(table: PreparedTable, split: str, column: str) -> NDArray[np.float64]:

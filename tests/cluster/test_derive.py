@@ -79,6 +79,24 @@ def test_another_metric_moves_the_rows_and_keeps_the_held_out_ones(tmp_path: Pat
     assert (len(table.parts("train")) > 1) == (sizes is ON_THE_CLUSTER)
 
 
+def test_a_computed_metric_orders_and_selects_and_its_settings_name_the_table(tmp_path: Path, source: str) -> None:
+    def asking(of: str) -> Recipe:
+        content = asked(tmp_path, source, curriculum={**SHORT_FIRST, "difficulty": "length"}).to_dict()
+        content["data"]["select"] = [{"keep": "values", "metric": "length", "at_most": -20}]
+        return Recipe.model_validate({**content, "metrics": {"length": {"of": of}}})
+
+    base, table = prepare(asked(tmp_path, source)), prepare(asking("pair"))
+
+    def tokens(row: dict[str, Any]) -> int:
+        return sum(len(row[name]) for name in TOKENS)
+
+    expected = [row["pair_id"] for row in naive(rows_of(base), tokens) if tokens(row) >= 20]
+    assert 4 < len(expected) < base.rows("train")
+    assert table.index("train").pair_id == expected
+    assert table.folder != prepare(asking("answers")).folder
+    assert table.manifest.facts["metrics"]["length"]["length"]["settings"] == {"of": "pair"}
+
+
 def test_the_hard_pairs_are_the_hardest_by_the_metric(tmp_path: Path, source: str) -> None:
     asking = asked(tmp_path, source, curriculum=SHORT_FIRST)
     table = prepare(asking)

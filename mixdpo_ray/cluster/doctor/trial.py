@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.board import take_board
 from mixdpo_ray.cluster.connect import wait_for_resources
 from mixdpo_ray.cluster.doctor.finding import Unchecked
 from mixdpo_ray.cluster.doctor.patient import Patient
 from mixdpo_ray.cluster.fit import fit
-from mixdpo_ray.cluster.train import take_board
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.objectives.simpo import SimPO
