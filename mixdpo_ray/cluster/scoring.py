@@ -7,6 +7,7 @@ settings) and keyed by pair_id, so that another order, threshold or selection of
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from mixdpo_ray.cluster.prepared_folder import alone
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric, language_model
 from mixdpo_ray.difficulty.needed import needed_metrics
+from mixdpo_ray.difficulty.texts import Texts
 from mixdpo_ray.difficulty.validation_loss import ValidationLoss
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
 from mixdpo_ray.pairs.keyed_table import SCORES, KeyedTable
@@ -39,6 +41,7 @@ from mixdpo_ray.training.model import (
 )
 from mixdpo_ray.training.settings import ModelSettings
 
+SAMPLE = 64  # prompts that are looked at before texts are made of them
 SPLITS = ("train", "eval")
 Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position, higher is easier
 
@@ -123,6 +126,8 @@ def _scores(
     if not metric.columns:
         return {}
     content = scores_identity(recipe, table, name, metric, policy)
+    if metric.own_tokenizer:
+        _say_what_is_not_understood(table, name, policy)
     folder = scores_folder(recipe, content)
     with alone(folder):
         store = KeyedTable.create(folder, fingerprint(content), {"metric": name, **content}, metric.columns)
@@ -167,6 +172,19 @@ def scores_identity(
 
 def every_position(table: PreparedTable) -> dict[str, NDArray[np.int64]]:
     return {split: np.arange(table.rows(split)) for split in SPLITS}
+
+
+def _say_what_is_not_understood(table: PreparedTable, name: str, policy: ModelSettings) -> None:
+    sample = np.linspace(0, table.rows("train") - 1, min(SAMPLE, table.rows("train"))).astype(np.int64)
+    texts = Texts(load_tokenizer(policy))
+    prompts = table.read("train", sample)["prompt_ids"].to_pylist()
+    whole = sum(not texts.understood(ids) for ids in prompts)
+    if whole:
+        print(
+            f"{name}: of {whole} of {len(prompts)} sampled prompts the turns cannot be told apart any more (cut, or an "
+            "unusual chat template): their whole text is taken as one turn of the user",
+            file=sys.stderr,
+        )
 
 
 def weights_of(name: str, model: ModelSettings) -> str:

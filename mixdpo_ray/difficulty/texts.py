@@ -35,9 +35,11 @@ class Texts:
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
         self.seams = self._find_seams()
+        self.opening = self._find_opening()
 
     def answer(self, ids: Iterable[int]) -> str:
-        return str(self._decoded(ids, skip_special_tokens=True)).strip()
+        text = self._decoded(ids, skip_special_tokens=True).strip()
+        return text.removeprefix(self.opening).lstrip()
 
     def understood(self, ids: Sequence[int]) -> bool:
         return self._turns(self._decoded(ids)) is not None
@@ -56,8 +58,14 @@ class Texts:
             )
         )
 
-    def _render(self, turns: Sequence[Message]) -> str:
-        return str(self.tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+    def _render(self, turns: Sequence[Message], *, answered: bool = False) -> str:
+        return str(self.tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=not answered))
+
+    def _find_opening(self) -> str:
+        """What the template puts before every answer, such as an empty think block."""
+        asked = [Message(role="user", content=PROBES[0])]
+        whole = self._render([*asked, Message(role="assistant", content=PROBES[1])], answered=True)
+        return whole.removeprefix(self._render(asked)).partition(PROBES[1])[0].strip()
 
     def _find_seams(self) -> Seams | None:
         """None for a template that does more than putting texts between what stands before and behind them."""
