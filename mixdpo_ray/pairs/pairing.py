@@ -106,7 +106,7 @@ def dcrm(lots: Lots, settings: PairSettings) -> Chosen:
     def worth(pair: Chosen) -> float:
         better, worse = pair
         distance = edit_distance(words[id(better)], words[id(worse)])
-        return (1 / (1 + math.exp(-min(better.score - worse.score, 700))) - 0.5) / (distance + settings.epsilon)
+        return math.tanh((better.score - worse.score) / 2) / 2 / (distance + settings.epsilon)  # sigmoid - 1/2
 
     return max((pair for pair in permutations(lots.answers, 2) if pair[0].score >= pair[1].score), key=worth)
 

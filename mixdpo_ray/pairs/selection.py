@@ -80,7 +80,7 @@ class _Share(Selection):
     def amount(self, pairs: int) -> int:
         if self.count is not None and self.count > pairs:
             raise DataError(
-                f"data.select: {name_of(self)} asks for {self.count} pairs, and {pairs} are there: lower count"
+                f"data.select: {name_of(self)} asks for {self.count} pairs, and {pairs} are there: ask for fewer"
             )
         return self.count if self.count is not None else round((self.fraction or 0) * pairs)
 
