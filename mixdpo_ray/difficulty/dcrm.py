@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import Field
 
 from mixdpo_ray.difficulty.metric import Column, Facts, Metric, Scorer, language_model
+from mixdpo_ray.pairs.edit_distance import edit_distance as edit_distance
 from mixdpo_ray.training.settings import ModelSettings
 
 
@@ -51,14 +51,3 @@ class DCRM(Metric):
 
 def dcrm(reward: Column, edits: Column, gap: Column, epsilon: float = 1.0) -> Column:
     return np.tanh(reward / 2) / 2 / (edits + gap + epsilon)  # sigmoid(h) - 1/2, without overflow
-
-
-def edit_distance(one: list[int], other: list[int]) -> int:
-    """Tokens to insert, delete or replace, by one row of the table at a time."""
-    row: NDArray[np.int64] = np.arange(len(other) + 1)
-    places, second = np.arange(len(other) + 1), np.asarray(other)
-    for number, token in enumerate(one, 1):
-        best = np.minimum(row[1:] + 1, row[:-1] + (second != token))
-        # an insertion costs 1 per place: the running minimum of (best - place), moved back
-        row = np.minimum.accumulate(np.concatenate([[number], best]) - places) + places
-    return int(row[-1])

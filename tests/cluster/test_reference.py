@@ -88,6 +88,20 @@ def test_a_thinned_plan_needs_only_the_pairs_that_it_trains(world: Path) -> None
     assert len(trained) < table.rows("train")
 
 
+def test_the_references_of_a_flipped_pair_are_those_of_the_pair_with_its_sides_exchanged(world: Path) -> None:
+    everything = "curriculum.threshold={hard_count: 0}"
+    plain, noisy = (recipe(world, everything, *more) for more in (["output.name=plain"], ["data.pair.flip=0.3"]))
+    chosen, rejected = covered(plain).aligned(prepare(plain).index("train").pair_id)
+    table = prepare(noisy)
+    flip = np.asarray(table.column("train", "flipped"))
+    assert 15 < flip.sum() < 50
+    found = covered(noisy).aligned(table.index("train").pair_id)
+    # other pairs share a batch with a flipped one now, so that its sums may differ in their last bits
+    assert np.allclose(found[0], np.where(flip, rejected, chosen), atol=1e-4)
+    assert np.allclose(found[1], np.where(flip, chosen, rejected), atol=1e-4)
+    assert np.abs(chosen - rejected)[flip].max() > 1
+
+
 def test_an_objective_without_a_reference_computes_none(world: Path) -> None:
     settings = recipe(world, "objective.name=simpo", "output.name=simpo", "output.storage_path=" + str(world / "none"))
     table = prepare(settings)
