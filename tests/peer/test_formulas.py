@@ -44,7 +44,7 @@ from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.objectives.slic import SLiC
 from mixdpo_ray.objectives.sppo import SPPO
 from tests.peer.batch import Batch, Found, joined, random_batch
-from tests.peer.ours import our_loss
+from tests.peer.ours import our_loss, run_ours, write_inputs
 from tests.peer.peer import Row, Setup
 from tests.peer.tiny import rows, save_model
 from tests.peer.trl_losses import cpo_loss, dpo_loss, kto_loss, orpo_loss, orpo_odds_loss, simpo_step
@@ -72,7 +72,6 @@ def check_equal(mine: Found, theirs: Found, factor: float = 1.0) -> None:
     assert mine.loss == pytest.approx(factor * theirs.loss, rel=1e-5, abs=1e-6)
     expected = [factor * slope for slope in [*theirs.by_chosen, *theirs.by_rejected]]
     scale = max(abs(slope) for slope in expected)
-    assert scale > 0 or mine.loss == 0
     assert [*mine.by_chosen, *mine.by_rejected] == pytest.approx(expected, rel=1e-4, abs=1e-5 * scale)
 
 
@@ -227,17 +226,14 @@ def test_trl_sorts_for_aot_within_a_micro_batch_and_we_within_the_step(trl: Trl)
 
 
 def test_trls_z_of_kto_is_a_micro_batchs_and_ours_is_the_steps(trl: Trl) -> None:
-    """Foreign log-ratios of -1 in one half and 1 in the other: TRL's z is 0 and 1, as negative means count as 0; the
-    step's is 0. For two equal pairs the loss is the mean of 1 - sigmoid and sigmoid of log-ratios less z.
+    """Foreign log-ratios of -1 in one half and 1 in the other: TRL's z is 0 and 1, as a negative mean counts as 0; the
+    step's is 0. With chosen answers counted twice, z = 0 gives 2 sigmoid(-0.05) + sigmoid(-0.08) = 1.455016, and z = 1
+    gives 2 sigmoid(0.05) + sigmoid(-0.18) = 1.480116.
     """
-
-    def loss(z: float) -> float:
-        return 1 / (1 + math.exp(0.1 * (0.5 - z))) + 1 / (1 + math.exp(0.1 * (z + 0.8)))
-
-    split = [2 * trl(kto_loss, PAIR, [foreign] * 2, beta=0.1).loss for foreign in (-1.0, 1.0)]
-    assert split == pytest.approx([loss(0), loss(1)], abs=1e-6)
-    assert our_loss(KTO(beta=0.1), joined(PAIR, PAIR), [-1.0, -1.0, 1.0, 1.0]).loss == pytest.approx(loss(0), abs=1e-6)
-    assert abs(sum(split) / 2 - loss(0)) > 1e-5
+    split = [2 * trl(kto_loss, PAIR, [foreign] * 2, beta=0.1, weights=(2.0, 1.0)).loss for foreign in (-1.0, 1.0)]
+    mine = our_loss(KTO(beta=0.1, desirable_weight=2.0), joined(PAIR, PAIR), [-1.0, -1.0, 1.0, 1.0])
+    assert split == pytest.approx([1.455016, 1.480116], abs=1e-6)
+    assert mine.loss == pytest.approx(1.455016, abs=1e-6)
 
 
 def test_trls_simpo_gamma_is_the_target_itself_and_ours_its_ratio_to_beta(trl: Trl) -> None:
@@ -251,21 +247,20 @@ def test_trls_simpo_gamma_is_the_target_itself_and_ours_its_ratio_to_beta(trl: T
 
 def test_a_pair_in_a_smaller_last_micro_batch_counts_for_more_in_trl_and_not_in_ours(trl: Trl, folder: Path) -> None:
     """Three pairs as micro-batches of two and one: TRL weighs them with 1/4, 1/4 and 1/2, we with 1/3 each."""
-    three = rows(3)
+    three, objective = rows(3), SimPO(beta=2.0, gamma_beta_ratio=0.5)
     setup = Setup(folder / "model", three, learning_rate=1e-3, global_batch=4, per_device=2, steps=1, beta=2.0)
-    loss, gradient = trl(simpo_step, setup, gamma_beta_ratio=0.5)
+    their_loss, their_gradient = trl(simpo_step, setup, gamma_beta_ratio=0.5)
+    write_inputs(folder, folder / "model", three)
+    (mine,) = run_ours(setup, folder, objective).losses
+
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
-    losses = SimPO(beta=2.0, gamma_beta_ratio=0.5).losses(pairs_under(model, three))
-
-    def weighed(*weights: float) -> tuple[float, Tensor]:
-        total = (losses * torch.tensor(weights)).sum()
-        return total.item(), torch.autograd.grad(total, model.lm_head.weight, retain_graph=True)[0].flatten()
-
-    (their_loss, their_gradient), (our_loss, our_gradient) = weighed(1 / 4, 1 / 4, 1 / 2), weighed(1 / 3, 1 / 3, 1 / 3)
-    assert loss == pytest.approx(their_loss, rel=1e-5)
-    torch.testing.assert_close(torch.tensor(gradient), their_gradient, rtol=1e-4, atol=1e-6)
-    assert abs(loss - our_loss) > 0.01
-    assert (their_gradient - our_gradient).norm() > 0.1 * our_gradient.norm()
+    losses = objective.losses(pairs_under(model, three))
+    skewed = (losses * torch.tensor([1 / 4, 1 / 4, 1 / 2])).sum()
+    (gradient,) = torch.autograd.grad(skewed, model.lm_head.weight)
+    assert their_loss == pytest.approx(skewed.item(), rel=1e-5)
+    torch.testing.assert_close(torch.tensor(their_gradient), gradient.flatten(), rtol=1e-4, atol=1e-6)
+    assert mine == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert abs(their_loss - mine) > 0.01
 
 
 def pairs_under(model: Any, rows_: Sequence[Row]) -> PairLogps:
