@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.objectives.step_objective import StepObjective, StepView
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.pairs.table import Manifest, PreparedTable, SplitFacts, commit, index_rows, write_index, write_part
 from mixdpo_ray.training.batch import TokenRows, build_batch
@@ -28,6 +32,7 @@ from mixdpo_ray.training.settings import (
     TrainSettings,
 )
 from mixdpo_ray.training.world import World
+from tests.peer.batch import Batch, Found
 from tests.peer.peer import Record, Row, Setup
 
 
@@ -102,3 +107,26 @@ def run_ours(setup: Setup, folder: Path, objective: Objective) -> Record:
     run_training(job, World())
     lines = [json.loads(line) for line in (Path(job.run) / "metrics.jsonl").read_text().splitlines()]
     return Record([line["loss"] for line in lines])
+
+
+def our_loss(objective: Objective, batch: Batch, mismatched: Sequence[float] | None = None) -> Found:
+    """Of a batch as a whole step; what is read off it is computed as in training: detached, in double precision."""
+    chosen = torch.tensor([math.fsum(logps) for logps in batch.chosen], requires_grad=True)
+    rejected = torch.tensor([math.fsum(logps) for logps in batch.rejected], requires_grad=True)
+    pairs = PairLogps(
+        chosen,
+        rejected,
+        torch.tensor([len(logps) for logps in batch.chosen]),
+        torch.tensor([len(logps) for logps in batch.rejected]),
+        torch.zeros(len(chosen)),  # margins, which TRL does not know
+        torch.tensor(batch.ref_chosen),
+        torch.tensor(batch.ref_rejected),
+    )
+    if isinstance(objective, StepObjective):
+        step = {name: value.detach().double() for name, value in vars(pairs).items() if isinstance(value, torch.Tensor)}
+        foreign = None if mismatched is None else torch.tensor(mismatched, dtype=torch.float64)
+        seen, _ = objective.look(StepView(PairLogps(**step), mismatched_ratio=foreign))  # type: ignore[arg-type]
+        pairs = replace(pairs, seen={name: value.float() for name, value in seen.items()})
+    loss = objective.losses(pairs).mean()
+    slopes = torch.autograd.grad(loss, [chosen, rejected], allow_unused=True, materialize_grads=True)
+    return Found(loss.item(), slopes[0].tolist(), slopes[1].tolist())

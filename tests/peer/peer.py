@@ -61,12 +61,12 @@ class _Stamps(TrainerCallback):  # type: ignore[misc]
         self.ends.append(time.perf_counter())
 
 
-class _TokenisedDPO(_Steps, DPOTrainer):  # type: ignore[misc]
+class TokenisedDPO(_Steps, DPOTrainer):  # type: ignore[misc]
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
 
 
-class _TokenisedCPO(_Steps, CPOTrainer):  # type: ignore[misc]
+class TokenisedCPO(_Steps, CPOTrainer):  # type: ignore[misc]
     def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
         row: dict[str, Any] = {}
         for answer in ("chosen", "rejected"):
@@ -79,22 +79,22 @@ class _TokenisedCPO(_Steps, CPOTrainer):  # type: ignore[misc]
 
 def run_dpo(setup: Setup, folder: Path, loss_type: str = "sigmoid", precompute: bool = False) -> Record:
     config = DPOConfig(
-        **_arguments(setup, folder), loss_type=[loss_type], beta=setup.beta, max_length=None,
+        **arguments(setup, folder), loss_type=[loss_type], beta=setup.beta, max_length=None,
         precompute_ref_log_probs=precompute,
     )  # fmt: skip
-    return _run(_TokenisedDPO, config, setup, Dataset.from_list(list(setup.rows)))
+    return _run(TokenisedDPO, config, setup, Dataset.from_list(list(setup.rows)))
 
 
 def run_simpo(setup: Setup, folder: Path, gamma_beta_ratio: float) -> Record:
     config = CPOConfig(
-        **_arguments(setup, folder), loss_type="simpo", cpo_alpha=0.0, beta=setup.beta,
+        **arguments(setup, folder), loss_type="simpo", cpo_alpha=0.0, beta=setup.beta,
         simpo_gamma=gamma_beta_ratio * setup.beta, max_length=4096,
     )  # fmt: skip
     texts = {"prompt": "-", "chosen": "-", "rejected": "-"}
-    return _run(_TokenisedCPO, config, setup, Dataset.from_list([{**row, **texts} for row in setup.rows]))
+    return _run(TokenisedCPO, config, setup, Dataset.from_list([{**row, **texts} for row in setup.rows]))
 
 
-def _arguments(setup: Setup, folder: Path) -> dict[str, Any]:
+def arguments(setup: Setup, folder: Path) -> dict[str, Any]:
     return {
         "output_dir": str(folder), "learning_rate": setup.learning_rate, "max_steps": setup.steps,
         "lr_scheduler_type": "constant", "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0, "seed": 0,
