@@ -82,17 +82,21 @@ def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positi
     return {"train": np.flatnonzero(job.compared(job.plan(table))), "eval": np.arange(table.rows("eval"))}
 
 
-def refuse_what_does_not_fit(model: ModelSettings, free: int) -> None:
+def refuse_what_does_not_fit(
+    model: ModelSettings,
+    free: int,
+    kind: Any = AutoModelForCausalLM,
+    what: str = "the reference model",
+    remedy: str = "use larger GPUs, or an objective without a reference such as simpo",
+) -> None:
     """Before anything is loaded: weights, and a tenth for activations."""
     config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
     with torch.device("meta"):
-        shell = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+        shell = kind.from_config(config, trust_remote_code=model.trust_remote_code)
     need = 1.1 * sum(parameter.numel() for parameter in shell.parameters()) * getattr(torch, model.dtype).itemsize
     if need > free:
-        raise ResourceError(
-            f"the reference model {model.path} needs about {need / 2**30:.1f} GiB and a GPU has {free / 2**30:.1f} GiB "
-            "free: use larger GPUs, or an objective without a reference such as simpo"
-        )
+        needs = f"{need / 2**30:.1f} GiB and a GPU has {free / 2**30:.1f} GiB free"
+        raise ResourceError(f"{what} {model.path} needs about {needs}: {remedy}")
 
 
 class _Reference:

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
+from transformers import AutoModel
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool, reference
@@ -21,6 +23,7 @@ from mixdpo_ray.cluster.actor_pool import Pool
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.cross_fit import CrossFit
 from mixdpo_ray.cluster.prepared_folder import alone
+from mixdpo_ray.cluster.reference import refuse_what_does_not_fit
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric, language_model
 from mixdpo_ray.difficulty.needed import needed_metrics
@@ -110,6 +113,7 @@ def _facts(
 def _logps(recipe: Recipe, table: PreparedTable, name: str, model: ModelSettings) -> tuple[str, AnswerLogps]:
     """And the folder that they lie in."""
     weights_of(name, model)
+    _refuse_other_tokens(recipe, name, model)
     folder = reference.cover(recipe.model_copy(update={"model": model}), table, every_position(table))
     store = ReferenceTable.open(folder)
     chosen, rejected = zip(*(store.aligned(table.index(split).pair_id) for split in SPLITS), strict=True)
@@ -165,7 +169,9 @@ def scores_identity(
     if (model := metric.scoring_model(policy)) is not None:
         content["model"] = model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"})
         content["weights"] = weights_of(name, model)
-        if metric.own_tokenizer:
+        if not metric.own_tokenizer:
+            _refuse_other_tokens(recipe, name, model)
+        else:
             content["own_tokenizer"] = tokenizer_digest(load_tokenizer(model, f"metrics.{name}.model"))
     return content
 
@@ -197,6 +203,19 @@ def weights_of(name: str, model: ModelSettings) -> str:
         raise ModelError(f"{where} {model.path!r} cannot be found: {str(error).splitlines()[0]}") from error
 
 
+def _refuse_other_tokens(recipe: Recipe, name: str, model: ModelSettings) -> None:
+    """The table's token ids mean something to models of the policy's vocabulary alone."""
+    policy = with_absolute_paths(recipe.model)
+    if model.path == policy.path:
+        return
+    own = load_tokenizer(model.model_copy(update={"tokenizer": None, "chat_template": None}), f"metrics.{name}.model")
+    if own.get_vocab() != load_tokenizer(policy).get_vocab():
+        raise ModelError(
+            f"metrics.{name}.model {model.path!r} has another vocabulary than {policy.path!r}, whose tokens the pairs "
+            "are: give a model of the same family"
+        )
+
+
 def located(metric: Metric) -> Metric:
     """Local paths made absolute: workers have working directories of their own."""
     paths = {name: getattr(metric, name, None) for name in ("model", "against")}
@@ -218,6 +237,12 @@ class _ScorePairs:
     def __init__(self, folder: str, metric: Metric, policy: ModelSettings, gpu: bool):
         self.table = PreparedTable.open(folder)
         self.columns = metric.columns
+        model = metric.scoring_model(policy)
+        if gpu and model is not None:
+            free = torch.cuda.mem_get_info()[0]
+            refuse_what_does_not_fit(
+                model, free, AutoModel, "the metric's model", "use larger GPUs, or a smaller model"
+            )
         self.score = metric.scorer(policy, "cuda" if gpu else "cpu")
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:

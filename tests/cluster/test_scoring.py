@@ -205,6 +205,15 @@ def test_a_wrong_model_path_is_one_line(world: Path, metrics: str, expected: str
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_of_another_vocabulary_cannot_read_the_tokens(world: Path) -> None:
+    write_tiny_model(world / "foreign", seed=2)
+    vocabulary = world / "foreign" / "tokenizer.json"
+    vocabulary.write_text(vocabulary.read_text().replace('"<unk>"', '"<unknown>"'))
+    settings = recipe(world, f"metrics.implicit_margin={{model: {world}/foreign}}")
+    with pytest.raises(ModelError, match=r"metrics\.implicit_margin\.model .* has another vocabulary than"):
+        metric_columns(settings, prepare(settings), ["implicit_margin"])
+
+
 def test_a_reward_that_is_no_number_is_refused_with_the_pair(world: Path) -> None:
     model = LlamaForSequenceClassification.from_pretrained(world / "model", num_labels=1)
     torch.nn.init.constant_(model.score.weight, torch.nan)
