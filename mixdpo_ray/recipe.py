@@ -11,13 +11,15 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
 
 from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.curriculum.difficulty import DIFFICULTIES, RATING_MARGIN
 from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.metric import Metric
 from mixdpo_ray.difficulty.needed import needed_metrics
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
-from mixdpo_ray.pairs.formats import FORMATS
+from mixdpo_ray.pairs.formats import FORMATS, idle_rule
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.search.settings import TuneSettings
 from mixdpo_ray.settings import Settings
@@ -97,14 +99,40 @@ class Recipe(Settings):
         for source in (self.data.source, self.data.heldout.source):
             if source is not None and source.format not in ("auto", *FORMATS):
                 raise ValueError(f"data: unknown format {source.format!r}; known: auto, {', '.join(FORMATS)}")
+        if self.data.source.format in FORMATS and (idle := idle_rule(self.data.source.format, self.data.pair)):
+            raise ValueError(idle)
         needed_metrics(self.metrics, self.metrics)
-        needed_metrics([self.curriculum.difficulty], self.metrics, "curriculum.difficulty")
+        self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:
             raise ValueError(
                 f"model.reference {self.model.reference!r} would never be read: objective "
                 f"{objective_name(self.objective)} has no reference; leave it out"
             )
         return self
+
+    @property
+    def metrics_used(self) -> tuple[str, ...]:
+        """Names of the metrics that pairs are ordered and selected by."""
+        selecting = [metric for rule in self.data.select for metric in rule.metrics]
+        return tuple(dict.fromkeys([self.curriculum.difficulty, *selecting]))
+
+    def _check_metrics(self) -> None:
+        for name in self.metrics_used:
+            where = "curriculum.difficulty" if name == self.curriculum.difficulty else "data.select"
+            if name not in DIFFICULTIES and name not in METRICS:
+                known = dict.fromkeys([*DIFFICULTIES, *METRICS])
+                close = difflib.get_close_matches(name, known, n=1)
+                meant = f"did you mean {close[0]}? " if close else ""
+                raise ValueError(f"{where}: unknown metric {name!r}; {meant}known: {', '.join(known)}")
+            if name not in DIFFICULTIES:
+                needed_metrics([name], self.metrics, where)
+        curriculum = self.curriculum
+        by_margin = curriculum.difficulty == RATING_MARGIN or curriculum.mode == "sorted_dpo"
+        if not by_margin and curriculum.threshold == Threshold():
+            raise ValueError(
+                f"curriculum.threshold 0.5 is a rating margin and says nothing about {curriculum.difficulty}: give "
+                "threshold.hard_fraction, hard_count or value"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

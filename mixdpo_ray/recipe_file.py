@@ -17,6 +17,7 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.pairs.selection import SELECTIONS, Selection
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.settings import Settings
 
@@ -116,6 +117,8 @@ def _keys_at(names: list[str], details: ErrorDetails) -> list[str]:
         inner = _inner_settings(kind.model_fields[name])
         if inner is Objective:
             return sorted({"name", *(field for objective in OBJECTIVES.values() for field in objective.model_fields)})
+        if inner is Selection:
+            return sorted({"keep", *(field for rule in SELECTIONS.values() for field in rule.model_fields)})
         if inner is None:
             return []
         kind = inner
@@ -135,6 +138,10 @@ def describe_settings() -> str:
     for name, objective in OBJECTIVES.items():
         for field_name, field in objective.model_fields.items():
             lines.append(f"objective.{field_name} = {field.default}   (objective {name})\n    {field.description}")
+    for name, rule in SELECTIONS.items():
+        for field_name, field in rule.model_fields.items():
+            default = "(required)" if field.is_required() else field.default
+            lines.append(f"data.select: {field_name} = {default}   (keep: {name})\n    {field.description}")
     for name, metric in METRICS.items():
         for field_name, field in metric.model_fields.items():
             default = "(required)" if field.is_required() else field.default

@@ -185,7 +185,7 @@ def test_a_violation_is_found(tmp_path: Path, file: str, code: str, reason: str)
     ("file", "code"),
     [
         ("mixdpo_ray/recipe.py", "from mixdpo_ray.cluster.settings import ClusterSettings"),
-        ("mixdpo_ray/curriculum/settings.py", "from mixdpo_ray.objectives.sft import SftNorm"),
+        ("mixdpo_ray/curriculum/settings.py", "from mixdpo_ray.objectives.sft_weights import SftNorm"),
         ("mixdpo_ray/cluster/train.py", "import ray.train\nfrom mixdpo_ray.cluster.settings import ClusterSettings"),
         ("mixdpo_ray/training/engine.py", "def f():\n    import deepspeed"),
         ("mixdpo_ray/training/engine.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import deepspeed"),

@@ -100,6 +100,37 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
             "curriculum.threshold={value: 1, hard_count: 3}",
             "curriculum.threshold: value and hard_count exclude each other",
         ),
+        (
+            "curriculum.difficulty=rating",
+            "curriculum.difficulty: unknown metric 'rating'; did you mean ",
+        ),
+        (
+            "data.select=[{keep: easiest, metric: chess, fraction: 0.5}]",
+            "data.select: unknown metric 'chess'; did you mean ches? known: rating_margin, score_chosen",
+        ),
+        (
+            "data.select=[{keep: easiest, metric: reward_margin, fraction: 0.5}]",
+            "data.select: reward_margin needs to know model: write metrics: {reward_margin: {model: ...}}",
+        ),
+        (
+            "curriculum.difficulty=prompt_length",
+            "curriculum.threshold 0.5 is a rating margin and says nothing about prompt_length: give threshold.hard",
+        ),
+        (
+            "data.select=[{keep: easiest, fracton: 0.5}]",
+            "data.select.fracton is unknown; did you mean fraction?",
+        ),
+        ("data.select=[{keep: easiest, fraction: 0.5, count: 3}]", "data.select: give fraction or count, and not both"),
+        ("data.select={keep: easiest}", "data.select: write a list of rules"),
+        ("data.pair.rule=min_max", "data.pair.rule: 'min_max': unknown rule; known: best_vs_random, max_random"),
+        ("data.pair.margins=[1]", "data.pair: rule margin_controlled and margins belong together"),
+        ("data.pair.rule=margin_controlled", "data.pair: rule margin_controlled and margins belong together"),
+        ("data.pair={rule: max_min, epsilon: 2}", "data.pair: epsilon belongs to rule dcrm"),
+        (
+            "data={source: {path: a, format: hh_rlhf}, pair: {rule: max_min}}",
+            "data.pair.rule max_min chooses among several answers, and format hh_rlhf holds pairs: leave it out",
+        ),
+        ("data.pair.flip=1.5", "data.pair.flip: 1.5: Input should be less than or equal to 1"),
         ("curriculum={mode: router_shuffled, order: ascending}", "curriculum: mode router_shuffled draws at random"),
         ("curriculum.sft_weight=0", "curriculum.sft_weight 0 leaves the hard stage nothing to learn"),
         ("data.max_prompt_length=4096", "data: max_prompt_length 4096 exceeds max_length 1024"),

@@ -110,12 +110,23 @@ def describe(items: list[Item]) -> str:
 
 
 def _prepared(folder: str, runs: list[Run]) -> Iterator[Item]:
-    for name in storage.names(folder):
+    names = storage.names(folder)
+    tables = {
+        name: PreparedTable.open(storage.join(folder, name)).manifest
+        for name in names
+        if PreparedTable.committed(storage.join(folder, name)) and not name.startswith(UNFINISHED)
+    }
+    users = {
+        name: tuple(run.name for run in runs if run.prepared_from(manifest.content_digest))
+        for name, manifest in tables.items()
+    }
+    for name in names:
         path = storage.join(folder, name)
-        if PreparedTable.committed(path) and not name.startswith(UNFINISHED):
-            digest = PreparedTable.open(path).manifest.content_digest
-            users = tuple(run.name for run in runs if run.prepared_from(digest))
-            yield _item(path, "prepared table", users, lock_file(path))
+        if name in tables:
+            # another metric or selection is derived from the base again: without it everything is tokenised anew
+            derived = [other for other, manifest in tables.items() if manifest.facts.get("base") == name]
+            using = dict.fromkeys([*users[name], *(user for other in derived for user in users[other])])
+            yield _item(path, "prepared table", tuple(using), lock_file(path))
         elif name.endswith(QUARANTINE):
             yield _item(path, "refused rows of a preparation that stopped")
         elif not name.endswith(".lock"):

@@ -22,25 +22,26 @@ import pyarrow.compute as pc
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.conversion import LENGTHS, Stage, shared_tokenizer
+from mixdpo_ray.cluster.derive import derive
 from mixdpo_ray.cluster.failures import plain_errors
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.prepared_folder import alone, prepared_folder, unfinished
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.cluster.request import request, tokenizer_digest
-from mixdpo_ray.cluster.sorting import boundaries, places, summed_up, write_sorted
+from mixdpo_ray.cluster.request import base_recipe, is_derived, table_name, tokenizer_digest
+from mixdpo_ray.cluster.sorting import places, write_all
 from mixdpo_ray.cluster.sources import Source, find_source
 from mixdpo_ray.cluster.staging import SIZES, Sizes, Staged, stage_all
-from mixdpo_ray.errors import StorageError, TooFewPairsError
 from mixdpo_ray.pairs.arrangement import Arrangement, arrange
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS, find_format
 from mixdpo_ray.pairs.histogram import margin_histogram
-from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, over_budget, within_budget
+from mixdpo_ray.pairs.pairing import PairSettings
+from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, over_budget, within_budget
 from mixdpo_ray.pairs.report import accounting_text, draw, histogram_text, thresholds_text
 from mixdpo_ray.pairs.scaling import resolve_scale
 from mixdpo_ray.pairs.settings import SourceSettings
-from mixdpo_ray.pairs.table import Manifest, PreparedTable, SplitFacts, commit, part_path, write_index
+from mixdpo_ray.pairs.table import Manifest, PreparedTable, commit, write_index
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.model import load_tokenizer, with_absolute_paths
 
@@ -49,19 +50,25 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
     """The table that the recipe asks for, made (and described) if it does not exist yet. Ray must be connected."""
     sources = [find_source(settings) for settings in _source_settings(recipe)]
     tokenizer = load_tokenizer(recipe.model)
-    name = request(recipe, tokenizer_digest(tokenizer), sources)
+    name = table_name(recipe, tokenizer_digest(tokenizer), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
     with alone(folder):
-        if PreparedTable.committed(folder):
+        found = PreparedTable.committed(folder)
+        if found:
             table = PreparedTable.open(folder)
             _check_again(table, recipe)
-            if describe_again:
-                print(describe(table, recipe.train.global_batch_size))
-            return table
-        quiet_ray_data()
-        wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
-        with plain_errors():
-            return _make(recipe, sources, tokenizer, name, folder, sizes)
+        elif is_derived(recipe):
+            base = prepare(base_recipe(recipe), sizes)
+            with plain_errors():
+                table = derive(recipe, base, name, folder, sizes)
+        else:
+            quiet_ray_data()
+            wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
+            with plain_errors():
+                table = _make(recipe, sources, tokenizer, name, folder, sizes)
+    if describe_again or not found:
+        print(describe(table, recipe))
+    return table
 
 
 def _source_settings(recipe: Recipe) -> list[SourceSettings]:
@@ -75,18 +82,7 @@ def _check_again(table: PreparedTable, recipe: Recipe) -> None:
     if not within_budget(manifest.quarantined, manifest.rows_in, limit):
         path = storage.join(table.folder, QUARANTINE)
         raise over_budget(Quarantine.read(path), manifest.rows_in, limit, path)
-    _check_enough(table.rows("train"), manifest.quarantined, recipe)
-
-
-def _check_enough(pairs: int, quarantined: dict[str, int], recipe: Recipe) -> None:
-    batch = recipe.train.global_batch_size
-    if pairs >= batch:
-        return
-    refused = ", ".join(f"{count} {reason}" for reason, count in quarantined.items()) or "none"
-    raise TooFewPairsError(
-        f"{pairs or 'no'} pairs are left to train on, fewer than train.global_batch_size {batch} (refused: {refused}): "
-        "give more pairs or lower the batch size"
-    )
+    check_enough(table.rows("train"), manifest.quarantined, recipe.train.global_batch_size)
 
 
 def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, folder: str, sizes: Sizes) -> PreparedTable:
@@ -114,21 +110,22 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
             }
             commit(place, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
     table = PreparedTable.open(folder)
-    print(describe(table, recipe.train.global_batch_size))
     print(f"read, checked and tokenised in {read - began:.1f} s, sorted and written in {time.monotonic() - read:.1f} s")
     return table
 
 
-def describe(table: PreparedTable, global_batch: int) -> str:
+def describe(table: PreparedTable, recipe: Recipe) -> str:
     """What a person looks at before choosing a threshold."""
-    manifest = table.manifest
+    manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
+    other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
     return "\n\n".join(
         [
             accounting_text(manifest.rows_in, manifest.rows_kept, manifest.quarantined, manifest.notes),
             held,
             histogram_text(manifest.margins),
-            thresholds_text(table.index("train").margin, global_batch),
+            *other,
+            thresholds_text(index.difficulty, recipe.train.global_batch_size),
         ]
     )
 
@@ -139,6 +136,8 @@ def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[Stage
     stages = []
     for number, source in enumerate(sources):
         data = recipe.data.model_copy(update={"source": source.settings})
+        if number == 1:  # held-out pairs of a source of their own are judged by as they are
+            data = data.model_copy(update={"pair": PairSettings()})
         format_name = find_format(data, source.columns(data.max_row_bytes))
         stages.append(Stage(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1, shared))
     return stages
@@ -159,7 +158,7 @@ def _check(recipe: Recipe, staged: Staged, arranged: Arrangement, quarantine: Qu
         path = f"{folder}.{QUARANTINE}"
         quarantine.write(path)
         raise over_budget(quarantine, staged.rows_in, limit, path)
-    _check_enough(len(arranged.train), quarantine.counts, recipe)
+    check_enough(len(arranged.train), quarantine.counts, recipe.train.global_batch_size)
 
 
 def _write(
@@ -172,18 +171,12 @@ def _write(
 ) -> Manifest:
     """Everything but the manifest's names for it."""
     splits = {"train": arranged.train, "eval": arranged.heldout}
-    rows = {split: len(members) for split, members in splits.items()}
     order = np.concatenate(list(splits.values()))
     lengths = [f"{name}_length" for name in LENGTHS]
     keys = staged.keys.select(["row_key", *lengths]).take(order)
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
-    starts = boundaries(len(order), tokens, sizes.part_tokens)
-    parts = []
-    for part in write_sorted(staged.rows, places(keys, arranged.margin[order], rows["train"]), folder, starts):
-        parts.append(part)
-        done(len(parts), len(starts) + 1)
-    written = summed_up(parts, rows)
-    _check_visible(folder, written.splits)
+    where = places(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
+    written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
     for split, members in splits.items():
         index = staged.keys.select(["pair_id", *lengths]).take(members)
         index = index.append_column("margin", pa.array(arranged.margin[members]))
@@ -199,14 +192,3 @@ def _write(
         notes=staged.notes,
         margins=margin_histogram(arranged.margin[arranged.train]),
     )
-
-
-def _check_visible(folder: str, splits: dict[str, SplitFacts]) -> None:
-    """A local folder on several machines would leave each with its own parts."""
-    for split, facts in splits.items():
-        absent = {part_path("", split, first).rpartition("/")[2] for first in facts.first_positions}
-        if absent - set(storage.names(storage.join(folder, split))):
-            raise StorageError(
-                f"output.storage_path {folder}: other machines wrote parts there that this one does not see; "
-                "choose a folder that all machines share, or a URI"
-            )

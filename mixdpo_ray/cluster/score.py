@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.metric_columns import metric_columns
 from mixdpo_ray.cluster.prepare import prepare
-from mixdpo_ray.cluster.scoring import metric_columns
+from mixdpo_ray.cluster.request import base_recipe
 from mixdpo_ray.cluster.training_job import absolute
+from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
 from mixdpo_ray.difficulty.correlations import correlations_text, draw_correlations
 from mixdpo_ray.pairs.keyed_table import SCORES
 from mixdpo_ray.recipe import Recipe
 
-RATING_MARGIN = "rating_margin"
 ALWAYS = (RATING_MARGIN, "length")  # they cost nothing
 
 
 def score(recipe: Recipe) -> str:
     """What a person reads. Ray must be connected."""
-    table = prepare(by_rating_margin(recipe))
-    names = dict.fromkeys([*ALWAYS, *recipe.metrics, recipe.curriculum.difficulty])
+    table = prepare(base_recipe(recipe))  # all pairs, in an order that needs no scores
+    names = dict.fromkeys([*ALWAYS, *recipe.metrics, *recipe.metrics_used])
     columns = metric_columns(recipe, table, list(names))
-    train = {name: splits["train"] for name, splits in columns.items()}
+    train = {name: sign_of(name) * splits["train"] for name, splits in columns.items()}
     folder = storage.join(absolute(recipe.output.storage_path), SCORES)
     picture = storage.join(folder, f"correlations-{table.manifest.content_digest[:16]}.png")
     storage.write_bytes(picture, draw_correlations(train))
@@ -31,8 +32,3 @@ def score(recipe: Recipe) -> str:
             f"picture: {picture}",
         ]
     )
-
-
-def by_rating_margin(recipe: Recipe) -> Recipe:
-    """The order is of no matter to scores, and another one would need them first."""
-    return recipe.model_copy(update={"curriculum": recipe.curriculum.model_copy(update={"difficulty": RATING_MARGIN})})

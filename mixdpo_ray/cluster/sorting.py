@@ -15,7 +15,7 @@ parts as keep the number of blocks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -27,7 +27,9 @@ import ray
 from numpy.typing import NDArray
 from ray.data import Dataset
 
-from mixdpo_ray.pairs.table import PREPARED_SCHEMA, SplitFacts, write_part
+from mixdpo_ray import storage
+from mixdpo_ray.errors import StorageError
+from mixdpo_ray.pairs.table import OPTIONAL, PREPARED_SCHEMA, SplitFacts, part_path, write_part
 
 SPLITS = ("train", "eval")
 PART_MULTIPLE = 64  # rows; parts are named in the digest of a table, so another number would give it another name
@@ -43,6 +45,7 @@ class Places:
     position: NDArray[np.int64]
     margin: NDArray[np.float64]
     train_rows: int
+    difficulty: NDArray[np.float64] | None = None  # where the table is ordered by another metric than the margin
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,49 @@ class Written:
     digest: str
 
 
-def places(keys: pa.Table, margin: NDArray[np.float64], train_rows: int) -> Places:
+def places(
+    row_key: NDArray[np.uint64],
+    margin: NDArray[np.float64],
+    train_rows: int,
+    difficulty: NDArray[np.float64] | None = None,
+) -> Places:
     """Of keys in the order of their positions."""
-    row_key = np.asarray(keys["row_key"].to_numpy())
     by_key = np.argsort(row_key)
-    return Places(row_key[by_key], by_key, margin[by_key], train_rows)
+    return Places(
+        row_key[by_key], by_key, margin[by_key], train_rows, None if difficulty is None else difficulty[by_key]
+    )
 
 
 def boundaries(rows: int, tokens: int, part_tokens: int) -> list[int]:
     """Where parts begin, but for the first; they depend on the table alone, not on who writes it."""
     groups = max(1, part_tokens * rows // max(1, tokens) // PART_MULTIPLE)
     return list(range(0, rows, groups * PART_MULTIPLE))[1:]
+
+
+def write_all(
+    staged: Dataset, places: Places, folder: str, tokens: int, part_tokens: int, done: Callable[[int, int], None]
+) -> Written:
+    """Every part of both splits; `done(parts, of)` is called as they appear."""
+    rows = {"train": places.train_rows, "eval": len(places.position) - places.train_rows}
+    starts = boundaries(len(places.position), tokens, part_tokens)
+    parts = []
+    for part in write_sorted(staged, places, folder, starts):
+        parts.append(part)
+        done(len(parts), len(starts) + 1)
+    written = summed_up(parts, rows)
+    _check_visible(folder, written.splits)
+    return written
+
+
+def _check_visible(folder: str, splits: dict[str, SplitFacts]) -> None:
+    """A local folder on several machines would leave each with its own parts."""
+    for split, facts in splits.items():
+        absent = {part_path("", split, first).rpartition("/")[2] for first in facts.first_positions}
+        if absent - set(storage.names(storage.join(folder, split))):
+            raise StorageError(
+                f"output.storage_path {folder}: other machines wrote parts there that this one does not see; "
+                "choose a folder that all machines share, or a URI"
+            )
 
 
 def write_sorted(
@@ -97,7 +132,9 @@ def placed(block: pa.Table, places: Places) -> pa.Table:
     rows = block.filter(pa.array(found)).drop_columns(["margin"])
     rows = rows.append_column("position", pa.array(places.position[at]))
     rows = rows.append_column("margin", pa.array(places.margin[at]))
-    return rows.select(PREPARED_SCHEMA.names)
+    if places.difficulty is not None:
+        rows = rows.append_column("difficulty", pa.array(places.difficulty[at]))
+    return rows.select([*PREPARED_SCHEMA.names, *(name for name in OPTIONAL if name in rows.column_names)])
 
 
 def written(block: pa.Table, places: Places, folder: str, starts: list[int]) -> pa.Table:
@@ -120,7 +157,8 @@ def content_digest(rows: pa.Table) -> str:
     for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
         sha.update(pc.list_value_length(rows[name]).to_numpy().tobytes())
         sha.update(pc.list_flatten(rows[name]).to_numpy().tobytes())
-    for name in ("margin", "score_chosen", "score_rejected"):
+    narrow = ("margin", "score_chosen", "score_rejected", "difficulty")
+    for name in (name for name in narrow if name in rows.column_names):
         sha.update(rows[name].to_numpy().tobytes())
     return sha.hexdigest()
 

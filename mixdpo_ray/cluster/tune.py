@@ -76,7 +76,7 @@ def tune(recipe: Recipe, command: str, run_one: RunOne = run_trial) -> StudyOutp
         preflight(recipe)
         tables = prepare_all(recipe, space)
         first = next(iter(tables.values()))
-        space = resolve(space, recipe, first.index("train").margin)
+        space = resolve(space, recipe, first.index("train").difficulty)
         points = starting_points(recipe, space)
         steps = rung_steps(recipe, first)
         with locked(folder):

@@ -6,16 +6,17 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mixdpo_ray.curriculum.difficulty import RATING_MARGIN
 from mixdpo_ray.curriculum.order import Order
 from mixdpo_ray.curriculum.threshold import Threshold
-from mixdpo_ray.objectives.sft import SftNorm
+from mixdpo_ray.objectives.sft_weights import SftNorm
 from mixdpo_ray.settings import Settings
 
 Mode = Literal["two_stage", "router", "sorted_dpo", "discard_hard", "router_shuffled"]
 
 
 class CurriculumSettings(Settings):
-    difficulty: str = Field("rating_margin", description="What makes a pair easy: the name of a metric")
+    difficulty: str = Field(RATING_MARGIN, description="The metric that says how easy a pair is")
     threshold: Threshold = Field(Threshold(), description="Where easy ends and hard begins")
     mode: Mode = Field("two_stage", description="How easy and hard pairs are trained; two_stage is MixDPO")
     order: Order = Field("descending", description="From clear to ambiguous, the reverse, or at random")

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
 from mixdpo_ray.curriculum.order import curriculum_order, easiest_first
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.pairs.heldout import split_heldout, spread
@@ -51,7 +50,10 @@ class Arrangement:
 
 
 def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSettings, quantiles: bool) -> Arrangement:
-    """`quantiles`: margins become ranks within their source, once duplicates no longer count."""
+    """By rating margin: cluster/derive.py orders by another metric what was arranged here.
+
+    `quantiles`: margins become ranks within their source, once duplicates no longer count.
+    """
     refused: dict[str, NDArray[np.int64]] = {}
     first = first_of_duplicates(keys)
     refused["duplicate_pair"] = np.flatnonzero(~first)
@@ -59,17 +61,14 @@ def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSett
     if quantiles:
         margin[first] = quantile_margins(margin[first], keys["source"].filter(first).to_pylist())
     train, evaluation = _splits(keys, first, margin, heldout, refused)
-    difficulty = DIFFICULTIES[curriculum.difficulty](
-        {name: column(keys, name) for name in ("score_chosen", "score_rejected")} | {"margin": margin}
-    )
     order = curriculum_order(
-        difficulty[train],
+        margin[train],
         keys["pair_id"].take(train),
         curriculum.physical_order,
         curriculum.seed,
         curriculum.swap_fraction,
     )
-    clear_first = easiest_first(difficulty[evaluation], keys["pair_id"].take(evaluation), curriculum.seed)
+    clear_first = easiest_first(margin[evaluation], keys["pair_id"].take(evaluation), curriculum.seed)
     return Arrangement(train[order], evaluation[clear_first], refused, margin)
 
 

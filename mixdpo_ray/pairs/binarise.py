@@ -1,16 +1,11 @@
-"""From several rated answers to one pair: the best one against a random other, as UltraFeedback was binarised.
-
-The draw is a hash of the texts, so it depends neither on the order of rows nor on who reads them.
-"""
+"""Answers and their ratings, as far as a source's numbers can be trusted."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
-
-from mixdpo_ray.pairs.pair import Candidate, content_hash
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 
@@ -19,21 +14,6 @@ ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 class Answer:
     text: Any
     score: Any
-
-
-def best_against_another(
-    prompt: list[Any], answers: Sequence[Answer], source: str, scale: tuple[float, float]
-) -> Candidate | str:
-    """Answers without a usable rating or text do not take part; fewer than two others are no pair."""
-    usable = [answer for answer in answers if is_number(answer.score) and isinstance(answer.text, str)]
-    if len(usable) < 2:
-        return "too_few_rated_answers"
-    key = repr(prompt)
-    drawn = sorted(usable, key=lambda answer: content_hash([key, repr(answer.text)]))
-    best = max(drawn, key=lambda answer: answer.score)  # of equally good ones the first drawn
-    other = next(answer for answer in drawn if answer is not best)
-    chosen, rejected = ([*prompt, {"role": "assistant", "content": answer.text}] for answer in (best, other))
-    return Candidate(chosen, rejected, source, best.score, other.score, scale=scale)
 
 
 def overall_score(completion: Mapping[str, Any]) -> Any:

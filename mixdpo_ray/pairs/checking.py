@@ -33,6 +33,8 @@ REASONS: dict[str, str] = {
     "bad_score": "a rating is not a number but text or something else",
     "negative_margin": "chosen is rated below rejected (data.negative_margin)",
     "unknown_scale": "data.margin_scale needs the rating scale of this row's source, which is not known",
+    "no_ratings_to_state": "data.pair.augment states the ratings of both answers, and the row lacks one",
+    "tie_not_augmented": "data.pair.augment would make a tie two copies that contradict each other",
     # the tokens
     "control_token": "a text contains one of the tokenizer's special tokens",
     "template_refuses_turns": "the chat template does not accept these turns",
@@ -44,6 +46,7 @@ REASONS: dict[str, str] = {
     # the whole
     "duplicate_pair": "the same prompt and answers were read before",
     "prompt_in_heldout": "the prompt is also in the held-out split",
+    "not_selected": "nothing is wrong with it: data.select left it out",
     "heldout_is_full": "nothing is wrong with it: data.heldout.max_pairs others are held out",
 }
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from mixdpo_ray.errors import DataError
+from mixdpo_ray.pairs.augment import reward_augmented
 from mixdpo_ray.pairs.checking import FATAL, REASONS, check, is_fatal
 from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.pair import Candidate, Pair
@@ -81,11 +82,12 @@ class Converter:
         refused: list[Refusal] = []
         pairs: list[tuple[Place, Pair]] = []
         for place, candidate in self._candidates(rows):
-            pair = check(candidate, self.data) if isinstance(candidate, Candidate) else candidate
-            if isinstance(pair, Pair):
-                pairs.append((place, pair))
-            else:
-                refused.append(self._refuse(place, pair))
+            made = self._made_of(candidate)
+            if isinstance(made, str):
+                refused.append(self._refuse(place, made))
+                continue
+            # a place names one pair: copies of a candidate are counted on from it
+            pairs += ((replace(place, candidate=len(made) * place.candidate + n), pair) for n, pair in enumerate(made))
         kept: list[dict[str, Any]] = []
         notes: Counter[str] = Counter()
         for place, pair, encoded in self._encoded(pairs):
@@ -109,8 +111,14 @@ class Converter:
                 yield Place(first.file, first.row), first.reason or "corrupt_line"
                 continue
             values = [map_columns(raw.value, self.data.source.columns) for raw in group if raw.value is not None]
-            for number, found in enumerate(self.format.candidates(*values)):
+            for number, found in enumerate(self.format.pairs(values, self.data.pair)):
                 yield Place(first.file, first.row, number), found
+
+    def _made_of(self, candidate: Candidate | str) -> list[Pair] | str:
+        pair = check(candidate, self.data) if isinstance(candidate, Candidate) else candidate
+        if isinstance(pair, str):
+            return pair
+        return reward_augmented(pair) if self.data.pair.augment else [pair]
 
     def _groups(self, rows: Iterable[RawRow]) -> Iterable[Sequence[RawRow]]:
         if self.format.group_by is None:

@@ -12,10 +12,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixdpo_ray.errors import FormatError
-from mixdpo_ray.pairs.binarise import Answer, best_against_another, overall_score
-from mixdpo_ray.pairs.helpsteer import helpsteer2, helpsteer2_preference, helpsteer3_preference
+from mixdpo_ray.pairs.helpsteer import (
+    helpsteer2,
+    helpsteer2_answers,
+    helpsteer2_preference,
+    helpsteer3_preference,
+)
 from mixdpo_ray.pairs.pair import Candidate, Found, Row, answered, user
+from mixdpo_ray.pairs.pairing import Answers, PairSettings, paired
 from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.pairs.ultrafeedback import (
+    simpo_answers,
+    simpo_ultrafeedback,
+    ultrafeedback,
+    ultrafeedback_answers,
+    ultrafeedback_binarized,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,13 @@ class Format:
     optional: tuple[str, ...] = ()  # columns that are read where they are there
     rated: bool = True  # whether its own columns carry ratings; otherwise margin or two scores must come beside them
     mixed_scales: bool = False  # whether its rows are rated on different scales
+    answers: Callable[..., Answers | str] | None = None  # where it holds several to a prompt, for data.pair.rule
+
+    def pairs(self, rows: Sequence[Row], settings: PairSettings) -> Found:
+        """Of one row, or of all rows of a group."""
+        if settings.rule is None or self.answers is None:
+            return self.candidates(*rows)
+        return [paired(self.answers(*rows), settings)]
 
 
 def plain(row: Row) -> Found:
@@ -57,19 +76,6 @@ def _role(turn: Any) -> Any:
     return turn.get("role") if isinstance(turn, Mapping) else None
 
 
-def ultrafeedback_binarized(row: Row) -> Found:
-    return [
-        Candidate(
-            chosen=row.get("chosen"),
-            rejected=row.get("rejected"),
-            source="ultrafeedback_binarized",
-            score_chosen=row.get("score_chosen"),
-            score_rejected=row.get("score_rejected"),
-            scale=(1, 10),
-        )
-    ]
-
-
 DPO_MIX_SCALES = {"capybara": (1.0, 5.0), "intel-orca": (1.0, 10.0), "ultrafeedback": (1.0, 5.0)}
 
 
@@ -86,40 +92,6 @@ def dpo_mix_7k(row: Row) -> Found:
             scale=next((scale for name, scale in DPO_MIX_SCALES.items() if name in dataset), None),
         )
     ]
-
-
-def simpo_ultrafeedback(row: Row) -> Found:
-    """Scores are looked up by text: the best and the worst of all_rm_scores are not always the pair's."""
-    answers, scores = row.get("all_generated_responses"), row.get("all_rm_scores")
-    if not isinstance(answers, list) or not isinstance(scores, list) or len(answers) != len(scores):
-        return ["malformed_row"]
-    score_of = {answer: score for answer, score in zip(answers, scores, strict=True) if isinstance(answer, str)}
-    chosen, rejected = row.get("chosen"), row.get("rejected")
-    return [
-        Candidate(
-            chosen=chosen,
-            rejected=rejected,
-            source="simpo_ultrafeedback",
-            score_chosen=score_of.get(_last_text(chosen)),
-            score_rejected=score_of.get(_last_text(rejected)),
-        )
-    ]
-
-
-def _last_text(conversation: Any) -> str:
-    last = conversation[-1] if isinstance(conversation, list) and conversation else None
-    content = last.get("content") if isinstance(last, Mapping) else None
-    return content if isinstance(content, str) else ""
-
-
-def ultrafeedback(row: Row) -> Found:
-    """Binarised here: the best overall score against a random other answer; the source's score-10 bug is undone."""
-    completions = row.get("completions")
-    if not isinstance(completions, list) or not all(isinstance(completion, Mapping) for completion in completions):
-        return ["malformed_row"]
-    prompt = [user(row.get("instruction"))]
-    answers = [Answer(completion.get("response"), overall_score(completion)) for completion in completions]
-    return [best_against_another(prompt, answers, source="ultrafeedback", scale=(1, 10))]
 
 
 def hh_rlhf(row: Row) -> Found:
@@ -171,10 +143,20 @@ FORMATS: dict[str, Format] = {
         ("all_generated_responses", "all_rm_scores", "chosen", "rejected"),
         simpo_ultrafeedback,
         "princeton-nlp/llama3-ultrafeedback and its relatives",
+        answers=simpo_answers,
     ),
-    "ultrafeedback": Format(("instruction", "completions"), ultrafeedback, "openbmb/UltraFeedback, binarised here"),
+    "ultrafeedback": Format(
+        ("instruction", "completions"),
+        ultrafeedback,
+        "openbmb/UltraFeedback, binarised here",
+        answers=ultrafeedback_answers,
+    ),
     "helpsteer2": Format(
-        ("prompt", "response", "helpfulness"), helpsteer2, "nvidia/HelpSteer2, rated responses", group_by="prompt"
+        ("prompt", "response", "helpfulness"),
+        helpsteer2,
+        "nvidia/HelpSteer2, rated responses",
+        group_by="prompt",
+        answers=helpsteer2_answers,
     ),
     "helpsteer2_preference": Format(
         ("prompt", "response_1", "response_2", "preference_strength"),
@@ -228,6 +210,8 @@ def find_format(data: DataSettings, columns: Sequence[str]) -> str:
     if name not in FORMATS:
         raise FormatError(f"unknown data.source.format {name!r}; known: auto, {', '.join(FORMATS)}")
     _refuse_idle_mappings(name, data.source.columns)
+    if reason := idle_rule(name, data.pair):
+        raise FormatError(reason)
     missing = [column for column in FORMATS[name].columns if column not in names]
     if missing:
         raise FormatError(f"format {name} needs columns {', '.join(missing)}; the source has {', '.join(names)}")
@@ -248,6 +232,17 @@ def _refuse_idle_mappings(name: str, columns: Mapping[str, str]) -> None:
             f"data.source.columns maps {', '.join(idle)}, which format {name} does not read: "
             f"leave it out (it reads {', '.join(read)}), or name another data.source.format"
         )
+
+
+def idle_rule(name: str, pair: PairSettings) -> str:
+    """Why a rule for pairing would never be asked, or nothing."""
+    if pair.rule is None or FORMATS[name].answers is not None:
+        return ""
+    several = ", ".join(other for other, format in FORMATS.items() if format.answers is not None)
+    return (
+        f"data.pair.rule {pair.rule} chooses among several answers, and format {name} holds pairs: leave it out "
+        f"(formats with several answers: {several})"
+    )
 
 
 def _mapped_names(names: Sequence[str], columns: Mapping[str, str]) -> list[str]:

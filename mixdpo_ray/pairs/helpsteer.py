@@ -6,15 +6,20 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mixdpo_ray.pairs.binarise import Answer, best_against_another, is_number
+from mixdpo_ray.pairs.binarise import Answer, is_number
 from mixdpo_ray.pairs.pair import Candidate, Found, Row, answered, user
+from mixdpo_ray.pairs.pairing import Answers, PairSettings, paired
 
 
 def helpsteer2(*rows: Row) -> Found:
     """Each row is one rated response; the rows of one prompt make a pair, by helpfulness."""
+    return [paired(helpsteer2_answers(*rows), PairSettings())]
+
+
+def helpsteer2_answers(*rows: Row) -> Answers:
     prompt = _helpsteer2_turns(rows[0].get("prompt"))
-    answers = [Answer(row.get("response"), row.get("helpfulness")) for row in rows]
-    return [best_against_another(prompt, answers, source="helpsteer2", scale=(0, 4))]
+    rated = [Answer(row.get("response"), row.get("helpfulness")) for row in rows]
+    return Answers(prompt, rated, "helpsteer2", scale=(0, 4))
 
 
 def helpsteer2_preference(row: Row) -> Found:

@@ -44,6 +44,7 @@ class Pair:
     score_chosen: float = float("nan")  # NaN where the source rates only the difference
     score_rejected: float = float("nan")
     notes: tuple[str, ...] = ()  # what a policy changed
+    group: str | None = None  # prompt_id of the pair that this one was made of
 
     @cached_property
     def pair_id(self) -> str:
@@ -51,7 +52,8 @@ class Pair:
 
     @cached_property
     def prompt_id(self) -> str:
-        return content_hash(_turns(self.prompt))
+        """What is held out together."""
+        return self.group or content_hash(_turns(self.prompt))
 
 
 def content_hash(texts: Sequence[str]) -> str:

@@ -56,6 +56,7 @@ class ParquetColumns:
         self.path = path
         with open_parquet(path) as file:
             self._metadata = file.metadata
+        self.names: list[str] = self._metadata.schema.to_arrow_schema().names
         self.groups: int = self._metadata.num_row_groups
         sizes = [self._metadata.row_group(group).num_rows for group in range(self.groups)]
         self.starts: NDArray[np.int64] = np.cumsum([0, *sizes])  # rows before each row group, and all of them

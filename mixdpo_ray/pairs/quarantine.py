@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mixdpo_ray import storage
-from mixdpo_ray.errors import QuarantineError
+from mixdpo_ray.errors import QuarantineError, TooFewPairsError
 from mixdpo_ray.pairs.convert import Refusal
 
 QUARANTINE = "quarantine.jsonl"
-NOT_AT_FAULT = ("heldout_is_full",)  # nothing is wrong with these rows, there are just enough of them
+NOT_AT_FAULT = ("heldout_is_full", "not_selected", "tie_not_augmented")  # nothing is wrong with these rows
 NAMED = 5
 
 
@@ -53,4 +53,14 @@ def over_budget(quarantine: Quarantine, rows_in: int, limit: float, path: str) -
     return QuarantineError(
         f"{len(bad)} of {rows_in} rows were refused, {len(bad) / rows_in:.1%}; data.max_quarantined_fraction allows "
         f"{limit:.1%}: {reasons}; the first: {first}; all: {path}; correct the source or raise the limit"
+    )
+
+
+def check_enough(pairs: int, quarantined: Mapping[str, int], batch: int) -> None:
+    if pairs >= batch:
+        return
+    refused = ", ".join(f"{count} {reason}" for reason, count in quarantined.items()) or "none"
+    raise TooFewPairsError(
+        f"{pairs or 'no'} pairs are left to train on, fewer than train.global_batch_size {batch} (refused: {refused}): "
+        "give more pairs or lower the batch size"
     )

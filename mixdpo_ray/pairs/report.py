@@ -33,15 +33,15 @@ def accounting_text(
     return _columns(lines, text_last=True)
 
 
-def histogram_text(histogram: MarginHistogram) -> str:
-    """One bar a margin; where there are many, neighbours share a line."""
+def histogram_text(histogram: MarginHistogram, name: str = "margin") -> str:
+    """One bar a value; where there are many, neighbours share a line."""
     together = -(-len(histogram.count) // MOST_LINES) or 1
     lines = []
     for first in range(0, len(histogram.count), together):
         last = min(first + together, len(histogram.count)) - 1
         lines.append((_range(histogram.low[first], histogram.high[last]), sum(histogram.count[first : last + 1])))
     total, most = max(sum(histogram.count), 1), max([count for _, count in lines], default=1)
-    heading = "margin", "pairs", ""
+    heading = name, "pairs", ""
     bars = [(name, count, f"{_share(count, total)}  {_bar(count, most)}") for name, count in lines]
     return _columns([heading, *bars], text_last=True)
 
@@ -76,10 +76,10 @@ def thresholds_text(margins: NDArray[np.float64], global_batch: int) -> str:
     for stage in stages(margins, global_batch)[:MOST_LINES]:
         share = _share(stage.hard, len(margins))
         lines.append((f"{stage.threshold:.4g}", stage.easy, stage.easy_steps, stage.hard, stage.hard_steps, share))
-    return f"{_columns(lines)}\n(one epoch, {global_batch} pairs a step; margins equal to the threshold are easy)"
+    return f"{_columns(lines)}\n(one epoch, {global_batch} pairs a step; pairs at the threshold itself are easy)"
 
 
-def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = None, title: str = "") -> None:
+def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = None, metric: str = "") -> None:
     """The histogram with the hard pairs in another colour, and below it the share of hard pairs for every threshold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -88,8 +88,8 @@ def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = 
     FigureCanvasAgg(figure)  # no pyplot: nothing global is touched, no display is needed
     bars, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _draw_bars(bars, margins, threshold or Threshold())
-    _draw_shares(shares, margins)
-    bars.set_title(title or f"Margins of {len(margins):,} pairs", loc="left", color=INK, fontsize=13)
+    _draw_shares(shares, margins, metric)
+    bars.set_title(f"{metric or 'Margins'} of {len(margins):,} pairs", loc="left", color=INK, fontsize=13)
     for axes in (bars, shares):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.7)
@@ -125,13 +125,13 @@ def _draw_bars(axes: Any, margins: NDArray[np.float64], threshold: Threshold) ->
     axes.legend(frameon=False)
 
 
-def _draw_shares(axes: Any, margins: NDArray[np.float64]) -> None:
+def _draw_shares(axes: Any, margins: NDArray[np.float64], metric: str) -> None:
     ascending, histogram = np.sort(margins), margin_histogram(margins)
     axes.step(ascending, 100 * np.arange(len(ascending)) / max(len(ascending), 1), where="post", color=HARD)
     if histogram.on_grid:  # at a margin of the grid itself the threshold still leaves that margin easy
         below = np.cumsum([0, *histogram.count[:-1]])
         axes.plot(histogram.low, 100 * below / len(ascending), "o", markersize=4, color=HARD)
-    axes.set_xlabel("margin (chosen rating minus rejected rating), or threshold")
+    axes.set_xlabel(f"{metric or 'margin (chosen rating minus rejected rating)'}, or threshold")
     axes.set_ylabel("hard at this threshold, %")
     axes.set_ylim(0, 103)
 

@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from mixdpo_ray.pairs.pairing import PairSettings
+from mixdpo_ray.pairs.selection import Rules
 from mixdpo_ray.settings import Settings
 
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
@@ -50,6 +52,8 @@ class DataSettings(Settings):
         "drop", description="Too long: refuse the row, cut prompts on the left and answers on the right, or stop"
     )
     max_row_bytes: int = Field(1 << 20, ge=1, description="A row whose text takes more bytes is refused")
+    select: Rules = Field((), description="Train only the pairs that these rules keep, one after another")
+    pair: PairSettings = Field(PairSettings(), description="How answers become pairs, and what is made of pairs")
     max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
 
     @model_validator(mode="after")

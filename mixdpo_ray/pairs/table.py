@@ -42,6 +42,9 @@ PREPARED_SCHEMA = pa.schema(
         "margin": pa.float64(),
     }
 )
+# columns that only some tables have, in parts and index alike: what they are ordered by where it is not the margin, and
+# whose label was flipped
+OPTIONAL = {"difficulty": pa.float64(), "flipped": pa.bool_()}
 INDEX_SCHEMA = pa.schema(
     {
         "position": pa.int64(),
@@ -105,6 +108,11 @@ class Index:
     prompt_length: NDArray[Any]  # integers of 32 bits, where they come from a file
     chosen_length: NDArray[Any]
     rejected_length: NDArray[Any]
+    metric: NDArray[np.float64] | None = None  # higher is easier; none where the margin is the metric
+
+    @property
+    def difficulty(self) -> NDArray[np.float64]:
+        return self.margin if self.metric is None else self.metric
 
     def __len__(self) -> int:
         return len(self.margin)
@@ -116,13 +124,20 @@ def part_path(folder: str, split: str, first_position: int) -> str:
 
 def write_part(folder: str, split: str, rows: pa.Table) -> Part:
     """Rows of PREPARED_SCHEMA with consecutive positions, at least one."""
-    rows = rows.select(PREPARED_SCHEMA.names).cast(PREPARED_SCHEMA)
+    rows = _with_optional(rows, PREPARED_SCHEMA)
     first = rows["position"][0].as_py()
     expected = np.arange(first, first + len(rows))
     assert np.array_equal(rows["position"].to_numpy(), expected), "positions must be consecutive"
     path = part_path(folder, split, first)
     write_parquet(path, rows)
     return Part(path, first, len(rows))
+
+
+def _with_optional(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of a schema, and behind them those optional ones that the rows have."""
+    present = [pa.field(name, kind) for name, kind in OPTIONAL.items() if name in rows.column_names]
+    fields = [*schema, *present]
+    return rows.select([field.name for field in fields]).cast(pa.schema(fields))
 
 
 def index_rows(rows: pa.Table) -> pa.Table:
@@ -135,9 +150,11 @@ def index_rows(rows: pa.Table) -> pa.Table:
 
 def write_index(folder: str, split: str, index: pa.Table) -> None:
     """Index rows of every part, in the order of positions."""
-    index = index.select(INDEX_SCHEMA.names)
-    slices = [index.slice(first, CAST_AT_ONCE).cast(INDEX_SCHEMA) for first in range(0, len(index), CAST_AT_ONCE)]
-    index = pa.concat_tables([INDEX_SCHEMA.empty_table(), *slices])
+    slices = [
+        _with_optional(index.slice(first, CAST_AT_ONCE), INDEX_SCHEMA)
+        for first in range(0, max(len(index), 1), CAST_AT_ONCE)
+    ]
+    index = pa.concat_tables(slices)
     expected = np.arange(len(index))
     assert np.array_equal(index["position"].to_numpy(), expected), "an index covers every position in order"
     write_parquet(storage.join(folder, split, INDEX), index)
@@ -183,9 +200,23 @@ class PreparedTable:
             rows = int(file.starts[-1])
             if rows != self.rows(split):
                 raise PreparedTableError(f"{path} has {rows} rows, its manifest {self.rows(split)}; prepare again")
-            margin, *lengths = file.arrays({"margin": np.float64} | dict.fromkeys(INDEX_SCHEMA.names[3:], np.int32))
-            self._indexes[split] = Index(PairIds(file), margin, *lengths)
+            kinds: dict[str, type[np.generic]] = {
+                "margin": np.float64,
+                **dict.fromkeys(INDEX_SCHEMA.names[3:], np.int32),
+            }
+            if "difficulty" in file.names:
+                kinds["difficulty"] = np.float64
+            self._indexes[split] = Index(PairIds(file), *file.arrays(kinds))
         return self._indexes[split]
+
+    def column(self, split: str, name: str) -> pa.ChunkedArray:
+        """One narrow column of all rows, read from the parts."""
+        pieces = []
+        for part in self.parts(split):
+            with open_parquet(part.path) as file:
+                pieces.append(file.read(columns=[name])[name])
+        kind = OPTIONAL[name] if name in OPTIONAL else PREPARED_SCHEMA.field(name).type
+        return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], kind)
 
     def read(self, split: str, positions: NDArray[np.int64]) -> pa.Table:
         """Rows in the order of `positions`; only the row groups that hold them are read."""

@@ -36,7 +36,7 @@ class HeldOut:
     share: Share
     chunks: tuple[int, ...]
     bucket: NDArray[np.int64]  # [pairs of the split]
-    hard: NDArray[np.bool_]  # [pairs of the split] by the same margin as in training
+    hard: NDArray[np.bool_]  # [pairs of the split] by the same boundary as in training
     chosen_length: NDArray[np.int64]
     references: References | None
 
@@ -44,7 +44,7 @@ class HeldOut:
 def read_held_out(
     table: PreparedTable, world: World, per_device: int, chunk_tokens: int, boundary: float, references: str | None
 ) -> HeldOut | None:
-    """None where there are no held-out pairs. `boundary`: margins up to it are hard."""
+    """None where there are no held-out pairs. `boundary`: difficulties up to it are hard."""
     if "eval" not in table.manifest.splits or not table.rows("eval"):
         return None
     index = table.index("eval")
@@ -57,16 +57,16 @@ def read_held_out(
         share=shares[world.rank],
         chunks=chunk_counts(both, lengths, shares, chunk_tokens),
         bucket=np.maximum(np.searchsorted(EDGES, index.margin, side="right") - 1, 0),
-        hard=index.margin <= boundary,
+        hard=index.difficulty <= boundary,
         chosen_length=index.chosen_length,
         references=References.of(references, index.pair_id) if references else None,
     )
 
 
 def hard_boundary(plan: Plan, index: Index) -> float:
-    """The largest margin that is hard in training; of a swapped or shuffled order, the one at the same rank."""
+    """The largest difficulty that is hard in training; of a swapped or shuffled order, the one at the same rank."""
     count = int(np.count_nonzero(plan.hard))
-    return float(np.partition(index.margin, count - 1)[count - 1]) if count else -np.inf
+    return float(np.partition(index.difficulty, count - 1)[count - 1]) if count else -np.inf
 
 
 def evaluate(policy: Policy, objective: Objective, held_out: HeldOut, world: World) -> dict[str, float]:

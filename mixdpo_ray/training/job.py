@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
 from mixdpo_ray.curriculum.plan import Plan, make_plan
 from mixdpo_ray.curriculum.routing import hard_positions
 from mixdpo_ray.curriculum.settings import CurriculumSettings
@@ -38,8 +37,7 @@ class TrainingJob:
     def hard(self, table: PreparedTable) -> NDArray[np.bool_]:
         """Over the positions of the training split."""
         index = table.index("train")
-        difficulty = DIFFICULTIES[self.curriculum.difficulty]({"margin": index.margin})
-        return hard_positions(self.curriculum, difficulty, index.pair_id)
+        return hard_positions(self.curriculum, index.difficulty, index.pair_id)
 
     def steps(self, plan: Plan) -> int:
         return min(plan.steps, self.train.max_steps or plan.steps)

@@ -12,7 +12,7 @@ from torch import Tensor
 from mixdpo_ray.curriculum.plan import StageName
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.objective import Objective
-from mixdpo_ray.objectives.sft import SftNorm, sft_weights
+from mixdpo_ray.objectives.sft_weights import SftNorm, sft_weights
 from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.engine import Policy, update
 from mixdpo_ray.training.logps import MicroLogps, pair_logps

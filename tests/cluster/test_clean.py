@@ -18,12 +18,15 @@ from mixdpo_ray.pairs.table import Manifest, SplitFacts, commit
 MODEL = {"path": "a-model", "revision": None, "reference": None}
 
 
-def prepared_table(storage: Path, name: str, digest: str) -> Path:
+def prepared_table(storage: Path, name: str, digest: str, **facts: str) -> Path:
     folder = storage / "prepared" / name
     folder.mkdir(parents=True)
     (folder / "part").write_bytes(b"x" * 5000)
     splits = {split: SplitFacts(rows=0) for split in ("train", "eval")}
-    commit(str(folder), Manifest(fingerprint=name, content_digest=digest, splits=splits, rows_in=0, rows_kept=0))
+    counts = {"splits": splits, "rows_in": 0, "rows_kept": 0}
+    commit(
+        str(folder), Manifest.model_validate({"fingerprint": name, "content_digest": digest, "facts": facts, **counts})
+    )
     return folder
 
 
@@ -67,6 +70,17 @@ def test_tables_that_a_run_uses_stay(tmp_path: Path) -> None:
     assert (tmp_path / "reference" / "used").exists()
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "step-5").exists()
     assert unused(survey(str(tmp_path)), tmp_path) == set()
+
+
+def test_what_a_used_table_was_derived_from_stays(tmp_path: Path) -> None:
+    """Another metric would otherwise tokenise everything again."""
+    prepared_table(tmp_path, "base", "d1")
+    prepared_table(tmp_path, "derived", "d2", base="base")
+    prepared_table(tmp_path, "spare", "d3", base="base")
+    run(tmp_path, "mine", "d2")
+    items = survey(str(tmp_path))
+    assert unused(items, tmp_path) == {"prepared/spare", "runs/mine/checkpoints/step-10"}
+    assert [item.used_by for item in items if item.path.endswith("/base")] == [("run mine",)]
 
 
 def test_tables_that_a_study_uses_stay(tmp_path: Path) -> None:

@@ -32,8 +32,7 @@ def staged_rows(count: int) -> pa.Table:
 
 
 def reversed_places(count: int, train_rows: int) -> Places:
-    in_order = staged_rows(count).select(["row_key"]).take(np.arange(count)[::-1])
-    return places(in_order, np.arange(count, dtype=np.float64)[::-1], train_rows)
+    return places(np.arange(count, 0, -1).astype(np.uint64), np.arange(count, dtype=np.float64)[::-1], train_rows)
 
 
 @pytest.mark.cluster

@@ -105,6 +105,8 @@ def test_a_missing_difficulty_is_never_sorted() -> None:
 @pytest.mark.parametrize("name", DIFFICULTIES)
 def test_every_difficulty_is_higher_for_the_clearer_pair(name: str) -> None:
     """Row 0 is clear by every account, row 1 ambiguous. A new metric adds the columns that it reads."""
-    columns = {"margin": np.array([5.0, 0.0])}
+    lengths = dict.fromkeys(("prompt_length", "chosen_length", "rejected_length"), np.array([3.0, 9.0]))
+    scores = dict.fromkeys(("score_chosen", "score_rejected"), np.array([8.0, 6.0]))
+    columns = {"margin": np.array([5.0, 0.0]), **lengths, **scores}
     clear, ambiguous = DIFFICULTIES[name](columns)
     assert clear > ambiguous

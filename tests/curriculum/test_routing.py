@@ -136,7 +136,6 @@ def test_more_hard_pairs_than_there_are_pairs_is_refused_with_both_numbers() -> 
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"difficulty": "rating"}, "known: rating_margin"),
         ({"mode": "router_shuffled", "order": "ascending"}, "draws at random"),
         ({"mode": "router_shuffled", "swap_fraction": 0.1}, "no meaning when shuffled"),
         ({"order": "shuffled", "swap_fraction": 0.1}, "no meaning when shuffled"),

@@ -87,7 +87,16 @@ CASES: dict[str, list[Case]] = {
     ],
 }
 # not a row's own: a whole file, a template that fails every row, and what only all rows together show
-ELSEWHERE = {"corrupt_file", "template_changes_prompt", "duplicate_pair", "prompt_in_heldout", "heldout_is_full"}
+ELSEWHERE = {
+    "corrupt_file",
+    "template_changes_prompt",
+    "duplicate_pair",
+    "prompt_in_heldout",
+    "heldout_is_full",
+    "not_selected",
+    "no_ratings_to_state",
+    "tie_not_augmented",
+}
 
 
 def good_rows(name: str) -> list[dict[str, Any]]:

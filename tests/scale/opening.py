@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
 from mixdpo_ray.curriculum.plan import make_plan
 from mixdpo_ray.curriculum.routing import hard_positions
 from mixdpo_ray.curriculum.settings import CurriculumSettings
@@ -43,8 +42,7 @@ def measure(folder: Path, global_batch: int, world: int) -> dict[str, Any]:
     index = prepared.index("train")
     opened, index_mib, index_read = clock(), own_mib() - before, COUNTS.bytes / 2**20
     curriculum = CurriculumSettings()
-    difficulty = DIFFICULTIES[curriculum.difficulty]({"margin": index.margin})
-    plan = make_plan(curriculum, hard_positions(curriculum, difficulty, index.pair_id), global_batch, 1)
+    plan = make_plan(curriculum, hard_positions(curriculum, index.difficulty, index.pair_id), global_batch, 1)
     planned, plan_mib = clock(), own_mib() - before - index_mib
     middle = plan.window(plan.steps // 2)
     rank_positions(prepared, plan, World(world // 2, world), 2, middle.step)

@@ -15,7 +15,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.nodes import Node, free_disk, survey
 from mixdpo_ray.cluster.prepared_folder import prepared_folder
-from mixdpo_ray.cluster.request import request, tokenizer_digest
+from mixdpo_ray.cluster.request import table_name, tokenizer_digest
 from mixdpo_ray.cluster.sources import Source, block_rows, find_source
 from mixdpo_ray.cluster.training_job import job_in
 from mixdpo_ray.curriculum.plan import Plan
@@ -88,7 +88,7 @@ class Patient:
 
     @cached_property
     def table(self) -> PreparedTable | None:
-        name = request(self.recipe, tokenizer_digest(self.tokenizer), self.sources)
+        name = table_name(self.recipe, tokenizer_digest(self.tokenizer), self.sources)
         folder = prepared_folder(self.recipe.output.storage_path, name)
         return PreparedTable.open(folder) if PreparedTable.committed(folder) else None
 

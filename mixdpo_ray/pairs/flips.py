@@ -1,0 +1,57 @@
+"""Label noise on purpose: with a given probability the two answers of a training pair exchange places.
+
+Whether a pair is flipped is a hash of its id, so it depends neither on the order of the pairs nor on which others are
+there, and a higher probability flips the same pairs and more. Ratings stay with their answers; the margin, which losses
+read as what the annotator saw, stays as it is. A flipped pair is another pair and gets an id of its own: what is keyed
+by pair_id (reference log-probs) never mixes up the sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mixdpo_ray.curriculum.order import Ids, seeded_hashes
+
+FLIP_SALT = 1 << 41  # not the hash that breaks ties: among equal margins noise would come first
+EXCHANGED = (
+    ("chosen_ids", "rejected_ids"), ("score_chosen", "score_rejected"), ("chosen_length", "rejected_length"),
+)  # fmt: skip
+
+
+def flipped(pair_ids: Ids, probability: float, seed: int) -> NDArray[np.bool_]:
+    if probability == 0:
+        return np.zeros(len(pair_ids), np.bool_)
+    return np.asarray(seeded_hashes(pair_ids, seed + FLIP_SALT) / 2.0**64 < probability)
+
+
+def flipped_id(pair_id: str) -> str:
+    return hashlib.sha256(f"flipped {pair_id}".encode()).hexdigest()[:32]
+
+
+def with_flips(rows: pa.Table, flip: NDArray[np.bool_]) -> pa.Table:
+    """Rows of parts or of an index, `flip` [rows] of them exchanged, and a column that says which."""
+    numbers = np.arange(len(rows))
+    for one, other in EXCHANGED:
+        if one in rows.column_names:
+            rows = _exchanged(rows, one, other, np.where(flip, numbers + len(rows), numbers))
+    ids = rows["pair_id"]
+    named = pa.array([flipped_id(pair_id) for pair_id in ids.filter(pa.array(flip)).to_pylist()], ids.type)
+    place = np.where(flip, len(rows) + np.cumsum(flip) - 1, numbers)
+    both = pa.chunked_array([*ids.chunks, named], ids.type)
+    return rows.set_column(rows.column_names.index("pair_id"), "pair_id", both.take(place)).append_column(
+        "flipped", pa.array(flip)
+    )
+
+
+def _exchanged(rows: pa.Table, one: str, other: str, place: NDArray[np.int64]) -> pa.Table:
+    """`place`: rows of both columns, one behind the other, that the first one now takes."""
+    first, second = rows[one], rows[other]
+    both = pa.chunked_array([*first.chunks, *second.chunks], first.type)
+    opposite = np.where(place >= len(rows), place - len(rows), place + len(rows))
+    for name, where in ((one, place), (other, opposite)):
+        rows = rows.set_column(rows.column_names.index(name), name, both.take(where))
+    return rows
