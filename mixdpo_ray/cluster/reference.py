@@ -6,6 +6,9 @@ computed and appended. They come from the code and the number format that traini
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import pyarrow as pa
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.actor_pool import Pool, Positions
 from mixdpo_ray.cluster.connect import uses_gpu
@@ -82,6 +86,17 @@ def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positi
     return {"train": np.flatnonzero(job.compared(job.plan(table))), "eval": np.arange(table.rows("eval"))}
 
 
+@contextmanager
+def fetched(model: ModelSettings) -> Iterator[ModelSettings]:
+    """On this machine's disk while the body runs, where a training left it in an object store."""
+    if storage.is_local(model.path):
+        yield model
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        storage.copy(model.path, folder)
+        yield model.model_copy(update={"path": folder})
+
+
 def refuse_what_does_not_fit(
     model: ModelSettings,
     free: int,
@@ -106,9 +121,10 @@ class _Reference:
         self.table = PreparedTable.open(folder)
         self.device = torch.device("cuda" if gpu else "cpu")
         self.chunk_tokens = chunk_tokens
-        if gpu:
-            refuse_what_does_not_fit(model, torch.cuda.mem_get_info()[0])
-        self.scorer = Scorer(load_model(model)).to(self.device).eval()
+        with fetched(model) as here:
+            if gpu:
+                refuse_what_does_not_fit(here, torch.cuda.mem_get_info()[0])
+            self.scorer = Scorer(load_model(here)).to(self.device).eval()
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         positions = np.sort(np.asarray(batch["positions"][0], np.int64))

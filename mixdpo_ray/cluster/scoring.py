@@ -97,6 +97,7 @@ def _facts(
     def both(column: str) -> NDArray[np.float64]:
         return np.concatenate([getattr(index, column) for index in indexes]).astype(np.float64)
 
+    _refuse_one_model_twice(name, metric.logps_of(policy))
     logps = [_logps(recipe, table, name, model)[1] for model in metric.logps_of(policy)]
     return Facts(
         margin=both("margin"),
@@ -201,6 +202,15 @@ def weights_of(name: str, model: ModelSettings) -> str:
         return model_digest(model)
     except (OSError, ValueError) as error:
         raise ModelError(f"{where} {model.path!r} cannot be found: {str(error).splitlines()[0]}") from error
+
+
+def _refuse_one_model_twice(name: str, models: Sequence[ModelSettings]) -> None:
+    weights = [weights_of(name, model) for model in models]
+    if len(set(weights)) < len(weights):
+        raise ModelError(
+            f"metrics.{name}.model {models[0].path!r} is the very model that it is compared with: every pair would "
+            "have margin 0; give one that was trained, or reference_free: true"
+        )
 
 
 def _refuse_other_tokens(recipe: Recipe, name: str, model: ModelSettings) -> None:

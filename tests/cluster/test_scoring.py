@@ -214,6 +214,13 @@ def test_a_model_of_another_vocabulary_cannot_read_the_tokens(world: Path) -> No
         metric_columns(settings, prepare(settings), ["implicit_margin"])
 
 
+def test_a_model_compared_with_a_copy_of_itself_is_refused(world: Path) -> None:
+    write_tiny_model(world / "copy")
+    settings = recipe(world, f"metrics.implicit_margin={{model: {world}/copy}}")
+    with pytest.raises(ModelError, match="copy' is the very model that it is compared with: every pair would"):
+        metric_columns(settings, prepare(settings), ["implicit_margin"])
+
+
 def test_a_reward_that_is_no_number_is_refused_with_the_pair(world: Path) -> None:
     model = LlamaForSequenceClassification.from_pretrained(world / "model", num_labels=1)
     torch.nn.init.constant_(model.score.weight, torch.nan)
