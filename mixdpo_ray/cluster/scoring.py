@@ -51,11 +51,10 @@ Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values
 
 def metric_columns(recipe: Recipe, table: PreparedTable, names: Sequence[str]) -> Columns:
     """Of these metrics, and of those that they combine. Ray must be connected."""
-    ids = {split: table.index(split).pair_id for split in SPLITS}
     values: dict[str, NDArray[np.float64]] = {}
     for name, metric in _needed(recipe, names).items():
         values[name] = metric.values(_facts(recipe, table, name, metric, values))
-        _refuse_non_finite(name, values[name], [pair_id for split in SPLITS for pair_id in ids[split]])
+        _refuse_non_finite(table, name, values[name])
     train = table.rows("train")
     return {name: {"train": column[:train], "eval": column[train:]} for name, column in values.items()}
 
@@ -233,11 +232,13 @@ def located(metric: Metric) -> Metric:
     return metric.model_copy(update=found)
 
 
-def _refuse_non_finite(name: str, column: NDArray[np.float64], ids: Sequence[str]) -> None:
+def _refuse_non_finite(table: PreparedTable, name: str, column: NDArray[np.float64]) -> None:
     bad = np.flatnonzero(~np.isfinite(column))
     if len(bad):
+        first, train = int(bad[0]), table.rows("train")
+        pair_id = table.index("train").pair_id[first] if first < train else table.index("eval").pair_id[first - train]
         raise NonFiniteError(
-            f"{name} of pair {ids[bad[0]]} is not finite ({len(bad)} of {len(column)} pairs); check metrics.{name}"
+            f"{name} of pair {pair_id} is not finite ({len(bad)} of {len(column)} pairs); check metrics.{name}"
         )
 
 
