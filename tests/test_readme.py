@@ -12,6 +12,8 @@ import yaml
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.pairs.formats import FORMATS
+from mixdpo_ray.pairs.pairing import PAIRINGS
+from mixdpo_ray.pairs.selection import SELECTIONS
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe
 from mixdpo_ray.search.ranges import KINDS
@@ -95,3 +97,23 @@ def test_every_objective_mode_and_format_is_named() -> None:
     modes = CurriculumSettings.model_fields["mode"].annotation
     for name in [*OBJECTIVES, *FORMATS, *modes.__args__]:  # type: ignore[union-attr]
         assert f"`{name}`" in README
+
+
+def ablations() -> dict[str, list[str]]:
+    """Experiment -> each of its sets of overrides, which semicolons separate."""
+    section = README[README.index("## Ablations of the paper") :].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ") and "`" in line]
+    return {name: lines.split("; `") for name, lines in rows}
+
+
+@pytest.mark.parametrize(("name", "lines"), ablations().items(), ids=list(ablations()))
+def test_the_lines_of_every_ablation_make_a_recipe_of_its_own(name: str, lines: list[str]) -> None:
+    playground = str(ROOT / RECIPES / "playground.yaml")
+    for overrides in lines:
+        asked = load_recipe(playground, [part for part in overrides.split("`") if "=" in part])
+        full = "two_stage" in overrides  # the recipe itself
+        assert (asked == load_recipe(playground)) == full, name
+
+
+def test_every_way_to_select_and_to_pair_is_named() -> None:
+    assert [name for name in (*SELECTIONS, *PAIRINGS) if f"`{name}`" not in README] == []

@@ -23,6 +23,7 @@ from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.errors import WorkersError
 from mixdpo_ray.pairs.keyed_table import KeyedTable
+from mixdpo_ray.pairs.mismatched import ids_of, index_of
 from mixdpo_ray.pairs.table import PreparedTable
 
 Positions = NDArray[np.int64]
@@ -63,9 +64,9 @@ def _reason(error: Exception) -> str:
 
 
 def _missing(store: KeyedTable, table: PreparedTable, split: str, positions: Positions) -> Positions:
-    index = table.index(split)
-    absent = set(store.missing([index.pair_id[position] for position in positions]))
-    missing = np.array([position for position in positions if index.pair_id[position] in absent], np.int64)
+    index, names = index_of(table, split), ids_of(table, split, positions)
+    absent = set(store.missing(names))
+    missing = np.array([position for position, name in zip(positions, names, strict=True) if name in absent], np.int64)
     longest = index.prompt_length + np.maximum(index.chosen_length, index.rejected_length)
     return missing[np.argsort(-longest[missing], kind="stable")]  # longest first: memory runs out at once or never
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,14 @@ from mixdpo_ray.cluster.actor_pool import Pool, Positions
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.prepared_folder import alone
 from mixdpo_ray.errors import ResourceError
-from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.objectives.step_objective import reads_mismatched
+from mixdpo_ray.pairs.keyed_table import KeyedTable
+from mixdpo_ray.pairs.mismatched import MISMATCHED, rows_of
+from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.storage import join
-from mixdpo_ray.training.batch import TokenRows, build_batch
+from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.logps import Scorer, pair_logps
 from mixdpo_ray.training.model import load_model, model_digest, with_absolute_paths
@@ -54,17 +58,33 @@ def reference_model(recipe: Recipe) -> ModelSettings:
 
 def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | None:
     """The folder of the reference table with every pair covered that the plan or the evaluation needs."""
-    return cover(recipe, table, needed_positions(table, job)) if recipe.objective.needs_reference else None
+    if not recipe.objective.needs_reference:
+        return None
+    needed = needed_positions(table, job)
+    if recipe.objective.needs_tokens:
+        cover_tokens(recipe, table, needed)
+    return cover(recipe, table, needed)
 
 
 def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
     """The folder of the reference table, with every one of these positions in it."""
-    folder = reference_folder(recipe, table)
     pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs")
+    return _cover(recipe, table, needed, ReferenceTable, reference_folder(recipe, table), pool)
+
+
+def cover_tokens(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
+    """The same of single tokens, in a table of its own: it is as large as the tokens themselves."""
+    pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs of tokens")
+    folder = reference_folder(recipe, table) + TOKENS
+    return _cover(recipe, table, needed, TokenReferenceTable, folder, replace(pool, actor=_TokenReference))
+
+
+def _cover(
+    recipe: Recipe, table: PreparedTable, needed: dict[str, Positions], kind: type[KeyedTable], folder: str, pool: Pool
+) -> str:
     with alone(folder):
-        store = ReferenceTable.create(
-            folder, folder.rsplit("/", 1)[-1], facts={"model": recipe.model.model_dump(mode="json")}
-        )
+        facts = {"model": recipe.model.model_dump(mode="json")}
+        store = kind.create(folder, folder.rsplit("/", 1)[-1], facts)
         actor_pool.cover(pool, table, store, needed)
     return folder
 
@@ -83,7 +103,9 @@ def logps_pool(recipe: Recipe, table: PreparedTable, model: ModelSettings, title
 
 def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positions]:
     """The easy pairs that the plan trains, fewer than all where it is thinned or stopped early; every held-out pair."""
-    return {"train": np.flatnonzero(job.compared(job.plan(table))), "eval": np.arange(table.rows("eval"))}
+    compared = np.flatnonzero(job.compared(job.plan(table)))
+    needed = {"train": compared, "eval": np.arange(table.rows("eval"))}
+    return needed | ({MISMATCHED: compared} if reads_mismatched(job.objective) else {})
 
 
 @contextmanager
@@ -127,17 +149,38 @@ class _Reference:
             self.scorer = Scorer(load_model(here)).to(self.device).eval()
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
-        positions = np.sort(np.asarray(batch["positions"][0], np.int64))
-        rows = self.table.read(str(batch["split"][0]), positions)
-        tokens = TokenRows.of(rows, positions)
-        easy = np.zeros(len(positions), np.bool_)
-        flat = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device)
+        rows, flat = self._batch(batch)
         with torch.inference_mode():
-            sums = pair_logps(self.scorer, flat, -(-len(flat.targets) // self.chunk_tokens)).easy
+            sums = pair_logps(self.scorer, flat, self._chunks(flat)).easy
         return pa.table(
             {
                 "pair_id": rows["pair_id"],
                 "ref_chosen_logp": sums.chosen.float().cpu().numpy(),
                 "ref_rejected_logp": sums.rejected.float().cpu().numpy(),
+            }
+        )
+
+    def _batch(self, batch: dict[str, Any]) -> tuple[pa.Table, PairBatch]:
+        positions = np.sort(np.asarray(batch["positions"][0], np.int64))
+        rows = rows_of(self.table, str(batch["split"][0]), positions)
+        tokens, easy = TokenRows.of(rows, positions), np.zeros(len(positions), np.bool_)
+        return rows, build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device)
+
+    def _chunks(self, batch: PairBatch) -> int:
+        return -(-len(batch.targets) // self.chunk_tokens)
+
+
+class _TokenReference(_Reference):
+    def __call__(self, batch: dict[str, Any]) -> pa.Table:
+        rows, flat = self._batch(batch)
+        with torch.inference_mode():
+            tokens = self.scorer(flat, self._chunks(flat)).float().cpu().numpy()  # [chosen, then rejected; longest]
+        lengths = flat.lengths.cpu().numpy().astype(np.int64)
+        lists = [line[:length] for line, length in zip(tokens, lengths, strict=True)]
+        return pa.table(
+            {
+                "pair_id": rows["pair_id"],
+                "ref_chosen_logps": pa.array(lists[: flat.easy], pa.list_(pa.float32())),
+                "ref_rejected_logps": pa.array(lists[flat.easy :], pa.list_(pa.float32())),
             }
         )

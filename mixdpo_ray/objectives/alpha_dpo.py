@@ -39,7 +39,7 @@ class AlphaDPO(LengthMeanObjective, StepObjective):
         now = {"mean": gap.mean(), "deviation": spread(gap), "weight": torch.ones_like(gap.mean())}
         memory = {name: moving(step.memory, name, value, self.momentum) for name, value in now.items()}
         weight = memory["weight"] if self.unbiased else torch.ones_like(memory["weight"])
-        standing = (gap - memory["mean"] / weight) / (memory["deviation"] / weight).clamp_min(1e-6)
+        standing = (gap - memory["mean"] / weight) / (memory["deviation"] / weight).clamp_min(1e-5)
         return {"target": self.gamma_beta_ratio + self.alpha * standing}, memory
 
     def losses(self, pairs: PairLogps) -> Tensor:

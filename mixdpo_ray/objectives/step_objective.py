@@ -41,6 +41,10 @@ class StepObjective(Objective):
         """Detached numbers for each pair of the step [pairs], which `losses` finds in `pairs.seen`; what to keep."""
 
 
+def reads_mismatched(objective: Objective) -> bool:
+    return isinstance(objective, StepObjective) and objective.reads_mismatched
+
+
 def spread(values: Tensor) -> Tensor:
     """The unbiased standard deviation; 0 of a single value, which has none."""
     return values.std() if len(values) > 1 else values.new_zeros(())

@@ -133,8 +133,11 @@ class KeyedTable:
 
     def _refuse_non_finite(self, rows: pa.Table) -> None:
         for name in self.columns:
-            bad = np.flatnonzero(~np.isfinite(rows[name].to_numpy()))
+            bad = np.flatnonzero(~self._finite(rows[name]))
             if len(bad):
                 pair_id = rows["pair_id"][int(bad[0])].as_py()
                 others = f" and {len(bad) - 1} others" if len(bad) > 1 else ""
                 raise NonFiniteError(f"{name} of pair {pair_id}{others} is not finite; check the model")
+
+    def _finite(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(column.to_numpy()))

@@ -22,3 +22,22 @@ class ReferenceTable(KeyedTable):
         """Log-probs of the chosen and the rejected answers; NaN where a pair is not covered."""
         chosen, rejected = (self.column(name, pair_ids) for name in self.own_columns)
         return chosen, rejected
+
+
+TOKENS = "-tokens"  # behind the name of the folder of the sums
+
+
+class TokenReferenceTable(KeyedTable):
+    what: ClassVar[str] = "references of tokens"
+    made_by: ClassVar[str] = "jobs/train.py"
+    kind: ClassVar[pa.DataType] = pa.list_(pa.float32())
+    own_columns: ClassVar[tuple[str, ...]] = ("ref_chosen_logps", "ref_rejected_logps")
+
+    def aligned(self, pair_ids: Sequence[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        """Lists of log-probs of the chosen and the rejected answers; empty where a pair is not covered."""
+        places = self._places(pair_ids)
+        chosen, rejected = (self.rows[name].take(places) for name in self.own_columns)
+        return chosen, rejected
+
+    def _finite(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
+        return np.array([np.isfinite(tokens).all() for tokens in column.to_numpy()], np.bool_)

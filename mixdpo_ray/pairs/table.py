@@ -142,7 +142,7 @@ def _with_optional(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def index_rows(rows: pa.Table) -> pa.Table:
     """The index rows of prepared or converted rows (those without positions get none)."""
-    columns = {name: rows[name] for name in ("position", "pair_id", "margin") if name in rows.column_names}
+    columns = {name: rows[name] for name in ("position", "pair_id", "margin", *OPTIONAL) if name in rows.column_names}
     for name in ("prompt", "chosen", "rejected"):
         columns[f"{name}_length"] = pc.list_value_length(rows[f"{name}_ids"]).cast(pa.int64())
     return pa.table(columns)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Point = dict[str, Value]  # dotted setting -> value
 THRESHOLD = ("curriculum.threshold.value", "curriculum.threshold.hard_count", "curriculum.threshold.hard_fraction")
+DIFFICULTY = "curriculum.difficulty"
 FIXED = ("data.", "model.", "cluster.", "output.", "tune.")
 SEARCHED_ALL_THE_SAME = ("model.lora.",)
 
@@ -102,6 +103,17 @@ class Space:
                 except RecipeError as error:
                     lines = str(error).splitlines()
                     raise RecipeError("\n".join(f"tune.space: {_shown(point)}: {line}" for line in lines)) from None
+        if DIFFICULTY in self.settings:
+            self._check_ranked(recipe)
+
+    def _check_ranked(self, recipe: Recipe) -> None:
+        for point in self.corners("curriculum."):
+            curriculum = with_settings(recipe, point).curriculum
+            if curriculum.mode != "sorted_dpo" and curriculum.threshold.in_force is not None:
+                raise RecipeError(
+                    f"tune.space.{DIFFICULTY}: a threshold's value belongs to one metric, and several are searched: "
+                    f"give {THRESHOLD[2]} or {THRESHOLD[1].rpartition('.')[2]}"
+                )
 
     def _probes_of(self, setting: str) -> Iterator[Point]:
         (knob,) = (knob for knob in self.knobs if knob.setting == setting)

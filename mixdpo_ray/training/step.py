@@ -47,7 +47,7 @@ def train_step(
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.torch_device)
     for batch, chunks in zip(batches, weights.totals.chunks, strict=True):
         logps = pair_logps(policy.engine, batch, chunks)
-        easy = objective.losses(logps.easy).sum()
+        easy = (objective.losses(logps.easy) if batch.easy else logps.easy.chosen).sum()
         hard = -(_sft_weights(logps, weights) * logps.hard_chosen).sum()
         loss = weights.easy * easy + weights.hard * hard
         # every rank runs every micro-step; a filler's gradient is zero. DeepSpeed averages over ranks: undo that

@@ -82,7 +82,7 @@ def test_another_metric_moves_the_rows_and_keeps_the_held_out_ones(tmp_path: Pat
 def test_a_computed_metric_orders_and_selects_and_its_settings_name_the_table(tmp_path: Path, source: str) -> None:
     def asking(of: str) -> Recipe:
         content = asked(tmp_path, source, curriculum={**SHORT_FIRST, "difficulty": "length"}).to_dict()
-        content["data"]["select"] = [{"keep": "values", "metric": "length", "at_most": -20}]
+        content["data"]["select"] = [{"keep": "hardest", "metric": "length", "fraction": 0.5}]
         return Recipe.model_validate({**content, "metrics": {"length": {"of": of}}})
 
     base, table = prepare(asked(tmp_path, source)), prepare(asking("pair"))
@@ -90,9 +90,9 @@ def test_a_computed_metric_orders_and_selects_and_its_settings_name_the_table(tm
     def tokens(row: dict[str, Any]) -> int:
         return sum(len(row[name]) for name in TOKENS)
 
-    expected = [row["pair_id"] for row in naive(rows_of(base), tokens) if tokens(row) >= 20]
-    assert 4 < len(expected) < base.rows("train")
-    assert table.index("train").pair_id == expected
+    expected = naive(rows_of(base), tokens)[-round(0.5 * base.rows("train")) :]
+    assert table.index("train").pair_id == [row["pair_id"] for row in expected]
+    assert table.index("train").difficulty.tolist() == [-tokens(row) for row in expected]
     assert table.folder != prepare(asking("answers")).folder
     assert table.manifest.facts["metrics"]["length"]["length"]["settings"] == {"of": "pair"}
 

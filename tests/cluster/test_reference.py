@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.prepare import prepare
@@ -17,7 +18,8 @@ from mixdpo_ray.cluster.reference import (
 )
 from mixdpo_ray.cluster.training_job import make_job
 from mixdpo_ray.errors import ResourceError
-from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.pairs.mismatched import mismatched_ids
+from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe
@@ -94,6 +96,20 @@ def test_a_thinned_plan_needs_only_the_pairs_that_it_trains(world: Path) -> None
     assert len(trained) < table.rows("train")
 
 
+def test_the_references_of_a_flipped_pair_are_those_of_the_pair_with_its_sides_exchanged(world: Path) -> None:
+    everything = "curriculum.threshold={hard_count: 0}"
+    plain, noisy = (recipe(world, everything, *more) for more in (["output.name=plain"], ["data.pair.flip=0.3"]))
+    chosen, rejected = covered(plain).aligned(prepare(plain).index("train").pair_id)
+    table = prepare(noisy)
+    flip = np.asarray(table.column("train", "flipped"))
+    assert 15 < flip.sum() < 50
+    found = covered(noisy).aligned(table.index("train").pair_id)
+    # other pairs share a batch with a flipped one now, so that its sums may differ in their last bits
+    assert np.allclose(found[0], np.where(flip, rejected, chosen), atol=1e-4)
+    assert np.allclose(found[1], np.where(flip, chosen, rejected), atol=1e-4)
+    assert np.abs(chosen - rejected)[flip].max() > 1
+
+
 def test_an_objective_without_a_reference_computes_none(world: Path) -> None:
     settings = recipe(world, "objective.name=simpo", "output.name=simpo", "output.storage_path=" + str(world / "none"))
     table = prepare(settings)
@@ -116,3 +132,39 @@ def test_a_model_in_an_object_store_is_fetched_to_be_loaded(world: Path, bucket:
     assert not Path(here.path).exists()
     expected = load_model(settings)
     assert all(map(torch.equal, model.state_dict().values(), expected.state_dict().values()))
+
+
+def naive(world: Path, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    """Log-probs of the answer's tokens, by the model's own full forward pass."""
+    model = AutoModelForCausalLM.from_pretrained(world / "model", dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    logps: torch.Tensor = logits.log_softmax(-1)[range(len(answer)), answer]
+    return logps
+
+
+def test_prompts_with_foreign_answers_are_covered_for_kto_alone(world: Path) -> None:
+    """The last prompt of the table gets the answers of the first pair."""
+    settings = recipe(world, "objective={name: kto}", "output.name=kto", "curriculum.threshold={hard_count: 0}")
+    table, store = prepare(settings), covered(settings)
+    index, last = table.index("train"), table.rows("train") - 1
+    assert store.missing(mismatched_ids(index, range(last + 1))) == []
+    chosen, rejected = store.aligned(mismatched_ids(index, [last]))
+    rows = table.read("train", np.array([last, 0])).to_pylist()
+    for found, side in ((chosen, "chosen_ids"), (rejected, "rejected_ids")):
+        assert found[0] == pytest.approx(naive(world, rows[0]["prompt_ids"], rows[1][side]).sum().item(), abs=1e-4)
+
+
+def test_references_of_single_tokens_lie_beside_the_sums_and_add_up_to_them(world: Path) -> None:
+    settings = recipe(world, "objective={name: selective_tokens}", "output.name=tokens")
+    table, store = prepare(settings), covered(settings)
+    tokens = TokenReferenceTable.open(store.folder + TOKENS)
+    foreign = mismatched_ids(table.index("train"), range(3))
+    assert tokens.missing(foreign) == foreign
+    ids = table.index("eval").pair_id
+    lists, sums = tokens.aligned(ids), store.aligned(ids)
+    for side, column in enumerate(lists):
+        assert [sum(values) for values in column.to_pylist()] == pytest.approx(sums[side].tolist(), abs=1e-3)
+    row = table.read("eval", np.array([3])).to_pylist()[0]
+    expected = naive(world, row["prompt_ids"], row["chosen_ids"])
+    assert lists[0][3].as_py() == pytest.approx(expected.tolist(), abs=1e-4)

@@ -221,7 +221,7 @@ def test_earlier_gaps_stand_beside_those_of_a_small_step_and_their_number_is_bou
     for _ in range(3):
         pairs = pairs_of(rows)
         columns = {name: v.detach().double() for name, v in vars(pairs).items() if isinstance(v, torch.Tensor)}
-        seen, memory = objective.look(StepView(PairLogps(**columns), memory))  # type: ignore[arg-type,assignment]
+        seen, memory = objective.look(StepView(PairLogps(**columns), memory))  # type: ignore[arg-type]
         assert len(seen["target"]) == 2
     assert memory["gaps"].tolist() == pytest.approx([0.01, 0.13, 0.01], abs=1e-6)
 

@@ -57,6 +57,22 @@ def test_reading_gives_the_rows_in_the_order_of_the_positions(tmp_path: Path) ->
     assert rows["prompt_ids"].to_pylist() == [[p] * (p % 3 + 1) for p in positions.tolist()]
 
 
+def test_a_table_without_a_metric_of_its_own_goes_by_its_margins_and_one_with_it_goes_by_that(tmp_path: Path) -> None:
+    plain = write_table(str(tmp_path / "old"))
+    assert plain.index("train").difficulty is plain.index("train").margin
+    folder, rows = str(tmp_path / "new"), rows_from(0, 5)
+    rows = rows.append_column("difficulty", pa.array([0.5, 0.25, 0.0, -1.0, -3.0]))
+    write_part(folder, "train", rows.append_column("flipped", pa.array([True, False, False, True, False])))
+    write_index(folder, "train", index_rows(rows))
+    split = SplitFacts(rows=5, first_positions=(0,))
+    commit(folder, Manifest(fingerprint="f", splits={"train": split}, rows_in=5, rows_kept=5))
+    table = PreparedTable.open(folder)
+    assert table.index("train").difficulty.tolist() == [0.5, 0.25, 0.0, -1.0, -3.0]
+    assert table.index("train").margin.tolist() == [1000.0, 999.0, 998.0, 997.0, 996.0]
+    assert table.column("train", "flipped").to_pylist() == [True, False, False, True, False]
+    assert table.read("train", np.array([4, 0]))["difficulty"].to_pylist() == [-3.0, 0.5]
+
+
 def test_any_positions_are_found_whatever_the_parts_and_row_groups(tmp_path: Path) -> None:
     table = write_table(str(tmp_path), (5, 64, 65, 1, 130))
     generator = np.random.default_rng(0)

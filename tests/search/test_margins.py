@@ -137,3 +137,14 @@ def test_the_largest_margin_itself_is_a_threshold() -> None:
 
 def test_a_mode_that_routes_nothing_takes_any_threshold() -> None:
     resolved({VALUE: {"uniform": [0.5, 7.0]}}, RATINGS, curriculum={"mode": "sorted_dpo"})
+
+
+def test_several_metrics_are_searched_by_rank_alone() -> None:
+    """A margin of 0.5 says nothing about lengths."""
+    metrics = {"curriculum.difficulty": {"choice": ["rating_margin", "chosen_length"]}}
+    with pytest.raises(
+        RecipeError, match=r"tune.space.curriculum.difficulty: a threshold's value belongs to one metric"
+    ):
+        Space.of(make_recipe({"space": metrics}, curriculum={"threshold": {"value": 1.0}}))
+    for curriculum in ({"threshold": {"hard_fraction": 0.2}}, {"mode": "sorted_dpo"}):
+        assert Space.of(make_recipe({"space": metrics}, curriculum=curriculum)).settings == ("curriculum.difficulty",)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
 from mixdpo_ray.objectives.simpo import SimPO
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.pairs.table import PreparedTable, commit, index_rows, write_index, write_part
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.evaluation import bucket_name, evaluate, hard_boundary, read_held_out
 from mixdpo_ray.training.job import TrainingJob
@@ -57,6 +59,25 @@ def test_metrics_are_those_of_each_pair_alone_for_every_split(tiny: Path, one: G
         assert metrics["eval_pairs/margin_0-0.5"] == ties.sum()
         assert sum(value for name, value in metrics.items() if name.startswith("eval_pairs/")) == HELD_OUT
         assert "eval_logps/chosen_drift" not in metrics
+
+
+def test_what_is_hard_is_told_by_the_difficulty_where_a_table_has_one(tiny: Path, tmp_path: Path) -> None:
+    before, folder = PreparedTable.open(str(tiny / "table")), str(tmp_path / "table")
+    difficulties = {"train": 100.0 - np.arange(before.rows("train")), "eval": np.arange(HELD_OUT) + 90.0}
+    for split, difficulty in difficulties.items():
+        rows = before.read(split, np.arange(len(difficulty))).append_column("difficulty", pa.array(difficulty))
+        write_part(folder, split, rows.slice(0, 5))
+        write_part(folder, split, rows.slice(5))
+        write_index(folder, split, index_rows(rows))
+    commit(folder, before.manifest)
+    job = replace(make_job(tiny, tmp_path, curriculum={"threshold": {"hard_fraction": 0.25}}), prepared=folder)
+    table = PreparedTable.open(folder)
+    boundary = hard_boundary(job.plan(table), table.index("train"))
+    assert boundary == 100.0 - 24  # 32 pairs, the last 8 of them are hard
+    for edge, hard in ((boundary, 0), (92.0, 3)):
+        held_out = read_held_out(table, World(), 4, 7, edge, None)
+        assert held_out is not None
+        assert held_out.hard.tolist() == [True] * hard + [False] * (HELD_OUT - hard)
 
 
 def test_drift_is_zero_where_the_policy_is_the_reference(tiny: Path, two: Gang) -> None:
