@@ -15,6 +15,7 @@ import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from mixdpo_ray.cluster.prepare import prepare
+from mixdpo_ray.cluster.score import score
 from mixdpo_ray.cluster.scoring import metric_columns, metric_identity
 from mixdpo_ray.difficulty.halves import half_of
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
@@ -187,6 +188,17 @@ def test_validation_losses_are_those_of_models_that_have_not_seen_the_pair_and_n
         )
         assert values[place] == pytest.approx(-float(np.log1p(np.exp(-0.1 * (chosen - rejected)))), abs=1e-4)
         assert abs(values[place] + np.log(2)) > 1e-5  # the model has moved
+
+
+def test_the_job_shows_how_far_metrics_agree_in_a_table_and_a_picture(world: Path) -> None:
+    said = score(recipe(world, "metrics.perplexity=", "curriculum={difficulty: length, threshold: {hard_count: 4}}"))
+    lines = said.splitlines()
+    assert lines[0].startswith("rank correlations of 3 metrics over 90 training pairs")
+    assert [line.split()[:2] for line in lines[2:5]] == [["1", "rating_margin"], ["2", "length"], ["3", "perplexity"]]
+    assert [line.split()[2 + number] for number, line in enumerate(lines[2:5])] == ["1.00"] * 3
+    picture = Path(lines[5].removeprefix("picture: "))
+    assert picture.parent == world / "out" / "scores"
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
