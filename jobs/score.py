@@ -7,7 +7,7 @@ from mixdpo_ray.recipe import Recipe
 
 
 def main(recipe: Recipe) -> None:
-    preflight(recipe, trains="validation_loss" in recipe.metrics)
+    preflight(recipe, trains="validation_loss" in (*recipe.metrics, *recipe.metrics_used))
     print(score(recipe))
 
 

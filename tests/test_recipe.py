@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.simpo import SimPO
@@ -83,6 +84,17 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
         ("objective={name: dpo, beta: -1}", "objective.beta: -1: Input should be greater than 0"),
         ("train.optimizer.learning_rate=yes", "train.optimizer.learning_rate: True: true or false is no value"),
         ("train.optimizer.learning_rate=.nan", "train.optimizer.learning_rate: nan: Input should be"),
+        ("metrics={reward_margn: {model: m}}", "metrics: unknown metric 'reward_margn'; did you mean reward_margin?"),
+        ("metrics={reward_margin: {modl: m}}", "metrics.reward_margin.model is missing; it has no default"),
+        ("metrics={ches: {modl: m}}", "metrics.ches.modl is unknown; did you mean model?"),
+        ("metrics={perplexity: {model: 3}}", "metrics.perplexity.model: 3: Input should be a valid string"),
+        ("metrics=[ches]", "metrics: ['ches']: write {metric: {its settings}, ...}"),
+        ("curriculum.difficulty=chess", "curriculum.difficulty: unknown metric 'chess'; did you mean ches?"),
+        (
+            "curriculum.difficulty=reward_margin",
+            "curriculum.difficulty: reward_margin needs to know model: write metrics: {reward_margin: {model: ...}}",
+        ),
+        ("metrics={dcrm: }", "metrics.dcrm: reward_margin needs to know model: write metrics: {reward_margin: {model"),
         ("train.global_batch_size=0", "train.global_batch_size: 0: Input should be greater than or equal to 1"),
         (
             "curriculum.threshold={value: 1, hard_count: 3}",
@@ -186,6 +198,12 @@ def test_rungs_multiply_and_without_a_pruner_there_is_one(small: Path) -> None:
     assert budgets("tune.early_stopping.pruner=none") == (1,)
 
 
+def test_metrics_are_written_down_and_read_again_with_all_their_settings(small: Path) -> None:
+    recipe = load_recipe(str(small), ["metrics={reward_margin: {model: m}, ches: }"])
+    assert recipe.to_dict()["metrics"]["ches"] == {"model": None, "length_normalised": True}
+    assert Recipe.model_validate(recipe.to_dict()) == recipe
+
+
 def test_how_a_search_is_made_does_not_make_another_training(small: Path) -> None:
     plain, searched = (load_recipe(str(small), overrides) for overrides in ([], ["tune.num_samples=3"]))
     assert plain.training_identity() == searched.training_identity()
@@ -237,6 +255,8 @@ def test_help_lists_every_setting_of_every_objective() -> None:
         for setting in objective.model_fields:
             assert f"objective.{setting} = " in text
             assert f"(objective {name})" in text
+    for name, metric in METRICS.items():
+        assert all(f"metrics.{name}.{setting} = " in text for setting in metric.model_fields)
     assert "None\n    \n" not in text
 
 

@@ -6,6 +6,9 @@ computed and appended. They come from the code and the number format that traini
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +17,7 @@ import pyarrow as pa
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.actor_pool import Pool, Positions
 from mixdpo_ray.cluster.connect import uses_gpu
@@ -104,17 +108,32 @@ def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positi
     return needed | ({MISMATCHED: compared} if reads_mismatched(job.objective) else {})
 
 
-def refuse_what_does_not_fit(model: ModelSettings, free: int) -> None:
+@contextmanager
+def fetched(model: ModelSettings) -> Iterator[ModelSettings]:
+    """On this machine's disk while the body runs, where a training left it in an object store."""
+    if storage.is_local(model.path):
+        yield model
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        storage.copy(model.path, folder)
+        yield model.model_copy(update={"path": folder})
+
+
+def refuse_what_does_not_fit(
+    model: ModelSettings,
+    free: int,
+    kind: Any = AutoModelForCausalLM,
+    what: str = "the reference model",
+    remedy: str = "use larger GPUs, or an objective without a reference such as simpo",
+) -> None:
     """Before anything is loaded: weights, and a tenth for activations."""
     config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
     with torch.device("meta"):
-        shell = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+        shell = kind.from_config(config, trust_remote_code=model.trust_remote_code)
     need = 1.1 * sum(parameter.numel() for parameter in shell.parameters()) * getattr(torch, model.dtype).itemsize
     if need > free:
-        raise ResourceError(
-            f"the reference model {model.path} needs about {need / 2**30:.1f} GiB and a GPU has {free / 2**30:.1f} GiB "
-            "free: use larger GPUs, or an objective without a reference such as simpo"
-        )
+        needs = f"{need / 2**30:.1f} GiB and a GPU has {free / 2**30:.1f} GiB free"
+        raise ResourceError(f"{what} {model.path} needs about {needs}: {remedy}")
 
 
 class _Reference:
@@ -124,9 +143,10 @@ class _Reference:
         self.table = PreparedTable.open(folder)
         self.device = torch.device("cuda" if gpu else "cpu")
         self.chunk_tokens = chunk_tokens
-        if gpu:
-            refuse_what_does_not_fit(model, torch.cuda.mem_get_info()[0])
-        self.scorer = Scorer(load_model(model)).to(self.device).eval()
+        with fetched(model) as here:
+            if gpu:
+                refuse_what_does_not_fit(here, torch.cuda.mem_get_info()[0])
+            self.scorer = Scorer(load_model(here)).to(self.device).eval()
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows, flat = self._batch(batch)

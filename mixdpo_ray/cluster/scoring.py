@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
+from transformers import AutoModel
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool, reference
@@ -21,6 +23,7 @@ from mixdpo_ray.cluster.actor_pool import Pool
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.cross_fit import CrossFit
 from mixdpo_ray.cluster.prepared_folder import alone
+from mixdpo_ray.cluster.reference import refuse_what_does_not_fit
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric, language_model
 from mixdpo_ray.difficulty.needed import needed_metrics
@@ -48,11 +51,10 @@ Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values
 
 def metric_columns(recipe: Recipe, table: PreparedTable, names: Sequence[str]) -> Columns:
     """Of these metrics, and of those that they combine. Ray must be connected."""
-    ids = {split: table.index(split).pair_id for split in SPLITS}
     values: dict[str, NDArray[np.float64]] = {}
     for name, metric in _needed(recipe, names).items():
         values[name] = metric.values(_facts(recipe, table, name, metric, values))
-        _refuse_non_finite(name, values[name], [pair_id for split in SPLITS for pair_id in ids[split]])
+        _refuse_non_finite(table, name, values[name])
     train = table.rows("train")
     return {name: {"train": column[:train], "eval": column[train:]} for name, column in values.items()}
 
@@ -94,6 +96,7 @@ def _facts(
     def both(column: str) -> NDArray[np.float64]:
         return np.concatenate([getattr(index, column) for index in indexes]).astype(np.float64)
 
+    _refuse_one_model_twice(name, metric.logps_of(policy))
     logps = [_logps(recipe, table, name, model)[1] for model in metric.logps_of(policy)]
     return Facts(
         margin=both("margin"),
@@ -110,6 +113,7 @@ def _facts(
 def _logps(recipe: Recipe, table: PreparedTable, name: str, model: ModelSettings) -> tuple[str, AnswerLogps]:
     """And the folder that they lie in."""
     weights_of(name, model)
+    _refuse_other_tokens(recipe, name, model)
     folder = reference.cover(recipe.model_copy(update={"model": model}), table, every_position(table))
     store = ReferenceTable.open(folder)
     chosen, rejected = zip(*(store.aligned(table.index(split).pair_id) for split in SPLITS), strict=True)
@@ -165,7 +169,9 @@ def scores_identity(
     if (model := metric.scoring_model(policy)) is not None:
         content["model"] = model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"})
         content["weights"] = weights_of(name, model)
-        if metric.own_tokenizer:
+        if not metric.own_tokenizer:
+            _refuse_other_tokens(recipe, name, model)
+        else:
             content["own_tokenizer"] = tokenizer_digest(load_tokenizer(model, f"metrics.{name}.model"))
     return content
 
@@ -197,6 +203,28 @@ def weights_of(name: str, model: ModelSettings) -> str:
         raise ModelError(f"{where} {model.path!r} cannot be found: {str(error).splitlines()[0]}") from error
 
 
+def _refuse_one_model_twice(name: str, models: Sequence[ModelSettings]) -> None:
+    weights = [weights_of(name, model) for model in models]
+    if len(set(weights)) < len(weights):
+        raise ModelError(
+            f"metrics.{name}.model {models[0].path!r} is the very model that it is compared with: every pair would "
+            "have margin 0; give one that was trained, or reference_free: true"
+        )
+
+
+def _refuse_other_tokens(recipe: Recipe, name: str, model: ModelSettings) -> None:
+    """The table's token ids mean something to models of the policy's vocabulary alone."""
+    policy = with_absolute_paths(recipe.model)
+    if model.path == policy.path:
+        return
+    own = load_tokenizer(model.model_copy(update={"tokenizer": None, "chat_template": None}), f"metrics.{name}.model")
+    if own.get_vocab() != load_tokenizer(policy).get_vocab():
+        raise ModelError(
+            f"metrics.{name}.model {model.path!r} has another vocabulary than {policy.path!r}, whose tokens the pairs "
+            "are: give a model of the same family"
+        )
+
+
 def located(metric: Metric) -> Metric:
     """Local paths made absolute: workers have working directories of their own."""
     paths = {name: getattr(metric, name, None) for name in ("model", "against")}
@@ -204,11 +232,13 @@ def located(metric: Metric) -> Metric:
     return metric.model_copy(update=found)
 
 
-def _refuse_non_finite(name: str, column: NDArray[np.float64], ids: Sequence[str]) -> None:
+def _refuse_non_finite(table: PreparedTable, name: str, column: NDArray[np.float64]) -> None:
     bad = np.flatnonzero(~np.isfinite(column))
     if len(bad):
+        first, train = int(bad[0]), table.rows("train")
+        pair_id = table.index("train").pair_id[first] if first < train else table.index("eval").pair_id[first - train]
         raise NonFiniteError(
-            f"{name} of pair {ids[bad[0]]} is not finite ({len(bad)} of {len(column)} pairs); check metrics.{name}"
+            f"{name} of pair {pair_id} is not finite ({len(bad)} of {len(column)} pairs); check metrics.{name}"
         )
 
 
@@ -218,6 +248,12 @@ class _ScorePairs:
     def __init__(self, folder: str, metric: Metric, policy: ModelSettings, gpu: bool):
         self.table = PreparedTable.open(folder)
         self.columns = metric.columns
+        model = metric.scoring_model(policy)
+        if gpu and model is not None:
+            free = torch.cuda.mem_get_info()[0]
+            refuse_what_does_not_fit(
+                model, free, AutoModel, "the metric's model", "use larger GPUs, or a smaller model"
+            )
         self.score = metric.scorer(policy, "cuda" if gpu else "cpu")
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mixdpo_ray.settings import Settings
-from mixdpo_ray.training.settings import ModelSettings
+from mixdpo_ray.training.settings import Dtype, ModelSettings
 
 Column = NDArray[np.float64]  # [pairs]
 Scorer = Callable[[pa.Table], Mapping[str, Any]]  # rows of a prepared table -> a value per row for each column
@@ -81,7 +81,7 @@ class ModelMetric(Metric):
 
     model: str = Field(description="Hugging Face name or folder of the model that scores")
     revision: str | None = Field(None, description="Commit or tag on the Hub")
-    dtype: str = Field("bfloat16", pattern="^(bfloat16|float32)$", description="Number format of its weights")
+    dtype: Dtype = Field("bfloat16", description="Number format of its weights")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings along")
 
     def scoring_model(self, policy: ModelSettings) -> ModelSettings:

@@ -94,6 +94,21 @@ def test_tables_that_a_study_uses_stay(tmp_path: Path) -> None:
     assert [item.used_by for item in items if item.path.endswith("/used")] == [("study wide",)]
 
 
+def test_scores_stay_while_a_recipe_names_their_metric(tmp_path: Path) -> None:
+    for name, metric in (("a", "ches"), ("b", "dcrm"), ("c", "bees")):
+        folder = tmp_path / "scores" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"fingerprint": name, "facts": {"metric": metric}}))
+        lock_file(str(folder)).touch()
+    (tmp_path / "scores" / "correlations-1.png").write_bytes(b"p")
+    reference_table(tmp_path, "of-a-metric", {**MODEL, "path": "judge"})
+    record = json.loads((run(tmp_path, "mine", "d1") / "recipe.json").read_text())
+    record["recipe"] |= {"curriculum": {"difficulty": "ches"}, "metrics": {"dcrm": {"model": "judge"}}}
+    (tmp_path / "runs" / "mine" / "recipe.json").write_text(json.dumps(record))
+    items = [item for item in survey(str(tmp_path)) if "checkpoints" not in item.path]
+    assert unused(items, tmp_path) == {"scores/c", "scores/correlations-1.png"}
+
+
 def test_checkpoints_of_a_finished_run_may_go_but_its_model_stays(tmp_path: Path) -> None:
     folder = run(tmp_path, "done", "d1", finished=True)
     remove(survey(str(tmp_path)))

@@ -7,8 +7,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from mixdpo_ray import storage
 from mixdpo_ray.cluster.prepare import prepare
-from mixdpo_ray.cluster.reference import needed_positions, reference, reference_folder, refuse_what_does_not_fit
+from mixdpo_ray.cluster.reference import (
+    fetched,
+    needed_positions,
+    reference,
+    reference_folder,
+    refuse_what_does_not_fit,
+)
 from mixdpo_ray.cluster.training_job import make_job
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.pairs.mismatched import mismatched_ids
@@ -16,6 +23,7 @@ from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenRefere
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe
+from mixdpo_ray.training.model import load_model
 
 PAIRS = 120
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -114,6 +122,16 @@ def test_a_model_that_does_not_fit_on_a_gpu_is_refused_with_the_estimate(world: 
     refuse_what_does_not_fit(settings, free=2**30)
     with torch.device("cpu"), pytest.raises(ResourceError, match=r"needs about 0\.0 GiB and a GPU has 0\.0 GiB free"):
         refuse_what_does_not_fit(settings, free=2**10)
+
+
+def test_a_model_in_an_object_store_is_fetched_to_be_loaded(world: Path, bucket: str) -> None:
+    storage.copy(str(world / "model"), f"{bucket}/model")
+    settings = recipe(world).model
+    with fetched(settings.model_copy(update={"path": f"{bucket}/model"})) as here:
+        model = load_model(here)
+    assert not Path(here.path).exists()
+    expected = load_model(settings)
+    assert all(map(torch.equal, model.state_dict().values(), expected.state_dict().values()))
 
 
 def naive(world: Path, prompt: list[int], answer: list[int]) -> torch.Tensor:

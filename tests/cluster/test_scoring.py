@@ -15,6 +15,7 @@ import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from mixdpo_ray.cluster.prepare import prepare
+from mixdpo_ray.cluster.score import score
 from mixdpo_ray.cluster.scoring import metric_columns, metric_identity
 from mixdpo_ray.difficulty.halves import half_of
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
@@ -189,6 +190,17 @@ def test_validation_losses_are_those_of_models_that_have_not_seen_the_pair_and_n
         assert abs(values[place] + np.log(2)) > 1e-5  # the model has moved
 
 
+def test_the_job_shows_how_far_metrics_agree_in_a_table_and_a_picture(world: Path) -> None:
+    said = score(recipe(world, "metrics.perplexity=", "curriculum={difficulty: length, threshold: {hard_count: 4}}"))
+    lines = said.splitlines()
+    assert lines[0].startswith("rank correlations of 3 metrics over 90 training pairs")
+    assert [line.split()[:2] for line in lines[2:5]] == [["1", "rating_margin"], ["2", "length"], ["3", "perplexity"]]
+    assert [line.split()[2 + number] for number, line in enumerate(lines[2:5])] == ["1.00"] * 3
+    picture = Path(lines[5].removeprefix("picture: "))
+    assert picture.parent == world / "out" / "scores"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("metrics", "expected"),
     [
@@ -203,6 +215,22 @@ def test_a_wrong_model_path_is_one_line(world: Path, metrics: str, expected: str
         metric_columns(settings, prepare(settings), list(settings.metrics))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_another_vocabulary_cannot_read_the_tokens(world: Path) -> None:
+    write_tiny_model(world / "foreign", seed=2)
+    vocabulary = world / "foreign" / "tokenizer.json"
+    vocabulary.write_text(vocabulary.read_text().replace('"<unk>"', '"<unknown>"'))
+    settings = recipe(world, f"metrics.implicit_margin={{model: {world}/foreign}}")
+    with pytest.raises(ModelError, match=r"metrics\.implicit_margin\.model .* has another vocabulary than"):
+        metric_columns(settings, prepare(settings), ["implicit_margin"])
+
+
+def test_a_model_compared_with_a_copy_of_itself_is_refused(world: Path) -> None:
+    write_tiny_model(world / "copy")
+    settings = recipe(world, f"metrics.implicit_margin={{model: {world}/copy}}")
+    with pytest.raises(ModelError, match="copy' is the very model that it is compared with: every pair would"):
+        metric_columns(settings, prepare(settings), ["implicit_margin"])
 
 
 def test_a_reward_that_is_no_number_is_refused_with_the_pair(world: Path) -> None:

@@ -51,6 +51,7 @@ class Patient:
         """Of model and data, as far as they exist here; of a pattern, the folder that it begins with."""
         model = with_absolute_paths(self.recipe.model)
         named = [model.path, model.tokenizer, model.chat_template, model.reference]
+        named += [getattr(metric, "model", None) for metric in self.recipe.metrics.values()]
         for source in (self.recipe.data.source, self.recipe.data.heldout.source):
             if source is not None:
                 named += [source.path] if isinstance(source.path, str) else source.path
