@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.comparison.settings import CompareSettings
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
@@ -59,6 +60,7 @@ class Recipe(Settings):
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
     cluster: ClusterSettings = ClusterSettings()
     tune: TuneSettings = TuneSettings()
+    compare: CompareSettings = CompareSettings()
     output: OutputSettings = OutputSettings()
 
     @model_validator(mode="after")

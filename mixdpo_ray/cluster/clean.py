@@ -25,7 +25,7 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
 
-USERS = {"runs": "run", "studies": "study"}
+USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
 OLD = timedelta(days=1)  # object stores have no locks: what is younger may still be being written
 
 
@@ -44,7 +44,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Run:
-    """Or a study: it has users' claims on tables, and no checkpoints of its own."""
+    """Or a study or a comparison: they have claims on tables, and no checkpoints of their own."""
 
     name: str
     folder: str
@@ -56,18 +56,23 @@ class Run:
         return digest == named or (isinstance(named, list) and digest in named)
 
     @property
+    def models(self) -> list[dict[str, Any]]:
+        models: list[dict[str, Any]] = self.content.get("models") or [self.content["recipe"]["model"]]
+        return models
+
+    @property
     def lock(self) -> Path:
         folder = storage.local(self.folder)
         return folder.with_name(f".{folder.name}.{LOCK}")
 
 
 def survey(storage_path: str) -> list[Item]:
-    runs = find_runs(storage_path, "runs")
-    users = [*runs, *find_runs(storage_path, "studies")]
+    runs, comparisons = find_runs(storage_path, "runs"), find_runs(storage_path, "comparisons")
+    users = [*runs, *find_runs(storage_path, "studies"), *comparisons]
     return [
         *_prepared(storage.join(storage_path, "prepared"), users),
         *_references(storage.join(storage_path, "reference"), users),
-        *(item for run in runs for item in _of_run(run)),
+        *(item for run in [*runs, *comparisons] for item in _of_run(run)),
     ]
 
 
@@ -129,7 +134,7 @@ def _references(folder: str, runs: list[Run]) -> Iterator[Item]:
             yield _item(path, "unfinished reference table", _too_young(path))
             continue
         model = json.loads(storage.read_bytes(manifest))["facts"].get("model", {})
-        users = tuple(run.name for run in runs if _weights(run.content["recipe"]["model"]) == _weights(model))
+        users = tuple(run.name for run in runs if _weights(model) in map(_weights, run.models))
         yield _item(path, "reference table", users)
 
 

@@ -12,7 +12,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.errors import RunConflictError
 from mixdpo_ray.recipe import Recipe, fingerprint
 
-RECIPE, SUMMARY, LOCK = "recipe.json", "summary.json", "driver.lock"
+RECIPE, SUMMARY, FAILURE, LOCK = "recipe.json", "summary.json", "failure.txt", "driver.lock"
 
 
 def run_folder(recipe: Recipe) -> str:
@@ -24,6 +24,10 @@ def claim(recipe: Recipe, prepared_digest: str) -> str:
     folder = run_folder(recipe)
     if recipe.output.fresh:
         storage.delete(folder)
+    return claim_folder(folder, recipe, prepared_digest)
+
+
+def claim_folder(folder: str, recipe: Recipe, prepared_digest: str) -> str:
     identity = {**recipe.training_identity(), "prepared": prepared_digest}
     path = storage.join(folder, RECIPE)
     if storage.exists(path):
