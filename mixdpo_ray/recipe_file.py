@@ -80,7 +80,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree.get(parent), dict):
             tree[parent] = {}
         tree = tree[parent]
-    tree[last] = yaml.load(text, _StrictLoader)
+    try:
+        tree[last] = yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override}: not YAML: {' '.join(str(error).split())}") from None
 
 
 def explain(error: ValidationError) -> Iterator[str]:

@@ -171,6 +171,11 @@ def test_a_word_that_is_no_override_is_refused(small: Path) -> None:
         load_recipe(str(small), ["--fast"])
 
 
+def test_an_override_that_is_no_yaml_is_refused(small: Path) -> None:
+    with pytest.raises(RecipeError, match=r"model\.path=\[a: not YAML: "):
+        load_recipe(str(small), ["model.path=[a"])
+
+
 def test_a_missing_file_and_a_broken_one_are_named(tmp_path: Path) -> None:
     assert "No such file" in complaint(tmp_path / "none.yaml")
     broken = tmp_path / "broken.yaml"

@@ -60,7 +60,9 @@ def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
         return
     folder = absolute(output.folder)
     board = take_board(folder)
-    display = CompareDisplay(recipe.output.name, [task for unit in units for task in unit.tasks], output.write_tables)
+    tasks = [task for unit in left for task in unit.tasks]
+    already = sum(task.ended for unit in units for task in unit.tasks if not task.job.leaves_state)
+    display = CompareDisplay(recipe.output.name, tasks, already, output.write_tables)
     with watching(board, display, lambda: missing_resources(recipe.cluster, to_start=False)):
         for cluster in dict.fromkeys(unit.cluster.model_dump_json() for unit in left):
             settings = ClusterSettings.model_validate_json(cluster)

@@ -14,12 +14,12 @@ from mixdpo_ray.cluster.relay import Task
 
 
 class CompareDisplay:
-    """`on_end` is called whenever a task has ended."""
+    """Of the tasks that are left, beside those that have ended; `on_end` is called whenever another one has."""
 
-    def __init__(self, name: str, tasks: Sequence[Task], on_end: Callable[[], None]):
+    def __init__(self, name: str, tasks: Sequence[Task], ended: int, on_end: Callable[[], None]):
         self.name, self.on_end = name, on_end
-        self.total, self.ended = len(tasks), sum(task.ended for task in tasks)
-        self.steps = {task.label: task.steps for task in tasks if not task.ended}
+        self.total, self.ended = ended + len(tasks), ended
+        self.steps = {task.label: task.steps for task in tasks}
         self.done = dict.fromkeys(self.steps, 0)
         self.began: float | None = None
         self.bar = tqdm(

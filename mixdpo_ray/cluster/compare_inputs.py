@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,7 +60,7 @@ class Unit:
 
     def forget_stage(self) -> None:
         """Its state, once every arm has ended; its metrics stay."""
-        if all(task.ended for task in self.tasks):
+        if not self.left.tasks:
             for task in self.tasks:
                 storage.delete(join(task.job.run, "checkpoints"))
 
@@ -78,7 +80,8 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
     recipe = arm.recipe
     key = _table_key(recipe)
     if key not in tables:
-        tables[key] = prepare(recipe)
+        with redirect_stdout(io.StringIO()):  # of dozens of tables nobody reads what is told of one
+            tables[key] = prepare(recipe)
     table, run = tables[key], join(folder, arm.folder)
     try:
         job = job_in(run, recipe, table, claim_folder(run, recipe, table.manifest.content_digest))

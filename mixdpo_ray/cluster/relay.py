@@ -23,6 +23,7 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.playground.build import WorldFolder
 from mixdpo_ray.playground.score import score
 from mixdpo_ray.storage import join
+from mixdpo_ray.training.checkpoints import committed_steps
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.world import World
 
@@ -38,7 +39,12 @@ class Task:
 
     @property
     def ended(self) -> bool:
-        return any(storage.exists(join(self.job.run, mark)) for mark in (SUMMARY, FAILURE))
+        """A stage has not while somebody wants the state that it left, and it was cleared away."""
+        run = self.job.run
+        if storage.exists(join(run, FAILURE)):
+            return True
+        there = not self.job.leaves_state or committed_steps(join(run, "checkpoints"))
+        return bool(there) and storage.exists(join(run, SUMMARY))
 
 
 def run_in_turn(cluster: ClusterSettings, tasks: Sequence[Task], run: str, board: Any) -> None:

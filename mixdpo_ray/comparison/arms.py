@@ -10,9 +10,9 @@ from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.search.metric import why_unfair
 from mixdpo_ray.search.space import with_settings
-from mixdpo_ray.storage import join
+from mixdpo_ray.storage import is_local, join
 
-WORLD = "{world}"
+WORLD = "<world>"
 NOT_AN_ARMS = {
     "output": "all arms lie in the comparison's folder",
     "tune": "a comparison does not search",
@@ -77,10 +77,14 @@ def check(recipe: Recipe) -> None:
         raise RecipeError("compare.arms is empty: name two arms or more, each with its settings as dotted.key: value")
     if len(compare.names) < 2:
         raise RecipeError(f"compare.arms names {compare.names[0]!r} alone: a comparison needs two")
-    if (compare.world is not None) != (WORLD in recipe.model.path and WORLD in _source(recipe)):
+    if {WORLD in path for path in (recipe.model.path, _source(recipe))} != {compare.world is not None}:
         raise RecipeError(
             f"model.path {recipe.model.path!r}, data.source.path {_source(recipe)!r}: both begin with {WORLD} where "
-            "there is a compare.world, such as {world}/base and {world}/pairs.jsonl, and neither does otherwise"
+            "there is a compare.world, such as <world>/base and <world>/pairs.jsonl, and neither does otherwise"
+        )
+    if compare.world is not None and not is_local(recipe.output.storage_path):
+        raise RecipeError(
+            f"output.storage_path {recipe.output.storage_path}: worlds are made in a local folder, name one"
         )
     heldout = recipe.data.heldout
     if compare.world is None and heldout.source is None and not heldout.fraction * heldout.max_pairs:

@@ -29,7 +29,7 @@ class CompareSettings(Settings):
     )
     untrained: str | None = Field(None, description="Name of an arm that is the model before any training")
     world: WorldSettings | None = Field(
-        None, description="Make a playground world of every seed; model.path and data.source.path begin with {world}"
+        None, description="Make a playground world of every seed; model.path and data.source.path begin with <world>"
     )
     answers_each: int = Field(4, ge=1, description="Answers to each judged prompt of a world; more measure finer")
     at_once: int | None = Field(None, ge=1, description="Arms trained at a time; as many as there are cores for")

@@ -26,6 +26,7 @@ def notes_text(rows: Sequence[Row], metric: str) -> str:
     lines = ["± is half a 95 % interval over seeds (Student's t); differences are paired by seed, * excludes 0."]
     if any(row.values("eval_logps/chosen_drift") for row in rows):
         lines.append("drift: log-prob of held-out chosen answers, policy minus reference.")
+    lines.append("seconds: of a run, without starting workers and without a first stage that it shared with others.")
     lines += [f"{one.arm}, seed {one.seed} failed: {one.failure}" for row in rows for one in row.failures]
     absent = [row.arm for row in rows if not row.values(metric)]
     if absent:
