@@ -82,7 +82,7 @@ def test_the_table_is_printed_with_what_failed_and_how_long_it_took(said: str, f
     assert [line.split("|")[1].strip() for line in lines[4:9]] == ["base model", *ARMS]
     assert "broken, seed 1 failed: " in said
     comparison = folder / "comparisons" / "small"
-    assert (comparison / "table.md").read_text().splitlines()[2:] == lines[2 : lines.index("") + 100][: len(lines) - 6]
+    assert (comparison / "table.md").read_text().splitlines()[2:9] == lines[2:9]
     assert (comparison / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -129,7 +129,6 @@ def test_the_same_command_trains_nothing_and_another_arm_that_arm_alone(said: st
 
 def test_an_arm_whose_settings_changed_is_refused_with_the_difference(said: str, folder: Path) -> None:
     changed = {**ARMS, "mixdpo": {"objective.beta": 0.5}}
-    with pytest.raises(
-        RunConflictError, match=r"mixdpo-\w+/seed-0 belongs to another training \(objective.beta was 0.1, is 0.5"
-    ):
+    with pytest.raises(RunConflictError) as refused:
         compare(tiny(folder, arms=changed))
+    assert "seed-0 belongs to another training (objective.beta was 0.1, is 0.5)" in str(refused.value)
