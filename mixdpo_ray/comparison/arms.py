@@ -84,7 +84,7 @@ def check(recipe: Recipe) -> None:
         )
     if compare.world is not None and not is_local(recipe.output.storage_path):
         raise RecipeError(
-            f"output.storage_path {recipe.output.storage_path}: worlds are made in a local folder, name one"
+            f"output.storage_path {recipe.output.storage_path}: name a local folder, worlds are made there"
         )
     heldout = recipe.data.heldout
     if compare.world is None and heldout.source is None and not heldout.fraction * heldout.max_pairs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 from mixdpo_ray.comparison.results import Row
 from mixdpo_ray.comparison.student import Estimate
@@ -18,7 +19,8 @@ ASIDE = {  # shown beside the metric that is compared, as plain means
 def table_text(rows: Sequence[Row], metric: str, against: str) -> str:
     aside = [name for name in ASIDE if name != metric and any(row.values(name) for row in rows)]
     head = ["arm", f"{metric}, mean", f"against {against}", "seeds", *(ASIDE[name] for name in aside), "seconds"]
-    cells = [_cells(row, metric, aside) for row in rows]
+    digits = digits_for([row.mean(metric) for row in rows])
+    cells = [_cells(row, metric, aside, digits) for row in rows]
     return "\n".join(_markdown([head, *cells]))
 
 
@@ -34,24 +36,27 @@ def notes_text(rows: Sequence[Row], metric: str) -> str:
     return "\n".join(lines)
 
 
-def shown(estimate: Estimate, sign: str = "") -> str:
-    """With as many digits as the interval is worth, and no more than four."""
+def shown(estimate: Estimate, digits: int, sign: str = "") -> str:
     if not estimate.count:
         return ""
-    if not math.isfinite(estimate.half):
-        return f"{estimate.mean:{sign}.3f}"
-    digits = min(4, max(2, 1 - math.floor(math.log10(estimate.half)))) if estimate.half > 0 else 3
-    return f"{estimate.mean:{sign}.{digits}f} ± {estimate.half:.{digits}f}"
+    interval = f" ± {estimate.half:.{digits}f}" if math.isfinite(estimate.half) else ""
+    return f"{estimate.mean:{sign}.{digits}f}{interval}"
 
 
-def _cells(row: Row, metric: str, aside: Sequence[str]) -> list[str]:
+def digits_for(estimates: Sequence[Estimate]) -> int:
+    """As many as the usual interval is worth, two to four; the same for a whole column, which is easier to read."""
+    halves = [estimate.half for estimate in estimates if 0 < estimate.half < math.inf]
+    return min(4, max(2, 1 - math.floor(math.log10(median(halves))))) if halves else 3
+
+
+def _cells(row: Row, metric: str, aside: Sequence[str], digits: int) -> list[str]:
     mean, difference = row.mean(metric), row.difference(metric)
     mark = " *" if difference.excludes_zero else ""
     plain = [row.mean(name) for name in aside]
     return [
         row.arm,
-        shown(mean),
-        "" if row.is_yardstick else f"{shown(difference, '+')}{mark}",
+        shown(mean, digits),
+        "" if row.is_yardstick else f"{shown(difference, digits, '+')}{mark}",
         f"{mean.count}",
         *(f"{one.mean:.3f}" if one.count else "" for one in plain),
         f"{row.seconds:.1f}" if row.seconds else "",

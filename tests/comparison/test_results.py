@@ -10,7 +10,7 @@ import pytest
 from mixdpo_ray.comparison.picture import picture
 from mixdpo_ray.comparison.results import Outcome, Row, rows_of, to_csv
 from mixdpo_ray.comparison.student import Estimate
-from mixdpo_ray.comparison.table import notes_text, shown, table_text
+from mixdpo_ray.comparison.table import digits_for, notes_text, shown, table_text
 
 DPO = [Outcome("dpo", seed, {"quality": value}, 4.0) for seed, value in enumerate((7.0, 8.0, 9.0))]
 MIX = [Outcome("mix", seed, {"quality": value}, 2.0) for seed, value in enumerate((7.4, 8.5, 9.6))]
@@ -44,16 +44,22 @@ def test_the_table_marks_what_excludes_zero_and_names_what_failed() -> None:
     assert cells[0] == ["arm", "quality, mean", "against dpo", "seeds", "seconds"]
     assert cells[2] == ["dpo", "8.00 ± 2.48", "", "3", "4.0"]
     assert cells[3] == ["mix", "8.50 ± 2.73", "+0.50 ± 0.25 *", "3", "2.0"]
-    assert cells[4] == ["bad", "1.000", "-6.000", "1", "1.0"]
+    assert cells[4] == ["bad", "1.00", "-6.00", "1", "1.0"]
     assert len({len(line) for line in lines}) == 1
     assert "bad, seed 1 failed: step 3: the loss is not finite" in notes_text(found, "quality").splitlines()
 
 
-def test_digits_follow_the_interval() -> None:
-    assert shown(Estimate(8.4567, 0.1234, 5)) == "8.46 ± 0.12"
-    assert shown(Estimate(0.74321, 0.0042, 5), "+") == "+0.7432 ± 0.0042"
-    assert shown(Estimate(5.0, 0.0, 2)) == "5.000 ± 0.000"
-    assert shown(Estimate.of([])) == ""
+def test_a_column_has_as_many_digits_as_its_usual_interval_is_worth() -> None:
+    assert digits_for([Estimate(8.4, 0.12, 5), Estimate(8.5, 0.0031, 5), Estimate(8.6, 2.5, 5)]) == 2
+    assert digits_for([Estimate(0.74, 0.0042, 5)]) == 4
+    assert digits_for([Estimate.of([1.5]), Estimate.of([]), Estimate.of([2.0, 2.0])]) == 3
+
+
+def test_an_estimate_is_shown_with_what_it_has() -> None:
+    assert shown(Estimate(8.4567, 0.1234, 5), 2) == "8.46 ± 0.12"
+    assert shown(Estimate(0.7432, 0.0042, 5), 4, "+") == "+0.7432 ± 0.0042"
+    assert shown(Estimate.of([1.5]), 3) == "1.500"
+    assert shown(Estimate.of([]), 3) == ""
 
 
 def test_the_csv_has_a_row_for_every_arm_and_seed() -> None:
