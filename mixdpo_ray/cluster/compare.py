@@ -26,7 +26,7 @@ from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.cluster.train import take_board
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.cluster.worlds import judge_untrained, make_worlds
-from mixdpo_ray.comparison.arms import check, of_seed
+from mixdpo_ray.comparison.arms import arms_of, check, of_seed
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.storage import join
 
@@ -36,7 +36,9 @@ def compare(recipe: Recipe) -> CompareOutput:
     check(recipe)
     folder = join(recipe.output.storage_path, "comparisons", recipe.output.name)
     output = CompareOutput(recipe, folder)
-    with connected(recipe.cluster, cpus_to_start_with(recipe.cluster, recipe.compare.at_once)), locked(folder):
+    clusters = [recipe.cluster, *(arm.recipe.cluster for arm in arms_of(recipe, recipe.compare.seeds[0]))]
+    cpus = max(cpus_to_start_with(cluster, recipe.compare.at_once) for cluster in clusters)
+    with connected(recipe.cluster, cpus), locked(folder):
         if recipe.output.fresh:
             storage.delete(folder)
         output.begin()

@@ -84,7 +84,8 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
             tables[key] = prepare(recipe)
     table, run = tables[key], join(folder, arm.folder)
     try:
-        job = job_in(run, recipe, table, claim_folder(run, recipe, table.manifest.content_digest))
+        digest = table.manifest.content_digest
+        job = job_in(run, recipe, table, claim_folder(run, recipe, digest, "give the arm another name"))
         check_warmup(job.plan(table), recipe.train.schedule)
     except RecipeError as error:
         raise RecipeError(f"compare.arms.{arm.name}: {error}") from None

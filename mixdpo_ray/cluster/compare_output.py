@@ -37,10 +37,11 @@ class CompareOutput:
 
     def claim(self, units: Sequence[Unit]) -> None:
         """Tell jobs/clean.py which tables and models are in use."""
+        models = {arm.recipe.model.model_dump_json() for unit in units for arm in unit.arms}
         record = {
             "recipe": self.recipe.to_dict(),
             "identity": {"prepared": sorted({digest for unit in units for digest in unit.digests})},
-            "models": [arm.recipe.model.model_dump(mode="json") for unit in units for arm in unit.arms],
+            "models": [json.loads(model) for model in sorted(models)],
         }
         storage.write_bytes(join(self.folder, RECIPE), json.dumps(record, indent=2).encode())
 

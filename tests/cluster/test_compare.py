@@ -131,4 +131,4 @@ def test_an_arm_whose_settings_changed_is_refused_with_the_difference(said: str,
     changed = {**ARMS, "mixdpo": {"objective.beta": 0.5}}
     with pytest.raises(RunConflictError) as refused:
         compare(tiny(folder, arms=changed))
-    assert "seed-0 belongs to another training (objective.beta was 0.1, is 0.5)" in str(refused.value)
+    assert "seed-0 belongs to another training (objective.beta was 0.1, is 0.5): give the arm" in str(refused.value)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cluster.studies import ROOT, StudyJob, assert_gone, write_world
 
+ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}  # what has lost its Ray ends; by default after a minute
 ARMS = {
     "sorted": {"curriculum.mode": "sorted_dpo"},
     "dropped": {"curriculum.mode": "discard_hard"},
@@ -37,7 +38,7 @@ def steps(folder: Path, arm: str) -> int:
 @pytest.mark.cluster
 def test_a_killed_comparison_continues_and_repeats_no_finished_arm(tmp_path: Path) -> None:
     """First a worker dies, of the one group that trains all arms; then the driver."""
-    job = StudyJob(write_world(tmp_path), "cut")
+    job = StudyJob(write_world(tmp_path), "cut", environment=ENVIRONMENT)
     job.start_job("compare", *settings())
     job.wait_until(lambda: len(summaries(tmp_path)) >= 2, "two finished arms")
     (worker, *_) = job.members("RayTrainWorker")
@@ -78,7 +79,7 @@ def test_a_typo_in_an_arm_is_one_line_and_exit_status_2(tmp_path: Path, arms: st
 
 @pytest.mark.cluster
 def test_an_interrupted_comparison_says_that_it_continues(tmp_path: Path) -> None:
-    job = StudyJob(write_world(tmp_path), "cut")
+    job = StudyJob(write_world(tmp_path), "cut", environment=ENVIRONMENT)
     job.start_job("compare", *settings())
     job.wait_until(lambda: steps(tmp_path, "sorted") + steps(tmp_path, "simpo") > 0, "step")
     assert job.process is not None
