@@ -23,7 +23,7 @@ ARMS = {
 
 def settings(**compare: object) -> tuple[str, ...]:
     content = {"arms": ARMS, "seeds": [0], "at_once": 1, **compare}
-    return ("recipe.yaml", "output.name=cut", "cluster.num_workers=2", f"compare={json.dumps(content)}")
+    return ("recipe.yaml", "output.name=cut", "cluster.num_workers=1", f"compare={json.dumps(content)}")
 
 
 def summaries(folder: Path) -> dict[Path, int]:
@@ -47,7 +47,7 @@ def test_a_killed_comparison_continues_and_repeats_no_finished_arm(tmp_path: Pat
     job.wait_until(lambda: len(summaries(tmp_path)) > len(done), "arm after the workers were started again")
     assert job.process is not None
     job.process.kill()
-    job.process.wait()
+    job.end()
     assert_gone(job)
     before = summaries(tmp_path)
     assert {path: before[path] for path in done} == done
@@ -61,19 +61,14 @@ def test_a_killed_comparison_continues_and_repeats_no_finished_arm(tmp_path: Pat
     assert [steps(tmp_path, arm) for arm in ("sorted", "mixdpo", "simpo")] == [16, 16, 16]
 
 
-@pytest.mark.parametrize(
-    ("arms", "said"),
-    [
-        ("{a: {}, b: {objectve.beta: 1}}", "compare.arms.b: objectve is unknown; did you mean objective?"),
-        ("{a: {}, b: {objective.beta: -1}}", "compare.arms.b: objective.beta: -1: Input should be greater than 0"),
-    ],
-)
-def test_a_typo_in_an_arm_is_one_line_and_exit_status_2(tmp_path: Path, arms: str, said: str) -> None:
+def test_a_typo_in_an_arm_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
+    arms = "{a: {}, b: {objectve.beta: 1}}"
     recipe.write_text(f"model: {{path: m}}\ndata: {{source: {{path: p}}}}\ncompare: {{arms: {arms}}}\n")
     command = [sys.executable, str(ROOT / "jobs" / "compare.py"), str(recipe)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.strip().splitlines()) == (2, [said])
+    said = ["compare.arms.b: objectve is unknown; did you mean objective?"]
+    assert (done.returncode, done.stderr.strip().splitlines()) == (2, said)
     assert not (tmp_path / "outputs").exists()
 
 
@@ -87,5 +82,6 @@ def test_an_interrupted_comparison_says_that_it_continues(tmp_path: Path) -> Non
     ended = job.end()
     assert ended.status == 130, ended.err
     assert ended.lines[-1] == "interrupted; the same command continues"
+    assert "Traceback" not in ended.err
     assert_gone(job)
     assert (tmp_path / "out/comparisons/cut/results.csv").exists()
