@@ -21,8 +21,8 @@ ARMS = {
 }
 
 
-def settings(**compare: object) -> tuple[str, ...]:
-    content = {"arms": ARMS, "seeds": [0], "at_once": 1, **compare}
+def settings() -> tuple[str, ...]:
+    content = {"arms": ARMS, "seeds": [0], "at_once": 1, "untrained": "start"}
     return ("recipe.yaml", "output.name=cut", "cluster.num_workers=1", f"compare={json.dumps(content)}")
 
 
@@ -57,7 +57,8 @@ def test_a_killed_comparison_continues_and_repeats_no_finished_arm(tmp_path: Pat
     after = summaries(tmp_path)
     assert len(after) == len(ARMS)
     assert {path: after[path] for path in before} == before
-    assert "cut: 4 of 4 runs ended" in ended.out
+    assert "cut: 5 of 5 runs ended" in ended.out
+    assert "| start " in ended.out
     assert [steps(tmp_path, arm) for arm in ("sorted", "mixdpo", "simpo")] == [16, 16, 16]
 
 
