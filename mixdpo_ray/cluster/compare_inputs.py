@@ -8,11 +8,10 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.prepare import prepare
-from mixdpo_ray.cluster.reference import cover, needed_positions, reference_folder
+from mixdpo_ray.cluster.reference import reference
 from mixdpo_ray.cluster.relay import Task
 from mixdpo_ray.cluster.run_folder import claim_folder
 from mixdpo_ray.cluster.settings import ClusterSettings
@@ -109,27 +108,15 @@ def _table_key(recipe: Recipe) -> str:
 
 
 def _with_references(entries: Sequence[Entry]) -> list[Entry]:
-    """One pass of each reference model over whatever its arms compare, in the table that needs most of it first."""
-    needed: dict[tuple[str, str], dict[str, NDArray[np.int64]]] = {}
-    members: dict[tuple[str, str], Entry] = {}
-    for entry in entries:
-        if entry.job.objective.needs_reference:
-            key = (reference_folder(entry.arm.recipe, entry.table), entry.table.folder)
-            positions, before = needed_positions(entry.table, entry.job), needed.get(key, {})
-            needed[key] = {
-                split: np.union1d(rows, before.get(split, np.zeros(0, np.int64))) for split, rows in positions.items()
-            }
-            members[key] = entry
-    for key in sorted(needed, key=lambda key: -len(needed[key]["train"])):
-        cover(members[key].arm.recipe, members[key].table, needed[key])
-    return [_with_reference(entry) for entry in entries]
+    """Whoever needs most comes first: the others then find what they need, and no model is loaded for them."""
+    folders: dict[str, str | None] = {}
+    for entry in sorted(entries, key=lambda entry: -np.count_nonzero(entry.job.compared(entry.job.plan(entry.table)))):
+        folders[entry.job.run] = reference(entry.arm.recipe, entry.table, entry.job)
+    return [_with_reference(entry, folders[entry.job.run]) for entry in entries]
 
 
-def _with_reference(entry: Entry) -> Entry:
-    if not entry.job.objective.needs_reference:
-        return entry
-    folder = absolute(reference_folder(entry.arm.recipe, entry.table))
-    return replace(entry, job=entry.job.with_reference(folder))
+def _with_reference(entry: Entry, folder: str | None) -> Entry:
+    return replace(entry, job=entry.job.with_reference(folder and absolute(folder)))
 
 
 def _unit(group: Sequence[Entry], folder: str) -> Unit:
