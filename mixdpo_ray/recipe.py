@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
 
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.comparison.settings import CompareSettings
 from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.difficulty import METRICS
+from mixdpo_ray.difficulty.metric import Metric
+from mixdpo_ray.difficulty.needed import needed_metrics
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.formats import FORMATS
@@ -51,10 +55,35 @@ def objective_name(objective: Objective) -> str:
 ObjectiveField = Annotated[Objective, BeforeValidator(_pick_objective), PlainSerializer(_objective_to_dict)]
 
 
+def _name_metrics(value: object) -> object:
+    """Each section is told its own name, which says what its settings are."""
+    if not isinstance(value, Mapping):
+        raise ValueError("write {metric: {its settings}, ...}, such as {reward_margin: {model: ...}}")
+    for name in value:
+        if name not in METRICS:
+            close = difflib.get_close_matches(str(name), METRICS, n=1)
+            remedy = f"did you mean {close[0]}?" if close else f"known: {', '.join(METRICS)}"
+            raise ValueError(f"unknown metric {name!r}; {remedy}")
+    return {name: given if isinstance(given, Metric) else (name, given) for name, given in value.items()}
+
+
+def _pick_metric(value: object) -> object:
+    if isinstance(value, Metric):
+        return value
+    assert isinstance(value, tuple)
+    name, given = value
+    return METRICS[name].model_validate({} if given is None else given)
+
+
+MetricField = Annotated[Metric, BeforeValidator(_pick_metric), SerializeAsAny()]
+MetricsField = Annotated[dict[str, MetricField], BeforeValidator(_name_metrics)]
+
+
 class Recipe(Settings):
     model: ModelSettings
     data: DataSettings
     curriculum: CurriculumSettings = CurriculumSettings()
+    metrics: MetricsField = Field({}, description="Difficulty metrics by name, each with its settings")
     objective: ObjectiveField = Field({"name": "dpo"}, validate_default=True)
     train: TrainSettings = TrainSettings()
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
@@ -70,6 +99,8 @@ class Recipe(Settings):
         for source in (self.data.source, self.data.heldout.source):
             if source is not None and source.format not in ("auto", *FORMATS):
                 raise ValueError(f"data: unknown format {source.format!r}; known: auto, {', '.join(FORMATS)}")
+        needed_metrics(self.metrics, self.metrics)
+        needed_metrics([self.curriculum.difficulty], self.metrics, "curriculum.difficulty")
         if self.model.reference and not self.objective.needs_reference:
             raise ValueError(
                 f"model.reference {self.model.reference!r} would never be read: objective "

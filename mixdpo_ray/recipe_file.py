@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
@@ -112,6 +113,8 @@ def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
 def _keys_at(names: list[str], details: ErrorDetails) -> list[str]:
     """The settings that exist where an unknown one was found."""
     kind: type[Settings] = Recipe
+    if names[:1] == ["metrics"] and names[1:2]:
+        kind, names = METRICS[names[1]], names[2:]
     for name in names:
         inner = _inner_settings(kind.model_fields[name])
         if inner is Objective:
@@ -135,6 +138,10 @@ def describe_settings() -> str:
     for name, objective in OBJECTIVES.items():
         for field_name, field in objective.model_fields.items():
             lines.append(f"objective.{field_name} = {field.default}   (objective {name})\n    {field.description}")
+    for name, metric in METRICS.items():
+        for field_name, field in metric.model_fields.items():
+            default = "(required)" if field.is_required() else field.default
+            lines.append(f"metrics.{name}.{field_name} = {default}\n    {field.description}")
     return "\n".join(lines)
 
 

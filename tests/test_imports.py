@@ -1,8 +1,8 @@
 """Imports point one way, heavy libraries are imported where they are used, and importing the package does nothing.
 
-errors <- settings <- storage <- objectives <- curriculum <- pairs <- training <- cluster.settings, search.settings,
-playground.settings <- comparison.settings <- recipe <- recipe_file <- playground, search <- comparison <- cluster
-<- jobs
+errors <- settings <- storage <- objectives <- curriculum <- pairs <- training <- difficulty, cluster.settings,
+search.settings, playground.settings <- comparison.settings <- recipe <- recipe_file <- playground, search <- comparison
+<- cluster <- jobs
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ LAYERS = {
     "curriculum": 4,
     "pairs": 5,
     "training": 6,
+    "difficulty": 7,
     "cluster.settings": 7,  # beside what they configure, but below the recipe, which composes them
     "search.ranges": 7,
     "search.metric": 8,
@@ -188,7 +189,7 @@ def test_a_violation_is_found(tmp_path: Path, file: str, code: str, reason: str)
     ("file", "code"),
     [
         ("mixdpo_ray/recipe.py", "from mixdpo_ray.cluster.settings import ClusterSettings"),
-        ("mixdpo_ray/curriculum/settings.py", "from mixdpo_ray.objectives.sft import SftNorm"),
+        ("mixdpo_ray/curriculum/settings.py", "from mixdpo_ray.objectives.sft_weights import SftNorm"),
         ("mixdpo_ray/cluster/train.py", "import ray.train\nfrom mixdpo_ray.cluster.settings import ClusterSettings"),
         ("mixdpo_ray/training/engine.py", "def f():\n    import deepspeed"),
         ("mixdpo_ray/training/engine.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import deepspeed"),

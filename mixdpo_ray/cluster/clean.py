@@ -1,8 +1,8 @@
 """What lies under output.storage_path, who uses it, and what could go.
 
 A prepared table is used by the runs and studies whose recipe.json names its content, a reference table by those with
-its model, a checkpoint by its run until that has finished and exported its model. What a live process holds the lock
-of stays.
+its model, scores by those whose recipe names their metric, a checkpoint by its run until that has finished and exported
+its model. What a live process holds the lock of stays.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.prepared_folder import UNFINISHED, lock_file
 from mixdpo_ray.cluster.run_folder import LOCK, RECIPE, SUMMARY
+from mixdpo_ray.pairs.keyed_table import SCORES
 from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
@@ -72,6 +73,7 @@ def survey(storage_path: str) -> list[Item]:
     return [
         *_prepared(storage.join(storage_path, "prepared"), users),
         *_references(storage.join(storage_path, "reference"), users),
+        *_scores(storage.join(storage_path, SCORES), users),
         *(item for run in [*runs, *comparisons] for item in _of_run(run)),
     ]
 
@@ -127,15 +129,48 @@ def _prepared(folder: str, runs: list[Run]) -> Iterator[Item]:
 
 
 def _references(folder: str, runs: list[Run]) -> Iterator[Item]:
-    for name in storage.names(folder):
+    for name in _tables(folder):
         path = storage.join(folder, name)
         manifest = storage.join(path, MANIFEST)
         if not storage.exists(manifest):
-            yield _item(path, "unfinished reference table", _too_young(path))
+            yield _item(path, "unfinished reference table", _too_young(path), lock_file(path))
             continue
         model = json.loads(storage.read_bytes(manifest))["facts"].get("model", {})
         users = tuple(run.name for run in runs if _weights(model) in map(_weights, run.models))
-        yield _item(path, "reference table", users)
+        metrics = tuple(run.name for run in runs if run.name not in users and _mentions(run, model.get("path")))
+        yield _item(path, "reference table", (*users, *metrics), lock_file(path))
+
+
+def _scores(folder: str, runs: list[Run]) -> Iterator[Item]:
+    """Of a metric that a run orders or selects by, or that its recipe describes: in doubt they are used."""
+    for name in _tables(folder):
+        path = storage.join(folder, name)
+        manifest = storage.join(path, MANIFEST)
+        if name.endswith(".png"):
+            yield _item(path, "picture of rank correlations")
+        elif not storage.exists(manifest):
+            yield _item(path, "unfinished table of scores", _too_young(path), lock_file(path))
+        else:
+            metric = json.loads(storage.read_bytes(manifest))["facts"].get("metric")
+            users = tuple(run.name for run in runs if _mentions(run, metric))
+            yield _item(path, f"scores: {metric}", users, lock_file(path))
+
+
+def _tables(folder: str) -> list[str]:
+    return [name for name in storage.names(folder) if not name.endswith(".lock")]
+
+
+def _mentions(run: Run, name: object) -> bool:
+    """Whether the name stands anywhere in the run's recipe, as a setting or as a value."""
+
+    def found(content: object) -> bool:
+        if isinstance(content, dict):
+            return name in content or any(map(found, content.values()))
+        return any(map(found, content)) if isinstance(content, list) else content == name
+
+    named = ("metrics", "curriculum", "data", "compare")
+    sections = {key: value for key, value in run.content["recipe"].items() if key in named}
+    return name is not None and found(sections)
 
 
 def _weights(model: dict[str, Any]) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import ray
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.board import take_board
 from mixdpo_ray.cluster.compare_display import CompareDisplay
 from mixdpo_ray.cluster.compare_inputs import Unit, make_units
 from mixdpo_ray.cluster.compare_output import CompareOutput
@@ -23,7 +24,6 @@ from mixdpo_ray.cluster.relay import Task, run_in_turn
 from mixdpo_ray.cluster.run_folder import locked
 from mixdpo_ray.cluster.seats import count_seats, cpus_to_start_with
 from mixdpo_ray.cluster.settings import ClusterSettings
-from mixdpo_ray.cluster.train import take_board
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.cluster.worlds import judge_untrained, make_worlds
 from mixdpo_ray.comparison.arms import arms_of, check, of_seed

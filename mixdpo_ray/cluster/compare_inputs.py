@@ -97,10 +97,10 @@ def _leaves_model(recipe: Recipe) -> bool:
 
 def _table_key(recipe: Recipe) -> str:
     """Coarser than the table's own name, and known without reading anything."""
-    everything = recipe.to_dict()
+    later = ("curriculum", "objective", "train", "deepspeed", "cluster", "tune", "compare", "output")
     return fingerprint(
         {
-            **{section: everything[section] for section in ("model", "data")},
+            **{section: content for section, content in recipe.to_dict().items() if section not in later},
             "order": recipe.curriculum.order_identity,
             "batch": recipe.train.global_batch_size,
         }

@@ -43,7 +43,7 @@ def alone(folder: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting: another process prepares {folder}", file=sys.stderr)
+            print(f"waiting: another process writes {folder}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -6,37 +6,31 @@ computed and appended. They come from the code and the number format that traini
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
-from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mixdpo_ray.cluster import actor_pool
+from mixdpo_ray.cluster.actor_pool import Pool, Positions
 from mixdpo_ray.cluster.connect import uses_gpu
-from mixdpo_ray.cluster.failures import plain_errors
-from mixdpo_ray.cluster.progress import Progress
-from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.errors import ResourceError, WorkersError
-from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.cluster.prepared_folder import alone
+from mixdpo_ray.errors import ResourceError
+from mixdpo_ray.objectives.step_objective import reads_mismatched
+from mixdpo_ray.pairs.keyed_table import KeyedTable
+from mixdpo_ray.pairs.mismatched import MISMATCHED, rows_of
+from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.storage import join
-from mixdpo_ray.training.batch import TokenRows, build_batch
+from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.logps import Scorer, pair_logps
 from mixdpo_ray.training.model import load_model, model_digest, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
-
-Positions = NDArray[np.int64]
-PAIRS_PER_BATCH = 16  # sorted by length first, so little of a batch is padding
-BATCHES_PER_PART = 64  # what a killed run has to compute again
-RETRIES = 2  # where actors die: a node went, or there is no memory
 
 
 def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
@@ -60,89 +54,54 @@ def reference_model(recipe: Recipe) -> ModelSettings:
 
 def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | None:
     """The folder of the reference table with every pair covered that the plan or the evaluation needs."""
-    return cover(recipe, table, needed_positions(table, job)) if recipe.objective.needs_reference else None
+    if not recipe.objective.needs_reference:
+        return None
+    needed = needed_positions(table, job)
+    if recipe.objective.needs_tokens:
+        cover_tokens(recipe, table, needed)
+    return cover(recipe, table, needed)
 
 
 def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
     """The folder of the reference table, with every one of these positions in it."""
-    folder = reference_folder(recipe, table)
-    store = ReferenceTable.create(
-        folder, folder.rsplit("/", 1)[-1], facts={"model": recipe.model.model_dump(mode="json")}
-    )
-    for retries_left in reversed(range(RETRIES + 1)):
-        missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
-        if not any(map(len, missing.values())):
-            break
-        try:
-            _compute(recipe, table, store, missing)
-        except ray.exceptions.ActorDiedError as error:  # what was done before is in the store
-            if not retries_left:
-                raise WorkersError(
-                    f"the reference model's workers died {RETRIES + 1} times ({_reason(error)}): give them more memory "
-                    "(fewer of them: cluster.reference_workers) and repeat; what is done is kept"
-                ) from None
+    pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs")
+    return _cover(recipe, table, needed, ReferenceTable, reference_folder(recipe, table), pool)
+
+
+def cover_tokens(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
+    """The same of single tokens, in a table of its own: it is as large as the tokens themselves."""
+    pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs of tokens")
+    folder = reference_folder(recipe, table) + TOKENS
+    return _cover(recipe, table, needed, TokenReferenceTable, folder, replace(pool, actor=_TokenReference))
+
+
+def _cover(
+    recipe: Recipe, table: PreparedTable, needed: dict[str, Positions], kind: type[KeyedTable], folder: str, pool: Pool
+) -> str:
+    with alone(folder):
+        facts = {"model": recipe.model.model_dump(mode="json")}
+        store = kind.create(folder, folder.rsplit("/", 1)[-1], facts)
+        actor_pool.cover(pool, table, store, needed)
     return folder
 
 
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "dead because" in line or "never ran" in line]
-    return lines[0].rstrip(".") if lines else "killed, or out of memory"
+def logps_pool(recipe: Recipe, table: PreparedTable, model: ModelSettings, title: str) -> Pool:
+    gpu = uses_gpu(recipe.cluster)
+    return Pool(
+        title=title,
+        workers="reference model's workers",
+        actor=_Reference,
+        arguments=(table.folder, model, recipe.train.logp_chunk_tokens, gpu),
+        gpu=gpu,
+        settings=recipe.cluster,
+    )
 
 
 def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positions]:
     """The easy pairs that the plan trains, fewer than all where it is thinned or stopped early; every held-out pair."""
-    return {"train": np.flatnonzero(job.compared(job.plan(table))), "eval": np.arange(table.rows("eval"))}
-
-
-def _missing(store: ReferenceTable, table: PreparedTable, split: str, positions: Positions) -> Positions:
-    index = table.index(split)
-    absent = set(store.missing([index.pair_id[position] for position in positions]))
-    missing = np.array([position for position in positions if index.pair_id[position] in absent], np.int64)
-    longest = index.prompt_length + np.maximum(index.chosen_length, index.rejected_length)
-    return missing[np.argsort(-longest[missing], kind="stable")]  # longest first: memory runs out at once or never
-
-
-def _compute(recipe: Recipe, table: PreparedTable, store: ReferenceTable, missing: dict[str, Positions]) -> None:
-    gpu = uses_gpu(recipe.cluster)
-    model = reference_model(recipe)
-    store.begin_pass()
-    batches = [
-        {"split": split, "positions": positions[first : first + PAIRS_PER_BATCH].tolist()}
-        for split, positions in missing.items()
-        for first in range(0, len(positions), PAIRS_PER_BATCH)
-    ]
-    workers = min(recipe.cluster.reference_workers or recipe.cluster.fewest_workers, len(batches))
-    quiet_ray_data()
-    chunk_tokens = recipe.train.logp_chunk_tokens
-    source = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4))
-    with warnings.catch_warnings():
-        # the way to say max_restarts is to go in Ray 2.64, and there is no other yet
-        warnings.simplefilter("ignore", DeprecationWarning)
-        stage = source.map_batches(
-            _Reference,
-            fn_constructor_args=(table.folder, model, chunk_tokens, gpu),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_gpus=1 if gpu else None,
-            num_cpus=1,
-            # on one machine a dead actor means no memory, again; and Ray warns at length about actors that may restart
-            max_restarts=0 if len(ray.nodes()) == 1 else -1,
-        )
-    total = sum(map(len, missing.values()))
-    with Progress("reference log-probs", "pair", total) as progress, plain_errors():
-        _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, progress)
-
-
-def _store(blocks: Iterator[pa.Table], store: ReferenceTable, progress: Progress) -> None:
-    held: list[pa.Table] = []
-    for block in blocks:
-        held.append(block)
-        progress.add(block.num_rows)
-        if len(held) >= BATCHES_PER_PART:
-            store.append(pa.concat_tables(held))
-            held = []
-    if held:
-        store.append(pa.concat_tables(held))
+    compared = np.flatnonzero(job.compared(job.plan(table)))
+    needed = {"train": compared, "eval": np.arange(table.rows("eval"))}
+    return needed | ({MISMATCHED: compared} if reads_mismatched(job.objective) else {})
 
 
 def refuse_what_does_not_fit(model: ModelSettings, free: int) -> None:
@@ -170,17 +129,38 @@ class _Reference:
         self.scorer = Scorer(load_model(model)).to(self.device).eval()
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
-        positions = np.sort(np.asarray(batch["positions"][0], np.int64))
-        rows = self.table.read(str(batch["split"][0]), positions)
-        tokens = TokenRows.of(rows, positions)
-        easy = np.zeros(len(positions), np.bool_)
-        flat = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device)
+        rows, flat = self._batch(batch)
         with torch.inference_mode():
-            sums = pair_logps(self.scorer, flat, -(-len(flat.targets) // self.chunk_tokens)).easy
+            sums = pair_logps(self.scorer, flat, self._chunks(flat)).easy
         return pa.table(
             {
                 "pair_id": rows["pair_id"],
                 "ref_chosen_logp": sums.chosen.float().cpu().numpy(),
                 "ref_rejected_logp": sums.rejected.float().cpu().numpy(),
+            }
+        )
+
+    def _batch(self, batch: dict[str, Any]) -> tuple[pa.Table, PairBatch]:
+        positions = np.sort(np.asarray(batch["positions"][0], np.int64))
+        rows = rows_of(self.table, str(batch["split"][0]), positions)
+        tokens, easy = TokenRows.of(rows, positions), np.zeros(len(positions), np.bool_)
+        return rows, build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device)
+
+    def _chunks(self, batch: PairBatch) -> int:
+        return -(-len(batch.targets) // self.chunk_tokens)
+
+
+class _TokenReference(_Reference):
+    def __call__(self, batch: dict[str, Any]) -> pa.Table:
+        rows, flat = self._batch(batch)
+        with torch.inference_mode():
+            tokens = self.scorer(flat, self._chunks(flat)).float().cpu().numpy()  # [chosen, then rejected; longest]
+        lengths = flat.lengths.cpu().numpy().astype(np.int64)
+        lists = [line[:length] for line, length in zip(tokens, lengths, strict=True)]
+        return pa.table(
+            {
+                "pair_id": rows["pair_id"],
+                "ref_chosen_logps": pa.array(lists[: flat.easy], pa.list_(pa.float32())),
+                "ref_rejected_logps": pa.array(lists[flat.easy :], pa.list_(pa.float32())),
             }
         )

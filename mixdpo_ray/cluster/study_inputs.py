@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from mixdpo_ray.cluster.prepare import prepare
-from mixdpo_ray.cluster.reference import cover
+from mixdpo_ray.cluster.reference import cover, cover_tokens
 from mixdpo_ray.cluster.training_job import absolute, job_in
 from mixdpo_ray.cluster.trial import rung_recipe
 from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.objectives.step_objective import reads_mismatched
+from mixdpo_ray.pairs.mismatched import MISMATCHED
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.search.metric import read_guard, read_metrics
@@ -40,11 +42,17 @@ def cover_all(recipe: Recipe, space: Space, tables: Tables) -> str | None:
         return None
     folder = None
     for order, table in tables.items():
-        easy = np.zeros(table.rows("train"), np.bool_)
+        needed = {"train": np.zeros(table.rows("train"), np.bool_), "eval": np.ones(table.rows("eval"), np.bool_)}
         for one in comparing:
             if fingerprint(one.curriculum.order_identity) == order:
-                easy |= ~job_in("", one, table, "").hard(table)
-        folder = cover(recipe, table, {"train": np.flatnonzero(easy), "eval": np.arange(table.rows("eval"))})
+                easy = ~job_in("", one, table, "").hard(table)
+                needed["train"] |= easy
+                if reads_mismatched(one.objective):
+                    needed[MISMATCHED] = needed.get(MISMATCHED, np.zeros_like(easy)) | easy
+        positions = {split: np.flatnonzero(wanted) for split, wanted in needed.items()}
+        folder = cover(recipe, table, positions)
+        if any(one.objective.needs_tokens for one in comparing):
+            cover_tokens(recipe, table, {split: positions[split] for split in ("train", "eval")})
     return folder and absolute(folder)
 
 

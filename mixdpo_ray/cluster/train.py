@@ -6,27 +6,21 @@ newest is decided by the committed folders of the run alone (training/checkpoint
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+from mixdpo_ray.cluster.board import take_board
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
 from mixdpo_ray.cluster.doctor.preflight import preflight
 from mixdpo_ray.cluster.fit import fit
 from mixdpo_ray.cluster.prepare import prepare
-from mixdpo_ray.cluster.progress import Board, Display, watching
+from mixdpo_ray.cluster.progress import Display, watching
 from mixdpo_ray.cluster.reference import reference
 from mixdpo_ray.cluster.run_folder import finished_summary, locked, run_folder, write_summary
 from mixdpo_ray.cluster.training_job import absolute, make_job
-from mixdpo_ray.errors import RunConflictError
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.curves import draw_curves
 from mixdpo_ray.training.schedule import check_warmup
-
-NAMESPACE = "mixdpo_ray"
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
@@ -52,19 +46,3 @@ def train(recipe: Recipe) -> dict[str, Any]:
         draw_curves(job.run)
         write_summary(recipe, summary)
         return {**summary, "already_finished": False}
-
-
-def take_board(run: str) -> Any:
-    """The run's message board and its lock in this cluster. A killed driver's board lives on for some seconds.
-
-    It lies on the driver's node: no other node's death may take it away.
-    """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor_class: Any = Board  # a Ray actor class: its own attributes are not the plain class's
-    name = f"board-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
-    for _ in range(20):
-        try:
-            return actor_class.options(name=name, namespace=NAMESPACE, scheduling_strategy=here).remote()
-        except ValueError:
-            time.sleep(1)
-    raise RunConflictError(f"{run} is in use by another job of this cluster: wait for it, or choose another name")

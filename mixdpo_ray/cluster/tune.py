@@ -20,6 +20,7 @@ from ray import tune as ray_tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.board import take_board
 from mixdpo_ray.cluster.connect import connected, uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.doctor.preflight import preflight
 from mixdpo_ray.cluster.interruption import Interruption
@@ -29,7 +30,6 @@ from mixdpo_ray.cluster.seats import DRIVER_CPUS, Seats, count_seats, cpus_to_st
 from mixdpo_ray.cluster.study_display import StudyDisplay, showing
 from mixdpo_ray.cluster.study_inputs import Tables, cover_all, identity, prepare_all, rung_steps
 from mixdpo_ray.cluster.study_output import NO_PLOTLY, StudyOutput, can_draw
-from mixdpo_ray.cluster.train import take_board
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.cluster.trial import Shared, run_trial
 from mixdpo_ray.errors import RecipeError

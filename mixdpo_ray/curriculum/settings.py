@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
 from mixdpo_ray.curriculum.order import Order
 from mixdpo_ray.curriculum.threshold import Threshold
-from mixdpo_ray.objectives.sft import SftNorm
+from mixdpo_ray.objectives.sft_weights import SftNorm
 from mixdpo_ray.settings import Settings
 
 Mode = Literal["two_stage", "router", "sorted_dpo", "discard_hard", "router_shuffled"]
 
 
 class CurriculumSettings(Settings):
-    difficulty: str = Field("rating_margin", description="What makes a pair easy; higher is easier")
+    difficulty: str = Field("rating_margin", description="What makes a pair easy: the name of a metric")
     threshold: Threshold = Field(Threshold(), description="Where easy ends and hard begins")
     mode: Mode = Field("two_stage", description="How easy and hard pairs are trained; two_stage is MixDPO")
     order: Order = Field("descending", description="From clear to ambiguous, the reverse, or at random")
@@ -30,13 +29,6 @@ class CurriculumSettings(Settings):
     sft_norm: SftNorm | None = Field(
         None, description="What the SFT loss is divided by; token_mean in two_stage, example_mean in a router"
     )
-
-    @field_validator("difficulty")
-    @classmethod
-    def _known_difficulty(cls, name: str) -> str:
-        if name not in DIFFICULTIES:
-            raise ValueError(f"unknown difficulty {name!r}; known: {', '.join(DIFFICULTIES)}")
-        return name
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:

@@ -1,22 +1,14 @@
-"""DPO: a logistic loss on the gap of policy-to-reference log-ratios."""
+"""DPO (Rafailov et al., 2023), equation 7."""
 
-from typing import ClassVar
-
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
-from mixdpo_ray.objectives.objective import Objective
 
 
-class DPO(Objective):
-    search: ClassVar = {"beta": {"loguniform": (0.005, 0.5)}}
-
-    beta: float = Field(0.1, gt=0, description="Strength of the pull towards the reference; the paper uses 0.01")
+class DPO(LogRatioObjective):
+    """Logistic loss on the gap of policy-to-reference log-ratios"""
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        return -logsigmoid(self.beta * (pairs.chosen_ratio - pairs.rejected_ratio))
-
-    def rewards(self, pairs: PairLogps) -> tuple[Tensor, Tensor]:
-        return self.beta * pairs.chosen_ratio, self.beta * pairs.rejected_ratio
+        return -logsigmoid(self.logit(pairs))

@@ -1,4 +1,4 @@
-"""IPO: squared regression of the log-ratio gap to 1 / (2 tau)."""
+"""IPO (Azar et al., 2023). The authors compare means over tokens; their first public readers compared sums."""
 
 from typing import ClassVar
 
@@ -6,13 +6,16 @@ from pydantic import Field
 from torch import Tensor
 
 from mixdpo_ray.objectives.logps import PairLogps
-from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.objectives.objective import Objective, Ranges
 
 
 class IPO(Objective):
-    """`length_norm` compares means over tokens and not sums; the two need values of tau about a mean length apart."""
+    """Squared regression of the log-ratio gap to 1 / (2 tau)
 
-    search: ClassVar = {"tau": {"loguniform": (0.01, 1.0)}}
+    `length_norm` compares means over tokens and not sums; the two need values of tau about a mean length apart.
+    """
+
+    search: ClassVar[Ranges] = {"tau": {"loguniform": (0.01, 1.0)}}
 
     tau: float = Field(0.1, gt=0, description="The gap is pulled to 1 / (2 tau); TRL calls it beta")
     length_norm: bool = Field(True, description="Compare per-token means of the log-ratios, not their sums")

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenLogps:
+    """Log-probs of single completion tokens [pairs, longest]; zero behind the end of an answer."""
+
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,8 @@ class PairLogps:
     margin: Tensor  # rating of chosen minus rating of rejected
     ref_chosen: Tensor | None = None  # the same sums under the frozen reference
     ref_rejected: Tensor | None = None
+    tokens: TokenLogps | None = None  # where the objective declares needs_tokens
+    seen: Mapping[str, Tensor] = field(default_factory=dict)  # what a StepObjective found in the whole step, [pairs]
 
     @property
     def chosen_ratio(self) -> Tensor:
@@ -29,3 +42,21 @@ class PairLogps:
     def rejected_ratio(self) -> Tensor:
         assert self.ref_rejected is not None, "the objective did not declare needs_reference"
         return self.rejected - self.ref_rejected
+
+    @property
+    def gap(self) -> Tensor:
+        """DPO's logit without beta: how much further apart the policy holds the answers than the reference does."""
+        return self.chosen_ratio - self.rejected_ratio
+
+    @property
+    def chosen_mean(self) -> Tensor:
+        """Per token, without a reference."""
+        return self.chosen / self.chosen_length
+
+    @property
+    def rejected_mean(self) -> Tensor:
+        return self.rejected / self.rejected_length
+
+    @property
+    def mean_gap(self) -> Tensor:
+        return self.chosen_mean - self.rejected_mean

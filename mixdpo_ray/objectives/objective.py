@@ -11,10 +11,18 @@ from torch import Tensor
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.settings import Settings
 
+Ranges = Mapping[str, Mapping[str, Sequence[float]]]
+
 
 class Objective(Settings, ABC):
+    """The first line of a docstring is the objective's line in the README."""
+
     needs_reference: ClassVar[bool] = True
-    search: ClassVar[Mapping[str, Mapping[str, Sequence[float]]]] = {}  # its hyperparameters' ranges, as in tune.space
+    needs_tokens: ClassVar[bool] = False  # log-probs of single tokens, of the policy and of the reference
+    uses_margin: ClassVar[bool] = False  # reads the pair's rating margin
+    takes_ties: ClassVar[bool] = True  # whether a margin of 0 has a loss
+    experimental: ClassVar[bool] = False  # the formula was reconstructed: its authors published no code
+    search: ClassVar[Ranges] = {}  # its hyperparameters' ranges, as in tune.space
 
     @abstractmethod
     def losses(self, pairs: PairLogps) -> Tensor:

@@ -9,8 +9,8 @@ real positions do not depend on what follows, so there is no attention mask, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.pairs.mismatched import mismatched_ids
+from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
+from mixdpo_ray.pairs.table import Index
 
 Ids = Sequence[NDArray[np.int32]]
 PASS = 256  # what another pass through the model costs, in tokens
@@ -39,6 +41,8 @@ class PairBatch:
     ref_chosen: Tensor | None  # [easy]
     ref_rejected: Tensor | None
     weight: float  # 0 for a filler
+    ref_tokens: Tensor | None = None  # [2 easy, longest] chosen, then rejected
+    seen: Mapping[str, Tensor] = field(default_factory=dict)  # [easy] what the objective read off the whole step
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,34 @@ class References:
 
     chosen: NDArray[np.float32]
     rejected: NDArray[np.float32]
+    mismatched: References | None = None  # of each prompt with foreign answers (pairs/mismatched.py)
+    tokens: tuple[Ragged, Ragged] | None = None  # of the chosen and the rejected answers
 
     @classmethod
-    def of(cls, folder: str, pair_ids: Sequence[str]) -> References:
-        return cls(*ReferenceTable.open(folder).aligned(pair_ids))
+    def of(cls, folder: str, index: Index, *, mismatched: bool = False, tokens: bool = False) -> References:
+        store = ReferenceTable.open(folder)
+        foreign = cls(*store.aligned(mismatched_ids(index, range(len(index))))) if mismatched else None
+        single = None
+        if tokens:
+            chosen, rejected = TokenReferenceTable.open(folder + TOKENS).aligned(index.pair_id)
+            single = (Ragged.of(chosen), Ragged.of(rejected))
+        return cls(*store.aligned(index.pair_id), foreign, single)
+
+    def of_tokens(self, positions: NDArray[np.int64], longest: int) -> NDArray[np.float32]:
+        """[2 pairs, longest], zero behind the end of an answer."""
+        assert self.tokens is not None
+        places = np.zeros((2 * len(positions), longest), np.float32)
+        lists = [side[int(position)] for side in self.tokens for position in positions]
+        for place, values in zip(places, lists, strict=True):
+            place[: len(values)] = values
+        return places
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """A column of token lists as one array and the place where each list begins."""
+    """A column of lists as one array and the place where each list begins."""
 
-    values: NDArray[np.int32]
+    values: NDArray[Any]
     offsets: NDArray[np.int64]
 
     @classmethod
@@ -65,7 +86,7 @@ class Ragged:
         lists = column.combine_chunks()
         return cls(lists.values.to_numpy(), lists.offsets.to_numpy().astype(np.int64))
 
-    def __getitem__(self, row: int) -> NDArray[np.int32]:
+    def __getitem__(self, row: int) -> NDArray[Any]:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
 
@@ -104,10 +125,14 @@ def build_batch(
     completions = [*(tokens.chosen[row] for row in chosen), *(tokens.rejected[row] for row in easy)]
     lengths = np.array([len(prompt) + len(answer) for prompt, answer in zip(prompts, completions, strict=True)])
     groups = length_groups(lengths) if grouped else [np.arange(len(lengths))]
+    places = completion_places(prompts, completions, groups)
     reference = (None, None) if references is None else (references.chosen, references.rejected)
     return PairBatch(
         groups=tuple(_tensor(padded_together(prompts, completions, rows, padding), device) for rows in groups),
-        **{name: _tensor(array, device) for name, array in completion_places(prompts, completions, groups).items()},
+        predictors=_tensor(places["predictors"], device),
+        targets=_tensor(places["targets"], device),
+        slots=_tensor(places["slots"], device),
+        lengths=_tensor(places["lengths"], device),
         longest=max(map(len, completions)),
         easy=len(easy),
         hard=len(chosen) - len(easy),
@@ -115,6 +140,9 @@ def build_batch(
         ref_chosen=None if reference[0] is None else _tensor(reference[0][easy_positions], device),
         ref_rejected=None if reference[1] is None else _tensor(reference[1][easy_positions], device),
         weight=weight,
+        ref_tokens=None
+        if references is None or references.tokens is None
+        else _tensor(references.of_tokens(easy_positions, max(map(len, completions))), device),
     )
 
 

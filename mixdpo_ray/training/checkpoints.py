@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch.distributed as dist
+from pydantic import Field
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import CheckpointError, StorageError
@@ -41,6 +42,7 @@ class CheckpointManifest(Settings):
     zero_stage: int
     metrics: dict[str, float]  # the evaluation at this step, if there was one
     files: dict[str, File]
+    memory: dict[str, float | list[float]] = Field(default_factory=dict)  # a StepObjective's
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,14 @@ class Checkpoints:
             )
         return None
 
-    def commit(self, step: int, zero_stage: int, files: Mapping[str, File], metrics: Mapping[str, float]) -> None:
+    def commit(
+        self,
+        step: int,
+        zero_stage: int,
+        files: Mapping[str, File],
+        metrics: Mapping[str, float],
+        memory: Mapping[str, float | list[float]],
+    ) -> None:
         """Collective. `files`: what this rank moved into the step's folder."""
         everyone: list[dict[str, tuple[int, str]]] = [{} for _ in range(self.world.size)]
         dist.all_gather_object(everyone, {name: (file.size, file.sha256) for name, file in files.items()})
@@ -104,6 +113,7 @@ class Checkpoints:
                 zero_stage=zero_stage,
                 metrics=dict(metrics),
                 files=gathered,
+                memory=dict(memory),
             )
             storage.write_bytes(storage.join(self.path(step), MANIFEST), manifest.model_dump_json(indent=2).encode())
             storage.write_bytes(storage.join(self.path(step), MARK), b"")

@@ -12,13 +12,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 
 from mixdpo_ray.errors import NonFiniteError, ResourceError
@@ -60,6 +60,7 @@ class Policy:
     engine: Any  # deepspeed.DeepSpeedEngine around a Scorer
     guard: Guard
     padding: int
+    memory: dict[str, Tensor] = field(default_factory=dict)  # what a StepObjective keeps from step to step
 
     @property
     def scorer(self) -> Scorer:

@@ -5,7 +5,7 @@ Every pair is run with both answers, hard ones too. The set is the same for ever
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,11 +15,14 @@ from torch import Tensor
 
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.curriculum.shares import Share, deal
+from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.objectives.step_objective import StepObjective, StepView
 from mixdpo_ray.pairs.table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.logps import pair_logps
+from mixdpo_ray.training.look import gathered, seen_by, step_pairs
 from mixdpo_ray.training.totals import chunk_counts, index_lengths
 from mixdpo_ray.training.world import World
 
@@ -37,12 +40,19 @@ class HeldOut:
     chunks: tuple[int, ...]
     bucket: NDArray[np.int64]  # [pairs of the split]
     hard: NDArray[np.bool_]  # [pairs of the split] by the same margin as in training
-    chosen_length: NDArray[np.int64]
+    index: Index
     references: References | None
 
 
 def read_held_out(
-    table: PreparedTable, world: World, per_device: int, chunk_tokens: int, boundary: float, references: str | None
+    table: PreparedTable,
+    world: World,
+    per_device: int,
+    chunk_tokens: int,
+    boundary: float,
+    references: str | None,
+    *,
+    tokens: bool = False,
 ) -> HeldOut | None:
     """None where there are no held-out pairs. `boundary`: margins up to it are hard."""
     if "eval" not in table.manifest.splits or not table.rows("eval"):
@@ -58,8 +68,8 @@ def read_held_out(
         chunks=chunk_counts(both, lengths, shares, chunk_tokens),
         bucket=np.maximum(np.searchsorted(EDGES, index.margin, side="right") - 1, 0),
         hard=index.margin <= boundary,
-        chosen_length=index.chosen_length,
-        references=References.of(references, index.pair_id) if references else None,
+        index=index,
+        references=References.of(references, index, tokens=tokens) if references else None,
     )
 
 
@@ -75,9 +85,8 @@ def evaluate(policy: Policy, objective: Objective, held_out: HeldOut, world: Wor
     sums = torch.zeros(groups, len(MEASURES) + 1, dtype=torch.float64, device=world.torch_device)  # last: pairs
     policy.engine.eval()
     with torch.no_grad():
-        for micro, chunks in zip(held_out.share, held_out.chunks, strict=True):
-            batch = _batch(held_out, micro.rows, micro.weight, policy, world)
-            values = micro.weight * _values(policy, objective, batch, chunks)  # [pairs, measures]
+        for micro, pairs in zip(held_out.share, _pairs(policy, objective, held_out, world), strict=True):
+            values = micro.weight * _values(objective, pairs)  # [pairs, measures]
             for group in (held_out.bucket[micro.rows], len(EDGES) + held_out.hard[micro.rows]):
                 sums.index_add_(0, torch.from_numpy(group.astype(np.int64)).to(sums.device), values)
     policy.engine.train()
@@ -99,8 +108,23 @@ def _batch(held_out: HeldOut, rows: NDArray[np.int64], weight: int, policy: Poli
     )
 
 
-def _values(policy: Policy, objective: Objective, batch: PairBatch, chunks: int) -> Tensor:
-    pairs = pair_logps(policy.engine, batch, chunks).easy
+def _pairs(policy: Policy, objective: Objective, held_out: HeldOut, world: World) -> list[PairLogps]:
+    """Of each micro-batch. What an objective reads off a step it reads off all held-out pairs, and forgets."""
+    found = []
+    for micro, chunks in zip(held_out.share, held_out.chunks, strict=True):
+        batch = _batch(held_out, micro.rows, micro.weight, policy, world)
+        found.append(pair_logps(policy.engine, batch, chunks).easy)
+    if not isinstance(objective, StepObjective):
+        return found
+    rows = [micro.rows for micro in held_out.share]
+    sums = [torch.stack([pairs.chosen, pairs.rejected]) for pairs in found]
+    everything = gathered(sums, rows, held_out.share, len(held_out.index), world)
+    whole = step_pairs(everything, held_out.index, np.arange(len(held_out.index)), held_out.references)
+    seen, _ = objective.look(StepView(whole, policy.memory))
+    return [replace(pairs, seen=seen_by(seen, mine, world)) for pairs, mine in zip(found, rows, strict=True)]
+
+
+def _values(objective: Objective, pairs: PairLogps) -> Tensor:
     chosen, rejected = objective.rewards(pairs)
     none = torch.zeros_like(chosen)
     columns = [

@@ -12,6 +12,7 @@ from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
 from mixdpo_ray.curriculum.plan import Plan, make_plan
 from mixdpo_ray.curriculum.routing import hard_positions
 from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
@@ -50,7 +51,18 @@ class TrainingJob:
         """Over the positions of the training split."""
         index = table.index("train")
         difficulty = DIFFICULTIES[self.curriculum.difficulty]({"margin": index.margin})
-        return hard_positions(self.curriculum, difficulty, index.pair_id)
+        hard = hard_positions(self.curriculum, difficulty, index.pair_id)
+        return hard if self.objective.takes_ties else self._ties_routed(hard, index.margin)
+
+    def _ties_routed(self, hard: NDArray[np.bool_], margin: NDArray[np.float64]) -> NDArray[np.bool_]:
+        ties = margin <= self.curriculum.threshold.tolerance
+        if self.curriculum.mode == "sorted_dpo" and ties.any():
+            raise RecipeError(
+                f"objective {type(self.objective).__name__} has no loss for ties, {np.count_nonzero(ties)} of "
+                f"{len(ties)} pairs, and curriculum.mode sorted_dpo trains all pairs by it: choose two_stage, router "
+                "or discard_hard"
+            )
+        return hard | ties
 
     def steps(self, plan: Plan) -> int:
         return min(plan.steps, self.train.max_steps or plan.steps)

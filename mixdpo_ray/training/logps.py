@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import PreTrainedModel
 
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.logps import PairLogps, TokenLogps
 from mixdpo_ray.training.batch import PairBatch
 
 # Per token, between the scored positions and the plain forward pass; other kernels differ in the last bits.
@@ -34,7 +34,8 @@ class MicroLogps:
 
 def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLogps:
     """One forward pass. `policy` is a Scorer, or the DeepSpeed engine around one: never the engine's `.module`."""
-    sums, lengths = policy(batch, chunks), batch.lengths
+    tokens, lengths = policy(batch, chunks), batch.lengths
+    sums = tokens.sum(1)
     easy, both = batch.easy, batch.easy + batch.hard
     pairs = PairLogps(
         chosen=sums[:easy],
@@ -44,12 +45,16 @@ def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLog
         margin=batch.margin,
         ref_chosen=batch.ref_chosen,
         ref_rejected=batch.ref_rejected,
+        tokens=None
+        if batch.ref_tokens is None
+        else TokenLogps(tokens[:easy], tokens[both:], batch.ref_tokens[:easy], batch.ref_tokens[easy:]),
+        seen=batch.seen,
     )
     return MicroLogps(pairs, sums[easy:both], lengths[easy:both])
 
 
 class Scorer(nn.Module):
-    """A causal language model that answers with summed log-probs [sequences] of completions, in float32."""
+    """A causal language model that answers with log-probs of completion tokens [sequences, longest], in float32."""
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -58,7 +63,7 @@ class Scorer(nn.Module):
     def forward(self, batch: PairBatch, chunks: int = 1, *, plainly: bool = False) -> Tensor:
         token_logps = self._plainly(batch) if plainly else self._scored(batch, chunks)
         places = token_logps.new_zeros(len(batch.lengths) * batch.longest)
-        return places.scatter(0, batch.slots, token_logps).view(-1, batch.longest).sum(1)
+        return places.scatter(0, batch.slots, token_logps).view(-1, batch.longest)
 
     def _scored(self, batch: PairBatch, chunks: int) -> Tensor:
         decoder = getattr(self.model, self.model.base_model_prefix)
@@ -143,7 +148,7 @@ def selected_logps(logits: Tensor, targets: Tensor) -> Tensor:
 def check_exactness(policy: nn.Module, batch: PairBatch, chunks: int, dtype: torch.dtype) -> None:
     """Refuse a model whose log-probs are not those of its own plain forward pass. Run once, before training."""
     with torch.no_grad():
-        scored, plain = policy(batch, chunks), policy(batch, chunks, plainly=True)
+        scored, plain = policy(batch, chunks).sum(1), policy(batch, chunks, plainly=True).sum(1)
     gap = float(((scored - plain) / batch.lengths).abs().max())
     if not gap <= EXACTNESS[dtype]:
         raise ModelError(

@@ -9,9 +9,9 @@ import math
 import random
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.errors import NonFiniteError
+from mixdpo_ray.objectives.step_objective import Memory, StepObjective
 from mixdpo_ray.pairs.table import Index, PreparedTable
 from mixdpo_ray.training import shards
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
@@ -30,6 +31,8 @@ from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, rea
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.listener import Listener, Silent
+from mixdpo_ray.training.look import Sight, with_look
 from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
 from mixdpo_ray.training.model import load_tokenizer, padding_id
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
@@ -39,30 +42,6 @@ from mixdpo_ray.training.tensorboard import TensorBoard
 from mixdpo_ray.training.totals import SharedWindow, share_window
 from mixdpo_ray.training.windows import WindowSource, read_windows, share_positions, verify_rows
 from mixdpo_ray.training.world import World
-
-
-class Listener(Protocol):
-    """Told by rank 0; of checkpoints and of places by every rank, and all of them are told when one is wanted."""
-
-    def on_step(self, metrics: dict[str, Any]) -> None: ...
-    def on_evaluation(self, metrics: dict[str, Any]) -> None: ...
-    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None: ...
-    def on_phase(self, text: str) -> None: ...
-    def on_warning(self, text: str) -> None: ...
-    def on_place(self, place: str | None, *, slow: bool = False) -> None: ...
-    def checkpoint_wanted(self) -> str | None: ...
-
-
-class Silent:
-    def on_step(self, metrics: dict[str, Any]) -> None: ...
-    def on_evaluation(self, metrics: dict[str, Any]) -> None: ...
-    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None: ...
-    def on_phase(self, text: str) -> None: ...
-    def on_warning(self, text: str) -> None: ...
-    def on_place(self, place: str | None, *, slow: bool = False) -> None: ...
-
-    def checkpoint_wanted(self) -> str | None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -158,8 +137,9 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
 
 def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan) -> HeldOut | None:
     per_device = job.train.evaluation.per_device_eval_batch_size or job.train.per_device_train_batch_size
-    boundary = hard_boundary(plan, table.index("train"))
-    return read_held_out(table, world, per_device, job.train.logp_chunk_tokens, boundary, job.reference)
+    boundary, tokens = hard_boundary(plan, table.index("train")), job.objective.needs_tokens
+    chunk_tokens = job.train.logp_chunk_tokens
+    return read_held_out(table, world, per_device, chunk_tokens, boundary, job.reference, tokens=tokens)
 
 
 def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
@@ -180,10 +160,15 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     per_device, chunk_tokens = train.per_device_train_batch_size, train.logp_chunk_tokens
     shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, grouped=run.policy.grouped)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
+    batches: Iterable[PairBatch] = _batches(run, shared, arrived, first)
+    memory: Memory = run.policy.memory
     try:
-        sums, norm = train_step(run.policy, job.objective, _batches(run, shared, arrived, first), weights, run.world)
+        if isinstance(job.objective, StepObjective):
+            batches, memory = with_look(run.policy, job.objective, shared, list(batches), _sight(run))
+        sums, norm = train_step(run.policy, job.objective, batches, weights, run.world)
     except NonFiniteError as error:
         raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}; nothing was updated") from None
+    run.policy.memory.update(memory)
     seconds, totals = time.perf_counter() - began, shared.totals
     metrics = {
         **window_facts(window, run.plan, run.index, train.num_train_epochs),
@@ -198,6 +183,10 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     }
     _tell(run, metrics)
     return metrics
+
+
+def _sight(run: Run) -> Sight:
+    return Sight(run.table, run.references, run.world, run.job.train.logp_chunk_tokens, run.job.train.seed)
 
 
 def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iterator[PairBatch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,44 +22,52 @@ from mixdpo_ray.training.settings import LoraSettings, ModelSettings
 SAMPLE = 1 << 20  # bytes read at each of a weight file's sampled places
 
 
-def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+def load_tokenizer(settings: ModelSettings, where: str = "") -> PreTrainedTokenizerBase:
+    """`where`: the setting that names the model, unless it is model.path."""
     name = settings.tokenizer or settings.path
-    _refuse_missing_folder("model.tokenizer" if settings.tokenizer else "model.path", name)
+    refuse_missing_folder(where or ("model.tokenizer" if settings.tokenizer else "model.path"), name)
     revision = None if settings.tokenizer else settings.revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError) as error:
-        raise ModelError(f"model.tokenizer {name!r} cannot be loaded: {_first_line(error)}") from error
+        which = f"{where} {name!r}: its tokenizer" if where else f"model.tokenizer {name!r}"
+        raise ModelError(f"{which} cannot be loaded: {_first_line(error)}") from error
     if settings.chat_template is not None:
         tokenizer.chat_template = _template(settings.chat_template)
     return tokenizer
 
 
-def _refuse_missing_folder(setting: str, name: str) -> None:
+def refuse_missing_folder(setting: str, name: str) -> None:
     """What is plainly meant as a path is not asked for on the Hub, which takes a minute to say no without a network."""
     if name.startswith(("/", "./", "../")) and not Path(name).is_dir():
         raise ModelError(f"{setting} {name!r} is no folder; correct the path, or give a Hugging Face name")
 
 
-def load_model(settings: ModelSettings) -> PreTrainedModel:
+def load_model(settings: ModelSettings, where: str = "model.path") -> PreTrainedModel:
     """Weights in `settings.dtype`, with adapters where lora is set, and no dropout: policy = reference at the start."""
-    _refuse_missing_folder("model.path", settings.path)
-    try:
-        with without_bars():
-            model = AutoModelForCausalLM.from_pretrained(
-                settings.path,
-                revision=settings.revision,
-                dtype=getattr(torch, settings.dtype),
-                attn_implementation=settings.attn_implementation,
-                trust_remote_code=settings.trust_remote_code,
-            )
-    except (OSError, ValueError, ImportError) as error:  # ImportError: an attention that is not installed
-        raise ModelError(f"model.path {settings.path!r} cannot be loaded: {_first_line(error)}") from error
+    model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, settings, where)
     _without_dropout(model)
     model.config.use_cache = False
     if settings.lora is not None:
         _add_adapters(model, settings.lora)
     return model
+
+
+def load_pretrained(kind: Any, settings: ModelSettings, where: str, **options: Any) -> Any:
+    """What an Auto class of transformers makes of the folder or name; `where` is the setting that gave it."""
+    refuse_missing_folder(where, settings.path)
+    try:
+        with without_bars():
+            return kind.from_pretrained(
+                settings.path,
+                revision=settings.revision,
+                dtype=getattr(torch, settings.dtype),
+                attn_implementation=settings.attn_implementation,
+                trust_remote_code=settings.trust_remote_code,
+                **options,
+            )
+    except (OSError, ValueError, ImportError) as error:  # ImportError: an attention that is not installed
+        raise ModelError(f"{where} {settings.path!r} cannot be loaded: {_first_line(error)}") from error
 
 
 @contextmanager
@@ -112,6 +121,18 @@ def model_digest(settings: ModelSettings) -> str:
                 stream.seek(place)
                 sha.update(stream.read(SAMPLE))
     return sha.hexdigest()[:16]
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """By content: the same tokenizer in another folder is the same."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = {
+        "class": type(tokenizer).__name__,
+        "template": tokenizer.chat_template,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "vocabulary": backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _template(text: str) -> str:

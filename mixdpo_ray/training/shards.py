@@ -38,7 +38,8 @@ def save(policy: Policy, checkpoints: Checkpoints, step: int, metrics: dict[str,
         for file in written:
             _move(str(file), storage.join(target, file.name))
     dist.barrier()
-    checkpoints.commit(step, policy.engine.zero_optimization_stage(), files, metrics)
+    memory = {name: values.tolist() for name, values in policy.memory.items()}
+    checkpoints.commit(step, policy.engine.zero_optimization_stage(), files, metrics, memory)
     return target
 
 
@@ -55,6 +56,8 @@ def load(policy: Policy, checkpoints: Checkpoints, found: Found, *, adapters: bo
         if loaded is None:
             raise CheckpointError(f"{found.path}: DeepSpeed could not load it with these settings")
         _restore_random(folder, checkpoints.world)
+    memory = found.manifest.memory
+    policy.memory.update({name: torch.tensor(values, dtype=torch.float64) for name, values in memory.items()})
     dist.barrier()
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.objectives.step_objective import reads_mismatched
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
@@ -27,8 +28,14 @@ def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> Refere
             )
         return None
     index = table.index("train")
-    references = References.of(job.reference, index.pair_id)
-    absent = np.flatnonzero(job.compared(plan) & (np.isnan(references.chosen) | np.isnan(references.rejected)))
+    foreign = reads_mismatched(job.objective)
+    references = References.of(job.reference, index, mismatched=foreign, tokens=job.objective.needs_tokens)
+    unknown = np.isnan(references.chosen) | np.isnan(references.rejected)
+    if references.mismatched is not None:
+        unknown |= np.isnan(references.mismatched.chosen) | np.isnan(references.mismatched.rejected)
+    if references.tokens is not None:
+        unknown |= np.diff(references.tokens[0].offsets) != index.chosen_length
+    absent = np.flatnonzero(job.compared(plan) & unknown)
     if len(absent):
         raise PreparedTableError(
             f"{job.reference} lacks {len(absent)} easy pairs, the first {index.pair_id[absent[0]]}: repeat "

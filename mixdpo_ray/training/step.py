@@ -12,7 +12,7 @@ from torch import Tensor
 from mixdpo_ray.curriculum.plan import StageName
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.objective import Objective
-from mixdpo_ray.objectives.sft import SftNorm, sft_weights
+from mixdpo_ray.objectives.sft_weights import SftNorm, sft_weights
 from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.engine import Policy, update
 from mixdpo_ray.training.logps import MicroLogps, pair_logps
@@ -47,7 +47,7 @@ def train_step(
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.torch_device)
     for batch, chunks in zip(batches, weights.totals.chunks, strict=True):
         logps = pair_logps(policy.engine, batch, chunks)
-        easy = objective.losses(logps.easy).sum()
+        easy = (objective.losses(logps.easy) if batch.easy else logps.easy.chosen).sum()
         hard = -(_sft_weights(logps, weights) * logps.hard_chosen).sum()
         loss = weights.easy * easy + weights.hard * hard
         # every rank runs every micro-step; a filler's gradient is zero. DeepSpeed averages over ranks: undo that

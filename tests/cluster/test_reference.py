@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.reference import needed_positions, reference, reference_folder, refuse_what_does_not_fit
 from mixdpo_ray.cluster.training_job import make_job
 from mixdpo_ray.errors import ResourceError
-from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.pairs.mismatched import mismatched_ids
+from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe
@@ -98,3 +100,39 @@ def test_a_model_that_does_not_fit_on_a_gpu_is_refused_with_the_estimate(world: 
     refuse_what_does_not_fit(settings, free=2**30)
     with torch.device("cpu"), pytest.raises(ResourceError, match=r"needs about 0\.0 GiB and a GPU has 0\.0 GiB free"):
         refuse_what_does_not_fit(settings, free=2**10)
+
+
+def naive(world: Path, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    """Log-probs of the answer's tokens, by the model's own full forward pass."""
+    model = AutoModelForCausalLM.from_pretrained(world / "model", dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    logps: torch.Tensor = logits.log_softmax(-1)[range(len(answer)), answer]
+    return logps
+
+
+def test_prompts_with_foreign_answers_are_covered_for_kto_alone(world: Path) -> None:
+    """The last prompt of the table gets the answers of the first pair."""
+    settings = recipe(world, "objective={name: kto}", "output.name=kto", "curriculum.threshold={hard_count: 0}")
+    table, store = prepare(settings), covered(settings)
+    index, last = table.index("train"), table.rows("train") - 1
+    assert store.missing(mismatched_ids(index, range(last + 1))) == []
+    chosen, rejected = store.aligned(mismatched_ids(index, [last]))
+    rows = table.read("train", np.array([last, 0])).to_pylist()
+    for found, side in ((chosen, "chosen_ids"), (rejected, "rejected_ids")):
+        assert found[0] == pytest.approx(naive(world, rows[0]["prompt_ids"], rows[1][side]).sum().item(), abs=1e-4)
+
+
+def test_references_of_single_tokens_lie_beside_the_sums_and_add_up_to_them(world: Path) -> None:
+    settings = recipe(world, "objective={name: selective_tokens}", "output.name=tokens")
+    table, store = prepare(settings), covered(settings)
+    tokens = TokenReferenceTable.open(store.folder + TOKENS)
+    foreign = mismatched_ids(table.index("train"), range(3))
+    assert tokens.missing(foreign) == foreign
+    ids = table.index("eval").pair_id
+    lists, sums = tokens.aligned(ids), store.aligned(ids)
+    for side, column in enumerate(lists):
+        assert [sum(values) for values in column.to_pylist()] == pytest.approx(sums[side].tolist(), abs=1e-3)
+    row = table.read("eval", np.array([3])).to_pylist()[0]
+    expected = naive(world, row["prompt_ids"], row["chosen_ids"])
+    assert lists[0][3].as_py() == pytest.approx(expected.tolist(), abs=1e-4)

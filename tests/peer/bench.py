@@ -33,7 +33,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.training import loop as loop_module
 from mixdpo_ray.training import step as step_module
-from mixdpo_ray.training.loop import Silent, run_training
+from mixdpo_ray.training.listener import Silent
+from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.world import World
 from tests.peer.ours import make_job, write_inputs
 from tests.peer.peer import Row, Setup, run_dpo

@@ -15,7 +15,8 @@ import pytest
 from mixdpo_ray.errors import CheckpointError, StorageError
 from mixdpo_ray.training.checkpoints import best_step, committed_steps
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.loop import Silent, run_training
+from mixdpo_ray.training.listener import Silent
+from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.settings import CheckpointSettings
 from mixdpo_ray.training.world import World
 from tests.training.gang import Gang

@@ -91,23 +91,20 @@ def naive_gradient(job: TrainingJob, step: int) -> tuple[float, Weights]:
     hard_rows = [row for row, is_hard in zip(rows, window.hard, strict=True) if is_hard]
     for row, position, is_hard in zip(rows, window.positions, window.hard, strict=True):
         if not is_hard:
-            one = {"chosen_length": len(row["chosen_ids"]), "rejected_length": len(row["rejected_ids"])}
-            reference = {} if references is None else {
-                "ref_chosen": torch.tensor([references.chosen[position]]),
-                "ref_rejected": torch.tensor([references.rejected[position]]),
-            }  # fmt: skip
+            chosen, rejected = (torch.tensor([float(len(row[f"{side}_ids"]))]) for side in ("chosen", "rejected"))
             pair = PairLogps(
-                chosen=logp(row, "chosen")[None], rejected=logp(row, "rejected")[None], margin=torch.zeros(1),
-                **{name: torch.tensor([float(length)]) for name, length in one.items()}, **reference,
+                logp(row, "chosen")[None], logp(row, "rejected")[None], chosen, rejected, torch.zeros(1),
+                None if references is None else torch.tensor([references.chosen[position]]),
+                None if references is None else torch.tensor([references.rejected[position]]),
             )  # fmt: skip
             easy = easy + job.objective.losses(pair).sum()
     sft = torch.zeros(())
     if hard_rows:
         logps = torch.stack([logp(row, "chosen") for row in hard_rows])
-        lengths = torch.tensor([len(row["chosen_ids"]) for row in hard_rows])
+        tokens = torch.tensor([len(row["chosen_ids"]) for row in hard_rows])
         sft = {
-            "token_mean": -logps.sum() / lengths.sum(),
-            "example_mean": -(logps / lengths).mean(),
+            "token_mean": -logps.sum() / tokens.sum(),
+            "example_mean": -(logps / tokens).mean(),
             "example_sum": -logps.mean(),
         }[job.curriculum.sft_normalisation]
     pairs, weight = len(rows), job.curriculum.sft_weight

@@ -37,10 +37,12 @@ def model_of(family: str) -> Any:
 def batch_of(prompts: list[list[int]], completions: list[list[int]], easy: int, hard: int = 0) -> PairBatch:
     before, after = ([np.array(tokens, np.int32) for tokens in side] for side in (prompts, completions))
     groups = [np.array(rows) for rows in ([1, 4], [0, 2, 3])[: len(prompts)]] if len(prompts) > 1 else [np.array([0])]
-    arrays = completion_places(before, after, groups)
+    arrays: dict[str, Any] = {
+        name: torch.from_numpy(array) for name, array in completion_places(before, after, groups).items()
+    }
     return PairBatch(
         groups=tuple(torch.from_numpy(padded_together(before, after, rows, padding=0)) for rows in groups),
-        **{name: torch.from_numpy(array) for name, array in arrays.items()}, longest=max(map(len, completions)),
+        **arrays, longest=max(map(len, completions)),
         easy=easy, hard=hard, margin=torch.zeros(easy), ref_chosen=None, ref_rejected=None, weight=1,
     )  # fmt: skip
 
@@ -66,7 +68,7 @@ def test_sums_and_gradients_are_those_of_each_sequence_alone_in_a_full_forward(f
     torch.autograd.backward((truth * weights).sum())
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    found = scorer(batch, chunks)
+    found = scorer(batch, chunks).sum(1)
     torch.autograd.backward((found * weights).sum())
     assert torch.allclose(found, truth, rtol=1e-5, atol=1e-5)
     for name, parameter in model.named_parameters():

@@ -15,11 +15,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.objective import Objective
-from mixdpo_ray.pairs.reference_table import ReferenceTable
+from mixdpo_ray.pairs.mismatched import mismatched_rows
+from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.pairs.table import Manifest, PreparedTable, SplitFacts, commit, index_rows, write_index, write_part
 from mixdpo_ray.training.batch import TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.logps import Scorer, pair_logps
+from mixdpo_ray.training.logps import Scorer
 from mixdpo_ray.training.settings import (
     CheckpointSettings,
     DeepSpeedSettings,
@@ -57,7 +58,8 @@ def make_world(folder: Path) -> Path:
         folder / "model"
     )
     make_table(folder / "table")
-    make_references(folder)
+    make_references(folder, folder / "reference", noise=0)
+    make_references(folder, folder / "apart", noise=0.02)
     return folder
 
 
@@ -94,27 +96,40 @@ def make_rows(generator: np.random.Generator, margins: np.ndarray[Any, Any], pre
     )
 
 
-def make_references(folder: Path) -> None:
-    """Hard training pairs are left out, as in a real run."""
-    scorer = Scorer(LlamaForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)).eval()
+def make_references(folder: Path, store_folder: Path, noise: float) -> None:
+    """Hard training pairs are left out, as in a real run. Noise: of a reference that is not the policy."""
+    model = LlamaForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += noise * torch.randn_like(parameter)
+    scorer = Scorer(model).eval()
     table = PreparedTable.open(str(folder / "table"))
-    store = ReferenceTable.create(str(folder / "reference"), "tiny")
-    for split, count in (("train", EASY), ("eval", HELD_OUT)):
+    store = ReferenceTable.create(str(store_folder), "tiny")
+    of_tokens = TokenReferenceTable.create(str(store_folder) + TOKENS, "tiny")
+    for split, count in (("train", EASY), ("eval", HELD_OUT), ("mismatched", EASY)):
         positions = np.arange(count)
-        tokens = TokenRows.of(table.read(split, positions), positions)
+        rows = mismatched_rows(table, positions) if split == "mismatched" else table.read(split, positions)
+        tokens = TokenRows.of(rows, positions)
         for position in positions:
             batch = build_batch(
                 tokens, np.array([position]), np.array([False]), None,
                 weight=1.0, padding=0, device=torch.device("cpu"),
             )  # fmt: skip
             with torch.no_grad():
-                pairs = pair_logps(scorer, batch).easy
-            store.append(
+                chosen, rejected = scorer(batch)
+            name = [rows["pair_id"][int(position)].as_py()]
+            sums = pa.array([float(side.sum()) for side in (chosen, rejected)], pa.float32())
+            store.append(pa.table({"pair_id": name, "ref_chosen_logp": sums[:1], "ref_rejected_logp": sums[1:]}))
+            lists = [
+                [side[: int(length)].tolist()] for side, length in zip((chosen, rejected), batch.lengths, strict=True)
+            ]
+            kind = pa.list_(pa.float32())
+            of_tokens.append(
                 pa.table(
                     {
-                        "pair_id": [table.index(split).pair_id[int(position)]],
-                        "ref_chosen_logp": pa.array(pairs.chosen.tolist(), pa.float32()),
-                        "ref_rejected_logp": pa.array(pairs.rejected.tolist(), pa.float32()),
+                        "pair_id": name,
+                        "ref_chosen_logps": pa.array(lists[0], kind),
+                        "ref_rejected_logps": pa.array(lists[1], kind),
                     }
                 )
             )

@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.board import take_board
 from mixdpo_ray.cluster.connect import wait_for_resources
 from mixdpo_ray.cluster.doctor.finding import Unchecked
 from mixdpo_ray.cluster.doctor.patient import Patient
 from mixdpo_ray.cluster.fit import fit
-from mixdpo_ray.cluster.train import take_board
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.objectives.amapo import AMaPO
 from mixdpo_ray.objectives.simpo import SimPO
+from mixdpo_ray.objectives.step_objective import StepObjective
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
 
@@ -62,7 +64,10 @@ def shortened(job: TrainingJob) -> TrainingJob:
             "checkpoints": job.train.checkpoints.model_copy(update={"every_steps": None, "keep_best": None}),
         }
     )
-    objective = SimPO() if job.objective.needs_reference else job.objective
+    looks = isinstance(job.objective, StepObjective)
+    objective = job.objective
+    if objective.needs_reference:
+        objective = AMaPO() if looks else SimPO()
     return replace(job, train=train, objective=objective, tensorboard=False).alone()
 
 

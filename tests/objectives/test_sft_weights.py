@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.logps import PairLogps
-from mixdpo_ray.objectives.sft import SftNorm, sft_weights
+from mixdpo_ray.objectives.sft_weights import SftNorm, sft_weights
 
 NORMS: list[SftNorm] = ["token_mean", "token_mean_local", "example_mean", "example_sum"]
 SUMS = [-12.5, -20.0, -30.0, -8.0]

@@ -1,0 +1,111 @@
+"""Numbers for pairs of a prepared table, computed by an actor pool: the model is loaded once per actor.
+
+The longest pairs come first, what is computed is appended as it comes, and only what is missing is computed: a killed
+run, another order or more pairs cost what they lack.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from mixdpo_ray.cluster.failures import plain_errors
+from mixdpo_ray.cluster.progress import Progress
+from mixdpo_ray.cluster.quiet_data import quiet_ray_data
+from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.errors import WorkersError
+from mixdpo_ray.pairs.keyed_table import KeyedTable
+from mixdpo_ray.pairs.mismatched import ids_of, index_of
+from mixdpo_ray.pairs.table import PreparedTable
+
+Positions = NDArray[np.int64]
+PAIRS_PER_BATCH = 16  # sorted by length first, so little of a batch is padding
+PAIRS_PER_PART = 1024  # what a killed run has to compute again
+RETRIES = 2  # where actors die: a node went, or there is no memory
+
+
+@dataclass(frozen=True)
+class Pool:
+    title: str  # of the bar
+    workers: str  # what dies, in an error
+    actor: type  # called with one batch of {split, positions}; answers with the rows of a keyed table
+    arguments: tuple[Any, ...]
+    gpu: bool
+    settings: ClusterSettings
+
+
+def cover(pool: Pool, table: PreparedTable, store: KeyedTable, needed: Mapping[str, Positions]) -> None:
+    """Afterwards the store has all pairs at these positions, by split."""
+    for retries_left in reversed(range(RETRIES + 1)):
+        missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
+        if not any(map(len, missing.values())):
+            break
+        try:
+            _compute(pool, store, missing)
+        except ray.exceptions.ActorDiedError as error:  # what was done before is in the store
+            if not retries_left:
+                raise WorkersError(
+                    f"the {pool.workers} died {RETRIES + 1} times ({_reason(error)}): give them more memory "
+                    "(fewer of them: cluster.reference_workers) and repeat; what is done is kept"
+                ) from None
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "dead because" in line or "never ran" in line]
+    return lines[0].rstrip(".") if lines else "killed, or out of memory"
+
+
+def _missing(store: KeyedTable, table: PreparedTable, split: str, positions: Positions) -> Positions:
+    index, names = index_of(table, split), ids_of(table, split, positions)
+    absent = set(store.missing(names))
+    missing = np.array([position for position, name in zip(positions, names, strict=True) if name in absent], np.int64)
+    longest = index.prompt_length + np.maximum(index.chosen_length, index.rejected_length)
+    return missing[np.argsort(-longest[missing], kind="stable")]  # longest first: memory runs out at once or never
+
+
+def _compute(pool: Pool, store: KeyedTable, missing: Mapping[str, Positions]) -> None:
+    store.begin_pass()
+    batches = [
+        {"split": split, "positions": positions[first : first + PAIRS_PER_BATCH].tolist()}
+        for split, positions in missing.items()
+        for first in range(0, len(positions), PAIRS_PER_BATCH)
+    ]
+    workers = min(pool.settings.reference_workers or pool.settings.fewest_workers, len(batches))
+    quiet_ray_data()
+    source = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4))
+    with warnings.catch_warnings():
+        # the way to say max_restarts is to go in Ray 2.64, and there is no other yet
+        warnings.simplefilter("ignore", DeprecationWarning)
+        stage = source.map_batches(
+            pool.actor,
+            fn_constructor_args=pool.arguments,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_gpus=1 if pool.gpu else None,
+            num_cpus=1,
+            # on one machine a dead actor means no memory, again; and Ray warns at length about actors that may restart
+            max_restarts=0 if len(ray.nodes()) == 1 else -1,
+        )
+    total = sum(map(len, missing.values()))
+    with Progress(pool.title, "pair", total) as progress, plain_errors():
+        _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, progress)
+
+
+def _store(blocks: Iterator[pa.Table], store: KeyedTable, progress: Progress) -> None:
+    held: list[pa.Table] = []
+    for block in blocks:
+        held.append(block)
+        progress.add(block.num_rows)
+        if sum(part.num_rows for part in held) >= PAIRS_PER_PART:
+            store.append(pa.concat_tables(held))
+            held = []
+    if held:
+        store.append(pa.concat_tables(held))

@@ -1,0 +1,38 @@
+"""Every difficulty metric that a recipe names, of all its pairs, and how far they agree."""
+
+from __future__ import annotations
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.prepare import prepare
+from mixdpo_ray.cluster.scoring import metric_columns
+from mixdpo_ray.cluster.training_job import absolute
+from mixdpo_ray.difficulty.correlations import correlations_text, draw_correlations
+from mixdpo_ray.pairs.keyed_table import SCORES
+from mixdpo_ray.recipe import Recipe
+
+RATING_MARGIN = "rating_margin"
+ALWAYS = (RATING_MARGIN, "length")  # they cost nothing
+
+
+def score(recipe: Recipe) -> str:
+    """What a person reads. Ray must be connected."""
+    table = prepare(by_rating_margin(recipe))
+    names = dict.fromkeys([*ALWAYS, *recipe.metrics, recipe.curriculum.difficulty])
+    columns = metric_columns(recipe, table, list(names))
+    train = {name: splits["train"] for name, splits in columns.items()}
+    folder = storage.join(absolute(recipe.output.storage_path), SCORES)
+    picture = storage.join(folder, f"correlations-{table.manifest.content_digest[:16]}.png")
+    storage.write_bytes(picture, draw_correlations(train))
+    return "\n".join(
+        [
+            f"rank correlations of {len(train)} metrics over {table.rows('train')} training pairs "
+            "(1: the same order; higher is easier in all of them)",
+            correlations_text(train),
+            f"picture: {picture}",
+        ]
+    )
+
+
+def by_rating_margin(recipe: Recipe) -> Recipe:
+    """The order is of no matter to scores, and another one would need them first."""
+    return recipe.model_copy(update={"curriculum": recipe.curriculum.model_copy(update={"difficulty": RATING_MARGIN})})

@@ -1,0 +1,109 @@
+"""What every difficulty metric is: frozen settings, what it needs of each pair, and one method.
+
+Numbers of pairs come from four places: the prepared table's own columns, log-probs of language models (which metrics
+share with each other and with training), columns that the metric's own scorer computes, and other metrics.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from mixdpo_ray.settings import Settings
+from mixdpo_ray.training.settings import ModelSettings
+
+Column = NDArray[np.float64]  # [pairs]
+Scorer = Callable[[pa.Table], Mapping[str, Any]]  # rows of a prepared table -> a value per row for each column
+
+
+@dataclass(frozen=True)
+class AnswerLogps:
+    """Of one model, summed over completion tokens: [pairs] each."""
+
+    chosen: Column
+    rejected: Column
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a metric asked for, of every pair of both splits: [pairs] each."""
+
+    margin: Column
+    prompt_length: Column
+    chosen_length: Column
+    rejected_length: Column
+    train: NDArray[np.bool_]  # pairs whose statistics are those of the data set
+    logps: Sequence[AnswerLogps] = ()  # in the order of logps_of
+    scores: Mapping[str, Column] = field(default_factory=dict)  # the scorer's columns
+    metrics: Mapping[str, Column] = field(default_factory=dict)  # those of `others`
+
+
+class Metric(Settings, ABC):
+    """Higher is easier, or better to train on: whatever a formula says, `values` turns it so."""
+
+    needs: ClassVar[str]  # in words, for the README
+    experimental: ClassVar[bool] = False  # reconstructed from prose: nobody's code was there to compare with
+    columns: ClassVar[tuple[str, ...]] = ()  # what the scorer computes and what is kept on disk
+    own_tokenizer: ClassVar[bool] = False  # whether the scorer's model reads text, not the table's tokens
+    applied_later: ClassVar[tuple[str, ...]] = ()  # settings that do not change the columns
+
+    @abstractmethod
+    def values(self, facts: Facts) -> Column: ...
+
+    def others(self) -> tuple[str, ...]:
+        """The metrics that it combines."""
+        return ()
+
+    def logps_of(self, policy: ModelSettings) -> tuple[ModelSettings, ...]:
+        """The models whose log-probs it compares; `policy` is the starting point of training."""
+        return ()
+
+    def scoring_model(self, policy: ModelSettings) -> ModelSettings | None:
+        """The one that the scorer loads."""
+        return None
+
+    def scorer(self, policy: ModelSettings, device: str) -> Scorer:
+        """Made once in each worker. Heavy libraries are imported here: a recipe must load without them."""
+        raise NotImplementedError
+
+
+class ModelMetric(Metric):
+    """One that loads another kind of model than the policy's."""
+
+    own_tokenizer: ClassVar[bool] = True
+
+    model: str = Field(description="Hugging Face name or folder of the model that scores")
+    revision: str | None = Field(None, description="Commit or tag on the Hub")
+    dtype: str = Field("bfloat16", pattern="^(bfloat16|float32)$", description="Number format of its weights")
+    trust_remote_code: bool = Field(False, description="Run code that the model's repository brings along")
+
+    def scoring_model(self, policy: ModelSettings) -> ModelSettings:
+        return ModelSettings.model_validate(
+            {
+                "path": self.model,
+                "revision": self.revision,
+                "dtype": self.dtype,
+                "trust_remote_code": self.trust_remote_code,
+            }
+        )
+
+
+def language_model(policy: ModelSettings, path: str | None) -> ModelSettings:
+    """Another model with the policy's tokenizer and number format; the policy's own start where no path is given."""
+    bare = policy.model_copy(update={"reference": None, "lora": None})
+    if path is None:
+        return bare
+    return bare.model_copy(update={"path": path, "revision": None, "tokenizer": policy.tokenizer or policy.path})
+
+
+def standardised(values: Column, train: NDArray[np.bool_]) -> Column:
+    """Z-scores by mean and standard deviation of the whole data set, not of a sample; 0 where all are equal."""
+    mean, deviation = values[train].mean(), values[train].std()
+    return (values - mean) / deviation if deviation > 0 else np.zeros_like(values)

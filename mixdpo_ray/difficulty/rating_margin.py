@@ -1,0 +1,14 @@
+"""Rating margin: the chosen answer's rating minus the rejected one's, as checked at preparation."""
+
+from typing import ClassVar
+
+from mixdpo_ray.difficulty.metric import Column, Facts, Metric
+
+
+class RatingMargin(Metric):
+    """Rating of the chosen answer minus rating of the rejected one."""
+
+    needs: ClassVar[str] = "ratings"
+
+    def values(self, facts: Facts) -> Column:
+        return facts.margin

@@ -1,0 +1,14 @@
+"""SPPO (Wu et al., 2024) with hard labels."""
+
+from torch import Tensor
+
+from mixdpo_ray.objectives.log_ratio import LogRatioObjective
+from mixdpo_ray.objectives.logps import PairLogps
+
+
+class SPPO(LogRatioObjective):
+    """Squared regression of both log-ratios to plus and minus 1 / (2 beta)"""
+
+    def losses(self, pairs: PairLogps) -> Tensor:
+        target = 1 / (2 * self.beta)
+        return (pairs.chosen_ratio - target) ** 2 + (pairs.rejected_ratio + target) ** 2
