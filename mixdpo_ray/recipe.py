@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
 
 from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.comparison.settings import CompareSettings
 from mixdpo_ray.curriculum.difficulty import DIFFICULTIES, RATING_MARGIN
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.curriculum.threshold import Threshold
@@ -33,6 +34,11 @@ class OutputSettings(Settings):
     tensorboard: bool = Field(False, description="Write TensorBoard events beside the metrics")
 
 
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=2)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+
+
 def _pick_objective(value: object) -> object:
     if isinstance(value, Objective):
         return value
@@ -41,7 +47,7 @@ def _pick_objective(value: object) -> object:
     hyperparameters = dict(value)
     name = hyperparameters.pop("name", "dpo")
     if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+        raise ValueError(f"unknown objective {name!r}; {_meant(str(name), OBJECTIVES)}")
     return OBJECTIVES[name].model_validate(hyperparameters)
 
 
@@ -62,9 +68,7 @@ def _name_metrics(value: object) -> object:
         raise ValueError("write {metric: {its settings}, ...}, such as {reward_margin: {model: ...}}")
     for name in value:
         if name not in METRICS:
-            close = difflib.get_close_matches(str(name), METRICS, n=1)
-            remedy = f"did you mean {close[0]}?" if close else f"known: {', '.join(METRICS)}"
-            raise ValueError(f"unknown metric {name!r}; {remedy}")
+            raise ValueError(f"unknown metric {name!r}; {_meant(str(name), METRICS)}")
     return {name: given if isinstance(given, Metric) else (name, given) for name, given in value.items()}
 
 
@@ -90,6 +94,7 @@ class Recipe(Settings):
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
     cluster: ClusterSettings = ClusterSettings()
     tune: TuneSettings = TuneSettings()
+    compare: CompareSettings = CompareSettings()
     output: OutputSettings = OutputSettings()
 
     @model_validator(mode="after")

@@ -82,7 +82,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree.get(parent), dict):
             tree[parent] = {}
         tree = tree[parent]
-    tree[last] = yaml.load(text, _StrictLoader)
+    try:
+        tree[last] = yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override}: not YAML: {' '.join(str(error).split())}") from None
 
 
 def explain(error: ValidationError) -> Iterator[str]:
@@ -103,7 +106,8 @@ def explain(error: ValidationError) -> Iterator[str]:
 def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
     known = _keys_at(names[:-1], details)
     if owners := [name for name, kind in OBJECTIVES.items() if names[-1] in kind.model_fields and names[-1] in known]:
-        return f"it belongs to {' and '.join(owners)}"
+        others = f" and {len(owners) - 3} others" if len(owners) > 3 else ""
+        return f"it belongs to {', '.join(owners[:3])}{others}"
     close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
 

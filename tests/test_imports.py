@@ -1,7 +1,8 @@
 """Imports point one way, heavy libraries are imported where they are used, and importing the package does nothing.
 
-errors <- settings <- storage <- objectives <- curriculum <- pairs <- training
-<- difficulty, cluster.settings, search.settings <- recipe <- recipe_file <- playground, search <- cluster <- jobs
+errors <- settings <- storage <- objectives <- curriculum <- pairs <- training <- difficulty, cluster.settings,
+search.settings, playground.settings <- comparison.settings <- recipe <- recipe_file <- playground, search <- comparison
+<- cluster <- jobs
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ LAYERS = {
     "search.ranges": 7,
     "search.metric": 8,
     "search.settings": 9,
-    "recipe": 10,
-    "recipe_file": 11,
-    "playground": 12,
-    "search": 12,
-    "cluster": 13,
-    "jobs": 14,
+    "playground.settings": 9,
+    "comparison.settings": 10,
+    "recipe": 11,
+    "recipe_file": 12,
+    "playground": 13,
+    "search": 13,
+    "comparison": 14,
+    "cluster": 15,
+    "jobs": 16,
 }
 WITH_RAY = ("cluster", "jobs")
 INSIDE_FUNCTIONS = (

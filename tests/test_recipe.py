@@ -80,7 +80,7 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
         ("trian.seed=1", "trian is unknown; did you mean train?"),
         ("train.optimizer.lerning_rate=1", "train.optimizer.lerning_rate is unknown; did you mean learning_rate?"),
         ("objective={name: dpo, bta: 0.1}", "objective.bta is unknown; did you mean beta?"),
-        ("objective={name: dop}", "objective: unknown objective 'dop'; known: dpo, ipo, simpo"),
+        ("objective={name: dop}", "objective: unknown objective 'dop'; did you mean dpop or dpo?"),
         ("objective={name: dpo, beta: -1}", "objective.beta: -1: Input should be greater than 0"),
         ("train.optimizer.learning_rate=yes", "train.optimizer.learning_rate: True: true or false is no value"),
         ("train.optimizer.learning_rate=.nan", "train.optimizer.learning_rate: nan: Input should be"),
@@ -220,6 +220,11 @@ def test_a_word_that_is_no_override_is_refused(small: Path) -> None:
         load_recipe(str(small), ["--fast"])
 
 
+def test_an_override_that_is_no_yaml_is_refused(small: Path) -> None:
+    with pytest.raises(RecipeError, match=r"model\.path=\[a: not YAML: "):
+        load_recipe(str(small), ["model.path=[a"])
+
+
 def test_a_missing_file_and_a_broken_one_are_named(tmp_path: Path) -> None:
     assert "No such file" in complaint(tmp_path / "none.yaml")
     broken = tmp_path / "broken.yaml"
@@ -267,9 +272,13 @@ def test_every_setting_has_a_line_of_explanation() -> None:
 
 
 def test_a_hyperparameter_of_another_objective_is_refused_with_its_owners(small: Path) -> None:
-    assert (
-        complaint(small, "objective={name: ipo, beta: 0.1}") == "objective.beta is unknown; it belongs to dpo and simpo"
-    )
+    said = complaint(small, "objective={name: dpo, gamma_beta_ratio: 0.1}")
+    assert said == "objective.gamma_beta_ratio is unknown; it belongs to simpo, gamma_simpo, alpha_dpo"
+    said = complaint(small, "objective={name: ipo, beta: 0.1}")
+    assert said == f"objective.beta is unknown; it belongs to dpo, cdpo, robust_dpo and {len(BETA) - 3} others"
+
+
+BETA = [name for name, kind in OBJECTIVES.items() if "beta" in kind.model_fields]
 
 
 def test_a_refused_password_is_not_repeated(small: Path) -> None:

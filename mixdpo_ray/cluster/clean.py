@@ -26,7 +26,7 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
 
-USERS = {"runs": "run", "studies": "study"}
+USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
 OLD = timedelta(days=1)  # object stores have no locks: what is younger may still be being written
 
 
@@ -45,7 +45,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Run:
-    """Or a study: it has users' claims on tables, and no checkpoints of its own."""
+    """Or a study or a comparison: they have claims on tables, and no checkpoints of their own."""
 
     name: str
     folder: str
@@ -57,19 +57,24 @@ class Run:
         return digest == named or (isinstance(named, list) and digest in named)
 
     @property
+    def models(self) -> list[dict[str, Any]]:
+        models: list[dict[str, Any]] = self.content.get("models") or [self.content["recipe"]["model"]]
+        return models
+
+    @property
     def lock(self) -> Path:
         folder = storage.local(self.folder)
         return folder.with_name(f".{folder.name}.{LOCK}")
 
 
 def survey(storage_path: str) -> list[Item]:
-    runs = find_runs(storage_path, "runs")
-    users = [*runs, *find_runs(storage_path, "studies")]
+    runs, comparisons = find_runs(storage_path, "runs"), find_runs(storage_path, "comparisons")
+    users = [*runs, *find_runs(storage_path, "studies"), *comparisons]
     return [
         *_prepared(storage.join(storage_path, "prepared"), users),
         *_references(storage.join(storage_path, "reference"), users),
         *_scores(storage.join(storage_path, SCORES), users),
-        *(item for run in runs for item in _of_run(run)),
+        *(item for run in [*runs, *comparisons] for item in _of_run(run)),
     ]
 
 
@@ -142,7 +147,7 @@ def _references(folder: str, runs: list[Run]) -> Iterator[Item]:
             yield _item(path, "unfinished reference table", _too_young(path), lock_file(path))
             continue
         model = json.loads(storage.read_bytes(manifest))["facts"].get("model", {})
-        users = tuple(run.name for run in runs if _weights(run.content["recipe"]["model"]) == _weights(model))
+        users = tuple(run.name for run in runs if _weights(model) in map(_weights, run.models))
         metrics = tuple(run.name for run in runs if run.name not in users and _mentions(run, model.get("path")))
         yield _item(path, "reference table", (*users, *metrics), lock_file(path))
 
@@ -174,7 +179,8 @@ def _mentions(run: Run, name: object) -> bool:
             return name in content or any(map(found, content.values()))
         return any(map(found, content)) if isinstance(content, list) else content == name
 
-    sections = {key: value for key, value in run.content["recipe"].items() if key in ("metrics", "curriculum", "data")}
+    named = ("metrics", "curriculum", "data", "compare")
+    sections = {key: value for key, value in run.content["recipe"].items() if key in named}
     return name is not None and found(sections)
 
 

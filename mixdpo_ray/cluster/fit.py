@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,27 @@ START_SECONDS = 60.0  # Ray Train's own patience with one attempt to start the w
 
 def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listener | None = None) -> dict[str, Any]:
     """The summary of rank 0. The board hears of errors; the listener, by default the board, of everything else."""
+    return run_group(_worker, {"job": job, "listener": listener or Listener(board)}, cluster, job.run, board)
+
+
+def run_group(
+    worker: Callable[[dict[str, Any]], dict[str, Any]],
+    content: Mapping[str, Any],
+    cluster: ClusterSettings,
+    run: str,
+    board: Any,
+) -> dict[str, Any]:
+    """What rank 0 of a group of workers returns. `run`: the folder that the board knows the group by."""
     gpu, resources = uses_gpu(cluster), worker_resources(cluster)
     trainer = TorchTrainer(
-        _worker,
+        worker,
         train_loop_config={
-            "job": job,
+            **content,
+            "run": run,
             "cluster": cluster,
             "board": board,
             "gpu": gpu,
             "resources": resources,
-            "listener": listener or Listener(board),
         },
         scaling_config=ScalingConfig(
             num_workers=cluster.num_workers,
@@ -64,7 +75,7 @@ def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listen
         run_config=RunConfig(
             # a name of its own for every driver: Ray would otherwise restore what it remembers of the last one
             name=f"attempt-{time.time_ns()}",
-            storage_path=storage.join(job.run, "ray"),
+            storage_path=storage.join(run, "ray"),
             worker_runtime_env={"env_vars": _FORGET},
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
@@ -77,11 +88,11 @@ def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listen
         with _interruptible():
             result = trainer.fit()
     except TrainingFailedError as error:
-        stopped, hang = ray.get([board.stopped_by.remote(job.run), board.hang_of.remote(job.run)])
+        stopped, hang = ray.get([board.stopped_by.remote(run), board.hang_of.remote(run)])
         raise (stopped or _never_started(error, cluster) or workers_error(error, cluster.max_failures, hang)) from error
-    if stopped := ray.get(board.stopped_by.remote(job.run)):
+    if stopped := ray.get(board.stopped_by.remote(run)):
         raise stopped
-    storage.delete(storage.join(job.run, "ray"))
+    storage.delete(storage.join(run, "ray"))
     return dict(result.return_value or {})
 
 
@@ -170,24 +181,40 @@ class Listener:
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
-    board, job = config["board"], config["job"]
-    if ray.get(board.stopped_by.remote(job.run)):
-        return {}  # a restart would only repeat the error: every rank leaves in peace
+    with stopping_for_good(config) as stopped:
+        if stopped:
+            return {}
+        summary = train_here(config, config["job"], take_place(config), config["listener"])
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {**summary, "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
+
+
+@contextmanager
+def stopping_for_good(config: Mapping[str, Any]) -> Iterator[bool]:
+    """Whether the group was stopped: a restart would only repeat the error, so every rank leaves in peace."""
+    board, run = config["board"], config["run"]
+    try:
+        yield ray.get(board.stopped_by.remote(run)) is not None
+    except MixDPOError as error:
+        ray.get(board.stop_for.remote(run, error))
+        raise
+
+
+def take_place(config: Mapping[str, Any]) -> World:
+    """Of this worker in its group."""
     context = ray.train.get_context()
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
-    world = World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), device)
-    cluster, listener = config["cluster"], config["listener"]
-    _use_cores(cluster, context.get_local_world_size())
+    _use_cores(config["cluster"], context.get_local_world_size())
+    return World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), device)
+
+
+def train_here(config: Mapping[str, Any], job: TrainingJob, world: World, listener: Listener) -> dict[str, Any]:
+    """Collective: one training by the workers that are there."""
+    cluster = config["cluster"]
     listener.notices = Notices(world, cluster, config["resources"])
-    listener.signs = Signs(board, job.run, world, cluster.hang_seconds, listener.on_warning)
-    try:
-        with listener.signs.told():
-            summary = run_training(job, world, _windows(cluster, world, listener), listener)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return {**summary, "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
-    except MixDPOError as error:
-        ray.get(board.stop_for.remote(job.run, error))
-        raise
+    listener.signs = Signs(config["board"], config["run"], world, cluster.hang_seconds, listener.on_warning)
+    with listener.signs.told():
+        return run_training(job, world, _windows(cluster, world, listener), listener)
 
 
 def _windows(cluster: ClusterSettings, world: World, listener: Listener) -> WindowSource:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from tqdm import tqdm
@@ -86,6 +86,11 @@ class Progress:
             )
 
 
+class Watched(Protocol):
+    def show(self, kind: str, content: Any) -> None: ...
+    def close(self) -> None: ...
+
+
 class Display:
     """Of a training run: one bar on a terminal, a line now and then elsewhere."""
 
@@ -150,7 +155,7 @@ class Display:
 
 
 @contextmanager
-def watching(board: Any, display: Display, missing: Callable[[], str]) -> Iterator[None]:
+def watching(board: Any, display: Watched, missing: Callable[[], str]) -> Iterator[None]:
     """Draw what the board hears while the body runs; where it hears nothing, what the cluster lacks."""
     finished = threading.Event()
 

@@ -12,7 +12,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.errors import RunConflictError
 from mixdpo_ray.recipe import Recipe, fingerprint
 
-RECIPE, SUMMARY, LOCK = "recipe.json", "summary.json", "driver.lock"
+RECIPE, SUMMARY, FAILURE, LOCK = "recipe.json", "summary.json", "failure.txt", "driver.lock"
 
 
 def run_folder(recipe: Recipe) -> str:
@@ -24,13 +24,20 @@ def claim(recipe: Recipe, prepared_digest: str) -> str:
     folder = run_folder(recipe)
     if recipe.output.fresh:
         storage.delete(folder)
+    return claim_folder(folder, recipe, prepared_digest)
+
+
+def claim_folder(
+    folder: str, recipe: Recipe, prepared_digest: str, otherwise: str = "choose another output.name"
+) -> str:
+    """`otherwise`: what to do where another training lies there."""
     identity = {**recipe.training_identity(), "prepared": prepared_digest}
     path = storage.join(folder, RECIPE)
     if storage.exists(path):
         before = json.loads(storage.read_bytes(path))["identity"]
         if changes := differences(before, identity):
             raise RunConflictError(
-                f"{folder} belongs to another training ({'; '.join(changes)}): choose another output.name, "
+                f"{folder} belongs to another training ({'; '.join(changes)}): {otherwise}, "
                 "or output.fresh=true to delete it and start over"
             )
     content = {"recipe": recipe.to_dict(), "identity": identity}

@@ -18,7 +18,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.fit import DIED
-from mixdpo_ray.cluster.trial import FAILURE
+from mixdpo_ray.cluster.run_folder import FAILURE
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.search.metric import read_guard, read_metrics
 from mixdpo_ray.search.samplers import GUARD

@@ -17,15 +17,13 @@ from ray import tune
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.fit import Listener, fit
-from mixdpo_ray.cluster.run_folder import RECIPE, SUMMARY
+from mixdpo_ray.cluster.run_folder import FAILURE, RECIPE, SUMMARY
 from mixdpo_ray.cluster.training_job import job_in
 from mixdpo_ray.errors import MixDPOError, WorkersError
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.search.space import with_settings
 from mixdpo_ray.storage import join
-
-FAILURE = "failure.txt"
 
 
 @dataclass(frozen=True)

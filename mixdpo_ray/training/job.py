@@ -18,6 +18,15 @@ from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, Train
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """Where another run ended (first_stage.py)."""
+
+    run: str
+    fingerprint: str
+    step: int
+
+
+@dataclass(frozen=True)
 class TrainingJob:
     model: ModelSettings
     curriculum: CurriculumSettings
@@ -31,6 +40,8 @@ class TrainingJob:
     card: dict[str, Any] = field(default_factory=dict)  # facts for the model card
     tensorboard: bool = False
     leaves_model: bool = True  # a search wants to know how good it is, and trains the winner again
+    leaves_state: bool = False  # others begin where it ends
+    beginning: Beginning | None = None  # instead of the model as it is
 
     def plan(self, table: PreparedTable) -> Plan:
         return make_plan(self.curriculum, self.hard(table), self.train.global_batch_size, self.train.num_train_epochs)

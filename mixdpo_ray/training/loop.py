@@ -29,6 +29,7 @@ from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.engine import Policy, join_group, make_policy, reset_optimizer, set_learning_rate
 from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out
 from mixdpo_ray.training.export import export
+from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.look import Sight, with_look
@@ -89,7 +90,7 @@ def run_training(
         if _due(run, step + 1, job.train.evaluation.every_steps) or _best_needs_it(run, step + 1):
             evaluation = _evaluate(run, step + 1)
         due, wanted = _due(run, step + 1, job.train.checkpoints.every_steps), run.listener.checkpoint_wanted()
-        if (due or wanted) and (job.leaves_model or step + 1 < run.steps):
+        if (due or wanted) and (job.leaves_model or job.leaves_state or step + 1 < run.steps):
             _save(run, step + 1, evaluation if due else {}, wanted)
     run.listener.on_place(None)
     return _summary(run, _export(run, evaluation), metrics, evaluation)
@@ -116,6 +117,8 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     folder = storage.join(job.run, "checkpoints")
     checkpoints = Checkpoints(folder, job.fingerprint, job.train.checkpoints, world, listener.on_warning)
     found = checkpoints.find()
+    if found is None and job.beginning is not None:
+        found = adopt(job, plan, checkpoints)
     if world.leads:
         listener.on_phase("loading the model")
     tokenizer = load_tokenizer(job.model)

@@ -19,6 +19,7 @@ from mixdpo_ray.pairs.table import Index
 from mixdpo_ray.training.totals import WindowTotals
 from mixdpo_ray.training.world import World
 
+METRICS = "metrics.jsonl"
 # What a step sums over pairs and ranks; every one is divided by a count that is known from the window.
 SUMS = (
     "loss", "loss/easy", "loss/hard", "logps/chosen", "logps/rejected",
@@ -68,7 +69,7 @@ class MetricsLog:
 
     def __init__(self, run: str, step: int):
         """Continue at `step`: lines of it and later ones, left by a killed run, are cut."""
-        self.target = storage.join(run, "metrics.jsonl")
+        self.target = storage.join(run, METRICS)
         self.remote = not storage.is_local(run)
         # the evaluation after k steps was made before the checkpoint of k steps; at the start there is no checkpoint
         before = read_lines(self.target) if step else []
@@ -76,10 +77,10 @@ class MetricsLog:
         self.first_evaluation: dict[str, Any] | None = next((line for line in kept if line.get("kind") == "eval"), None)
         if self.remote:
             self._scratch = tempfile.TemporaryDirectory(prefix="mixdpo-metrics-")
-            self.path = Path(self._scratch.name) / "metrics.jsonl"
+            self.path = Path(self._scratch.name) / METRICS
         else:
             self.path = storage.local(self.target)
-        storage.write_bytes(str(self.path), "".join(map(_line, kept)).encode())
+        write_lines(str(self.path), kept)
 
     def append(self, metrics: Mapping[str, Any]) -> None:
         if metrics.get("kind") == "eval" and self.first_evaluation is None:
@@ -94,6 +95,10 @@ class MetricsLog:
 
 def _line(metrics: Mapping[str, Any]) -> str:
     return json.dumps(dict(metrics), allow_nan=False) + "\n"
+
+
+def write_lines(path: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    storage.write_bytes(path, "".join(map(_line, lines)).encode())
 
 
 def read_lines(path: str) -> Sequence[dict[str, Any]]:

@@ -109,6 +109,24 @@ def test_scores_stay_while_a_recipe_names_their_metric(tmp_path: Path) -> None:
     assert unused(items, tmp_path) == {"scores/c", "scores/correlations-1.png"}
 
 
+def test_tables_that_a_comparison_uses_stay_those_of_all_its_models(tmp_path: Path) -> None:
+    prepared_table(tmp_path, "used", "d1")
+    reference_table(tmp_path, "used", {**MODEL, "path": "worlds/seed-1/base"})
+    reference_table(tmp_path, "spare", {**MODEL, "path": "worlds/seed-2/base"})
+    models = [{**MODEL, "path": f"worlds/seed-{seed}/base"} for seed in (0, 1)]
+    record = {
+        "recipe": {"model": {**MODEL, "path": "<world>/base"}},
+        "identity": {"prepared": ["d1"]},
+        "models": models,
+    }
+    folder = tmp_path / "comparisons" / "arms"
+    (folder / "ray").mkdir(parents=True)
+    (folder / "recipe.json").write_text(json.dumps(record))
+    items = survey(str(tmp_path))
+    assert unused(items, tmp_path) == {"reference/spare", "comparisons/arms/ray"}
+    assert {user for item in items for user in item.used_by} == {"comparison arms"}
+
+
 def test_checkpoints_of_a_finished_run_may_go_but_its_model_stays(tmp_path: Path) -> None:
     folder = run(tmp_path, "done", "d1", finished=True)
     remove(survey(str(tmp_path)))

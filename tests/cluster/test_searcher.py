@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from ray.tune.experiment import Trial
 
+from mixdpo_ray.cluster.run_folder import FAILURE
 from mixdpo_ray.cluster.searcher import StopAfterRung, StudySearch
-from mixdpo_ray.cluster.trial import FAILURE, rung_recipe
+from mixdpo_ray.cluster.trial import rung_recipe
 from mixdpo_ray.cluster.tune import check
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.search.space import Space

@@ -1,0 +1,13 @@
+"""Compare methods: train every arm with every seed from shared tables, and tell means, intervals and differences."""
+
+from mixdpo_ray.cluster.command import run_job
+from mixdpo_ray.cluster.compare import compare
+from mixdpo_ray.recipe import Recipe
+
+
+def main(recipe: Recipe) -> None:
+    print(compare(recipe).describe())
+
+
+if __name__ == "__main__":
+    run_job(__doc__ or "", main, connect=False)

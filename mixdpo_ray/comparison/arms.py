@@ -1,0 +1,116 @@
+"""The arms of a comparison as recipes: each arm once for every seed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.search.metric import why_unfair
+from mixdpo_ray.search.space import with_settings
+from mixdpo_ray.storage import is_local, join
+
+WORLD = "<world>"
+NOT_AN_ARMS = {
+    "output": "all arms lie in the comparison's folder",
+    "tune": "a comparison does not search",
+    "compare": "arms do not nest",
+    "train.seed": "compare.seeds says which seeds there are",
+    "curriculum.seed": "compare.seeds says which seeds there are",
+    "train.max_steps": "it would cut the curriculum of this arm alone",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method, trained once."""
+
+    name: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Inside the comparison's; names are for people, and two of them may differ in a comma alone."""
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", self.name).strip("-").lower()[:40]
+        return join(f"{plain}-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}", f"seed-{self.seed}")
+
+
+def worlds_folder(recipe: Recipe) -> str:
+    return join(recipe.output.storage_path, "worlds")
+
+
+def all_arms(recipe: Recipe) -> list[Arm]:
+    """Seed by seed; the untrained arm is none of them."""
+    return [arm for seed in recipe.compare.seeds for arm in arms_of(recipe, seed)]
+
+
+def arms_of(recipe: Recipe, seed: int) -> list[Arm]:
+    own = of_seed(recipe, seed)
+    return [Arm(name, seed, _with(own, name, settings)) for name, settings in recipe.compare.arms.items()]
+
+
+def of_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The recipe in the world of a seed, where there is one."""
+    settings: dict[str, object] = {"train.seed": seed, "curriculum.seed": seed}
+    if recipe.compare.world is not None:
+        here = world_folder(recipe, seed)
+        settings["model.path"] = recipe.model.path.replace(WORLD, here)
+        settings["data.source.path"] = _source(recipe).replace(WORLD, here)
+    return with_settings(recipe, settings)
+
+
+def world_folder(recipe: Recipe, seed: int) -> str:
+    return join(worlds_folder(recipe), f"seed-{seed}")
+
+
+def check(recipe: Recipe) -> None:
+    """What can be known before Ray starts."""
+    compare = recipe.compare
+    if not compare.arms:
+        raise RecipeError("compare.arms is empty: name two arms or more, each with its settings as dotted.key: value")
+    if len(compare.names) < 2:
+        raise RecipeError(f"compare.arms names {compare.names[0]!r} alone: a comparison needs two")
+    if {WORLD in path for path in (recipe.model.path, _source(recipe))} != {compare.world is not None}:
+        raise RecipeError(
+            f"model.path {recipe.model.path!r}, data.source.path {_source(recipe)!r}: both begin with {WORLD} where "
+            "there is a compare.world, such as <world>/base and <world>/pairs.jsonl, and neither does otherwise"
+        )
+    if compare.world is not None and not is_local(recipe.output.storage_path):
+        raise RecipeError(
+            f"output.storage_path {recipe.output.storage_path}: name a local folder, worlds are made there"
+        )
+    heldout = recipe.data.heldout
+    if compare.world is None and heldout.source is None and not heldout.fraction * heldout.max_pairs:
+        raise RecipeError("data.heldout holds out no pairs, and arms are compared on them: give it a fraction")
+    if recipe.train.max_steps is not None:
+        raise RecipeError("train.max_steps would cut the curriculum of every arm: thin it, with curriculum.thin")
+    arms = arms_of(recipe, compare.seeds[0])
+    searched = {setting for settings in compare.arms.values() for setting in settings}
+    if reason := why_unfair(compare.measure, sorted(searched)):
+        raise RecipeError(f"compare.metric {compare.measure.name}: {reason}; take accuracy")
+    if len({arm.recipe.cluster.use_gpu for arm in arms}) > 1:
+        raise RecipeError("compare.arms: cluster.use_gpu must be the same for every arm")
+
+
+def _with(recipe: Recipe, name: str, settings: dict[str, object]) -> Recipe:
+    for setting in settings:
+        for taken, why in NOT_AN_ARMS.items():
+            if setting == taken or setting.startswith(f"{taken}."):
+                raise RecipeError(f"compare.arms.{name}: {setting} cannot be set by an arm: {why}")
+    try:
+        return with_settings(recipe, settings)
+    except RecipeError as error:
+        lines = str(error).splitlines()
+        raise RecipeError("\n".join(f"compare.arms.{name}: {line}" for line in lines)) from None
+
+
+def _source(recipe: Recipe) -> str:
+    path = recipe.data.source.path
+    return path if isinstance(path, str) else " ".join(path)
