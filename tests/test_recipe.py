@@ -84,7 +84,10 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
         ("objective={name: dpo, beta: -1}", "objective.beta: -1: Input should be greater than 0"),
         ("train.optimizer.learning_rate=yes", "train.optimizer.learning_rate: True: true or false is no value"),
         ("train.optimizer.learning_rate=.nan", "train.optimizer.learning_rate: nan: Input should be"),
-        ("metrics={reward_margn: {model: m}}", "metrics: unknown metric 'reward_margn'; did you mean reward_margin?"),
+        (
+            "metrics={reward_margn: {model: m}}",
+            "metrics: unknown metric 'reward_margn'; did you mean reward_margin or rating_margin?",
+        ),
         ("metrics={reward_margin: {modl: m}}", "metrics.reward_margin.model is missing; it has no default"),
         ("metrics={ches: {modl: m}}", "metrics.ches.modl is unknown; did you mean model?"),
         ("metrics={perplexity: {model: 3}}", "metrics.perplexity.model: 3: Input should be a valid string"),
