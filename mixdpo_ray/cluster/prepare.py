@@ -28,7 +28,7 @@ from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.prepared_folder import alone, prepared_folder, unfinished
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.cluster.request import base_recipe, is_derived, table_name, tokenizer_digest
+from mixdpo_ray.cluster.request import base_recipe, is_derived, table_name
 from mixdpo_ray.cluster.sorting import places, write_all
 from mixdpo_ray.cluster.sources import Source, find_source
 from mixdpo_ray.cluster.staging import SIZES, Sizes, Staged, stage_all
@@ -43,7 +43,7 @@ from mixdpo_ray.pairs.scaling import resolve_scale
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.table import Manifest, PreparedTable, commit, write_index
 from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.training.model import load_tokenizer, with_absolute_paths
+from mixdpo_ray.training.model import load_tokenizer, tokenizer_digest, with_absolute_paths
 
 
 def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:

@@ -10,7 +10,6 @@ from mixdpo_ray.curriculum.difficulty import RATING_MARGIN
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.recipe import Recipe, fingerprint
-from mixdpo_ray.training.model import tokenizer_digest as tokenizer_digest
 
 CODE_VERSION = 1  # raise it when the same request would now give another table
 DERIVING_VERSION = 1  # the same for what is derived from a table

@@ -47,7 +47,7 @@ def _wait_for(tasks: list[Any], title: str, unit: str) -> None:
         return
     with Progress(title, unit, len(tasks)) as progress:
         while tasks:
-            done, tasks = ray.wait(tasks)
+            done, tasks = ray.wait(tasks, timeout=5)  # to say now and then that it goes on
             ray.get(done)
             progress.add(len(done))
 

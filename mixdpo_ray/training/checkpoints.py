@@ -77,6 +77,7 @@ class Checkpoints:
             problems = self._problems(self.path(step))
             if not problems:
                 return Found(self.path(step), read_manifest(self.path(step)))
+            self._together()  # nobody still reads what is moved away
             if self.world.leads:
                 self._set_aside(step, problems)
             self._together()

@@ -15,7 +15,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.nodes import Node, free_disk, survey
 from mixdpo_ray.cluster.prepared_folder import prepared_folder
-from mixdpo_ray.cluster.request import table_name, tokenizer_digest
+from mixdpo_ray.cluster.request import table_name
 from mixdpo_ray.cluster.sources import Source, block_rows, find_source
 from mixdpo_ray.cluster.training_job import job_in
 from mixdpo_ray.curriculum.plan import Plan
@@ -24,7 +24,7 @@ from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.memory import ModelShape, shape_of
-from mixdpo_ray.training.model import load_tokenizer, with_absolute_paths
+from mixdpo_ray.training.model import load_tokenizer, tokenizer_digest, with_absolute_paths
 
 FIRST_ROWS = 64
 
