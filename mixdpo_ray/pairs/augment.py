@@ -2,7 +2,7 @@
 
 Asked for the rating of the chosen answer, the chosen one is preferred; asked for that of the rejected answer, the
 rejected one is. The margin of both copies is that of the pair. A tie would become two copies that contradict each other
-(arXiv 2410.08067; methods.md, section 5). Trained so, a model is asked for the highest rating.
+(arXiv 2410.08067). Trained so, a model is asked for the highest rating.
 """
 
 from __future__ import annotations

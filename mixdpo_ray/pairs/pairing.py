@@ -98,7 +98,7 @@ def margin_controlled(lots: Lots, settings: PairSettings) -> Chosen:
 def dcrm(lots: Lots, settings: PairSettings) -> Chosen:
     """Best of N squared: the pair of the largest margin for how much its answers differ.
 
-    (sigmoid(margin) - 1/2) / (words to edit + epsilon), methods.md 4.4 without the difference in log-probs, for which
+    (sigmoid(margin) - 1/2) / (words to edit + epsilon): DCRM without the difference in log-probs, for which
     every answer of every prompt would have to be scored by the reference model before there are pairs.
     """
     words = {id(answer): answer.text.split() for answer in lots.answers}

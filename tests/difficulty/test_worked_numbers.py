@@ -37,7 +37,7 @@ def facts(**more: object) -> Facts:
     return Facts(margin=MARGIN, **given)  # type: ignore[arg-type]
 
 
-# name -> (settings, what it is told, its values, all of them in methods.md or three operations away from it)
+# name -> (settings, what it is told, its values, derived once by hand, or three operations away)
 WORKED: dict[str, list[tuple[Metric, Facts, list[float]]]] = {
     "rating_margin": [(RatingMargin(), facts(), [1.5, 0, 5, 1])],
     "length": [
