@@ -11,6 +11,7 @@ import pytest
 
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.objectives.step_objective import StepObjective
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.settings import CheckpointSettings, OptimizerSettings
@@ -26,8 +27,8 @@ def objective_of(name: str) -> Objective:
     return OBJECTIVES[name](**OWN.get(name, {}))
 
 
-def job_of(tiny: Path, run: Path, objective: Objective, mode: str = "router") -> TrainingJob:
-    """Four steps of 8 pairs: two easy windows, a mixed one, a hard one.
+def job_of(tiny: Path, run: Path, objective: Objective, mode: str) -> TrainingJob:
+    """Steps of 8 pairs. In a router two easy windows, a mixed one, a hard one.
 
     The reference is not the policy: where they are equal some losses have a corner, and rounding decides its side.
     """
@@ -49,14 +50,21 @@ def told(run: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if not name.startswith("perf/")} for line in found]
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+LOOKING = [name for name, kind in OBJECTIVES.items() if issubclass(kind, StepObjective)]
+CASES = [
+    *((name, "router") for name in OBJECTIVES),
+    *((name, mode) for name in LOOKING for mode in ("two_stage", "sorted_dpo")),
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), CASES)
 def test_two_workers_train_what_one_does_and_a_killed_run_continues_exactly(
-    name: str, tiny: Path, one: Gang, two: Gang, tmp_path: Path
+    name: str, mode: str, tiny: Path, one: Gang, two: Gang, tmp_path: Path
 ) -> None:
     objective = objective_of(name)
-    one(train, job_of(tiny, tmp_path / "one", objective))
-    two(train, job_of(tiny, tmp_path / "two", objective))
-    killed = job_of(tiny, tmp_path / "killed", objective)
+    one(train, job_of(tiny, tmp_path / "one", objective, mode))
+    two(train, job_of(tiny, tmp_path / "two", objective, mode))
+    killed = job_of(tiny, tmp_path / "killed", objective, mode)
     two(train_until, killed, 3)
     two(train, killed)
     for alone, together in zip(told(tmp_path / "one"), told(tmp_path / "two"), strict=True):

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.objective import Objective
-from mixdpo_ray.pairs.mismatched import mismatched_rows
+from mixdpo_ray.pairs.mismatched import MISMATCHED, rows_of
 from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.pairs.table import Manifest, PreparedTable, SplitFacts, commit, index_rows, write_index, write_part
 from mixdpo_ray.training.batch import TokenRows, build_batch
@@ -58,8 +58,8 @@ def make_world(folder: Path) -> Path:
         folder / "model"
     )
     make_table(folder / "table")
-    make_references(folder, folder / "reference", noise=0)
-    make_references(folder, folder / "apart", noise=0.02)
+    make_references(folder, folder / "reference", EASY)
+    make_references(folder, folder / "apart", EASY + HARD, noise=0.02)
     return folder
 
 
@@ -96,8 +96,8 @@ def make_rows(generator: np.random.Generator, margins: np.ndarray[Any, Any], pre
     )
 
 
-def make_references(folder: Path, store_folder: Path, noise: float) -> None:
-    """Hard training pairs are left out, as in a real run. Noise: of a reference that is not the policy."""
+def make_references(folder: Path, store_folder: Path, trained: int, noise: float = 0.0) -> None:
+    """Hard training pairs are left out of the first, as in a real run. Noise: of a reference that is not the policy."""
     model = LlamaForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -106,9 +106,9 @@ def make_references(folder: Path, store_folder: Path, noise: float) -> None:
     table = PreparedTable.open(str(folder / "table"))
     store = ReferenceTable.create(str(store_folder), "tiny")
     of_tokens = TokenReferenceTable.create(str(store_folder) + TOKENS, "tiny")
-    for split, count in (("train", EASY), ("eval", HELD_OUT), ("mismatched", EASY)):
+    for split, count in (("train", trained), ("eval", HELD_OUT), (MISMATCHED, trained)):
         positions = np.arange(count)
-        rows = mismatched_rows(table, positions) if split == "mismatched" else table.read(split, positions)
+        rows = rows_of(table, split, positions)
         tokens = TokenRows.of(rows, positions)
         for position in positions:
             batch = build_batch(
