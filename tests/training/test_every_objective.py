@@ -27,14 +27,14 @@ def objective_of(name: str) -> Objective:
     return OBJECTIVES[name](**OWN.get(name, {}))
 
 
-def job_of(tiny: Path, run: Path, objective: Objective, mode: str) -> TrainingJob:
+def job_of(tiny: Path, run: Path, objective: Objective, mode: str, zero_stage: int = 2) -> TrainingJob:
     """Steps of 8 pairs. In a router two easy windows, a mixed one, a hard one.
 
     The reference is not the policy: where they are equal some losses have a corner, and rounding decides its side.
     """
     optimizer = OptimizerSettings(learning_rate=1e-3, adam_epsilon=1e-4)  # tiny gradients are mostly rounding
     job = make_job(
-        tiny, run, objective=objective, curriculum={"mode": mode}, optimizer=optimizer,
+        tiny, run, objective=objective, curriculum={"mode": mode}, optimizer=optimizer, zero_stage=zero_stage,
         checkpoints=CheckpointSettings(every_steps=2), model={"reference": "apart"},
     )  # fmt: skip
     return replace(job, reference=str(tiny / "apart")) if job.reference else job
@@ -73,3 +73,14 @@ def test_two_workers_train_what_one_does_and_a_killed_run_continues_exactly(
     assert unlike(weights(tmp_path / "two"), weights(tmp_path / "one")) < 2e-5
     assert told(tmp_path / "killed") == told(tmp_path / "two")
     assert unlike(weights(tmp_path / "killed"), weights(tmp_path / "two")) == 0
+
+
+@pytest.mark.parametrize("name", ["kto", "amapo", "selective_tokens"])
+def test_looking_and_reading_tokens_work_where_every_rank_must_run_every_pass(
+    name: str, tiny: Path, two: Gang, tmp_path: Path
+) -> None:
+    """ZeRO-3, in a window whose two hard pairs leave some micro-batch without an easy one."""
+    objective = objective_of(name)
+    for zero_stage in (2, 3):
+        two(train, job_of(tiny, tmp_path / str(zero_stage), objective, "router", zero_stage))
+    assert unlike(weights(tmp_path / "3"), weights(tmp_path / "2")) < 2e-5
