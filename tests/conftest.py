@@ -1,8 +1,9 @@
-"""An object store of one's own: the s3:// that a cluster's nodes share, in a process on this machine."""
+"""What tests of every room share: Ctrl-C that is heard, and an object store, the s3:// that a cluster's nodes share."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,12 @@ import pyarrow.fs as pafs
 import pytest
 
 NAME = "outputs"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptions_are_heard() -> None:
+    """In the background of a shell Ctrl-C is ignored, and every process that a test starts would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
