@@ -6,11 +6,10 @@ same command continues after any death, and a longer list of arms or seeds exten
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Sequence
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.board import take_board
@@ -19,6 +18,8 @@ from mixdpo_ray.cluster.compare_inputs import Unit, make_units
 from mixdpo_ray.cluster.compare_output import CompareOutput
 from mixdpo_ray.cluster.connect import connected, missing_resources, uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.doctor.preflight import preflight
+from mixdpo_ray.cluster.failures import plain_errors
+from mixdpo_ray.cluster.interruption import Interruption
 from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.relay import Task, run_in_turn
 from mixdpo_ray.cluster.run_folder import locked
@@ -86,21 +87,20 @@ def _lanes(units: Sequence[Unit], count: int) -> list[list[Task]]:
 
 
 def _in_lanes(cluster: ClusterSettings, lanes: Sequence[Sequence[Task]], folder: str, board: object) -> None:
-    """Each lane is a group of workers at a time. On GPUs a group for every task: memory is surely free again then."""
-    failed: list[BaseException] = []
+    """Each lane follows its tasks in a process of its own: Ray would not end in peace under threads of the driver."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    follow = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_follow)
+    running = [follow.remote(cluster, tasks, join(folder, f"lane-{n}"), board) for n, tasks in enumerate(lanes)]
+    interruption = Interruption()
+    with interruption.heard(), plain_errors():
+        while running:
+            done, running = ray.wait(running, timeout=0.5)
+            interruption.check()
+            ray.get(done)
 
-    def follow(number: int, tasks: Sequence[Task]) -> None:
-        groups = [[task] for task in tasks] if uses_gpu(cluster) else [tasks]
-        try:
-            for place, group in enumerate(groups):
-                run_in_turn(cluster, group, join(folder, f"lane-{number}-{place}"), board)
-        except Exception as error:  # noqa: BLE001 the main thread raises it
-            failed.append(error)
 
-    threads = [threading.Thread(target=follow, args=(number, tasks), daemon=True) for number, tasks in enumerate(lanes)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):  # so that Ctrl-C is heard
-        time.sleep(0.2)
-    if failed:
-        raise failed[0]
+def _follow(cluster: ClusterSettings, tasks: Sequence[Task], folder: str, board: object) -> None:
+    """A group of workers at a time. On GPUs one for every task: memory is surely free again then."""
+    groups = [[task] for task in tasks] if uses_gpu(cluster) else [tasks]
+    for place, group in enumerate(groups):
+        run_in_turn(cluster, group, join(folder, f"{place}"), board)
