@@ -8,7 +8,6 @@ import optuna
 import pytest
 
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.search.ranges import Margins
@@ -101,21 +100,6 @@ def test_every_drawn_point_of_both_objectives_makes_a_recipe() -> None:
         objective = with_settings(recipe, point).objective
         assert isinstance(objective, DPO if point["objective.name"] == "dpo" else SimPO)
         assert objective.model_dump()["beta"] == point["objective.beta"]
-
-
-def test_one_search_can_choose_among_all_objectives_each_with_its_own_hyperparameters() -> None:
-    """And the recipe's threshold beside them. The first trials are each objective with its defaults."""
-    recipe = make_recipe({"space": {"objective.name": {"choice": list(OBJECTIVES)}, VALUE: {"choice": [0.5, 1.0]}}})
-    space = Space.of(recipe)
-    drawn = draws(space, 200)
-    assert len({point["objective.name"] for point, _ in drawn}) > len(OBJECTIVES) / 2
-    for point, _ in drawn:
-        name = point["objective.name"]
-        own = {setting.partition(".")[2] for setting in point if setting.startswith("objective.")} - {"name"}
-        assert own == OBJECTIVES[str(name)].search.keys()
-        assert type(with_settings(recipe, point).objective) is OBJECTIVES[str(name)]
-    first = [point["objective.name"] for point in starting_points(recipe, space)]
-    assert sorted(map(str, first)) == sorted(OBJECTIVES)
 
 
 def test_a_branch_written_in_braces_is_used_instead_of_an_objectives_own() -> None:
