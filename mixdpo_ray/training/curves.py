@@ -36,7 +36,8 @@ def draw_curves(run: str) -> None:
         _switches(axis, steps)
         handles, labels = axis.get_legend_handles_labels()
         if handles:
-            axis.legend(handles, labels, loc="best", frameon=False)
+            above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(handles)}  # on no curve
+            axis.legend(handles, labels, frameon=False, **above)
     axes[-1].set_xlabel("step")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
