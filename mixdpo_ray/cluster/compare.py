@@ -23,7 +23,7 @@ from mixdpo_ray.cluster.interruption import Interruption
 from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.relay import Task, run_in_turn
 from mixdpo_ray.cluster.run_folder import locked
-from mixdpo_ray.cluster.seats import count_seats, cpus_to_start_with
+from mixdpo_ray.cluster.seats import DRIVER_CPUS, count_seats, cpus_to_start_with
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.cluster.worlds import judge_untrained, make_worlds
@@ -69,7 +69,7 @@ def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
     with watching(board, display, lambda: missing_resources(recipe.cluster, to_start=False)):
         for cluster in dict.fromkeys(unit.cluster.model_dump_json() for unit in left):
             settings = ClusterSettings.model_validate_json(cluster)
-            wait_for_resources(settings, lambda text: display.show("phase", text))
+            wait_for_resources(settings, lambda text: display.show("phase", text), DRIVER_CPUS)
             seats = count_seats(settings, uses_gpu(settings), ray.cluster_resources(), recipe.compare.at_once)
             mine = [unit for unit in left if unit.cluster.model_dump_json() == cluster]
             _in_lanes(settings, _lanes(mine, seats.at_once), join(folder, "ray"), board)

@@ -95,12 +95,15 @@ def uses_gpu(settings: ClusterSettings) -> bool:
     return bool(ray.cluster_resources().get("GPU", 0) >= 1)
 
 
-def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None]) -> None:
-    """Ask the autoscaler, say what is missing, and give up with the numbers: a job must never hang in silence."""
+def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None], spare_cpus: float = 0) -> None:
+    """Ask the autoscaler, say what is missing, and give up with the numbers: a job must never hang in silence.
+
+    `spare_cpus`: what is needed beside the workers.
+    """
     worker = worker_resources(settings)
-    request_resources(bundles=[worker, {"CPU": 1}] * settings.most_workers)
+    request_resources(bundles=[worker, {"CPU": 1}] * settings.most_workers + [{"CPU": 1}] * math.ceil(spare_cpus))
     began = time.monotonic()
-    while missing := missing_resources(settings):
+    while missing := missing_resources(settings, spare_cpus=spare_cpus):
         if time.monotonic() - began > settings.start_timeout_seconds:
             raise ResourceError(
                 f"the cluster lacks {missing} after {settings.start_timeout_seconds:.0f} s; "
@@ -123,13 +126,13 @@ def places(nodes: Sequence[Mapping[str, float]], each: Mapping[str, float]) -> l
     return [min(int(node.get(name, 0) / amount + 1e-9) for name, amount in needed.items()) for node in nodes]
 
 
-def missing_resources(settings: ClusterSettings, *, to_start: bool = True) -> str:
+def missing_resources(settings: ClusterSettings, *, to_start: bool = True, spare_cpus: float = 0) -> str:
     """What the cluster lacks for the fewest workers that are allowed, with the numbers.
 
     To start, each should have a CPU to read through; once started, they go on without (fit.py).
     """
     need = {name: amount * settings.fewest_workers for name, amount in worker_resources(settings).items()}
-    need["CPU"] = need.get("CPU", 0.0) + (settings.free_cpus_needed if to_start else 0)
+    need["CPU"] = need.get("CPU", 0.0) + (settings.free_cpus_needed if to_start else 0) + spare_cpus
     have = ray.cluster_resources()
     return ", ".join(
         f"{name} (have {have.get(name, 0):g}, need {amount:g})"

@@ -122,7 +122,7 @@ def _sampler(recipe: Recipe, space: Space, known: int = 0) -> Any:
 
 def _seats(recipe: Recipe) -> Seats:
     cluster = recipe.cluster
-    wait_for_resources(cluster, lambda text: print(text, file=sys.stderr))
+    wait_for_resources(cluster, lambda text: print(text, file=sys.stderr), DRIVER_CPUS)
     preflight(recipe)  # of the nodes that came while it waited
     return count_seats(cluster, uses_gpu(cluster), ray.cluster_resources(), recipe.tune.max_concurrent_trials)
 
