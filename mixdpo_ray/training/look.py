@@ -52,16 +52,13 @@ def with_look(
     numbers = [_easy_numbers(shared, micro.rows) for micro in share]
     policy.engine.eval()
     with torch.no_grad():
-        ratio = _foreign_ratio(policy, positions, shared, sight) if objective.reads_mismatched else None
-        values = [] if objective.reads_mismatched else _own(policy, batches, shared)
+        if objective.reads_mismatched:  # in place of the pairs' own sums, which nobody asks for
+            sums, ratio = torch.zeros(2, len(easy)), _foreign_ratio(policy, positions, shared, sight)
+        else:
+            sums, ratio = gathered(_own(policy, batches, shared), numbers, share, len(easy), sight.world), None
     policy.engine.train()
     view = StepView(
-        step_pairs(
-            gathered(values, numbers, share, len(easy), sight.world),
-            sight.table.index("train"),
-            positions,
-            sight.references,
-        ),
+        step_pairs(sums, sight.table.index("train"), positions, sight.references),
         memory=policy.memory,
         progress=window.phase_step / window.phase_steps,
         seed=sight.seed * 1_000_003 + window.step,
@@ -84,7 +81,7 @@ def step_pairs(sums: Tensor, index: Index, positions: Numbers, references: Refer
 def gathered(values: Sequence[Tensor], numbers: Sequence[Numbers], share: Share, count: int, world: World) -> Tensor:
     """Collective. [2, pairs] of each micro-batch -> [2, count] of all ranks; a filler adds nothing."""
     sums = torch.zeros(2, count, dtype=torch.float64, device=world.torch_device)
-    for value, mine, micro in zip(values, numbers, share, strict=False):  # no values: nothing was asked for
+    for value, mine, micro in zip(values, numbers, share, strict=True):
         if micro.weight:
             sums[:, torch.from_numpy(mine)] = value.double()
     if world.size > 1:

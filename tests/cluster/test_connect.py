@@ -8,6 +8,7 @@ import pytest
 import ray
 
 from mixdpo_ray.cluster.connect import connected, join, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.seats import DRIVER_CPUS
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.errors import ResourceError
 
@@ -53,6 +54,7 @@ def test_the_client_protocol_is_refused_with_the_way_to_submit() -> None:
 CONNECT = """
 from mixdpo_ray.cluster.command import exit_status
 from mixdpo_ray.cluster.connect import connected
+from mixdpo_ray.cluster.seats import DRIVER_CPUS
 from mixdpo_ray.cluster.settings import ClusterSettings
 def job():
     with connected(ClusterSettings()):
@@ -78,3 +80,11 @@ def test_a_cluster_that_refuses_the_token_is_one_line() -> None:
     assert told.returncode == 1
     assert f"failed: RAY_ADDRESS {address}: Failed to connect" in told.stderr
     assert "is its token yours" in told.stderr
+
+
+def test_what_is_needed_beside_the_workers_is_waited_for_as_well() -> None:
+    """Two workers with a CPU each, two CPUs to read: four, which are there. A trial's own process takes more."""
+    settings = ClusterSettings(num_workers=2, use_gpu=False, start_timeout_seconds=0.1)
+    wait_for_resources(settings, lambda text: None)
+    with pytest.raises(ResourceError, match=r"CPU \(have 4, need 4\.1\)"):
+        wait_for_resources(settings, lambda text: None, DRIVER_CPUS)
