@@ -5,15 +5,13 @@ divides that out.
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.length_mean import LengthMeanObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView, moving, spread
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class AlphaDPO(LengthMeanObjective, StepObjective):
@@ -36,9 +34,9 @@ class AlphaDPO(LengthMeanObjective, StepObjective):
     def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
         pairs = step.pairs
         gap = pairs.chosen_ratio / pairs.chosen_length - pairs.rejected_ratio / pairs.rejected_length
-        now = {"mean": gap.mean(), "deviation": spread(gap), "weight": torch.ones_like(gap.mean())}
+        now = {"mean": gap.mean(), "deviation": spread(gap), "weight": gap.new_ones(())}
         memory = {name: moving(step.memory, name, value, self.momentum) for name, value in now.items()}
-        weight = memory["weight"] if self.unbiased else torch.ones_like(memory["weight"])
+        weight = memory["weight"] if self.unbiased else gap.new_ones(())
         standing = (gap - memory["mean"] / weight) / (memory["deviation"] / weight).clamp_min(1e-5)
         return {"target": self.gamma_beta_ratio + self.alpha * standing}, memory
 

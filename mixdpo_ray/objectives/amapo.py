@@ -5,15 +5,13 @@ An exponent above 10 is cut: it grows without bound where the mean gap is positi
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.length_mean import LengthMeanObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView, spread
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 LARGEST_EXPONENT = 10.0
 
@@ -29,8 +27,8 @@ class AMaPO(LengthMeanObjective, StepObjective):
         gap = step.pairs.mean_gap
         mean, deviation = gap.mean(), spread(gap)
         exponent = (mean - gap) / deviation.clamp_min(1e-12) * mean
-        target = torch.where(gap < mean, exponent.clamp_max(LARGEST_EXPONENT).exp(), 0.0)
-        return {"target": target if deviation > 0 else torch.zeros_like(gap)}, {}
+        target = exponent.clamp_max(LARGEST_EXPONENT).exp().where(gap < mean, 0.0)
+        return {"target": target if deviation > 0 else gap.new_zeros(len(gap))}, {}
 
     def losses(self, pairs: PairLogps) -> Tensor:
         return -logsigmoid(self.beta * (pairs.mean_gap - pairs.seen["target"]))

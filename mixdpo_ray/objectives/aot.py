@@ -6,15 +6,13 @@ rank on the other side. Ranks do not change under small moves, so the other side
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class AOT(LogRatioObjective, StepObjective):
@@ -47,6 +45,6 @@ class AOT(LogRatioObjective, StepObjective):
 
 def _matched(values: Tensor, others: Tensor) -> Tensor:
     """For each value the other one of equal rank."""
-    matched = torch.empty_like(others)
-    matched[torch.argsort(values, stable=True)] = others.sort().values
+    matched = others.new_empty(len(others))
+    matched[values.argsort(stable=True)] = others.sort().values
     return matched

@@ -1,10 +1,8 @@
 """APO-down (D'Oosterlinck et al., 2024): for answers that are worse than the policy's own. The chosen one may fall."""
 
-import torch
-from torch import Tensor
-
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.tensors import Tensor, sigmoid
 
 
 class APODown(LogRatioObjective):
@@ -12,4 +10,4 @@ class APODown(LogRatioObjective):
 
     def losses(self, pairs: PairLogps) -> Tensor:
         chosen, rejected = self.rewards(pairs)
-        return torch.sigmoid(chosen) + torch.sigmoid(rejected - chosen)
+        return sigmoid(chosen) + sigmoid(rejected - chosen)

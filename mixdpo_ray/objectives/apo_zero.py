@@ -1,10 +1,8 @@
 """APO-zero (D'Oosterlinck et al., 2024): for answers that are better than the policy's own."""
 
-import torch
-from torch import Tensor
-
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.tensors import Tensor, sigmoid
 
 
 class APOZero(LogRatioObjective):
@@ -12,4 +10,4 @@ class APOZero(LogRatioObjective):
 
     def losses(self, pairs: PairLogps) -> Tensor:
         chosen, rejected = self.rewards(pairs)
-        return torch.sigmoid(-chosen) + torch.sigmoid(rejected)
+        return sigmoid(-chosen) + sigmoid(rejected)

@@ -4,14 +4,12 @@ own by five projected Newton steps from 1. Its regulariser is constant for the p
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid, sigmoid
 
 
 class APS(LogRatioObjective):
@@ -34,11 +32,11 @@ class APS(LogRatioObjective):
         return -tau * logsigmoid(logit / tau)
 
     def _temperature(self, logit: Tensor) -> Tensor:
-        tau = torch.ones_like(logit)
+        tau = logit.new_ones(logit.shape)
         for _ in range(5):
             scaled = logit / tau
-            right = torch.sigmoid(scaled)
-            slope = -torch.log(2 * right + 1e-6) + (1 - right) * scaled + self.rho0
+            right = sigmoid(scaled)
+            slope = -(2 * right + 1e-6).log() + (1 - right) * scaled + self.rho0
             curvature = (scaled**2 / tau * right * (1 - right)).clamp_min(1e-6)
             tau = (tau - slope / curvature).clamp(self.tau_min, self.tau_max)
         return tau

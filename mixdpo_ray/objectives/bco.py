@@ -1,10 +1,8 @@
 """BCO (Jung et al., 2024), for pairs; without the running mean of rewards, as in TRL 1.x."""
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class BCO(LogRatioObjective):

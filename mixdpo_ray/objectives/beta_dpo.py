@@ -4,15 +4,13 @@ which begin at 0 as in the authors' code; every rank draws the same pairs to kee
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView, moving, spread
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 SMALLEST_BETA = 1e-3
 
@@ -35,18 +33,20 @@ class BetaDPO(LogRatioObjective, StepObjective):
         gap = step.pairs.gap
         mean = moving(step.memory, "mean", gap.mean(), self.momentum)
         deviation = moving(step.memory, "deviation", spread(gap), self.momentum)
-        kept = self._kept(gap, mean, deviation, step.generator)
+        kept = self._kept(gap, mean, deviation, step)
         beta = (self.beta * (1 + self.a * (gap[kept].mean() - mean))).clamp_min(SMALLEST_BETA)
-        weight = torch.zeros_like(gap)
+        weight = gap.new_zeros(len(gap))
         weight[kept] = len(gap) / len(kept)  # the step's loss is a mean over the kept pairs
         return {"beta": beta.expand(len(gap)), "weight": weight}, {"mean": mean, "deviation": deviation}
 
     def losses(self, pairs: PairLogps) -> Tensor:
         return pairs.seen["weight"] * -logsigmoid(pairs.seen["beta"] * pairs.gap)
 
-    def _kept(self, gap: Tensor, mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
+    def _kept(self, gap: Tensor, mean: Tensor, deviation: Tensor, step: StepView) -> Tensor:
         """Drawn without replacement by normal weights; as logs with Gumbel noise, for weights may all underflow."""
+        import torch
+
         count = max(1, round(self.keep * len(gap)))
         logs = -0.5 * ((gap - mean) / deviation.clamp_min(1e-6)) ** 2
-        noise = torch.rand(len(gap), generator=generator, dtype=torch.float64).clamp_min(1e-300)
+        noise = torch.rand(len(gap), generator=step.generator, dtype=torch.float64).clamp_min(1e-300)
         return torch.topk(logs - torch.log(-torch.log(noise)).to(logs), count).indices

@@ -2,14 +2,12 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class BPO(LogRatioObjective):
@@ -21,5 +19,5 @@ class BPO(LogRatioObjective):
     link: Literal["logistic", "hinge"] = Field("logistic", description="Loss of the lagging side")
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        lagging = self.beta * torch.minimum(pairs.chosen_ratio, -self.alpha * pairs.rejected_ratio)
+        lagging = self.beta * pairs.chosen_ratio.minimum(-self.alpha * pairs.rejected_ratio)
         return -logsigmoid(lagging) if self.link == "logistic" else (1 - lagging).relu()

@@ -6,12 +6,11 @@ Targets of 250 nats make losses of 10^4: gradients are clipped, and beside SFT i
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class CalDPO(LogRatioObjective):

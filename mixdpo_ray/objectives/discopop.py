@@ -5,14 +5,12 @@ Around a logit of 0, where training starts, its slope points the other way: it b
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid, sigmoid
 
 
 class DiscoPOP(LogRatioObjective):
@@ -24,5 +22,5 @@ class DiscoPOP(LogRatioObjective):
 
     def losses(self, pairs: PairLogps) -> Tensor:
         logit = self.logit(pairs)
-        exponential = torch.exp(logsigmoid(logit / self.tau) - logit)  # as one power: 0 times infinity is no number
-        return -torch.sigmoid(-logit / self.tau) * logsigmoid(logit) + exponential
+        exponential = (logsigmoid(logit / self.tau) - logit).exp()  # as one power: 0 times infinity is no number
+        return -sigmoid(-logit / self.tau) * logsigmoid(logit) + exponential

@@ -1,10 +1,8 @@
 """DPO (Rafailov et al., 2023), equation 7."""
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class DPO(LogRatioObjective):

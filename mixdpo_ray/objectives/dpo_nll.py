@@ -5,12 +5,11 @@ al., 2024) with 0.005 and 0.01. The likelihood is a mean per answer; TRL's is on
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class DPONLL(LogRatioObjective):

@@ -7,15 +7,13 @@ the pairs of a step are nearly equal in margin, so mode router_shuffled gives th
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class DPOPoP(LogRatioObjective, StepObjective):
@@ -29,6 +27,8 @@ class DPOPoP(LogRatioObjective, StepObjective):
     max_margin: float | None = Field(None, gt=0, description="Largest margin; none is no limit")
 
     def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
+        import torch
+
         margin, logit = step.pairs.margin, self.logit(step.pairs)
         order = torch.argsort(margin, stable=True)
         ascending = margin[order].contiguous()

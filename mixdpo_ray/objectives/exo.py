@@ -3,14 +3,12 @@
 import math
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid, sigmoid
 
 
 class EXO(LogRatioObjective):
@@ -22,5 +20,5 @@ class EXO(LogRatioObjective):
 
     def losses(self, pairs: PairLogps) -> Tensor:
         logit = self.logit(pairs)
-        right = torch.sigmoid(logit) * (logsigmoid(logit) - math.log(1 - self.label_smoothing))
-        return right + torch.sigmoid(-logit) * (logsigmoid(-logit) - math.log(self.label_smoothing))
+        right = sigmoid(logit) * (logsigmoid(logit) - math.log(1 - self.label_smoothing))
+        return right + sigmoid(-logit) * (logsigmoid(-logit) - math.log(self.label_smoothing))

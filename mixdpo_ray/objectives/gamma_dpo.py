@@ -3,14 +3,13 @@
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.gamma_margins import shared_margins, with_earlier
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class GammaDPO(LogRatioObjective, StepObjective):

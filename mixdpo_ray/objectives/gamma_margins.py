@@ -7,10 +7,8 @@ rank by itself; here all ranks draw the same ones.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from mixdpo_ray.objectives.step_objective import Memory, StepView
+from mixdpo_ray.objectives.tensors import Tensor, sigmoid
 
 STEPS = 20
 TOGETHER = 256  # gaps of the step and earlier ones
@@ -18,18 +16,22 @@ TOGETHER = 256  # gaps of the step and earlier ones
 
 def shared_margins(gaps: Tensor, mean_margin: float, tau: float) -> Tensor:
     """[pairs] gaps of rewards -> [pairs] target margins with this mean."""
+    import torch
+
     count = len(gaps)
     shares, margins = torch.full_like(gaps, 1 / count), torch.full_like(gaps, mean_margin)
     rate = min(0.5 / tau, 1.0)
     for _ in range(STEPS):
         margins = mean_margin * count * shares
-        slope = tau * (1 + torch.log(count * shares)) + mean_margin * torch.sigmoid(margins - gaps)
+        slope = tau * (1 + torch.log(count * shares)) + mean_margin * sigmoid(margins - gaps)
         shares = torch.softmax(torch.log(shares) - rate * slope, 0).clamp_min(1e-30)
     return margins
 
 
 def with_earlier(gaps: Tensor, step: StepView, queue: int) -> tuple[Tensor, Memory]:
     """The gaps with earlier ones behind them, and the queue with these gaps in it."""
+    import torch
+
     if not queue:
         return gaps, {}
     before = step.memory.get("gaps", gaps.new_zeros(0))

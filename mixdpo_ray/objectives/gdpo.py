@@ -2,14 +2,12 @@
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid, sigmoid
 
 
 class GDPO(LogRatioObjective):
@@ -22,5 +20,5 @@ class GDPO(LogRatioObjective):
     temperature: float = Field(1.0, gt=0, description="Ratings that make a label one e-fold surer")
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        sure = 2 * torch.sigmoid(pairs.margin / self.temperature) - 1
+        sure = 2 * sigmoid(pairs.margin / self.temperature) - 1
         return -logsigmoid(sure * self.logit(pairs))

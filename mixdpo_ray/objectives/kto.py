@@ -8,14 +8,13 @@ of the last step.
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.tensors import Tensor, sigmoid
 
 
 class KTO(LogRatioObjective, StepObjective):
@@ -40,5 +39,5 @@ class KTO(LogRatioObjective, StepObjective):
     def losses(self, pairs: PairLogps) -> Tensor:
         chosen, rejected = self.rewards(pairs)
         z = self.beta * pairs.seen["z"]
-        desirable = self.desirable_weight * torch.sigmoid(z - chosen)  # 1 - sigmoid(x) = sigmoid(-x)
-        return desirable + self.undesirable_weight * torch.sigmoid(rejected - z)
+        desirable = self.desirable_weight * sigmoid(z - chosen)  # 1 - sigmoid(x) = sigmoid(-x)
+        return desirable + self.undesirable_weight * sigmoid(rejected - z)

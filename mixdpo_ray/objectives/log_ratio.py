@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective, Ranges
+from mixdpo_ray.objectives.tensors import Tensor
 
 
 class LogRatioObjective(Objective):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from mixdpo_ray.objectives.tensors import Tensor
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,12 @@ map ratings with `scale`.
 import math
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid, sigmoid
 
 
 class MADPO(LogRatioObjective):
@@ -37,7 +35,7 @@ class MADPO(LogRatioObjective):
 
     def _weights(self, margin: Tensor) -> Tensor:
         low, high = 1 / self.c_max, self.c_max
-        turn = (high - 1) / (1 - low) * torch.exp(self.steepness * (margin.abs() - self.tau))
+        turn = (high - 1) / (1 - low) * (self.steepness * (margin.abs() - self.tau)).exp()
         coefficient = low + (high - low) / (1 + turn)
-        weights = torch.sigmoid(coefficient * margin) / torch.sigmoid(margin)
-        return torch.where(margin > -self.tau, weights, 1.0)
+        weights = sigmoid(coefficient * margin) / sigmoid(margin)
+        return weights.where(margin > -self.tau, 1.0)

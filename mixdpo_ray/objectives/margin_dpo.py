@@ -2,14 +2,12 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class MarginDPO(LogRatioObjective):
@@ -26,5 +24,5 @@ class MarginDPO(LogRatioObjective):
 
     def _offset(self, margin: Tensor) -> Tensor:
         if self.offset == "constant":
-            return torch.ones_like(margin)
-        return margin if self.offset == "identity" else getattr(torch, self.offset)(margin)
+            return margin.new_ones(margin.shape)
+        return margin if self.offset == "identity" else getattr(margin, self.offset)()

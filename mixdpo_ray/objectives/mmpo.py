@@ -2,14 +2,12 @@
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid, sigmoid
 
 
 class MMPO(LogRatioObjective):
@@ -21,5 +19,5 @@ class MMPO(LogRatioObjective):
     gamma: float = Field(2.2, gt=0, description="Sharpness of the label, per unit of rating")
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        logit, label = self.logit(pairs), torch.sigmoid(self.gamma * pairs.margin)
+        logit, label = self.logit(pairs), sigmoid(self.gamma * pairs.margin)
         return -label * logsigmoid(logit) - (1 - label) * logsigmoid(-logit)

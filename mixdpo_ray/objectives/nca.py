@@ -1,10 +1,8 @@
 """NCA (Chen et al., 2024), for pairs."""
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class NCA(LogRatioObjective):

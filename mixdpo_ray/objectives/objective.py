@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from torch import Tensor
-
 from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.tensors import Tensor
 from mixdpo_ray.settings import Settings
 
 Ranges = Mapping[str, Mapping[str, Sequence[float]]]

@@ -2,13 +2,11 @@
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective, Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class ORPO(Objective):
@@ -30,4 +28,4 @@ class ORPO(Objective):
 def _log_odds(logp: Tensor) -> Tensor:
     """log(p / (1 - p)); a certain answer is held a little below 1, where the odds are infinite."""
     logp = logp.clamp_max(-1e-7)
-    return logp - torch.log(-torch.expm1(logp))
+    return logp - (-logp.expm1()).log()

@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective, Ranges
+from mixdpo_ray.objectives.tensors import Tensor
 
 
 class RePO(Objective):

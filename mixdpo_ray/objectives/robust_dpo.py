@@ -6,12 +6,11 @@ Unbounded below: a very confident policy has a loss far under 0.
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class RobustDPO(LogRatioObjective):

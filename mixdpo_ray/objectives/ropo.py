@@ -2,14 +2,12 @@
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid, sigmoid
 
 
 class ROPO(LogRatioObjective):
@@ -21,4 +19,4 @@ class ROPO(LogRatioObjective):
 
     def losses(self, pairs: PairLogps) -> Tensor:
         logit, scale = self.logit(pairs), 4 * self.alpha / (1 + self.alpha) ** 2
-        return scale * (-logsigmoid(logit) + self.alpha * torch.sigmoid(-logit))
+        return scale * (-logsigmoid(logit) + self.alpha * sigmoid(-logit))

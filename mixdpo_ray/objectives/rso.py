@@ -1,9 +1,8 @@
 """The hinge of RSO (Liu et al., 2023), which SLiC inspired; TRL calls it hinge."""
 
-from torch import Tensor
-
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.tensors import Tensor
 
 
 class RSO(LogRatioObjective):

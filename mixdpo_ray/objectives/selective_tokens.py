@@ -6,14 +6,12 @@ The mask follows the policy and has no gradient. It wants a reference that is st
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
 class SelectiveTokens(LogRatioObjective):
@@ -35,6 +33,8 @@ class SelectiveTokens(LogRatioObjective):
 
     def _selected(self, ratios: Tensor, scores: Tensor, lengths: Tensor) -> Tensor:
         """Sums over the tokens whose score is not below the answer's quantile: [pairs]."""
+        import torch
+
         real = torch.arange(ratios.shape[1], device=ratios.device) < lengths[:, None]
         least = torch.where(real, scores, torch.nan).nanquantile(self.quantile, dim=1, keepdim=True)
         return torch.where(real & (scores >= least), ratios, 0.0).sum(1)

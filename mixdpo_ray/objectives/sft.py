@@ -6,10 +6,10 @@ On chosen answers alone `curriculum.threshold.hard_fraction: 1.0` does the same 
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.objectives.tensors import Tensor
 
 
 class SFT(Objective):

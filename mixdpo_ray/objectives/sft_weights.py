@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-from torch import Tensor
+from mixdpo_ray.objectives.tensors import Tensor
 
 SftNorm = Literal["token_mean", "token_mean_local", "example_mean", "example_sum"]
 
@@ -21,6 +20,8 @@ def sft_weights(
     `window_micro_batches` counts the micro-batches that hold a hard pair. Only `token_mean_local` needs it: the mean of
     micro-batch means that some trainers report, which depends on how the window is split.
     """
+    import torch
+
     lengths = lengths if lengths.is_floating_point() else lengths.float()  # whole numbers would round the weights to 0
     if not len(lengths):  # a micro-batch, or a whole window, without a hard pair: there is nothing to divide by
         return lengths

@@ -6,15 +6,13 @@ the easy pairs of a whole step; the smoothing begins after a part of the stage.
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 STEPS = 50
 
@@ -34,6 +32,8 @@ class SPA(LogRatioObjective, StepObjective):
     warmup_fraction: float = Field(0.2, ge=0, le=1, description="Share of the stage without smoothing")
 
     def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
+        import torch
+
         logit = self.logit(step.pairs)
         before = step.memory.get("margins", logit.new_zeros(0))
         flipped = torch.zeros_like(logit)

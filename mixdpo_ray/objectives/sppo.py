@@ -1,9 +1,8 @@
 """SPPO (Wu et al., 2024) with hard labels."""
 
-from torch import Tensor
-
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
+from mixdpo_ray.objectives.tensors import Tensor
 
 
 class SPPO(LogRatioObjective):

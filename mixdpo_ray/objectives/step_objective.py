@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.objectives.tensors import Tensor
+
+if TYPE_CHECKING:
+    import torch
 
 Memory = Mapping[str, Tensor]  # float64; saved with every checkpoint
 
@@ -30,6 +31,8 @@ class StepView:
 
     @property
     def generator(self) -> torch.Generator:
+        import torch
+
         return torch.Generator().manual_seed(self.seed)
 
 
@@ -52,4 +55,4 @@ def spread(values: Tensor) -> Tensor:
 
 def moving(memory: Memory, name: str, now: Tensor, momentum: float) -> Tensor:
     """A moving average that began at 0, with `now` in it."""
-    return momentum * memory.get(name, torch.zeros_like(now)) + (1 - momentum) * now
+    return momentum * memory.get(name, now.new_zeros(now.shape)) + (1 - momentum) * now
