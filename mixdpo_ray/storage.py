@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.fs as pafs
+from typing import TYPE_CHECKING
 
 from mixdpo_ray.errors import StorageError
+
+if TYPE_CHECKING:
+    import pyarrow.fs as pafs
 
 
 def is_local(path: str) -> bool:
@@ -42,6 +43,9 @@ def explained(path: str) -> Iterator[None]:
 
 
 def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
+    import pyarrow as pa
+    import pyarrow.fs as pafs
+
     if is_local(path):
         return pafs.LocalFileSystem(), str(local(path).absolute())
     with explained(path):
@@ -53,6 +57,8 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
 
 
 def exists(path: str) -> bool:
+    import pyarrow.fs as pafs
+
     filesystem, inner = open_filesystem(path)
     with explained(path):
         return bool(filesystem.get_file_info(inner).type != pafs.FileType.NotFound)
@@ -60,6 +66,8 @@ def exists(path: str) -> bool:
 
 def names(path: str) -> list[str]:
     """Names directly inside a folder, sorted; none where the folder does not exist."""
+    import pyarrow.fs as pafs
+
     filesystem, inner = open_filesystem(path)
     with explained(path):
         found = filesystem.get_file_info(pafs.FileSelector(inner, allow_not_found=True))
@@ -101,6 +109,8 @@ def write_bytes(path: str, content: bytes) -> None:
 
 def delete(path: str) -> None:
     """A file or a whole folder; nothing where there is nothing."""
+    import pyarrow.fs as pafs
+
     filesystem, inner = open_filesystem(path)
     with explained(path):
         kind = filesystem.get_file_info(inner).type
@@ -118,6 +128,8 @@ def move(source: str, target: str) -> None:
 
 def copy(source: str, target: str) -> None:
     """A file or a folder, between any two places."""
+    import pyarrow.fs as pafs
+
     (from_fs, from_path), (to_fs, to_path) = open_filesystem(source), open_filesystem(target)
     with explained(target):
         if from_fs.get_file_info(from_path).type == pafs.FileType.Directory:

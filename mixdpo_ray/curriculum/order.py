@@ -6,12 +6,13 @@ The hash breaks ties, so the order depends neither on the order of the files nor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Order = Literal["descending", "ascending", "shuffled"]
 Ids = Sequence[str] | Any  # or an Arrow column of them: many millions take a third of the memory
@@ -20,6 +21,8 @@ AT_ONCE = 1 << 20
 
 def seeded_hashes(pair_ids: Ids, seed: int) -> NDArray[np.uint64]:
     """A uniform 64-bit number per pair id (hexadecimal digests), by splitmix64 of its first 8 bytes and the seed."""
+    import pyarrow as pa
+
     column = pair_ids if isinstance(pair_ids, pa.ChunkedArray) else pa.array(pair_ids, pa.string())
     pieces = [_first_words(column.slice(first, AT_ONCE)) for first in range(0, len(column), AT_ONCE)]
     words = np.concatenate([np.zeros(0, np.uint64), *pieces])
@@ -31,6 +34,8 @@ def seeded_hashes(pair_ids: Ids, seed: int) -> NDArray[np.uint64]:
 
 
 def _first_words(ids: pa.Array) -> NDArray[np.uint64]:
+    import pyarrow.compute as pc
+
     digits = "".join(pc.utf8_slice_codeunits(ids, 0, 16).to_pylist())
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 

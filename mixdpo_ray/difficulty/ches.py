@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
 from pydantic import Field
 
 from mixdpo_ray.difficulty.metric import Column, Facts, Metric, Scorer, language_model
 from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
     from mixdpo_ray.training.batch import PairBatch

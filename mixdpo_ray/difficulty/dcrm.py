@@ -3,15 +3,19 @@
 Reconstructed from the paper's prose: (sigmoid(h) - 1/2) / (edits + |rc - rr| + epsilon).
 """
 
-from typing import Any, ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from mixdpo_ray.difficulty.metric import Column, Facts, Metric, Scorer, language_model
 from mixdpo_ray.pairs.edit_distance import edit_distance as edit_distance
 from mixdpo_ray.training.settings import ModelSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class DCRM(Metric):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import pyarrow as pa
 from pydantic import Field
 
 from mixdpo_ray.difficulty.metric import Column, Facts, ModelMetric, Scorer
 from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
 WHERE = "metrics.embedding_distance.model"

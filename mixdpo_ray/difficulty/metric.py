@@ -9,18 +9,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import Dtype, ModelSettings
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Column = NDArray[np.float64]  # [pairs]
-Scorer = Callable[[pa.Table], Mapping[str, Any]]  # rows of a prepared table -> a value per row for each column
+Scorer = Callable[["pa.Table"], Mapping[str, Any]]  # rows of a prepared table -> a value per row for each column
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
 from pydantic import Field
 
 from mixdpo_ray.difficulty.metric import Column, Facts, ModelMetric, Scorer
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.settings import ModelSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 WHERE = "metrics.reward_margin.model"
 

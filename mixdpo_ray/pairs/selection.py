@@ -10,10 +10,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
@@ -21,6 +20,9 @@ from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
 from mixdpo_ray.curriculum.order import easiest_first, seeded_hashes
 from mixdpo_ray.errors import DataError
 from mixdpo_ray.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Mask = NDArray[np.bool_]
 TIE = 1e-9  # margins are differences of ratings: equal ratings may differ in the last bit
