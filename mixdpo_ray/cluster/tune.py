@@ -32,15 +32,14 @@ from mixdpo_ray.cluster.study_inputs import Tables, cover_all, identity, prepare
 from mixdpo_ray.cluster.study_output import NO_PLOTLY, StudyOutput, can_draw
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.cluster.trial import Shared, run_trial
-from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.search.check import check
 from mixdpo_ray.search.margins import resolve
-from mixdpo_ray.search.metric import read_metrics, why_unfair
+from mixdpo_ray.search.metric import read_metrics
 from mixdpo_ray.search.samplers import Draw, make_sampler
 from mixdpo_ray.search.space import Space, starting_points
 from mixdpo_ray.search.study import (
-    check_storage,
     claim_study,
     forget_study,
     forgive,
@@ -96,24 +95,6 @@ def tune(recipe: Recipe, command: str, run_one: RunOne = run_trial) -> StudyOutp
 
 def study_folder(recipe: Recipe) -> str:
     return storage.join(recipe.output.storage_path, "studies", recipe.output.name)
-
-
-def check(recipe: Recipe) -> Space:
-    """What can be known without the data: types, empty ranges, unfair measures."""
-    space = Space.of(recipe)
-    check_storage(recipe)
-    _sampler(recipe, space)
-    for metric in read_metrics(recipe.tune.metric):
-        if reason := why_unfair(metric, space.settings):
-            raise RecipeError(f"tune.metric {metric.name}: {reason}; take eval_rewards/accuracies")
-    if recipe.train.max_steps is not None:
-        raise RecipeError("train.max_steps would cut the curriculum of every trial: thin it, with curriculum.thin")
-    if recipe.data.heldout.source is None and not recipe.data.heldout.fraction * recipe.data.heldout.max_pairs:
-        raise RecipeError("data.heldout holds out no pairs, and trials are compared on them: give it a fraction")
-    starting_points(recipe, space)
-    if recipe.tune.sampler == "grid":
-        space.points()
-    return space
 
 
 def _sampler(recipe: Recipe, space: Space, known: int = 0) -> Any:

@@ -6,13 +6,13 @@ import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
-
-import optuna
-from optuna.exceptions import ExperimentalWarning
+from typing import TYPE_CHECKING, Any, Self
 
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.search.settings import TuneSettings
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 # Of a trial, above 0 where tune.guard does not hold: the user attribute [violation], and Optuna's constraint.
 GUARD = "guard"
@@ -29,14 +29,25 @@ class Draw:
         return cls(tune.seed + 1_000_003 * known, conditional)
 
 
-def make_sampler(name: str, draw: Draw) -> optuna.samplers.BaseSampler:
+def make_sampler(name: str, draw: Draw) -> BaseSampler:
+    from optuna.exceptions import ExperimentalWarning
+
+    refuse_missing_extra(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate: what makes it good
         return SAMPLERS[name](draw)
 
 
-def _tpe(draw: Draw) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(
+def refuse_missing_extra(name: str) -> None:
+    module = EXTRAS.get(name)
+    if module is not None and importlib.util.find_spec(module) is None:
+        raise RecipeError(f"tune.sampler {name} needs {module}: pip install 'mixdpo_ray[{name}]', or take tpe")
+
+
+def _tpe(draw: Draw) -> BaseSampler:
+    from optuna.samplers import TPESampler
+
+    return TPESampler(
         seed=draw.seed,
         multivariate=True,
         group=draw.conditional,
@@ -45,24 +56,23 @@ def _tpe(draw: Draw) -> optuna.samplers.BaseSampler:
     )
 
 
-def _gp(draw: Draw) -> optuna.samplers.BaseSampler:
-    _need("gp", "scipy")
-    return optuna.samplers.GPSampler(seed=draw.seed)
+def _gp(draw: Draw) -> BaseSampler:
+    from optuna.samplers import GPSampler
+
+    return GPSampler(seed=draw.seed)
 
 
-def _cmaes(draw: Draw) -> optuna.samplers.BaseSampler:
-    _need("cmaes", "cmaes")
-    return optuna.samplers.CmaEsSampler(seed=draw.seed)
+def _cmaes(draw: Draw) -> BaseSampler:
+    from optuna.samplers import CmaEsSampler
+
+    return CmaEsSampler(seed=draw.seed)
 
 
-def _random(draw: Draw) -> optuna.samplers.BaseSampler:
+def _random(draw: Draw) -> BaseSampler:
     """Also behind a grid, whose points are all given beforehand."""
-    return optuna.samplers.RandomSampler(seed=draw.seed)
+    from optuna.samplers import RandomSampler
 
-
-def _need(extra: str, module: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise RecipeError(f"tune.sampler {extra} needs {module}: pip install 'mixdpo_ray[{extra}]', or take tpe")
+    return RandomSampler(seed=draw.seed)
 
 
 SAMPLERS: dict[str, Callable[[Draw], Any]] = {
@@ -72,3 +82,4 @@ SAMPLERS: dict[str, Callable[[Draw], Any]] = {
     "cmaes": _cmaes,
     "grid": _random,
 }
+EXTRAS = {"gp": "scipy", "cmaes": "cmaes"}  # the module that a sampler needs, where Optuna alone is not enough

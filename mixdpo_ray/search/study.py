@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mixdpo_ray import storage
-from mixdpo_ray.errors import RecipeError, RunConflictError, StorageError
+from mixdpo_ray.errors import RunConflictError, StorageError
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.search.metric import Metric, read_metrics
 from mixdpo_ray.search.settings import EarlyStoppingSettings
@@ -55,14 +55,6 @@ def open_storage(recipe: Recipe, folder: str) -> optuna.storages.BaseStorage:
     path = storage.local(join(folder, JOURNAL))
     _mend(path)
     return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-
-
-def check_storage(recipe: Recipe) -> None:
-    if recipe.tune.storage is None and not storage.is_local(recipe.output.storage_path):
-        raise RecipeError(
-            f"tune.storage: Optuna's file needs a disk and output.storage_path is {recipe.output.storage_path}: give "
-            "the SQLAlchemy URL of a database"
-        )
 
 
 def forget_study(recipe: Recipe, folder: str) -> None:

@@ -13,8 +13,6 @@ from ray.tune.experiment import Trial
 from mixdpo_ray.cluster.run_folder import FAILURE
 from mixdpo_ray.cluster.searcher import StopAfterRung, StudySearch
 from mixdpo_ray.cluster.trial import rung_recipe
-from mixdpo_ray.cluster.tune import check
-from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.search.space import Space
 from mixdpo_ray.search.study import queue, release_stale, still_wanted
 from mixdpo_ray.search.trials import rows
@@ -239,28 +237,3 @@ def test_tune_may_write_the_searcher_down_though_nobody_reads_it(tmp_path: Path)
 def test_a_rung_trains_the_trials_settings_on_a_thinned_curriculum(budget: int, thin: int) -> None:
     recipe = rung_recipe(make_recipe(), {BETA: 0.25}, budget)
     assert (recipe.objective.model_dump(), recipe.curriculum.thin) == ({"beta": 0.25}, thin)
-
-
-@pytest.mark.parametrize(
-    ("tune", "sections", "expected"),
-    [
-        ({"metric": "eval_loss"}, {}, "tune.metric eval_loss: its scale moves with objective.beta"),
-        ({"space": {"objective.bta": {"choice": [1]}}}, {}, "objective.bta is unknown; did you mean beta?"),
-        ({"sampler": "grid"}, {}, "tune.sampler grid needs values that can be counted, and curriculum.threshold"),
-        ({}, {"train": {"max_steps": 9}}, "train.max_steps would cut the curriculum of every trial"),
-        ({}, {"data": {"source": {"path": "a"}, "heldout": {"fraction": 0}}}, "data.heldout holds out no pairs"),
-        ({}, {"output": {"storage_path": "s3://bucket"}}, "tune.storage: Optuna's file needs a disk"),
-        ({"first_trials": [{BETA: 9}]}, {}, "tune.first_trials: objective.beta=9 does not lie in the space"),
-    ],
-    ids=str,
-)
-def test_a_search_that_cannot_work_is_refused_before_ray_starts(
-    tune: dict[str, Any], sections: dict[str, Any], expected: str
-) -> None:
-    with pytest.raises(RecipeError) as caught:
-        check(make_recipe(tune, **sections))
-    assert expected in str(caught.value)
-
-
-def test_the_default_search_can_work() -> None:
-    assert check(make_recipe()).settings[1] == BETA

@@ -12,12 +12,11 @@ import pytest
 from optuna.trial import TrialState
 
 from mixdpo_ray.cluster.run_folder import differences
-from mixdpo_ray.errors import RecipeError, RunConflictError, StorageError
+from mixdpo_ray.errors import RunConflictError, StorageError
 from mixdpo_ray.search.metric import read_metrics
 from mixdpo_ray.search.samplers import Draw, make_sampler
 from mixdpo_ray.search.study import (
     JOURNAL,
-    check_storage,
     claim_study,
     complete,
     fail,
@@ -285,11 +284,3 @@ def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, url: str) -> No
     assert message.startswith(f"tune.storage {url}: ")
     assert message.endswith("; check the URL and the database")
     assert "\n" not in message
-
-
-def test_a_study_in_an_object_store_needs_a_database() -> None:
-    remote = {"output": {"storage_path": "s3://bucket/studies"}}
-    with pytest.raises(RecipeError, match=r"tune\.storage: .* s3://bucket/studies: give the SQLAlchemy URL"):
-        check_storage(make_recipe(**remote))
-    check_storage(make_recipe({"storage": "postgresql://host/name"}, **remote))
-    check_storage(make_recipe())

@@ -1,0 +1,35 @@
+"""What can be known of a search without its data: types, empty ranges, unfair measures. It costs no heavy import."""
+
+from __future__ import annotations
+
+from mixdpo_ray import storage
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.search.metric import read_metrics, why_unfair
+from mixdpo_ray.search.samplers import refuse_missing_extra
+from mixdpo_ray.search.space import Space, starting_points
+
+
+def check(recipe: Recipe) -> Space:
+    space = Space.of(recipe)
+    _check_storage(recipe)
+    refuse_missing_extra(recipe.tune.sampler)
+    for metric in read_metrics(recipe.tune.metric):
+        if reason := why_unfair(metric, space.settings):
+            raise RecipeError(f"tune.metric {metric.name}: {reason}; take eval_rewards/accuracies")
+    if recipe.train.max_steps is not None:
+        raise RecipeError("train.max_steps would cut the curriculum of every trial: thin it, with curriculum.thin")
+    if recipe.data.heldout.source is None and not recipe.data.heldout.fraction * recipe.data.heldout.max_pairs:
+        raise RecipeError("data.heldout holds out no pairs, and trials are compared on them: give it a fraction")
+    starting_points(recipe, space)
+    if recipe.tune.sampler == "grid":
+        space.points()
+    return space
+
+
+def _check_storage(recipe: Recipe) -> None:
+    if recipe.tune.storage is None and not storage.is_local(recipe.output.storage_path):
+        raise RecipeError(
+            f"tune.storage: Optuna's file needs a disk and output.storage_path is {recipe.output.storage_path}: give "
+            "the SQLAlchemy URL of a database"
+        )
