@@ -2,24 +2,26 @@
 
 import sys
 
-from mixdpo_ray.cluster.clean import describe, remove, survey
 from mixdpo_ray.cluster.command import exit_status, recipe_of, recipe_parser
+from mixdpo_ray.recipe import Recipe
 
 
 def main() -> None:
     parser = recipe_parser(__doc__ or "")
     parser.add_argument("--remove", action="store_true", help="delete what nothing uses; without it, only list")
     arguments = parser.parse_args()
+    sys.exit(exit_status(lambda: clean(recipe_of(arguments), really=arguments.remove)))
 
-    def job() -> None:
-        items = survey(recipe_of(arguments).output.storage_path)
-        print(describe(items))
-        if arguments.remove:
-            removed = remove(items)
-            held = sum(item.unused for item in items) - len(removed)
-            print(f"removed {len(removed)}" + (f"; {held} are locked by a running process" if held else ""))
 
-    sys.exit(exit_status(job))
+def clean(recipe: Recipe, *, really: bool) -> None:
+    from mixdpo_ray.cluster.clean import describe, remove, survey
+
+    items = survey(recipe.output.storage_path)
+    print(describe(items))
+    if really:
+        removed = remove(items)
+        held = sum(item.unused for item in items) - len(removed)
+        print(f"removed {len(removed)}" + (f"; {held} are locked by a running process" if held else ""))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,20 @@ import sys
 from pathlib import Path
 
 from mixdpo_ray.cluster.command import exit_status, recipe_of, recipe_parser
-from mixdpo_ray.cluster.doctor.consultation import consult
+from mixdpo_ray.recipe import Recipe
 
 
 def main() -> None:
     parser = recipe_parser(__doc__ or "")
     parser.add_argument("--probe", action="store_true", help="train a few steps to estimate the time; takes a minute")
     arguments = parser.parse_args()
-    sys.exit(exit_status(lambda: consult(recipe_of(arguments), Path.cwd(), probe=arguments.probe)))
+    sys.exit(exit_status(lambda: look_over(recipe_of(arguments), probe=arguments.probe)))
+
+
+def look_over(recipe: Recipe, *, probe: bool) -> None:
+    from mixdpo_ray.cluster.doctor.consultation import consult
+
+    consult(recipe, Path.cwd(), probe=probe)
 
 
 if __name__ == "__main__":

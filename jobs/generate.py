@@ -12,14 +12,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status
 from mixdpo_ray.errors import RecipeError, StorageError
 from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.training.generation import generate
-from mixdpo_ray.training.model import load_model, load_tokenizer
 from mixdpo_ray.training.settings import ModelSettings
 
 GAP = "  "
@@ -89,6 +85,11 @@ def local_copy(folder: str) -> Iterator[str]:
 
 def answers_of(settings: ModelSettings, prompts: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     """One model is in memory at a time."""
+    import torch
+
+    from mixdpo_ray.training.generation import generate
+    from mixdpo_ray.training.model import load_model, load_tokenizer
+
     model = load_model(settings).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     answers = generate(
         model,

@@ -12,24 +12,21 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import ValidationError
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status, refuse_lost_output
-from mixdpo_ray.cluster.connect import connected
-from mixdpo_ray.cluster.doctor.preflight import preflight
 from mixdpo_ray.cluster.run_folder import run_folder
-from mixdpo_ray.cluster.summary import describe
-from mixdpo_ray.cluster.train import train
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.playground.build import WorldFolder
-from mixdpo_ray.playground.picture import draw_picture
 from mixdpo_ray.playground.settings import WorldSettings
 from mixdpo_ray.playground.verdict import describe_pairs, describe_verdict
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe
+
+if TYPE_CHECKING:
+    from mixdpo_ray.playground.build import WorldFolder
 
 RECIPE = Path(__file__).with_name("recipes") / "playground.yaml"
 
@@ -47,12 +44,22 @@ def main() -> None:
 
 def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
     began = time.monotonic()
-    torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
     recipe = load_recipe(str(RECIPE), overrides)
     refuse_lost_output(recipe)
+    chosen = world_settings(settings)
+
+    import torch
+
+    from mixdpo_ray.cluster.connect import connected
+    from mixdpo_ray.cluster.doctor.preflight import preflight
+    from mixdpo_ray.cluster.summary import describe
+    from mixdpo_ray.cluster.train import train
+    from mixdpo_ray.playground.build import WorldFolder
+
+    torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
     if recipe.cluster.use_gpu is False:  # saving a model makes accelerate import DeepSpeed, which looks for a device
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    world = WorldFolder(Path(recipe.output.storage_path) / "world", world_settings(settings))
+    world = WorldFolder(Path(recipe.output.storage_path) / "world", chosen)
     recipe = load_recipe(str(RECIPE), [f"model.path={world.base}", f"data.source.path={world.pairs}", *overrides])
     make(world, recipe)
     _title("train")
@@ -83,6 +90,8 @@ def make(world: WorldFolder, recipe: Recipe) -> None:
 
 
 def judge(world: WorldFolder, recipe: Recipe) -> None:
+    from mixdpo_ray.playground.picture import draw_picture
+
     verdict = world.judge(Path(run_folder(recipe)) / "model")
     print(describe_verdict(verdict))
     picture = Path(recipe.output.storage_path) / "playground.png"

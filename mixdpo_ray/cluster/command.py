@@ -1,6 +1,9 @@
 """What every job does with its command line: RECIPE.yaml [dotted.key=value ...], and an exit status to trust.
 
 0 done, 1 failed with a one-line reason, 2 bad arguments or recipe, 130 interrupted.
+
+Ray, torch and what else takes seconds to import comes after the recipe was read, inside the jobs' own functions: help
+and refusals are there at once.
 """
 
 from __future__ import annotations
@@ -10,10 +13,9 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.errors import MixDPOError, RecipeError
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import describe_settings, load_recipe
@@ -27,10 +29,16 @@ def run_job(description: str, action: Callable[[Recipe], None], *, connect: bool
 
     def job() -> None:
         recipe = recipe_of(arguments)
-        with connected(recipe.cluster) if connect else nullcontext():
+        with _connected(recipe) if connect else nullcontext():
             action(recipe)
 
     sys.exit(exit_status(job))
+
+
+def _connected(recipe: Recipe) -> AbstractContextManager[None]:
+    from mixdpo_ray.cluster.connect import connected
+
+    return connected(recipe.cluster)
 
 
 def recipe_parser(description: str) -> argparse.ArgumentParser:
