@@ -88,7 +88,8 @@ def answers_of(settings: ModelSettings, prompts: Sequence[str], arguments: argpa
     import torch
 
     from mixdpo_ray.training.generation import generate
-    from mixdpo_ray.training.model import load_model, load_tokenizer
+    from mixdpo_ray.training.model import load_model
+    from mixdpo_ray.training.tokenizer import load_tokenizer
 
     model = load_model(settings).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     answers = generate(

@@ -76,3 +76,8 @@ class StorageError(MixDPOError):
 
 class WorkersError(MixDPOError):
     pass
+
+
+def first_line(error: Exception) -> str:
+    """Of what a library says, which often goes on for pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -24,6 +24,7 @@ from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.reading import RawRow
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.training.settings import ModelSettings
+from mixdpo_ray.training.tokenizer import load_tokenizer
 
 LENGTHS = ("prompt", "chosen", "rejected")
 STAGED_SCHEMA = pa.schema(
@@ -62,9 +63,7 @@ class Stage:
     def _load(self) -> Any:
         if self.tokenizer is not None:
             return ray.get(self.tokenizer)
-        from mixdpo_ray.training.model import load_tokenizer  # brings torch: 4 s of CPU time instead of 1 s
-
-        return load_tokenizer(self.model)
+        return load_tokenizer(self.model)  # brings torch: 4 s of CPU time instead of 1 s
 
 
 _CONVERTERS: dict[str, Converter] = {}

@@ -36,7 +36,7 @@ from mixdpo_ray.pairs.keyed_table import SCORES
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
-from mixdpo_ray.training.model import model_digest
+from mixdpo_ray.training.model_files import model_digest
 from mixdpo_ray.training.schedule import check_warmup
 from mixdpo_ray.training.settings import CheckpointSettings, EvaluationSettings, ModelSettings, TrainSettings
 

@@ -43,7 +43,8 @@ from mixdpo_ray.pairs.scaling import resolve_scale
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.table import Manifest, PreparedTable, commit, write_index
 from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.training.model import load_tokenizer, tokenizer_digest, with_absolute_paths
+from mixdpo_ray.training.model_files import with_absolute_paths
+from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 
 
 def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
@@ -33,7 +32,8 @@ from mixdpo_ray.storage import join
 from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.logps import Scorer, pair_logps
-from mixdpo_ray.training.model import load_model, model_digest, with_absolute_paths
+from mixdpo_ray.training.model import load_model
+from mixdpo_ray.training.model_files import model_digest, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
 
 
@@ -122,14 +122,17 @@ def fetched(model: ModelSettings) -> Iterator[ModelSettings]:
 def refuse_what_does_not_fit(
     model: ModelSettings,
     free: int,
-    kind: Any = AutoModelForCausalLM,
+    kind: str = "AutoModelForCausalLM",
     what: str = "the reference model",
     remedy: str = "use larger GPUs, or an objective without a reference such as simpo",
 ) -> None:
-    """Before anything is loaded: weights, and a tenth for activations."""
-    config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    """Before anything is loaded: weights, and a tenth for activations. `kind`: the Auto class of transformers."""
+    import transformers
+
+    trust = model.trust_remote_code
+    config = transformers.AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=trust)
     with torch.device("meta"):
-        shell = kind.from_config(config, trust_remote_code=model.trust_remote_code)
+        shell = getattr(transformers, kind).from_config(config, trust_remote_code=trust)
     need = 1.1 * sum(parameter.numel() for parameter in shell.parameters()) * getattr(torch, model.dtype).itemsize
     if need > free:
         needs = f"{need / 2**30:.1f} GiB and a GPU has {free / 2**30:.1f} GiB free"

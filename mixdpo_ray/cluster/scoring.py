@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool, reference
@@ -35,14 +34,9 @@ from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.storage import join
-from mixdpo_ray.training.model import (
-    load_tokenizer,
-    model_digest,
-    refuse_missing_folder,
-    tokenizer_digest,
-    with_absolute_paths,
-)
+from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
+from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 
 SAMPLE = 64  # prompts that are looked at before texts are made of them
 SPLITS = ("train", "eval")
@@ -252,7 +246,7 @@ class _ScorePairs:
         if gpu and model is not None:
             free = torch.cuda.mem_get_info()[0]
             refuse_what_does_not_fit(
-                model, free, AutoModel, "the metric's model", "use larger GPUs, or a smaller model"
+                model, free, "AutoModel", "the metric's model", "use larger GPUs, or a smaller model"
             )
         self.score = metric.scorer(policy, "cuda" if gpu else "cpu")
 

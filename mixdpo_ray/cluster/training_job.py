@@ -7,7 +7,7 @@ from mixdpo_ray.cluster.run_folder import claim, run_folder
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.model import with_absolute_paths
+from mixdpo_ray.training.model_files import with_absolute_paths
 
 
 def make_job(recipe: Recipe, table: PreparedTable) -> TrainingJob:

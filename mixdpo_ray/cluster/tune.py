@@ -49,7 +49,7 @@ from mixdpo_ray.search.study import (
     still_wanted,
 )
 from mixdpo_ray.search.trials import rows
-from mixdpo_ray.training.model import with_absolute_paths
+from mixdpo_ray.training.model_files import with_absolute_paths
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # Optuna's storage and metrics.jsonl hold what they would write again

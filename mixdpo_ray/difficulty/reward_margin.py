@@ -30,7 +30,8 @@ class RewardMargin(ModelMetric):
 
         from mixdpo_ray.difficulty.text_batch import answered_features, longest, padded, padding_token
         from mixdpo_ray.difficulty.texts import Texts
-        from mixdpo_ray.training.model import load_pretrained, load_tokenizer
+        from mixdpo_ray.training.model import load_pretrained
+        from mixdpo_ray.training.tokenizer import load_tokenizer
 
         settings = self.scoring_model(policy)
         texts, tokenizer = Texts(load_tokenizer(policy)), load_tokenizer(settings, WHERE)

@@ -7,14 +7,11 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from transformers import AutoModelForCausalLM
-from transformers.modeling_utils import PreTrainedModel
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mixdpo_ray import storage
 from mixdpo_ray.training.engine import Policy
@@ -22,6 +19,10 @@ from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.model import without_bars
 from mixdpo_ray.training.settings import LoraSettings
 from mixdpo_ray.training.world import World
+
+if TYPE_CHECKING:
+    from transformers.modeling_utils import PreTrainedModel
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 INSIDE = "model."  # where a Scorer holds the language model
 
@@ -98,6 +99,8 @@ def _fenced(content: object) -> str:
 
 def _write(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, *, trust: bool) -> None:
     """Through a shell of the same class without adapters or shards, so that names and ties are the library's own."""
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
         shell = AutoModelForCausalLM.from_config(model.config, trust_remote_code=trust)
     shell.generation_config = model.generation_config

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_utils import PreTrainedModel
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.objectives.logps import PairLogps, TokenLogps
 from mixdpo_ray.training.batch import PairBatch
+
+if TYPE_CHECKING:
+    from transformers.modeling_utils import PreTrainedModel
 
 # Per token, between the scored positions and the plain forward pass; other kernels differ in the last bits.
 EXACTNESS = {torch.float32: 1e-3, torch.bfloat16: 0.1}

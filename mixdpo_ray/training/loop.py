@@ -11,12 +11,11 @@ import resource
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window
@@ -34,14 +33,17 @@ from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.look import Sight, with_look
 from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
-from mixdpo_ray.training.model import load_tokenizer, padding_id
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
 from mixdpo_ray.training.start import check_scoring, references_for
 from mixdpo_ray.training.step import LossWeights, train_step
 from mixdpo_ray.training.tensorboard import TensorBoard
+from mixdpo_ray.training.tokenizer import load_tokenizer, padding_id
 from mixdpo_ray.training.totals import SharedWindow, share_window
 from mixdpo_ray.training.windows import WindowSource, read_windows, share_positions, verify_rows
 from mixdpo_ray.training.world import World
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

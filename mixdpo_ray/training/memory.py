@@ -33,9 +33,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from mixdpo_ray.errors import ModelError
+from mixdpo_ray.errors import ModelError, first_line
 from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
 
 GIB = 1 << 30
@@ -91,14 +90,16 @@ class Memory:
 
 def shape_of(settings: ModelSettings) -> ModelShape:
     """From the configuration alone: the model is built without storage."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     trust = settings.trust_remote_code
     try:
         config = AutoConfig.from_pretrained(settings.path, revision=settings.revision, trust_remote_code=trust)
         with torch.device("meta"):
             shell = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     except (OSError, ValueError, ImportError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise ModelError(f"model.path {settings.path!r} has no configuration to build from: {first_line}") from error
+        reason = first_line(error)
+        raise ModelError(f"model.path {settings.path!r} has no configuration to build from: {reason}") from error
     return shape_from(config, shell, settings)
 
 

@@ -11,8 +11,10 @@ from torch import nn
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.export import merged
-from mixdpo_ray.training.model import load_model, load_tokenizer, model_digest, padding_id
+from mixdpo_ray.training.model import load_model
+from mixdpo_ray.training.model_files import model_digest
 from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings
+from mixdpo_ray.training.tokenizer import load_tokenizer, padding_id
 
 
 def settings(path: Path, **changes: object) -> ModelSettings:

@@ -14,6 +14,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.doctor.finding import Caution, Red, counted, spelled
 from mixdpo_ray.cluster.doctor.patient import Patient
 from mixdpo_ray.cluster.sources import Source
+from mixdpo_ray.errors import first_line
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.formats import find_format
 from mixdpo_ray.pairs.reading import file_kind
@@ -39,7 +40,7 @@ def hub(patient: Patient) -> str:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
     except (OSError, HTTP_ERROR) as error:
         raise Red(
-            f"{constants.ENDPOINT} does not answer ({_first_line(error)}), and {names[0]} is taken from there: mend "
+            f"{constants.ENDPOINT} does not answer ({first_line(error)}), and {names[0]} is taken from there: mend "
             "the network, give folders instead, or set HF_HUB_OFFLINE=1 where everything is cached"
         ) from error
     return f"{constants.ENDPOINT} answers, for {', '.join(dict.fromkeys(names))}"
@@ -81,7 +82,7 @@ def weights(setting: str, name: str, revision: str | None) -> str:
         info = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
     except (OSError, ValueError, HTTP_ERROR) as error:
         raise Red(
-            f"{setting} {name!r} is no folder here, and the Hugging Face Hub says: {_first_line(error)}; correct the "
+            f"{setting} {name!r} is no folder here, and the Hugging Face Hub says: {first_line(error)}; correct the "
             "name or model.revision, log in with HF_TOKEN, or give a folder"
         ) from error
     files = [file.rfilename for file in info.siblings or ()]
@@ -167,7 +168,3 @@ def _parquet_rows(file: str) -> int:
 
 def _few(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

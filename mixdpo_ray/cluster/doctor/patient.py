@@ -24,7 +24,8 @@ from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.memory import ModelShape, shape_of
-from mixdpo_ray.training.model import load_tokenizer, tokenizer_digest, with_absolute_paths
+from mixdpo_ray.training.model_files import with_absolute_paths
+from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 
 FIRST_ROWS = 64
 

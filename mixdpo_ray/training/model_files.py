@@ -1,0 +1,52 @@
+"""Where a model's files lie, and a name for what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.settings import ModelSettings
+
+SAMPLE = 1 << 20  # bytes read at each of a weight file's sampled places
+
+
+def refuse_missing_folder(setting: str, name: str) -> None:
+    """What is plainly meant as a path is not asked for on the Hub, which takes a minute to say no without a network."""
+    if name.startswith(("/", "./", "../")) and not Path(name).is_dir():
+        raise ModelError(f"{setting} {name!r} is no folder; correct the path, or give a Hugging Face name")
+
+
+def with_absolute_paths(settings: ModelSettings) -> ModelSettings:
+    """Local paths made absolute: workers on a cluster have working directories of their own."""
+    paths = {name: getattr(settings, name) for name in ("path", "tokenizer", "chat_template", "reference")}
+    found = {name: str(Path(path).absolute()) for name, path in paths.items() if path and _is_there(path)}
+    return settings.model_copy(update=found)
+
+
+def _is_there(path: str) -> bool:
+    """A chat template may be the template itself, which is no path at all."""
+    return "{" not in path and Path(path).exists()
+
+
+def model_digest(settings: ModelSettings) -> str:
+    """Names the weights without reading all of them: the commit on the Hub, or sizes and samples of the files."""
+    folder = Path(settings.path)
+    if not folder.is_dir():
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(
+            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+        return str(config._commit_hash or settings.revision)
+    sha = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in (".safetensors", ".bin") and file.name != "config.json":
+            continue
+        size = file.stat().st_size
+        sha.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            for place in sorted({0, *(size * part // 16 for part in range(16)), max(0, size - SAMPLE)}):
+                stream.seek(place)
+                sha.update(stream.read(SAMPLE))
+    return sha.hexdigest()[:16]
