@@ -8,13 +8,17 @@ groups of its pairs.
 The steps are streamed in stretches, each a pipeline of its own: Ray Data wants all read tasks of a pipeline at once,
 and for a large table that is minutes of dealing out shares before the first window. A stretch begins when the one
 before it has read everything, so that a rank never holds more than one CPU, and while its last windows are trained.
+
+The first windows are read without Ray Data, which takes 8 s to start: it starts behind the first step, while they are
+trained. A run that they last for never starts it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,10 +31,11 @@ from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.pairs.table import PreparedTable
-from mixdpo_ray.training.windows import rank_positions
+from mixdpo_ray.training.windows import rank_positions, read_windows
 from mixdpo_ray.training.world import World
 
 STRETCH_PAIRS = 1 << 18  # dealing them out takes about half a second, in a world of any size
+PLAIN_PAIRS = 1 << 12  # read plainly at the beginning: the smallest models train 500 a second
 
 
 class _Steps(Datasource):  # type: ignore[misc]
@@ -59,22 +64,34 @@ def _read(folder: str, steps: list[np.ndarray[Any, np.dtype[np.int64]]]) -> Iter
 class RayDataWindows:
     """A WindowSource (training/windows.py) that reads through Ray Data."""
 
-    def __init__(self, settings: ClusterSettings, stretch_pairs: int = STRETCH_PAIRS):
+    def __init__(
+        self, settings: ClusterSettings, *, plain_pairs: int = PLAIN_PAIRS, stretch_pairs: int = STRETCH_PAIRS
+    ):
         self.settings = settings
+        self.plain_pairs = plain_pairs
         self.stretch_pairs = stretch_pairs
 
     def __call__(
         self, table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
     ) -> Iterator[pa.Table]:
-        quiet_ray_data()
-        ray.data.DataContext.get_current().execution_options.preserve_order = True
-        steps, stretch = range(first_step, last_step), self._stretch_steps(plan.global_batch)
-        windows = (
-            window
-            for first in range(0, len(steps), stretch)
-            for window in self._stretch(table, plan, world, per_device, steps[first : first + stretch])
+        behind = min(last_step, first_step + self.plain_pairs // plan.global_batch)
+        plain = read_windows(table, plan, world, per_device, first_step, behind)
+        yield from islice(plain, 1)  # nothing shares the CPUs with the first step
+        streamed = ahead(
+            self._streamed(table, plan, world, per_device, range(behind, last_step)), self.settings.prefetch_windows
         )
-        yield from ahead(windows, self.settings.prefetch_windows)
+        yield from ahead(plain, self.settings.prefetch_windows)
+        yield from streamed
+
+    def _streamed(
+        self, table: PreparedTable, plan: Plan, world: World, per_device: int, steps: range
+    ) -> Iterator[pa.Table]:
+        if steps:
+            quiet_ray_data()
+            ray.data.DataContext.get_current().execution_options.preserve_order = True
+        stretch = self._stretch_steps(plan.global_batch)
+        for first in range(0, len(steps), stretch):
+            yield from self._stretch(table, plan, world, per_device, steps[first : first + stretch])
 
     def _stretch_steps(self, global_batch: int) -> int:
         """Whole read tasks, and at least one."""
@@ -92,10 +109,15 @@ class RayDataWindows:
 
 
 def ahead(windows: Iterator[pa.Table], count: int) -> Iterator[pa.Table]:
-    """The same windows, up to `count` of them pulled by a thread before they are asked for."""
+    """The same windows; a thread pulls up to `count` of them before they are asked for, and begins at once."""
     thread = ThreadPoolExecutor(1, "windows")
+    return _handed_on(windows, thread, deque(thread.submit(next, windows, None) for _ in range(count)))
+
+
+def _handed_on(
+    windows: Iterator[pa.Table], thread: ThreadPoolExecutor, pulled: deque[Future[pa.Table | None]]
+) -> Iterator[pa.Table]:
     try:
-        pulled = deque(thread.submit(next, windows, None) for _ in range(count))
         while (window := pulled.popleft().result()) is not None:
             pulled.append(thread.submit(next, windows, None))
             yield window

@@ -57,10 +57,15 @@ def plan() -> Plan:
 
 
 def pairs_of_each_step(
-    table: PreparedTable, plan: Plan, world: int, first: int, stretch_pairs: int = STRETCH_PAIRS
+    table: PreparedTable,
+    plan: Plan,
+    world: int,
+    first: int,
+    plain_pairs: int = 0,
+    stretch_pairs: int = STRETCH_PAIRS,
 ) -> list[list[str]]:
     """What all ranks together were given, step by step."""
-    source = RayDataWindows(ClusterSettings(windows_per_read=3), stretch_pairs)
+    source = RayDataWindows(ClusterSettings(windows_per_read=3), plain_pairs=plain_pairs, stretch_pairs=stretch_pairs)
     streams = [source(table, plan, World(rank, world), 2, first, plan.steps) for rank in range(world)]
     return [
         sorted(pair for rows in steps for pair in rows["pair_id"].to_pylist()) for steps in zip(*streams, strict=True)
@@ -85,7 +90,7 @@ def test_every_step_holds_exactly_the_windows_pairs(table: PreparedTable, plan: 
 @pytest.mark.usefixtures("local_ray")
 def test_rows_arrive_as_plain_reading_gives_them(table: PreparedTable, plan: Plan) -> None:
     world = World(1, 2)
-    streamed = list(RayDataWindows(ClusterSettings())(table, plan, world, 2, 4, plan.steps))
+    streamed = list(RayDataWindows(ClusterSettings(), plain_pairs=0)(table, plan, world, 2, 4, plan.steps))
     read = list(read_windows(table, plan, world, 2, 4, plan.steps))
     assert [rows.to_pylist() for rows in streamed] == [rows.to_pylist() for rows in read]
 
@@ -104,6 +109,24 @@ def test_stretches_change_nothing(table: PreparedTable, plan: Plan, world: int, 
     assert pairs_of_each_step(table, plan, world, first, stretch_pairs=1) == planned(table, plan, first)
 
 
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("plain_steps", [1, 2, EASY_STEPS + HARD_STEPS - 1])
+def test_windows_read_plainly_at_the_beginning_change_nothing(
+    table: PreparedTable, plan: Plan, plain_steps: int
+) -> None:
+    assert pairs_of_each_step(table, plan, 2, 0, plain_pairs=plain_steps * BATCH) == planned(table, plan, 0)
+
+
+def test_a_short_run_never_starts_ray_data(table: PreparedTable, plan: Plan) -> None:
+    class PlainOnly(RayDataWindows):
+        def _stretch(self, *_: object) -> Iterator[pa.Table]:
+            raise AssertionError("a pipeline began")
+
+    rows = list(PlainOnly(ClusterSettings(), plain_pairs=ROWS)(table, plan, World(0, 1), 2, 3, plan.steps))
+    assert len(rows) == plan.steps - 3
+
+
 class WatchedPlan(Plan):
     def window(self, step: int) -> Window:
         self.__dict__.setdefault("asked", []).append(step)
@@ -119,7 +142,9 @@ def test_a_stream_that_begins_asks_for_the_windows_of_one_stretch(
     """A table of any size starts as fast: nothing before the first step is looked at, and little behind it."""
     watched = WatchedPlan(plan.segments, plan.hard, plan.global_batch)
     settings = ClusterSettings(windows_per_read=2, prefetch_windows=1)
-    rows = RayDataWindows(settings, stretch_pairs)(table, watched, World(0, 2), 2, 3, plan.steps)
+    rows = RayDataWindows(settings, plain_pairs=0, stretch_pairs=stretch_pairs)(
+        table, watched, World(0, 2), 2, 3, plan.steps
+    )
     assert "asked" not in vars(watched)
     next(rows)
     assert set(vars(watched)["asked"]) == stretch

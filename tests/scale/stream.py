@@ -99,7 +99,7 @@ def measure_ray(folder: Path, world: int, options: argparse.Namespace) -> dict[s
     row: dict[str, Any] = {"ranks": world, "steps": plan.steps}
     for name, start in (("first window s", 0), ("seek to the middle s", plan.steps // 2)):
         began = time.perf_counter()
-        rows = RayDataWindows(ClusterSettings())(
+        rows = RayDataWindows(ClusterSettings(), plain_pairs=0)(
             prepared, plan, World(world // 2, world), PER_DEVICE, start, plan.steps
         )
         next(rows)
