@@ -32,6 +32,7 @@ from mixdpo_ray.cluster.request import base_recipe, is_derived, table_name
 from mixdpo_ray.cluster.sorting import places, write_all
 from mixdpo_ray.cluster.sources import Source, find_source
 from mixdpo_ray.cluster.staging import SIZES, Sizes, Staged, stage_all
+from mixdpo_ray.cluster.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.pairs.arrangement import Arrangement, arrange
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS, find_format
@@ -50,8 +51,7 @@ from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:
     """The table that the recipe asks for, made (and described) if it does not exist yet. Ray must be connected."""
     sources = [find_source(settings) for settings in _source_settings(recipe)]
-    tokenizer = load_tokenizer(recipe.model)
-    name = table_name(recipe, tokenizer_digest(tokenizer), sources)
+    name = table_name(recipe, digest_of_tokenizer(recipe.model, recipe.output.storage_path), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
     with alone(folder):
         found = PreparedTable.committed(folder)
@@ -66,7 +66,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
             quiet_ray_data()
             wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
             with plain_errors():
-                table = _make(recipe, sources, tokenizer, name, folder, sizes)
+                table = _make(recipe, sources, load_tokenizer(recipe.model), name, folder, sizes)
     if describe_again or not found:
         print(describe(table, recipe))
     return table

@@ -30,7 +30,7 @@ def load_tokenizer(settings: ModelSettings, where: str = "") -> PreTrainedTokeni
         which = f"{where} {name!r}: its tokenizer" if where else f"model.tokenizer {name!r}"
         raise ModelError(f"{which} cannot be loaded: {first_line(error)}") from error
     if settings.chat_template is not None:
-        tokenizer.chat_template = _template(settings.chat_template)
+        tokenizer.chat_template = chat_template(settings.chat_template)
     return tokenizer
 
 
@@ -54,7 +54,8 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _template(text: str) -> str:
+def chat_template(text: str) -> str:
+    """The setting itself, or what the file that it names holds."""
     if "{" in text:
         return text
     file = Path(text)
