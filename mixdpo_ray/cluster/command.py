@@ -9,9 +9,11 @@ and refusals are there at once.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -38,7 +40,13 @@ def run_job(description: str, action: Callable[[Recipe], None], *, connect: bool
 def _connected(recipe: Recipe) -> AbstractContextManager[None]:
     from mixdpo_ray.cluster.connect import connected
 
+    import_meanwhile("torch")
     return connected(recipe.cluster)
+
+
+def import_meanwhile(module: str) -> None:
+    """In a thread, while the caller waits for processes to start. Python waits for it before it exits."""
+    threading.Thread(target=importlib.import_module, args=(module,)).start()
 
 
 def recipe_parser(description: str) -> argparse.ArgumentParser:
