@@ -4,8 +4,6 @@ PYTHON ?= python3
 
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
-# DeepSpeed starts `ninja` by its bare name when it compiles, and the one it needs lies in the virtual environment.
-export PATH := $(BIN):$(PATH)
 # One range for torch, the one in pyproject.toml.
 TORCH := $(shell sed -n 's/^ *"\(torch[^"]*\)".*/\1/p' pyproject.toml)
 
@@ -49,18 +47,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
-# Said before a minute is spent on downloads, and not by DeepSpeed in the middle of a run.
+# Said before a minute is spent on downloads.
 define MACHINE_CHECK
-import importlib.util, os, shutil, sys, sysconfig
+import importlib.util, sys
 missing = []
 if sys.version_info < (3, 11):
     missing.append(f"Python 3.11 or newer (this is {sys.version.split()[0]}; choose another with make PYTHON=python3.12)")
 if importlib.util.find_spec("ensurepip") is None:
     missing.append("the module ensurepip, for virtual environments (Debian, Ubuntu: apt-get install python3-venv)")
-if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
-    missing.append("Python.h, for DeepSpeed's extension (Debian, Ubuntu: apt-get install python3-dev)")
-if shutil.which("g++") is None and "CXX" not in os.environ:
-    missing.append("g++, with which DeepSpeed compiles its CPU communication (Debian, Ubuntu: apt-get install g++)")
 sys.exit("\n".join(f"This machine lacks {what}" for what in missing) or 0)
 endef
 export MACHINE_CHECK

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -88,9 +87,7 @@ def make_policy(
     from_universal: bool = False,
 ) -> Policy:
     """Collective: every rank builds its part."""
-    with _prepared_for(world):
-        import deepspeed as library
-
+    library = _deepspeed(world)
     config = deepspeed_config(model, train, deepspeed, from_universal=from_universal)
     with _sharded_loading(config, deepspeed.zero_stage):
         scorer = Scorer(load_model(model))
@@ -189,29 +186,21 @@ def join_group(world: World) -> None:
     dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
 
 
-@contextmanager
-def _prepared_for(world: World) -> Iterator[None]:
-    """What DeepSpeed reads while it is imported."""
+def _deepspeed(world: World) -> Any:
+    """The library, after what it reads while it is imported is set, and without extensions of its own."""
     if world.torch_device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
-        _need_compiler()
     else:
         torch.cuda.set_device(world.torch_device)
     # DeepSpeed takes it for the number of the device
     os.environ["LOCAL_RANK"] = str(world.torch_device.index or 0 if world.device != "cpu" else world.local_rank)
     with quiet():
-        yield
+        import deepspeed
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-
-
-def _need_compiler() -> None:
-    """On CPU DeepSpeed compiles a small extension for its communication, once per machine."""
-    if shutil.which("g++") is None:
-        raise ResourceError("DeepSpeed on CPU compiles an extension, and g++ was not found: install g++")
-    if shutil.which("ninja") is None:
-        import ninja
-
-        os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", "")])
+    # On CPU it would compile one on a machine's first start, for a collective that only inference uses, and wait
+    # without end where a process was killed while compiling. To ask which can be built starts compilers as well.
+    deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import sysconfig
 import venv
 from pathlib import Path
@@ -25,8 +23,4 @@ def dependencies_only(folder: Path) -> Path:
     ray = folder / "bin" / "ray"
     ray.write_text(RAY.format(python=folder / "bin" / "python"))
     ray.chmod(0o755)
-    for tool in ("ninja",):  # DeepSpeed starts it by its bare name
-        found = shutil.which(tool, path=str(Path(sys.executable).parent)) or shutil.which(tool)
-        assert found, f"{tool} is not installed"
-        (folder / "bin" / tool).symlink_to(found)
     return folder

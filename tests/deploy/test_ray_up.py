@@ -34,7 +34,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPremise]:
     with hosts(folder, ["laptop", "head", "worker"], SECRETS) as (laptop, head, worker):
         for host in (laptop, head, worker):
             (host.home / "mixdpo_ray-env").symlink_to(environment)
-            (host.home / ".cache").symlink_to(Path.home() / ".cache")  # with DeepSpeed's compiled extension
         cluster = OnPremise(folder, laptop, head, worker, SECRETS)
         write_recipe(cluster.shared)
         cluster.up()

@@ -25,7 +25,7 @@ from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.settings import CheckpointSettings, EvaluationSettings
 from mixdpo_ray.training.windows import read_windows
 from mixdpo_ray.training.world import World
-from tests.training.gang import Gang
+from tests.training.gang import EXTENSION, Gang
 from tests.training.tiny import make_job
 
 
@@ -102,6 +102,19 @@ def test_a_run_leaves_one_line_per_step_and_evaluates_before_and_after(
     assert summary["pairs"] == 32
     assert summary["eval_before"]["eval_loss"] == found[0]["eval_loss"]
     assert summary["eval_after"]["eval_loss"] == found[-1]["eval_loss"]
+
+
+def builds(world: World) -> tuple[str, str | None]:
+    """The name of the extension that DeepSpeed knows for CPU, and a compiler for it."""
+    from deepspeed.ops.op_builder import ShareMemCommBuilder
+
+    return ShareMemCommBuilder().name, shutil.which("g++")
+
+
+def test_nothing_is_compiled(finished: dict[int, tuple[Path, dict[str, Any]]], two: Gang) -> None:
+    """Every stage was trained without a compiler, and beside a lock that nobody will ever release."""
+    assert two(builds) == [(EXTENSION, None)] * 2
+    assert [path for path in two.extensions.rglob("*") if path.is_file()] == [two.extensions / EXTENSION / "lock"]
 
 
 def test_metrics_have_the_names_that_people_know(finished: dict[int, tuple[Path, dict[str, Any]]]) -> None:
