@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from mixdpo_ray.cluster.board import take_board
+from mixdpo_ray.cluster.command import import_meanwhile
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
 from mixdpo_ray.cluster.doctor.preflight import preflight
 from mixdpo_ray.cluster.fit import fit
@@ -40,6 +41,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))
         preflight(recipe)  # of the nodes that came while it waited
         began = time.monotonic()
+        import_meanwhile("matplotlib.figure")  # for the picture, while this process only waits
         with watching(board, display, lambda: missing_resources(recipe.cluster, to_start=False)):
             summary = fit(recipe.cluster, job, board)
         summary = {**summary, "steps": steps, "seconds": round(time.monotonic() - began, 1)}

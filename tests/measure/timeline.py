@@ -74,7 +74,8 @@ def _listen(process: subprocess.Popen[str], began: float, events: list[tuple[flo
     assert process.stdout is not None
     for line in process.stdout:
         text = re.sub(r"^(\x1b\[\d+m)?\([^)]*\)(\x1b\[0m)? ", "", line.rstrip())  # of a Ray worker
-        events.append((time.monotonic() - began, text))
+        if text and text not in [said for _, said in events]:  # Ray repeats itself
+            events.append((time.monotonic() - began, text))
 
 
 def _look(root: int, used: dict[tuple[int, float], tuple[str, float]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,15 @@ def test_nothing_is_compiled(finished: dict[int, tuple[Path, dict[str, Any]]], t
     """Every stage was trained without a compiler, and beside a lock that nobody will ever release."""
     assert two(builds) == [(EXTENSION, None)] * 2
     assert [path for path in two.extensions.rglob("*") if path.is_file()] == [two.extensions / EXTENSION / "lock"]
+
+
+def imports_the_compiler(world: World) -> bool:
+    return "torch._inductor.compile_fx" in sys.modules
+
+
+@pytest.mark.usefixtures("finished")
+def test_training_never_imports_torchs_compiler(two: Gang) -> None:
+    assert two(imports_the_compiler) == [False, False]
 
 
 def test_metrics_have_the_names_that_people_know(finished: dict[int, tuple[Path, dict[str, Any]]]) -> None:
