@@ -16,6 +16,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status
 from mixdpo_ray.errors import RecipeError, StorageError
 from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.settings import ModelSettings
 
 GAP = "  "
@@ -62,6 +63,7 @@ def models(place: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
     changed = {"dtype": dtype} if dtype else {}
     record = storage.join(place, "recipe.json")
     if storage.is_local(place) and not storage.exists(record):
+        refuse_missing_folder("model.path", place)
         yield {"answer": ModelSettings.model_validate({"path": place, **changed})}
         return
     recipe = Recipe.model_validate(json.loads(storage.read_bytes(record))["recipe"])

@@ -57,6 +57,9 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
 
 
 def exists(path: str) -> bool:
+    if is_local(path):
+        with explained(path):
+            return local(path).exists()
     import pyarrow.fs as pafs
 
     filesystem, inner = open_filesystem(path)
@@ -81,6 +84,9 @@ def make_folder(path: str) -> None:
 
 
 def read_bytes(path: str) -> bytes:
+    if is_local(path):
+        with explained(path):
+            return local(path).read_bytes()
     filesystem, inner = open_filesystem(path)
     with explained(path), filesystem.open_input_stream(inner) as stream:
         return bytes(stream.read())

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
@@ -13,11 +14,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixdpo_ray.playground.settings import WorldSettings
 from mixdpo_ray.playground.world import LETTERS, OPERATIONS, draw_prompt, noisy_demonstration
 from mixdpo_ray.training.model import without_bars
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, END, EQUALS, UNKNOWN = "<pad>", "<eos>", "=", "<unk>"
 LEARNING_RATE, WARMUP_STEPS = 2e-3, 50
@@ -31,6 +34,8 @@ TEMPLATE = (
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A word is a token."""
+    from transformers import PreTrainedTokenizerFast
+
     words = [PAD, END, EQUALS, *OPERATIONS, *LETTERS, UNKNOWN]
     model = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=UNKNOWN))
     model.pre_tokenizer = WhitespaceSplit()
@@ -41,6 +46,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """0.3 million random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

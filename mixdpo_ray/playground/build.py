@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo_ray.playground.annotator import RatedPair, rate_pairs, read_jsonl, write_jsonl
 from mixdpo_ray.playground.base_model import make_tokenizer, save, train_base_model
@@ -96,6 +95,8 @@ def draw_all_prompts(settings: WorldSettings) -> tuple[list[Prompt], list[Prompt
 
 def answers_of(model: Path, prompts: Sequence[Prompt], seed: int, answers_each: int = 1) -> list[list[str]]:
     """At temperature 1: what a model says, and not only what it says most."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     with without_bars():
         policy = AutoModelForCausalLM.from_pretrained(model)
     return generate(

@@ -39,16 +39,6 @@ def run(job: str, folder: Path, *arguments: str) -> tuple[int, list[str]]:
     return done.returncode, done.stderr.strip().splitlines()
 
 
-@pytest.mark.parametrize("job", ["prepare", "train"])
-def test_a_typo_is_one_line_and_exit_status_2(job: str, recipe: Path) -> None:
-    status, said = run(job, recipe.parent, recipe.name, "objectve.beta=0.2")
-    assert (status, said) == (2, ["recipe.yaml: objectve is unknown; did you mean objective?"])
-
-
-def test_arguments_that_argparse_refuses_are_exit_status_2(tmp_path: Path) -> None:
-    assert run("train", tmp_path)[0] == 2
-
-
 @pytest.mark.cluster
 def test_a_missing_model_is_one_line_and_exit_status_1(recipe: Path) -> None:
     status, said = run("train", recipe.parent, recipe.name)

@@ -1,0 +1,91 @@
+"""Help and refusals are there at once: no job imports what takes seconds before its arguments and recipe are read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
+HEAVY = {"torch", "ray", "transformers", "pyarrow", "pandas", "datasets", "optuna", "matplotlib", "scipy", "deepspeed"}
+CPU_SECONDS = 1.0
+PLAYGROUND = "jobs/recipes/playground.yaml"
+# At its end a job's process says, on the last line of stderr, what it used and what it imported.
+PROGRAM = """
+import json, resource, runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps([used.ru_utime + used.ru_stime, list(sys.modules)]), file=sys.stderr)
+"""
+
+
+def answer(job: str, *arguments: str) -> tuple[int, str, list[str]]:
+    """Exit status, stdout, and the lines of stderr of a job that must not import anything heavy."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, f"jobs/{job}.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *said, used = done.stderr.splitlines()
+    cpu_seconds, modules = json.loads(used)
+    assert HEAVY.isdisjoint(modules), f"imported: {', '.join(HEAVY.intersection(modules))}"
+    assert cpu_seconds < 2 * CPU_SECONDS  # twice: a busy machine makes the same work take longer
+    return done.returncode, done.stdout, said
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_explains_itself(job: str) -> None:
+    status, shown, said = answer(job, "--help")
+    assert (status, said) == (0, [])
+    assert shown.startswith(f"usage: {job}.py")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train", "train.py: error: the following arguments are required: recipe, dotted.key=value"),
+        (f"train {PLAYGROUND} objectve.beta=0.2", f"{PLAYGROUND}: objectve is unknown; did you mean objective?"),
+        ("prepare missing.yaml", "missing.yaml: No such file or directory; give the path of a recipe, such as"),
+        (f"train {PLAYGROUND} objective.name=simpo model.reference=other", "model.reference 'other' would never be"),
+        (f"score {PLAYGROUND} metrics.reward_margn.model=other", "unknown metric 'reward_margn'; did you mean reward_"),
+        (f"doctor {PLAYGROUND} train.seed=yes", "train.seed: True: true or false is no value for this setting"),
+        (f"clean {PLAYGROUND} output.storage_path=[]", "output.storage_path: []: Input should be a valid string"),
+        (
+            f"tune {PLAYGROUND} tune.space={{objective.beta:{{unifrom:[0.1,1]}}}}",
+            "unknown kind of range 'unifrom'; ",
+        ),
+        (f"tune {PLAYGROUND} tune.space={{objective.bta:{{choice:[1]}}}}", "objective.bta is unknown; did you mean"),
+        (f"tune {PLAYGROUND} tune.sampler=grid", "tune.sampler grid needs values that can be counted"),
+        (f"compare {PLAYGROUND}", "compare.arms is empty: name two arms or more"),
+        ("playground --prompts none", "--prompts none: Input should be a valid integer"),
+        ("playground objectve.beta=0.2", f"{PLAYGROUND}: objectve is unknown; did you mean objective?"),
+        ("generate model", "no prompt: give --prompt TEXT, or --file with one prompt per line"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line_with_exit_status_2(words: str, expected: str) -> None:
+    status, shown, said = answer(*words.split())
+    assert (status, shown) == (2, "")
+    assert expected in said[-1]
+    assert len(said) == 1 or said[0].startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("generate model --file missing.txt", "failed: missing.txt: [Errno 2] No such file or directory"),
+        ("generate ./missing --prompt 1+1", "failed: model.path './missing' is no folder; correct the path"),
+    ],
+)
+def test_what_is_not_there_is_named_in_one_line_with_exit_status_1(words: str, expected: str) -> None:
+    status, shown, said = answer(*words.split())
+    assert (status, shown, len(said)) == (1, "", 1)
+    assert said[0].startswith(expected)
