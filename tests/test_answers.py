@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,15 @@ def test_what_is_not_there_is_named_in_one_line_with_exit_status_1(words: str, e
     status, shown, said = answer(*words.split())
     assert (status, shown, len(said)) == (1, "", 1)
     assert said[0].startswith(expected)
+
+
+def test_an_interrupt_while_it_imports_is_one_line_and_exit_status_130() -> None:
+    """Python tells each import as it ends: with the first one of Ray's the rest of them is still to come."""
+    command = [sys.executable, "-X", "importtime", "jobs/prepare.py", PLAYGROUND]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    next(line for line in process.stderr if "ray._private" in line)
+    process.send_signal(signal.SIGINT)
+    shown, rest = process.communicate()
+    said = [line for line in rest.splitlines() if not line.startswith("import time:")]
+    assert (process.returncode, shown, said) == (130, "", ["interrupted; the same command continues"])

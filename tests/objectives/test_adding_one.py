@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+NUMBERS, LAWS = "tests/objectives/test_worked_numbers.py", "tests/objectives/test_laws.py"
+TABLES = "tests/test_readme.py::test_the_tables_of_objectives_and_metrics_are_those_of_the_code"
 DUMMY = '''
 """A made-up objective."""
 
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
+from mixdpo_ray.objectives.tensors import Tensor
 
 
 class Dummy(LogRatioObjective):
@@ -69,8 +71,10 @@ def python(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def outcome(checkout: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    return python(checkout, "-m", "pytest", "-p", "no:cacheprovider", *names)
+def outcome(checkout: Path, *names: str) -> tuple[int, str]:
+    """Exit status and report of these tests; warnings of libraries are none of theirs."""
+    ran = python(checkout, "-m", "pytest", "-p", "no:cacheprovider", "-rA", *names)
+    return ran.returncode, ran.stdout
 
 
 def test_recipes_and_searches_know_it_by_its_key(checkout: Path) -> None:
@@ -82,26 +86,27 @@ def test_recipes_and_searches_know_it_by_its_key(checkout: Path) -> None:
     assert "unknown objective 'dumy'; did you mean dummy?" in ran.stderr
 
 
-def test_its_tests_are_red_until_it_has_worked_numbers(checkout: Path) -> None:
-    numbers = "tests/objectives/test_worked_numbers.py"
-    ran = outcome(checkout, f"{numbers}::test_every_objective_has_worked_numbers")
-    assert ran.returncode == 1
-    assert "dummy" in ran.stdout
-    file = checkout / numbers
+def test_tests_ask_for_its_worked_numbers_and_its_line_in_the_readme(checkout: Path) -> None:
+    """One process each for what is red before they are written and what is green afterwards."""
+    numbers = f"{NUMBERS}::test_every_objective_has_worked_numbers"
+    status, report = outcome(checkout, numbers, TABLES)
+    assert status == 1
+    assert f"FAILED {numbers}" in report
+    assert f"FAILED {TABLES}" in report
+
+    file = checkout / NUMBERS
     # 1.5 x 0.1 x 1.3, slopes 0.15
     text = file.read_text().replace(
         "WORKED = [", 'WORKED = [\n    Worked("dummy", {"strength": 1.5}, -0.195, -0.15, 0.15),', 1
     )
     file.write_text(text)
-    assert outcome(checkout, numbers).returncode == 0
-
-
-def test_it_stands_in_the_laws_and_in_the_readmes_table_once_that_is_written(checkout: Path) -> None:
-    laws = outcome(checkout, "tests/objectives/test_laws.py", "-k", "Dummy or dummy")
-    assert laws.returncode == 0, laws.stdout
-    table = "tests/test_readme.py::test_the_tables_of_objectives_and_metrics_are_those_of_the_code"
-    assert outcome(checkout, table).returncode == 1
     assert python(checkout, "-m", "tests.readme_tables").returncode == 0
     line = "| `dummy` | Minus the gap, times a strength | `beta 0.1`, `strength 1` | reference |"
     assert line in (checkout / "README.md").read_text()
-    assert outcome(checkout, table).returncode == 0
+
+    status, report = outcome(
+        checkout, NUMBERS, LAWS, TABLES, "-k", "dummy or Dummy or every_objective_has or the_tables"
+    )
+    assert status == 0, report
+    assert f"PASSED {numbers}" in report
+    assert f"PASSED {TABLES}" in report
