@@ -20,8 +20,8 @@ from mixdpo_ray.cluster.connect import connected, missing_resources, uses_gpu, w
 from mixdpo_ray.cluster.doctor.preflight import preflight
 from mixdpo_ray.cluster.failures import plain_errors
 from mixdpo_ray.cluster.interruption import Interruption
+from mixdpo_ray.cluster.job_sequence import RecordedJob, train_in_sequence
 from mixdpo_ray.cluster.progress import watching
-from mixdpo_ray.cluster.relay import Task, run_in_turn
 from mixdpo_ray.cluster.run_folder import locked
 from mixdpo_ray.cluster.seats import DRIVER_CPUS, count_seats, cpus_to_start_with
 from mixdpo_ray.cluster.settings import ClusterSettings
@@ -58,14 +58,14 @@ def compare(recipe: Recipe) -> CompareOutput:
 
 
 def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
-    left = [unit.left for unit in units if unit.left.tasks]
+    left = [unit.left for unit in units if unit.left.jobs]
     if not left:
         return
     folder = absolute(output.folder)
     board = take_board(folder)
-    tasks = [task for unit in left for task in unit.tasks]
-    already = sum(task.ended for unit in units for task in unit.tasks if not task.job.leaves_state)
-    display = CompareDisplay(recipe.output.name, tasks, already, output.write_tables)
+    jobs = [job for unit in left for job in unit.jobs]
+    already = sum(job.ended for unit in units for job in unit.jobs if not job.leaves_state)
+    display = CompareDisplay(recipe.output.name, jobs, already, output.write_tables)
     with watching(board, display, lambda: missing_resources(recipe.cluster, to_start=False)):
         for cluster in dict.fromkeys(unit.cluster.model_dump_json() for unit in left):
             settings = ClusterSettings.model_validate_json(cluster)
@@ -78,29 +78,22 @@ def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
         unit.forget_stage()
 
 
-def _lanes(units: Sequence[Unit], count: int) -> list[list[Task]]:
+def _lanes(units: Sequence[Unit], count: int) -> list[list[RecordedJob]]:
     """Longest first, each to the lane that would be done first."""
-    lanes: list[list[Task]] = [[] for _ in range(min(count, len(units)))]
+    lanes: list[list[RecordedJob]] = [[] for _ in range(min(count, len(units)))]
     for unit in sorted(units, key=lambda unit: -unit.steps):
-        min(lanes, key=lambda lane: sum(task.steps for task in lane)).extend(unit.tasks)
+        min(lanes, key=lambda lane: sum(job.steps for job in lane)).extend(unit.jobs)
     return lanes
 
 
-def _in_lanes(cluster: ClusterSettings, lanes: Sequence[Sequence[Task]], folder: str, board: object) -> None:
-    """Each lane follows its tasks in a process of its own: Ray would not end in peace under threads of the driver."""
+def _in_lanes(cluster: ClusterSettings, lanes: Sequence[Sequence[RecordedJob]], folder: str, board: object) -> None:
+    """Each lane follows its group of workers in a process of its own (worker_group.py)."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    follow = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_follow)
-    running = [follow.remote(cluster, tasks, join(folder, f"lane-{n}"), board) for n, tasks in enumerate(lanes)]
+    follow = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(train_in_sequence)
+    running = [follow.remote(cluster, jobs, folder, board) for jobs in lanes]
     interruption = Interruption()
     with interruption.heard(), plain_errors():
         while running:
             done, running = ray.wait(running, timeout=0.5)
             interruption.check()
             ray.get(done)
-
-
-def _follow(cluster: ClusterSettings, tasks: Sequence[Task], folder: str, board: object) -> None:
-    """A group of workers at a time. On GPUs one for every task: memory is surely free again then."""
-    groups = [[task] for task in tasks] if uses_gpu(cluster) else [tasks]
-    for place, group in enumerate(groups):
-        run_in_turn(cluster, group, join(folder, f"{place}"), board)

@@ -10,16 +10,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mixdpo_ray.cluster.relay import Task
+from mixdpo_ray.cluster.job_sequence import RecordedJob
 
 
 class CompareDisplay:
-    """Of the tasks that are left, beside those that have ended; `on_end` is called whenever another one has."""
+    """Of the jobs that are left, beside those that have ended; `on_end` is called whenever another one has."""
 
-    def __init__(self, name: str, tasks: Sequence[Task], ended: int, on_end: Callable[[], None]):
+    def __init__(self, name: str, jobs: Sequence[RecordedJob], ended: int, on_end: Callable[[], None]):
         self.name, self.on_end = name, on_end
-        self.total, self.ended = ended + len(tasks), ended
-        self.steps = {task.label: task.steps for task in tasks}
+        self.total, self.ended = ended + len(jobs), ended
+        self.steps = {job.label: job.steps for job in jobs}
         self.done = dict.fromkeys(self.steps, 0)
         self.began: float | None = None
         self.bar = tqdm(

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.job_sequence import RecordedJob
 from mixdpo_ray.cluster.prepare import prepare
+from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.reference import reference
-from mixdpo_ray.cluster.relay import Task
 from mixdpo_ray.cluster.run_folder import claim_folder
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.cluster.training_job import absolute, job_in
-from mixdpo_ray.cluster.worlds import world_of
+from mixdpo_ray.cluster.worlds import judge_of
 from mixdpo_ray.comparison.arms import Arm, all_arms
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.pairs.table import PreparedTable
@@ -38,30 +39,30 @@ class Entry:
 
 @dataclass(frozen=True)
 class Unit:
-    """Tasks that follow each other: a shared first stage and the arms that begin with it, or one arm."""
+    """Jobs that follow each other: a shared first stage and the arms that begin with it, or one arm."""
 
     cluster: ClusterSettings
-    tasks: tuple[Task, ...]
+    jobs: tuple[RecordedJob, ...]
     arms: tuple[Arm, ...]
     digests: tuple[str, ...]  # of the prepared tables
 
     @property
     def left(self) -> Unit:
         """Without what has ended, and without a stage that nobody waits for."""
-        left = [task for task in self.tasks if not task.ended]
-        if all(task.job.leaves_state for task in left):
+        left = [job for job in self.jobs if not job.ended]
+        if all(job.leaves_state for job in left):
             left = []
-        return replace(self, tasks=tuple(left))
+        return replace(self, jobs=tuple(left))
 
     @property
     def steps(self) -> int:
-        return sum(task.steps for task in self.tasks)
+        return sum(job.steps for job in self.jobs)
 
     def forget_stage(self) -> None:
         """Its state, once every arm has ended; its metrics stay."""
-        if not self.left.tasks:
-            for task in self.tasks:
-                storage.delete(join(task.job.run, "checkpoints"))
+        if not self.left.jobs:
+            for job in self.jobs:
+                storage.delete(join(job.run, "checkpoints"))
 
 
 def make_units(recipe: Recipe, folder: str) -> list[Unit]:
@@ -122,24 +123,15 @@ def _with_reference(entry: Entry, folder: str | None) -> Entry:
 def _unit(group: Sequence[Entry], folder: str) -> Unit:
     first = group[0]
     digests = tuple(entry.table.manifest.content_digest for entry in group)
-    tasks: list[Task] = []
+    jobs: list[RecordedJob] = []
     stage = None
     if len(group) > 1:
         stage = first_stage(first.job, first.table, join(folder, "stages"))
-        tasks.append(
-            Task(f"first stage of {len(group)} arms, seed {first.arm.seed}", stage_job(first.job, stage), stage.step)
-        )
+        label = f"first stage of {len(group)} arms, seed {first.arm.seed}"
+        jobs.append(RecordedJob(QueuedJob(stage_job(first.job, stage), label), stage.step))
     for entry in group:
         recipe, job = entry.arm.recipe, entry.job
         steps = job.steps(job.plan(entry.table)) - (stage.step if stage else 0)
-        tasks.append(
-            Task(
-                entry.arm.label,
-                replace(job, beginning=stage),
-                steps,
-                world_of(recipe, entry.arm.seed),
-                recipe.compare.answers_each,
-                recipe.compare.keep_models,
-            )
-        )
-    return Unit(first.arm.recipe.cluster, tuple(tasks), tuple(entry.arm for entry in group), digests)
+        queued = QueuedJob(replace(job, beginning=stage), entry.arm.label, judge_of(recipe, entry.arm.seed))
+        jobs.append(RecordedJob(queued, steps, recipe.compare.keep_models))
+    return Unit(first.arm.recipe.cluster, tuple(jobs), tuple(entry.arm for entry in group), digests)

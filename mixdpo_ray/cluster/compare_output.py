@@ -10,7 +10,7 @@ from typing import Any
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.compare_inputs import Unit
-from mixdpo_ray.cluster.relay import failure
+from mixdpo_ray.cluster.job_sequence import failure
 from mixdpo_ray.cluster.run_folder import RECIPE, SUMMARY
 from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.comparison.arms import Arm, all_arms

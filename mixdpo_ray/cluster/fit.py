@@ -1,39 +1,32 @@
-"""One fit of Ray Train: a group of workers runs a training job, and is started again when one of them dies."""
+"""Workers under Ray Train, which places them and starts them again when one dies: for the jobs of one queue."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
+import pickle
 import re
-import resource
 import signal
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
-import ray.train.torch
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import missing_resources, uses_gpu, worker_resources
-from mixdpo_ray.cluster.notices import RESIZE_SECONDS, Notices
+from mixdpo_ray.cluster.job_queue import Ended
+from mixdpo_ray.cluster.notices import RESIZE_SECONDS
+from mixdpo_ray.cluster.queued_job import QueuedJob
+from mixdpo_ray.cluster.ray_internals import WorkersTrainer
 from mixdpo_ray.cluster.settings import ClusterSettings
-from mixdpo_ray.cluster.signs import Signs
-from mixdpo_ray.cluster.stream import RayDataWindows
-from mixdpo_ray.errors import MixDPOError, ResourceError, WorkersError
+from mixdpo_ray.cluster.worker_entry import Group, work
+from mixdpo_ray.errors import ResourceError, WorkersError
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.loop import run_training
-from mixdpo_ray.training.windows import WindowSource, read_windows
-from mixdpo_ray.training.world import World
 
 DIED = "its process died without a word: killed, or out of memory"
 # Killed workers still hold a share of the CPUs that Ray Data divides, for 180 s, and with none left it spins
@@ -41,30 +34,36 @@ _FORGET = {"RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "30"}
 START_SECONDS = 60.0  # Ray Train's own patience with one attempt to start the workers
 
 
-def fit(cluster: ClusterSettings, job: TrainingJob, board: Any, listener: Listener | None = None) -> dict[str, Any]:
-    """The summary of rank 0. The board hears of errors; the listener, by default the board, of everything else."""
-    return run_group(_worker, {"job": job, "listener": listener or Listener(board)}, cluster, job.run, board)
+def fit(cluster: ClusterSettings, job: TrainingJob, board: Any) -> dict[str, Any]:
+    """The summary of rank 0, of one training by workers that end with it. The board hears how it goes."""
+    (summary,) = fit_in_turn(cluster, [QueuedJob(job)], job.run, board)
+    return summary
 
 
-def run_group(
-    worker: Callable[[dict[str, Any]], dict[str, Any]],
-    content: Mapping[str, Any],
-    cluster: ClusterSettings,
-    run: str,
-    board: Any,
-) -> dict[str, Any]:
-    """What rank 0 of a group of workers returns. `run`: the folder that the board knows the group by."""
+def fit_in_turn(cluster: ClusterSettings, jobs: Sequence[QueuedJob], run: str, board: Any) -> list[dict[str, Any]]:
+    """Each by the workers that trained the one before. `run`: the folder that Ray may write to."""
+    queue = queue_name()
+    ray.get([board.queue_job.remote(queue, job.packed()) for job in jobs])
+    ray.get(board.close_queue.remote(queue))
+    run_workers(cluster, queue, storage.join(run, "ray"), board)
+    ray.get(board.abandon_queue.remote(queue))
+    ends: list[Ended] = ray.get([board.ended.remote(queue, number) for number in range(len(jobs))])
+    summaries = [ended.result() for ended in ends]  # after one that ended the workers there is nothing, but it raises
+    storage.delete(storage.join(run, "ray"))
+    return summaries
+
+
+def queue_name() -> str:
+    """Another one for every start of a group: Ray would otherwise restore what it remembers of the last one."""
+    return f"group-{uuid.uuid4().hex[:16]}"
+
+
+def run_workers(cluster: ClusterSettings, queue: str, folder: str, board: Any) -> None:
+    """Until the queue is closed and empty. Raises where they die too often; how jobs ended is told by the board."""
     gpu, resources = uses_gpu(cluster), worker_resources(cluster)
-    trainer = TorchTrainer(
-        worker,
-        train_loop_config={
-            **content,
-            "run": run,
-            "cluster": cluster,
-            "board": board,
-            "gpu": gpu,
-            "resources": resources,
-        },
+    trainer = WorkersTrainer(
+        work,
+        train_loop_config={"group": pickle.dumps(Group(queue, board, cluster, gpu, resources))},
         scaling_config=ScalingConfig(
             num_workers=cluster.num_workers,
             use_gpu=gpu,
@@ -73,10 +72,10 @@ def run_group(
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(
-            # a name of its own for every driver: Ray would otherwise restore what it remembers of the last one
-            name=f"attempt-{time.time_ns()}",
-            storage_path=storage.join(run, "ray"),
+            name=queue,
+            storage_path=folder,
             worker_runtime_env={"env_vars": _FORGET},
+            checkpoint_config=CheckpointConfig(num_to_keep=1),  # Ray's are pointers to ours
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
                 # a group that finds no machines is tried again for as long as a person is willing to wait
@@ -86,14 +85,12 @@ def run_group(
     )
     try:
         with _interruptible():
-            result = trainer.fit()
+            trainer.fit()
     except TrainingFailedError as error:
-        stopped, hang = ray.get([board.stopped_by.remote(run), board.hang_of.remote(run)])
-        raise (stopped or _never_started(error, cluster) or workers_error(error, cluster.max_failures, hang)) from error
-    if stopped := ray.get(board.stopped_by.remote(run)):
-        raise stopped
-    storage.delete(storage.join(run, "ray"))
-    return dict(result.return_value or {})
+        if ray.get(board.stopped.remote(queue)):
+            return
+        hang = ray.get(board.hang_of.remote(queue))
+        raise (_never_started(error, cluster) or workers_error(error, cluster.max_failures, hang)) from error
 
 
 @contextmanager
@@ -138,98 +135,3 @@ def _cause(failure: Exception) -> str:
     lines = str(failure).strip().splitlines() or ["no message"]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     return named[-1] if named else f"{type(failure).__name__}: {lines[0]}"
-
-
-class Listener:
-    """What training tells, carried to the driver's board; checkpoints also to Ray Train."""
-
-    signs: Signs  # both are made in the worker
-    notices: Notices
-
-    def __init__(self, board: Any):
-        self.board = board
-
-    def tell(self, kind: str, content: Any) -> None:
-        self.board.tell.remote(kind, content)
-
-    def on_step(self, metrics: dict[str, Any]) -> None:
-        self.tell("step", metrics)
-
-    def on_evaluation(self, metrics: dict[str, Any]) -> None:
-        self.tell("evaluation", metrics)
-
-    def on_phase(self, text: str) -> None:
-        self.tell("phase", text)
-
-    def on_warning(self, text: str) -> None:
-        self.tell("warning", text)
-
-    def on_place(self, place: str | None, *, slow: bool = False) -> None:
-        self.signs.at(place, slow=slow)
-
-    def checkpoint_wanted(self) -> str | None:
-        return self.notices.checkpoint_wanted()
-
-    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
-        """Called by every rank, for Ray's report is a barrier. Ray keeps a pointer: the checkpoint itself is ours."""
-        if ray.train.get_context().get_world_rank():
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "pointer.json").write_text(json.dumps({"checkpoint": path}))
-            ray.train.report(metrics, Checkpoint.from_directory(folder))
-
-
-def _worker(config: dict[str, Any]) -> dict[str, Any]:
-    with stopping_for_good(config) as stopped:
-        if stopped:
-            return {}
-        summary = train_here(config, config["job"], take_place(config), config["listener"])
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {**summary, "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
-
-
-@contextmanager
-def stopping_for_good(config: Mapping[str, Any]) -> Iterator[bool]:
-    """Whether the group was stopped: a restart would only repeat the error, so every rank leaves in peace."""
-    board, run = config["board"], config["run"]
-    try:
-        yield ray.get(board.stopped_by.remote(run)) is not None
-    except MixDPOError as error:
-        ray.get(board.stop_for.remote(run, error))
-        raise
-
-
-def take_place(config: Mapping[str, Any]) -> World:
-    """Of this worker in its group."""
-    context = ray.train.get_context()
-    device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
-    _use_cores(config["cluster"], context.get_local_world_size())
-    return World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), device)
-
-
-def train_here(config: Mapping[str, Any], job: TrainingJob, world: World, listener: Listener) -> dict[str, Any]:
-    """Collective: one training by the workers that are there."""
-    cluster = config["cluster"]
-    listener.notices = Notices(world, cluster, config["resources"])
-    listener.signs = Signs(config["board"], config["run"], world, cluster.hang_seconds, listener.on_warning)
-    with listener.signs.told():
-        return run_training(job, world, _windows(cluster, world, listener), listener)
-
-
-def _windows(cluster: ClusterSettings, world: World, listener: Listener) -> WindowSource:
-    """Ray Data, unless fewer CPUs are left than it needs: then it would wait for ever (a node died, or many joined)."""
-    left = ray.cluster_resources().get("CPU", 0.0) - world.size * cluster.cpus_per_worker
-    if left >= world.size:
-        return RayDataWindows(cluster)
-    if world.leads:
-        listener.on_warning(f"{left:g} CPUs are left for {world.size} workers to read through: they read by themselves")
-    return read_windows
-
-
-def _use_cores(cluster: ClusterSettings, workers_here: int) -> None:
-    """Two processes with two threads each on two cores take many times as long as with one."""
-    import torch
-
-    threads = max(1, min(int(cluster.cpus_per_worker), (os.cpu_count() or 1) // workers_here))
-    torch.set_num_threads(threads)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -16,22 +17,21 @@ from typing import Any, Protocol
 import ray
 from tqdm import tqdm
 
-from mixdpo_ray.cluster.vigil import Sign, Vigil
-from mixdpo_ray.errors import MixDPOError
+from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Waiting
+from mixdpo_ray.cluster.vigil import Sign
 
 SECONDS_BETWEEN_LINES = 10.0
 QUIET_LOOKS = 20  # 6 s without a word: a node may have died
 Event = tuple[str, Any]  # (kind, content): phase, step, evaluation, checkpoint, warning
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_concurrency=100_000)  # every idle worker waits in a call of its own
 class Board:
     """Also the run's lock inside a cluster: its name can be taken once."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.errors: dict[str, MixDPOError] = {}  # by run: the trials of a study share one board
-        self.vigils: dict[str, Vigil] = {}
+        self.queues: defaultdict[str, JobQueue] = defaultdict(JobQueue)  # of worker groups: a study has several
 
     def tell(self, kind: str, content: Any) -> None:
         self.events.append((kind, content))
@@ -40,21 +40,32 @@ class Board:
         events, self.events = self.events, []
         return events
 
-    def stop_for(self, run: str, error: MixDPOError) -> None:
-        self.errors.setdefault(run, error)
+    def queue_job(self, queue: str, job: bytes) -> int | None:
+        return self.queues[queue].put(job)
 
-    def stopped_by(self, run: str) -> MixDPOError | None:
-        return self.errors.get(run)
+    def close_queue(self, queue: str) -> None:
+        self.queues[queue].close()
 
-    def hear_sign(self, run: str, sign: Sign, patience: float) -> tuple[str | None, bool]:
-        """Whether the run hangs, and whether this is the first rank to be told so."""
-        vigil = self.vigils.setdefault(run, Vigil(patience))
-        before, verdict = vigil.verdict, vigil.hear(sign, time.monotonic())
-        return verdict, before is None
+    def abandon_queue(self, queue: str) -> None:
+        self.queues[queue].abandon()
 
-    def hang_of(self, run: str) -> str | None:
-        """Of the workers heard last: one that a restart has cured explains no later failure."""
-        return self.vigils[run].verdict if run in self.vigils else None
+    async def next_job(self, queue: str, after: int) -> Waiting | None:
+        return await self.queues[queue].next(after)
+
+    def end_job(self, queue: str, number: int, ended: Ended, *, for_good: bool = False) -> None:
+        self.queues[queue].end(number, ended, for_good=for_good)
+
+    async def ended(self, queue: str, number: int) -> Ended | None:
+        return await self.queues[queue].ended(number)
+
+    def stopped(self, queue: str) -> bool:
+        return self.queues[queue].stopped
+
+    def hear_sign(self, queue: str, number: int, sign: Sign, patience: float) -> tuple[str | None, bool]:
+        return self.queues[queue].hear(number, sign, patience, time.monotonic())
+
+    def hang_of(self, queue: str) -> str | None:
+        return self.queues[queue].hang
 
 
 class Progress:

@@ -54,10 +54,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
         """After a rung; the scheduler asks before the searcher hears of the result."""
-        budget = result.get("budget")
-        if budget is None:
-            return False
-        trial = self._ot_trials[trial_id]
+        trial, budget = self._ot_trials[trial_id], result["budget"]
         found = json.loads(result["metrics"])
         self._keep(trial, budget, result, found)
         value = found.get(self.metrics[0].name, math.nan)
@@ -118,7 +115,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
 
 class StopAfterRung(FIFOScheduler):  # type: ignore[misc]
-    """Stops the trials that the study's pruner gives up. `check` may raise, and is called again and again."""
+    """Stops trials at their last rung, and those that the study's pruner gives up before. `check` may raise."""
 
     def __init__(self, search: StudySearch, check: Callable[[], None]):
         super().__init__()
@@ -132,5 +129,5 @@ class StopAfterRung(FIFOScheduler):  # type: ignore[misc]
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        stop = self.search.should_stop(trial.trial_id, result)
+        stop = self.search.should_stop(trial.trial_id, result) or result["budget"] == self.search.last
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)

@@ -20,8 +20,9 @@ EXIT_STATUS = 70  # of a worker that ends because the group hangs
 
 
 class Signs:
-    def __init__(self, board: Any, run: str, world: World, patience: float, warn: Callable[[str], None]):
-        self.board, self.run, self.world, self.patience, self.warn = board, run, world, patience, warn
+    def __init__(self, send: Callable[[Sign], Any], world: World, patience: float, warn: Callable[[str], None]):
+        """`send`: a sign to the board, whose answer is awaited."""
+        self.send, self.world, self.patience, self.warn = send, world, patience, warn
         self.process = uuid.uuid4().hex
         self.count, self.slow = 0, True
         self.place: str | None = None
@@ -49,7 +50,7 @@ class Signs:
                 self.world.rank, self.world.size, self.process, self.count, self.place, self.slow, self._frame()
             )
             try:
-                verdict, first = ray.get(self.board.hear_sign.remote(self.run, sign, self.patience), timeout=30)
+                verdict, first = ray.get(self.send(sign), timeout=30)
             except ray.exceptions.GetTimeoutError:
                 continue
             except ray.exceptions.RayActorError:  # the driver has gone, and takes the workers with it

@@ -152,7 +152,7 @@ def showing(display: StudyDisplay, board: Any) -> Iterator[None]:
     finished = threading.Event()
 
     def draw() -> None:
-        for _, (number, kind, content) in ray.get(board.take.remote()):
+        for kind, (number, content) in ray.get(board.take.remote()):
             display.hear(number, kind, content)
 
     def follow() -> None:

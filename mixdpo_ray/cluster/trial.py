@@ -1,14 +1,15 @@
-"""A trial of a search, inside Ray Tune: for each rung a whole curriculum, thinned, trained by workers of its own.
+"""A trial of a search, inside Ray Tune: for each rung a whole curriculum, thinned, trained by a standing worker group.
 
 Stopping early by the beginning of a curriculum would compare models that have seen easy pairs only. So every rung
 starts anew and trains every so-manieth window of each stage, with its schedule fitted to that length; the last one is
 the recipe itself. A rung that has a summary is never trained again, and one that was cut continues at its checkpoint.
+
+Tune keeps the process of a trial that has ended well for the next one, and with it the workers: one group a seat.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 from ray import tune
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.fit import Listener, fit
+from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_folder import FAILURE, RECIPE, SUMMARY
 from mixdpo_ray.cluster.training_job import job_in
+from mixdpo_ray.cluster.worker_group import WorkerGroup
 from mixdpo_ray.errors import MixDPOError, WorkersError
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
@@ -40,36 +42,66 @@ class Shared:
         return join(self.folder, trial, f"rung-{budget}")
 
 
-def run_trial(config: dict[str, Any], shared: Shared) -> None:
-    """What cannot succeed is reported; what may succeed at another try is raised, and Tune tries again."""
-    trial = config["trial"]
-    try:
-        for budget in shared.recipe.tune.early_stopping.budgets:
-            tune.report(train_rung(shared, trial, budget))
-    except WorkersError as error:
-        _note(shared, trial, str(error))
-        raise
-    except MixDPOError as error:
-        tune.report({"failure": str(error)})
-    except Exception as error:
-        _note(shared, trial, f"{type(error).__name__}: {error}")
-        raise
+class Trial(tune.Trainable):  # type: ignore[misc]
+    """One step is one rung. The scheduler stops it after the last one, or before."""
 
+    def setup(self, config: dict[str, Any], shared: Shared) -> None:
+        self.shared = shared
+        self.group = WorkerGroup(shared.recipe.cluster, join(shared.folder, "ray"), shared.watcher)
+        self.reset_config(config)
 
-def train_rung(shared: Shared, trial: Mapping[str, Any], budget: int) -> dict[str, Any]:
-    recipe = rung_recipe(shared.recipe, trial["settings"], budget)
-    folder = shared.rung_folder(trial["folder"], budget)
-    summary = finished(folder)
-    if summary is None:
-        table = PreparedTable.open(shared.tables[fingerprint(recipe.curriculum.order_identity)])
-        summary = _train(shared, trial["number"], folder, recipe, table)
-    return {
-        "budget": budget,
-        "metrics": json.dumps(summary["eval_after"]),
-        "rung_seconds": summary["seconds"],
-        "pairs": summary["pairs"],
-        "cpu_seconds": summary["cpu_seconds"],
-    }
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        """Become another trial, with the workers of the one before."""
+        self.trial: dict[str, Any] = config["trial"]
+        self.budgets = iter(self.shared.recipe.tune.early_stopping.budgets)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """What cannot succeed is reported; what may succeed at another try is raised, and Tune tries again."""
+        try:
+            return self.train_rung(next(self.budgets))
+        except WorkersError as error:
+            self._note(str(error))
+            raise
+        except MixDPOError as error:
+            return {"failure": str(error), "done": True}
+        except Exception as error:
+            self._note(f"{type(error).__name__}: {error}")
+            raise
+
+    def cleanup(self) -> None:
+        self.group.close()
+
+    def train_rung(self, budget: int) -> dict[str, Any]:
+        shared = self.shared
+        recipe = rung_recipe(shared.recipe, self.trial["settings"], budget)
+        folder = shared.rung_folder(self.trial["folder"], budget)
+        summary = finished(folder)
+        if summary is None:
+            table = PreparedTable.open(shared.tables[fingerprint(recipe.curriculum.order_identity)])
+            summary = self._train(folder, recipe, table)
+        return {
+            "budget": budget,
+            "metrics": json.dumps(summary["eval_after"]),
+            "rung_seconds": summary["seconds"],
+            "pairs": summary["pairs"],
+            "cpu_seconds": summary["cpu_seconds"],
+        }
+
+    def _train(self, folder: str, recipe: Recipe, table: PreparedTable) -> dict[str, Any]:
+        identity = {**recipe.training_identity(), "prepared": table.manifest.content_digest}
+        record = {"recipe": recipe.to_dict(), "identity": identity}
+        storage.write_bytes(join(folder, RECIPE), json.dumps(record).encode())
+        job = job_in(folder, recipe, table, fingerprint(identity)).alone().with_reference(self.shared.reference)
+        summary = self.group.train(QueuedJob(job, label=self.trial["number"]))
+        storage.write_bytes(join(folder, SUMMARY), json.dumps(summary, indent=2).encode())
+        storage.delete(join(folder, "checkpoints"))
+        return summary
+
+    def _note(self, reason: str) -> None:
+        """For the driver, whom Tune does not tell why a trial died."""
+        path = join(self.shared.folder, self.trial["folder"], FAILURE)
+        storage.write_bytes(path, " ".join(reason.split()).encode())
 
 
 def rung_recipe(recipe: Recipe, settings: Mapping[str, Any], budget: int) -> Recipe:
@@ -82,31 +114,3 @@ def rung_recipe(recipe: Recipe, settings: Mapping[str, Any], budget: int) -> Rec
 def finished(folder: str) -> dict[str, Any] | None:
     path = join(folder, SUMMARY)
     return json.loads(storage.read_bytes(path)) if storage.exists(path) else None
-
-
-def _train(shared: Shared, number: int, folder: str, recipe: Recipe, table: PreparedTable) -> dict[str, Any]:
-    identity = {**recipe.training_identity(), "prepared": table.manifest.content_digest}
-    storage.write_bytes(join(folder, RECIPE), json.dumps({"recipe": recipe.to_dict(), "identity": identity}).encode())
-    job = job_in(folder, recipe, table, fingerprint(identity)).alone().with_reference(shared.reference)
-    began = time.monotonic()
-    summary = fit(recipe.cluster, job, shared.watcher, TrialListener(shared.watcher, number))
-    summary["seconds"] = round(time.monotonic() - began, 1)
-    storage.write_bytes(join(folder, SUMMARY), json.dumps(summary, indent=2).encode())
-    storage.delete(join(folder, "checkpoints"))
-    return summary
-
-
-class TrialListener(Listener):
-    """Tells the study's board whose step it was; Ray Train hears of checkpoints as ever."""
-
-    def __init__(self, board: Any, number: int):
-        super().__init__(board)
-        self.number = number
-
-    def tell(self, kind: str, content: Any) -> None:
-        self.board.tell.remote("trial", (self.number, kind, content))
-
-
-def _note(shared: Shared, trial: Mapping[str, Any], reason: str) -> None:
-    """For the driver, whom Tune does not tell why a trial died."""
-    storage.write_bytes(join(shared.folder, trial["folder"], FAILURE), " ".join(reason.split()).encode())

@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -31,7 +30,7 @@ from mixdpo_ray.cluster.study_display import StudyDisplay, showing
 from mixdpo_ray.cluster.study_inputs import Tables, cover_all, identity, prepare_all, rung_steps
 from mixdpo_ray.cluster.study_output import NO_PLOTLY, StudyOutput, can_draw
 from mixdpo_ray.cluster.training_job import absolute
-from mixdpo_ray.cluster.trial import Shared, run_trial
+from mixdpo_ray.cluster.trial import Shared, Trial
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.search.check import check
@@ -60,10 +59,8 @@ _QUIET = {
 }
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
-RunOne = Callable[[dict[str, Any], Shared], None]
 
-
-def tune(recipe: Recipe, command: str, run_one: RunOne = run_trial) -> StudyOutput:
+def tune(recipe: Recipe, command: str, kind: type[Trial] = Trial) -> StudyOutput:
     """The study of this recipe, to its end. What cannot work is refused before Ray starts, if it can be known then."""
     space = check(recipe)
     if not can_draw():
@@ -89,7 +86,7 @@ def tune(recipe: Recipe, command: str, run_one: RunOne = run_trial) -> StudyOutp
             output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, command)
             record = {"recipe": recipe.to_dict(), "identity": asked}
             storage.write_bytes(storage.join(folder, RECIPE), json.dumps(record, indent=2).encode())
-            _search(output, tables, points, seats, run_one)
+            _search(output, tables, points, seats, kind)
     return output
 
 
@@ -108,7 +105,7 @@ def _seats(recipe: Recipe) -> Seats:
     return count_seats(cluster, uses_gpu(cluster), ray.cluster_resources(), recipe.tune.max_concurrent_trials)
 
 
-def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], seats: Seats, run_one: RunOne) -> None:
+def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], seats: Seats, kind: type[Trial]) -> None:
     recipe, study, space, folder = output.recipe, output.study, output.space, absolute(output.folder)
     watcher = take_board(folder)
     reference = cover_all(recipe, space, tables)
@@ -125,7 +122,7 @@ def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], s
     shared = Shared(inside, folder, {order: table.folder for order, table in tables.items()}, reference, watcher)
     try:
         if wanted:
-            _run(output, shared, min(seats.at_once, wanted), wanted, run_one)
+            _run(output, shared, min(seats.at_once, wanted), wanted, kind)
     except KeyboardInterrupt:
         forgive(study)
         raise
@@ -137,7 +134,7 @@ def _passes(reference: str | None, when: str) -> dict[str, int]:
     return {f"reference passes {when}": ReferenceTable.open(reference).manifest.passes if reference else 0}
 
 
-def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, run_one: RunOne) -> None:
+def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, kind: type[Trial]) -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     # Tune would write them into each trial's runtime_env, and so into Ray's logs; nodes have credentials of their own
@@ -151,12 +148,13 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, run_one
     search = StudySearch(recipe, shared.folder, output.study, output.space, display.tell)
     interruption, scratch = Interruption(), storage.join(shared.folder, "ray")
     tuner = ray_tune.Tuner(
-        ray_tune.with_resources(ray_tune.with_parameters(run_one, shared=shared), {"CPU": DRIVER_CPUS}),
+        ray_tune.with_resources(ray_tune.with_parameters(kind, shared=shared), {"CPU": DRIVER_CPUS}),
         tune_config=ray_tune.TuneConfig(
             search_alg=search,
             scheduler=StopAfterRung(search, interruption.check),
             num_samples=wanted,
             max_concurrent_trials=at_once,
+            reuse_actors=True,  # and with the process of a trial its workers
             trial_dirname_creator=_trial_name,
             trial_name_creator=_trial_name,
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ def world_of(recipe: Recipe, seed: int) -> WorldFolder | None:
     if settings is None:
         return None
     return WorldFolder(Path(absolute(world_folder(recipe, seed))), settings.model_copy(update={"seed": seed}))
+
+
+def judge_of(recipe: Recipe, seed: int) -> Callable[[str], dict[str, float]] | None:
+    """What a worker calls with the model that it has exported."""
+    world = world_of(recipe, seed)
+    return None if world is None else partial(_score, world, recipe.compare.answers_each)
+
+
+def _score(world: WorldFolder, answers_each: int, model: str) -> dict[str, float]:
+    return score(world, Path(model), answers_each)
 
 
 def make_worlds(recipe: Recipe) -> None:

@@ -10,6 +10,7 @@ import random
 import resource
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,13 @@ def run_training(
     seed_generators(job.train.seed)
     join_group(world)
     run, evaluation = _begin(job, world, listener or Silent())
+    with closing(run.policy):
+        return _train(run, evaluation, windows)
+
+
+def _train(run: Run, evaluation: dict[str, float], windows: WindowSource) -> dict[str, Any]:
+    """`evaluation`: the one at the step where the run begins or continues."""
+    job, world = run.job, run.world
     if run.start == 0:
         run.say("checking log-probs")
         check_scoring(run.policy, job, run.table, run.plan, run.references, world)

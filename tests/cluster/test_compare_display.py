@@ -11,18 +11,19 @@ import pytest
 from mixdpo_ray.cluster.compare import _lanes
 from mixdpo_ray.cluster.compare_display import CompareDisplay
 from mixdpo_ray.cluster.compare_inputs import Unit
-from mixdpo_ray.cluster.relay import Task
+from mixdpo_ray.cluster.job_sequence import RecordedJob
+from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.storage import join
 from tests.training.tiny import make_job
 
 
-def task(folder: Path, label: str, steps: int) -> Task:
-    return Task(label, make_job(folder, folder / label), steps)
+def job(folder: Path, label: str, steps: int) -> RecordedJob:
+    return RecordedJob(QueuedJob(make_job(folder, folder / label), label), steps)
 
 
-def unit(folder: Path, *tasks: tuple[str, int]) -> Unit:
-    return Unit(ClusterSettings(), tuple(task(folder, label, steps) for label, steps in tasks), (), ())
+def unit(folder: Path, *jobs: tuple[str, int]) -> Unit:
+    return Unit(ClusterSettings(), tuple(job(folder, label, steps) for label, steps in jobs), (), ())
 
 
 def test_the_longest_go_first_and_a_stage_stays_with_its_arms(tmp_path: Path) -> None:
@@ -34,8 +35,8 @@ def test_the_longest_go_first_and_a_stage_stays_with_its_arms(tmp_path: Path) ->
 
 def test_each_arm_is_told_as_it_ends_with_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written: list[int] = []
-    tasks = [task(tmp_path, "dpo, seed 0", 2), task(tmp_path, "ipo, seed 0", 2)]
-    display = CompareDisplay("mine", tasks, 3, lambda: written.append(1))
+    jobs = [job(tmp_path, "dpo, seed 0", 2), job(tmp_path, "ipo, seed 0", 2)]
+    display = CompareDisplay("mine", jobs, 3, lambda: written.append(1))
     display.show("phase", ("dpo, seed 0", "loading the model"))
     for _ in range(2):
         display.show("step", ("dpo, seed 0", {"step": 0}))
@@ -55,14 +56,14 @@ def test_each_arm_is_told_as_it_ends_with_what_is_left(tmp_path: Path, capsys: p
     assert written == [1, 1]
 
 
-def test_a_task_has_ended_with_a_summary_or_a_failure_and_a_stage_while_its_state_is_there(tmp_path: Path) -> None:
+def test_a_job_has_ended_with_a_summary_or_a_failure_and_a_stage_while_its_state_is_there(tmp_path: Path) -> None:
     for mark in ("summary.json", "failure.txt"):
-        one = task(tmp_path / mark, "a", 1)
+        one = job(tmp_path / mark, "a", 1)
         assert not one.ended
-        Path(one.job.run).mkdir(parents=True)
-        Path(join(one.job.run, mark)).write_text("{}")
+        Path(one.run).mkdir(parents=True)
+        Path(join(one.run, mark)).write_text("{}")
         assert one.ended
-    stage = Task("stage", replace(make_job(tmp_path, tmp_path / "stage"), leaves_state=True), 1)
+    stage = RecordedJob(QueuedJob(replace(make_job(tmp_path, tmp_path / "stage"), leaves_state=True), "stage"), 1)
     checkpoint = tmp_path / "stage" / "checkpoints" / "step-1"
     checkpoint.mkdir(parents=True)
     (tmp_path / "stage" / "summary.json").write_text("{}")

@@ -48,13 +48,13 @@ def kill_driver(job: StudyJob) -> None:
 
 
 def kill_worker(job: StudyJob) -> None:
-    """Ray Train starts the workers again; nobody has to repeat anything."""
+    """Tune starts its trial again, with new workers; nobody has to repeat anything."""
     kill(job, "RayTrainWorker")
 
 
 def kill_trial(job: StudyJob) -> None:
     """Tune starts the trial again."""
-    kill(job, "ImplicitFunc")
+    kill(job, "ray::Trial")
 
 
 def kill_ray(job: StudyJob) -> None:

@@ -12,7 +12,6 @@ import argparse
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 import psutil
 
 from mixdpo_ray.cluster.reference import cover
-from mixdpo_ray.cluster.trial import Shared, run_trial
+from mixdpo_ray.cluster.trial import Trial
 from mixdpo_ray.cluster.tune import tune
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
@@ -43,24 +42,28 @@ output: {{storage_path: {folder}/{arm}, name: study}}
 """
 
 
-def own_reference(config: dict[str, Any], shared: Shared) -> None:
+class OwnReference(Trial):
     """A trial that shares the prepared table, and nothing else."""
-    (folder,) = shared.tables.values()
-    table = PreparedTable.open(folder)
-    place = join(shared.folder, config["trial"]["folder"])
-    output = shared.recipe.output.model_copy(update={"storage_path": place})
-    recipe = shared.recipe.model_copy(update={"output": output})
-    everything = {split: np.arange(table.rows(split)) for split in ("train", "eval")}
-    run_trial(config, replace(shared, reference=cover(recipe, table, everything)))
+
+    def step(self) -> dict[str, Any]:
+        shared = self.shared
+        (folder,) = shared.tables.values()
+        table = PreparedTable.open(folder)
+        place = join(shared.folder, self.trial["folder"])
+        output = shared.recipe.output.model_copy(update={"storage_path": place})
+        recipe = shared.recipe.model_copy(update={"output": output})
+        everything = {split: np.arange(table.rows(split)) for split in ("train", "eval")}
+        self.shared = replace(shared, reference=cover(recipe, table, everything))
+        return super().step()
 
 
-ARMS: dict[str, Callable[[dict[str, Any], Shared], None]] = {"shared": run_trial, "own": own_reference}
+ARMS = {"shared": Trial, "own": OwnReference}
 
 
 def study(folder: Path, arm: str, trials: int) -> None:
     path = folder / f"{arm}.yaml"
     path.write_text(RECIPE.format(folder=folder, arm=arm, trials=trials))
-    print(tune(load_recipe(str(path)), "", run_one=ARMS[arm]).describe())
+    print(tune(load_recipe(str(path)), "", ARMS[arm]).describe())
 
 
 def cpu_seconds(command: list[str]) -> float:

@@ -1,0 +1,50 @@
+"""Who listens to a training in a worker: the driver's board, the hang detector, and Ray Train."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import Checkpoint
+
+from mixdpo_ray.cluster.notices import Notices
+from mixdpo_ray.cluster.signs import Signs
+
+
+@dataclass(frozen=True)
+class ActorListener:
+    tell: Callable[[str, Any], None]  # the board
+    signs: Signs
+    notices: Notices
+
+    def on_step(self, metrics: dict[str, Any]) -> None:
+        self.tell("step", metrics)
+
+    def on_evaluation(self, metrics: dict[str, Any]) -> None:
+        self.tell("evaluation", metrics)
+
+    def on_phase(self, text: str) -> None:
+        self.tell("phase", text)
+
+    def on_warning(self, text: str) -> None:
+        self.tell("warning", text)
+
+    def on_place(self, place: str | None, *, slow: bool = False) -> None:
+        self.signs.at(place, slow=slow)
+
+    def checkpoint_wanted(self) -> str | None:
+        return self.notices.checkpoint_wanted()
+
+    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
+        """Called by every rank, for Ray's report is a barrier. Ray keeps a pointer: the checkpoint itself is ours."""
+        if ray.train.get_context().get_world_rank():
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "pointer.json").write_text(json.dumps({"checkpoint": path}))
+            ray.train.report(metrics, Checkpoint.from_directory(folder))

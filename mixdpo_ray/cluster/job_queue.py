@@ -1,0 +1,103 @@
+"""The jobs of one worker group, in the order in which it trains them, and what became of each.
+
+Lives in the board, an actor. Every rank asks for the next job by itself and is kept waiting until there is one; a job
+is the current one until rank 0 has told its end, so a group whose workers were started again continues with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mixdpo_ray.cluster.vigil import Sign, Vigil
+from mixdpo_ray.errors import MixDPOError
+
+Waiting = tuple[int, bytes]  # a job's number, and the job, which the board never opens
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: with the summary of rank 0, or with the reason why it never will."""
+
+    summary: dict[str, Any] | None = None
+    error: MixDPOError | None = None
+
+    def result(self) -> dict[str, Any]:
+        if self.error is not None:
+            raise self.error
+        return dict(self.summary or {})
+
+
+class JobQueue:
+    def __init__(self) -> None:
+        self.jobs: list[bytes] = []
+        self.ends: list[Ended] = []
+        self.open = True  # whether more may come
+        self.stopped = False  # by an error that would only come again
+        self.abandoned = False  # by its group, which is no more
+        self.vigil: Vigil | None = None  # of the current job
+        self.changed = asyncio.Event()
+
+    def put(self, job: bytes) -> int | None:
+        """Its number; None where nobody would train it any more."""
+        if not self.open:
+            return None
+        self.jobs.append(job)
+        self._change()
+        return len(self.jobs) - 1
+
+    def close(self) -> None:
+        self.open = False
+        self._change()
+
+    def abandon(self) -> None:
+        """Whoever waits for the end of a job is told that there is none."""
+        self.abandoned = True
+        self.close()
+
+    async def next(self, after: int) -> Waiting | None:
+        """The current job, once it is another one than the last that this rank has trained; None: go home."""
+        await self._until(lambda: not self._any_left or after < len(self.ends) < len(self.jobs))
+        current = len(self.ends)
+        return (current, self.jobs[current]) if self._any_left else None
+
+    def end(self, number: int, ended: Ended, *, for_good: bool = False) -> None:
+        """Only the first word about a job counts. `for_good`: the workers cannot go on to the next one."""
+        if number == len(self.ends):
+            self.ends.append(ended)
+            self.jobs[number], self.vigil = b"", None
+            if for_good:
+                self.open, self.stopped, self.jobs = False, True, self.jobs[: len(self.ends)]
+            self._change()
+
+    async def ended(self, number: int) -> Ended | None:
+        """None: the group has gone before it."""
+        await self._until(lambda: self.abandoned or number < len(self.ends))
+        return self.ends[number] if number < len(self.ends) else None
+
+    def hear(self, number: int, sign: Sign, patience: float, now: float) -> tuple[str | None, bool]:
+        """Whether the job hangs, and whether this is the first rank to be told so."""
+        if number != len(self.ends):  # a late sign of a job that has ended
+            return None, False
+        self.vigil = self.vigil or Vigil(patience)
+        before, verdict = self.vigil.verdict, self.vigil.hear(sign, now)
+        return verdict, before is None
+
+    @property
+    def hang(self) -> str | None:
+        """Of the workers heard last: one that a restart has cured explains no later failure."""
+        return None if self.vigil is None else self.vigil.verdict
+
+    @property
+    def _any_left(self) -> bool:
+        return self.open or len(self.ends) < len(self.jobs)
+
+    def _change(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        while not reached():
+            await self.changed.wait()

@@ -1,0 +1,79 @@
+"""A standing group of workers: it trains one job after the other, and is started anew only when it has died."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.fit import queue_name, run_workers
+from mixdpo_ray.cluster.queued_job import QueuedJob
+from mixdpo_ray.cluster.settings import ClusterSettings
+
+
+class WorkerGroup:
+    """Of a process that is not the driver: Ray would not end in peace under threads of that one."""
+
+    def __init__(self, cluster: ClusterSettings, folder: str, board: Any):
+        """`folder`: where Ray may write."""
+        self.cluster, self.folder, self.board = cluster, folder, board
+        self.queue = queue_name()
+        self.running: Future[None] | None = None
+        self.thread = ThreadPoolExecutor(1, "workers")
+
+    def train(self, job: QueuedJob) -> dict[str, Any]:
+        """The summary of rank 0. Workers are started where there are none: before the first job, and after a death."""
+        number = self._put(job)
+        if number is None:
+            self._start()
+            number = self._put(job)
+        ended = None if number is None else ray.get(self.board.ended.remote(self.queue, number))
+        if ended is None:
+            self._wait()
+            raise AssertionError("workers leave only after what they were handed has ended")
+        summary: dict[str, Any] = ended.result()
+        return summary
+
+    def close(self) -> None:
+        if self.running is not None:
+            ray.get(self.board.close_queue.remote(self.queue))
+            self.running.exception()  # waits; how they go home concerns no job
+            storage.delete(storage.join(self.folder, self.queue))
+
+    def _put(self, job: QueuedJob) -> int | None:
+        """Its number, unless nobody is there to train it."""
+        if self.running is None:
+            return None
+        number: int | None = ray.get(self.board.queue_job.remote(self.queue, job.packed()))
+        return number
+
+    def _start(self) -> None:
+        """After the workers before have left, and their room is free again."""
+        if self.running is not None:
+            self.running.exception()
+        self.queue = queue_name()
+        self.running = self.thread.submit(self._run, self.queue)
+
+    def _run(self, queue: str) -> None:
+        try:
+            run_workers(self.cluster, queue, self.folder, self.board)
+        finally:
+            ray.get(self.board.abandon_queue.remote(queue))
+
+    def _wait(self) -> None:
+        """Raise why the workers died."""
+        assert self.running is not None
+        self.running.result()
+
+
+@contextmanager
+def worker_group(cluster: ClusterSettings, folder: str, board: Any) -> Iterator[WorkerGroup]:
+    group = WorkerGroup(cluster, folder, board)
+    try:
+        yield group
+    finally:
+        group.close()
