@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
@@ -33,16 +33,32 @@ def connected(settings: ClusterSettings, cpus: float = 0) -> Iterator[None]:
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    shared = True
     if address := os.environ.get("RAY_ADDRESS"):
         join(address)
     else:
-        _start(max(os.cpu_count() or 1, math.ceil(settings.cpus_for(settings.most_workers)), math.ceil(cpus)))
+        cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_for(settings.most_workers)), math.ceil(cpus))
+        shared = not _start(cpus)
     try:
-        yield
+        with nullcontext() if shared else _without_preemption():
+            yield
     finally:
         ray.shutdown()
 
 
+@contextmanager
+def _without_preemption() -> Iterator[None]:
+    """Nobody takes this machine away: each group of workers starts without the actor that would be told so."""
+    set_here = _PREEMPTION not in os.environ
+    os.environ.setdefault(_PREEMPTION, "0")
+    try:
+        yield
+    finally:
+        if set_here:
+            del os.environ[_PREEMPTION]
+
+
+_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"  # Ray Train's controller gets it from here
 _SILENT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 _ANSWER_SECONDS = 5
 
@@ -73,13 +89,16 @@ def join(address: str) -> None:
         ) from None
 
 
-def _start(cpus: int) -> None:
-    """On a laptop Ray's CPUs are seats, not cores: there must be enough for the workers and for reading."""
+def _start(cpus: int) -> bool:
+    """Whether it is ours alone. On a laptop Ray's CPUs are seats, not cores: enough for the workers and for reading."""
     try:
         ray.init(num_cpus=cpus, **_SILENT)
+        ours = True
     except ValueError:  # a running cluster takes no resources from a driver
         ray.init(**_SILENT)
+        ours = False
     keep_token_private(Path.home())
+    return ours
 
 
 def keep_token_private(home: Path) -> None:

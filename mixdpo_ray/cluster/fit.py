@@ -22,7 +22,7 @@ from mixdpo_ray.cluster.connect import missing_resources, uses_gpu, worker_resou
 from mixdpo_ray.cluster.job_queue import Ended
 from mixdpo_ray.cluster.notices import RESIZE_SECONDS
 from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.ray_internals import WorkersTrainer
+from mixdpo_ray.cluster.ray_internals import WorkersTrainer, start_autoscaling_coordinator
 from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.cluster.worker_entry import Group, work
 from mixdpo_ray.errors import ResourceError, WorkersError
@@ -60,6 +60,7 @@ def queue_name() -> str:
 
 def run_workers(cluster: ClusterSettings, queue: str, folder: str, board: Any) -> None:
     """Until the queue is closed and empty. Raises where they die too often; how jobs ended is told by the board."""
+    start_autoscaling_coordinator()
     gpu, resources = uses_gpu(cluster), worker_resources(cluster)
     trainer = WorkersTrainer(
         work,
