@@ -253,3 +253,22 @@ assert not heavy, f"imported at import time: {{heavy}}"
     )
     assert ran.returncode == 0, ran.stderr
     assert (ran.stdout, ran.stderr) == ("", "")
+
+
+def test_each_kind_of_work_imports_no_more_than_it_needs() -> None:
+    """In one process, from the lightest to the heaviest: each kind may import what those before it may not."""
+    kinds = [
+        (["clean"], ["ray", "torch"]),
+        (["stream", "doctor.preflight", "prepare", "derive"], ["torch"]),  # also in workers that read and convert
+        (["train", "tune", "compare", "score", "doctor.consultation"], ["transformers", "deepspeed", "matplotlib"]),
+    ]
+    program = f"""
+import importlib, sys
+for modules, others in {kinds!r}:
+    for module in modules:
+        importlib.import_module(f"mixdpo_ray.cluster.{{module}}")
+        imported = [name for name in (*others, "transformers", "matplotlib", "plotly") if name in sys.modules]
+        assert not imported, f"{{module}} imports {{imported}}"
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

@@ -26,7 +26,7 @@ from mixdpo_ray.cluster.metric_columns import metric_columns, metric_identities
 from mixdpo_ray.cluster.prepared_folder import unfinished
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.cluster.sorting import SPLITS, places, write_all
+from mixdpo_ray.cluster.sorting import places, write_all
 from mixdpo_ray.cluster.staging import Sizes
 from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
 from mixdpo_ray.curriculum.order import curriculum_order
@@ -38,7 +38,7 @@ from mixdpo_ray.pairs.parquet import write_parquet
 from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.report import draw
 from mixdpo_ray.pairs.selection import Selectable, Selected, name_of, select
-from mixdpo_ray.pairs.table import Index, Manifest, PreparedTable, commit, write_index
+from mixdpo_ray.pairs.table import SPLITS, Index, Manifest, PreparedTable, commit, write_index
 from mixdpo_ray.recipe import Recipe
 
 NOT_SELECTED = "not_selected.parquet"  # position in the base table, pair_id, number of the rule

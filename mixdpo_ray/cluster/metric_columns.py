@@ -1,36 +1,52 @@
-"""The columns that pairs are ordered and selected by: those of the prepared table, and those that were computed."""
+"""The columns that pairs are ordered and selected by: those of the prepared table, and those that were computed.
+
+Only for the latter is scoring imported, which brings torch and Ray Train.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixdpo_ray.cluster import scoring
 from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.pairs.table import SPLITS, PreparedTable
 from mixdpo_ray.recipe import Recipe
 
+if TYPE_CHECKING:
+    from mixdpo_ray.cluster.scoring import Columns
 
-def metric_columns(recipe: Recipe, table: PreparedTable, names: Iterable[str]) -> scoring.Columns:
+
+def metric_columns(recipe: Recipe, table: PreparedTable, names: Iterable[str]) -> Columns:
     """As people know the values: those of the table by themselves, computed ones with higher as easier."""
     names = list(dict.fromkeys(names))
-    own: scoring.Columns = {
-        name: {split: _own(table, split, DIFFICULTIES[name].column) for split in scoring.SPLITS}
+    own: Columns = {
+        name: {split: _own(table, split, DIFFICULTIES[name].column) for split in SPLITS}
         for name in names
         if name in DIFFICULTIES
     }
-    computed = [name for name in names if name not in DIFFICULTIES]
-    return own | scoring.metric_columns(recipe, table, computed) if computed else own
+    return own | _computed(recipe, table, [name for name in names if name not in own])
 
 
 def metric_identities(recipe: Recipe) -> dict[str, Any]:
     """What the values of the metrics that a recipe orders and selects by depend on, beyond the pairs themselves."""
-    return {
-        name: None if name in DIFFICULTIES else scoring.metric_identity(recipe, name) for name in recipe.metrics_used
-    }
+    return {name: None if name in DIFFICULTIES else _identity(recipe, name) for name in recipe.metrics_used}
+
+
+def _computed(recipe: Recipe, table: PreparedTable, names: list[str]) -> Columns:
+    if not names:
+        return {}
+    from mixdpo_ray.cluster.scoring import metric_columns
+
+    return metric_columns(recipe, table, names)
+
+
+def _identity(recipe: Recipe, name: str) -> dict[str, Any]:
+    from mixdpo_ray.cluster.scoring import metric_identity
+
+    return metric_identity(recipe, name)
 
 
 def _own(table: PreparedTable, split: str, column: str) -> NDArray[np.float64]:

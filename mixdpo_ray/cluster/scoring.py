@@ -31,7 +31,7 @@ from mixdpo_ray.difficulty.validation_loss import ValidationLoss
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
 from mixdpo_ray.pairs.keyed_table import SCORES, KeyedTable
 from mixdpo_ray.pairs.reference_table import ReferenceTable
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.pairs.table import SPLITS, PreparedTable
 from mixdpo_ray.recipe import Recipe, fingerprint
 from mixdpo_ray.storage import join
 from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder, with_absolute_paths
@@ -39,7 +39,6 @@ from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 
 SAMPLE = 64  # prompts that are looked at before texts are made of them
-SPLITS = ("train", "eval")
 Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position, higher is easier
 
 

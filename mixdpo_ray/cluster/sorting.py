@@ -29,9 +29,8 @@ from ray.data import Dataset
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import StorageError
-from mixdpo_ray.pairs.table import OPTIONAL, PREPARED_SCHEMA, SplitFacts, part_path, write_part
+from mixdpo_ray.pairs.table import OPTIONAL, PREPARED_SCHEMA, SPLITS, SplitFacts, part_path, write_part
 
-SPLITS = ("train", "eval")
 PART_MULTIPLE = 64  # rows; parts are named in the digest of a table, so another number would give it another name
 MOST_BLOCKS = 1024  # sorted blocks: the pieces of a GiB have a MiB
 FACTS_SCHEMA = pa.schema({"split": pa.string(), "first": pa.int64(), "rows": pa.int64(), "digest": pa.string()})

@@ -26,6 +26,7 @@ from mixdpo_ray.pairs.pair_ids import PairIds
 from mixdpo_ray.pairs.parquet import ParquetColumns, open_parquet, write_parquet
 from mixdpo_ray.settings import Settings
 
+SPLITS = ("train", "eval")
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 CAST_AT_ONCE = 1 << 20  # rows: ids of an index can be more text than one array of pa.string() holds

@@ -22,9 +22,9 @@ from torch import Tensor
 from mixdpo_ray.pairs.mismatched import mismatched_ids
 from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.pairs.table import Index
+from mixdpo_ray.training.length_groups import length_groups
 
 Ids = Sequence[NDArray[np.int32]]
-PASS = 256  # what another pass through the model costs, in tokens
 
 
 @dataclass(frozen=True)
@@ -144,22 +144,6 @@ def build_batch(
         if references is None or references.tokens is None
         else _tensor(references.of_tokens(easy_positions, max(map(len, completions))), device),
     )
-
-
-def length_groups(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Row numbers of each group, longest first: the cut with the fewest places, a pass counted as PASS of them."""
-    order = np.argsort(-lengths, kind="stable")
-    width, count = lengths[order], len(lengths)
-    cheapest, end = np.zeros(count + 1), np.zeros(count, np.int64)
-    for first in reversed(range(count)):
-        costs = PASS + width[first] * np.arange(1, count - first + 1) + cheapest[first + 1 :]
-        end[first] = first + 1 + int(costs.argmin())
-        cheapest[first] = costs.min()
-    groups, first = [], 0
-    while first < count:
-        groups.append(order[first : end[first]])
-        first = int(end[first])
-    return groups
 
 
 def padded_together(prompts: Ids, completions: Ids, rows: NDArray[np.int64], padding: int) -> NDArray[np.int64]:

@@ -16,8 +16,8 @@ import stat
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-import torch.distributed as dist
 from pydantic import Field
 
 from mixdpo_ray import storage
@@ -28,6 +28,7 @@ from mixdpo_ray.training.world import World
 
 MANIFEST, MARK = "manifest.json", "COMMITTED"
 STEP = re.compile(r"step-(\d+)")
+T = TypeVar("T")
 
 
 class File(Settings):
@@ -97,8 +98,7 @@ class Checkpoints:
         memory: Mapping[str, float | list[float]],
     ) -> None:
         """Collective. `files`: what this rank moved into the step's folder."""
-        everyone: list[dict[str, tuple[int, str]]] = [{} for _ in range(self.world.size)]
-        dist.all_gather_object(everyone, {name: (file.size, file.sha256) for name, file in files.items()})
+        everyone = self._from_everyone({name: (file.size, file.sha256) for name, file in files.items()})
         if self.world.leads:
             gathered = {name: File(size=size, sha256=sha) for part in everyone for name, (size, sha) in part.items()}
             absent = set(gathered) - set(storage.names(self.path(step)))
@@ -135,11 +135,8 @@ class Checkpoints:
                 "output.name, or start over with output.fresh=true"
             )
         mine = sorted(manifest.files)[self.world.rank :: self.world.size]
-        found: list[list[str]] = [[] for _ in range(self.world.size)]
-        dist.all_gather_object(
-            found, [text for name in mine if (text := _damage(path, name, manifest.files[name])) is not None]
-        )
-        return [text for part in found for text in part]
+        found = [text for name in mine if (text := _damage(path, name, manifest.files[name])) is not None]
+        return [text for part in self._from_everyone(found) for text in part]
 
     def _set_aside(self, step: int, problems: list[str]) -> None:
         aside = f"{self.path(step)}.damaged"
@@ -166,7 +163,17 @@ class Checkpoints:
             storage.delete(storage.join(self.path(step), MARK))  # first: a half-deleted folder must not count
             storage.delete(self.path(step))
 
+    def _from_everyone(self, mine: T) -> list[T]:
+        """Rank by rank."""
+        import torch.distributed as dist
+
+        everyone = [mine] * self.world.size
+        dist.all_gather_object(everyone, mine)
+        return everyone
+
     def _together(self) -> None:
+        import torch.distributed as dist
+
         dist.barrier()
 
 

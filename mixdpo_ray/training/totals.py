@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mixdpo_ray.curriculum.plan import Window
 from mixdpo_ray.curriculum.shares import Lengths, MicroBatch, Share, deal
 from mixdpo_ray.pairs.table import Index
-from mixdpo_ray.training.batch import length_groups
+from mixdpo_ray.training.length_groups import length_groups
 
 
 @dataclass(frozen=True)

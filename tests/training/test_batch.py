@@ -9,14 +9,13 @@ import pyarrow as pa
 import torch
 
 from mixdpo_ray.training.batch import (
-    PASS,
     PairBatch,
     References,
     TokenRows,
     build_batch,
     completion_places,
-    length_groups,
 )
+from mixdpo_ray.training.length_groups import PASS, length_groups
 
 ROWS = pa.table(
     {

@@ -15,7 +15,7 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.pairs.table import PreparedTable
-from mixdpo_ray.training import batch as batch_module
+from mixdpo_ray.training import length_groups
 from mixdpo_ray.training.batch import TokenRows, build_batch
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.export import consolidated
@@ -38,11 +38,11 @@ MIXED = 2  # the window of positions 16 to 23 holds six easy pairs and two hard 
 
 def gradient_in_groups(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float], float, Weights]:
     """Where a pass costs nothing, sequences of every length have a group of their own."""
-    usual, batch_module.PASS = batch_module.PASS, 1
+    usual, length_groups.PASS = length_groups.PASS, 1
     try:
         return gradient(world, job, step)
     finally:
-        batch_module.PASS = usual
+        length_groups.PASS = usual
 
 
 def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float], float, Weights]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -23,9 +23,11 @@ from mixdpo_ray.pairs.reading import RawRow, read_rows
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.memory import ModelShape, shape_of
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
+
+if TYPE_CHECKING:
+    from mixdpo_ray.training.memory import ModelShape
 
 FIRST_ROWS = 64
 
@@ -67,6 +69,8 @@ class Patient:
 
     @cached_property
     def shape(self) -> ModelShape:
+        from mixdpo_ray.training.memory import shape_of  # brings torch, which every job's preflight can do without
+
         return shape_of(self.recipe.model)
 
     @cached_property
