@@ -19,6 +19,7 @@ from ray import tune
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_folder import FAILURE, RECIPE, SUMMARY
+from mixdpo_ray.cluster.seats import DRIVER_CPUS
 from mixdpo_ray.cluster.training_job import job_in
 from mixdpo_ray.cluster.worker_group import WorkerGroup
 from mixdpo_ray.errors import MixDPOError, WorkersError
@@ -44,6 +45,11 @@ class Shared:
 
 class Trial(tune.Trainable):  # type: ignore[misc]
     """One step is one rung. The scheduler stops it after the last one, or before."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Of this process, which waits for its workers."""
+        return tune.PlacementGroupFactory([{"CPU": DRIVER_CPUS}])
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         self.shared = shared

@@ -148,7 +148,7 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, kind: t
     search = StudySearch(recipe, shared.folder, output.study, output.space, display.tell)
     interruption, scratch = Interruption(), storage.join(shared.folder, "ray")
     tuner = ray_tune.Tuner(
-        ray_tune.with_resources(ray_tune.with_parameters(kind, shared=shared), {"CPU": DRIVER_CPUS}),
+        ray_tune.with_parameters(kind, shared=shared),
         tune_config=ray_tune.TuneConfig(
             search_alg=search,
             scheduler=StopAfterRung(search, interruption.check),
@@ -162,6 +162,7 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, kind: t
             name=f"attempt-{time.time_ns()}",
             storage_path=scratch,
             failure_config=ray_tune.FailureConfig(max_failures=recipe.tune.max_failures),
+            checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),  # the rungs' folders are all there is
             verbose=0,
         ),
     )
