@@ -1,0 +1,144 @@
+"""A standing group of two real workers, which one test after the other uses: it trains, dies, and trains on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mixdpo_ray.cluster.board import take_board
+from mixdpo_ray.cluster.fit import fit
+from mixdpo_ray.cluster.queued_job import QueuedJob
+from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.cluster.worker_group import WorkerGroup
+from mixdpo_ray.errors import NonFiniteError, PreparedTableError, WorkersError
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.settings import CheckpointSettings
+from tests.training.test_every_objective import told
+from tests.training.test_isolation import job_of, weights
+from tests.training.tiny import make_job, make_world
+
+CLUSTER = ClusterSettings(num_workers=2, use_gpu=False, max_failures=0, hang_seconds=3)
+PATIENCE = 120.0
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Iterator[WorkerGroup]:
+    folder = str(tmp_path_factory.mktemp("group"))
+    group = WorkerGroup(CLUSTER, folder, take_board(folder))
+    yield group
+    group.close()
+
+
+def pid(model: str) -> dict[str, float]:
+    """A judge that looks at nothing but where it is."""
+    assert (Path(model) / "config.json").exists()
+    return {"pid": os.getpid()}
+
+
+def train(group: WorkerGroup, job: TrainingJob) -> int:
+    """The process of rank 0."""
+    summary = group.train(QueuedJob(job, "a label", pid))
+    return int(summary["judged"]["pid"])
+
+
+def test_a_training_in_a_standing_group_is_the_one_alone(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    """After others of another objective, ZeRO stage and dtype, of which one was not finite."""
+    first = train(group, job_of(tiny, tmp_path / "sharded", "sharded"))
+    assert train(group, job_of(tiny, tmp_path / "half", "half")) == first
+    with pytest.raises(NonFiniteError, match=r"^step \d: "):
+        train(group, job_of(tiny, tmp_path / "broken", "broken"))
+    assert train(group, job_of(tiny, tmp_path / "plain", "plain")) == first
+
+    alone = job_of(tiny, tmp_path / "alone", "plain")
+    fit(CLUSTER, alone, take_board(alone.run))
+    assert told(tmp_path / "plain") == told(tmp_path / "alone")
+    assert weights(tmp_path / "plain") == weights(tmp_path / "alone")
+    assert not (tmp_path / "alone" / "ray").exists()
+
+
+def test_an_error_of_a_job_ends_the_workers_but_not_the_group(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    """Perhaps it is of one rank, for which the others would wait."""
+    before = train(group, make_job(tiny, tmp_path / "before"))
+    absent = replace(make_job(tiny, tmp_path / "absent"), prepared=str(tmp_path / "nowhere"))
+    with pytest.raises(PreparedTableError, match="nowhere"):
+        train(group, absent)
+    assert train(group, make_job(tiny, tmp_path / "after")) != before
+
+
+def slow_job(tiny: Path, run: Path) -> TrainingJob:
+    """Hundreds of steps, and a checkpoint early on."""
+    return make_job(tiny, run, num_train_epochs=60, checkpoints=CheckpointSettings(every_steps=5, keep_last=1000))
+
+
+def steps(run: Path) -> list[int]:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [line["step"] for line in map(json.loads, lines) if line.get("kind") != "eval"]
+
+
+def disturbed(group: WorkerGroup, job: TrainingJob, kind: signal.Signals) -> WorkersError:
+    """What a training ends with when rank 0 gets this signal after its first checkpoint."""
+    before = train(group, replace(job, run=f"{job.run}-before", train=job.train.model_copy(update={"max_steps": 1})))
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(train, group, job)
+        deadline = time.monotonic() + PATIENCE
+        while not list(Path(job.run).glob("checkpoints/step-*/COMMITTED")):
+            assert time.monotonic() < deadline
+            assert not ended.done(), ended.result()
+            time.sleep(0.02)
+        os.kill(before, kind)
+        with pytest.raises(WorkersError) as caught:
+            ended.result()
+    if kind == signal.SIGSTOP:
+        psutil.Process(before).kill()
+    return caught.value
+
+
+def test_a_killed_worker_costs_its_own_training_one_try(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    job = slow_job(tiny, tmp_path / "killed")
+    assert "its process died without a word" in str(disturbed(group, job, signal.SIGKILL))
+    done = len(steps(tmp_path / "killed"))
+    summary = group.train(QueuedJob(job))
+    assert steps(tmp_path / "killed") == list(range(summary["steps"]))
+    assert 5 <= done < summary["steps"]
+
+
+def test_a_worker_that_hangs_is_named(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    error = disturbed(group, slow_job(tiny, tmp_path / "hung"), signal.SIGSTOP)
+    assert "rank 0 of 2 has not answered since step" in str(error)
+    train(group, make_job(tiny, tmp_path / "after"))
+
+
+def test_workers_that_died_idle_cost_nobody_a_try(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    before = train(group, make_job(tiny, tmp_path / "before"))
+    os.kill(before, signal.SIGKILL)
+    assert group.running is not None
+    assert isinstance(group.running.exception(PATIENCE), WorkersError)
+    assert train(group, make_job(tiny, tmp_path / "after")) != before
+
+
+def test_closed_it_leaves_neither_process_nor_file(
+    local_ray: None, tiny: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("closed")
+    group = WorkerGroup(CLUSTER, str(folder), take_board(str(folder)))
+    process = psutil.Process(train(group, make_job(tiny, tmp_path)))
+    group.close()
+    gone, _ = psutil.wait_procs([process], timeout=PATIENCE)
+    assert gone == [process]
+    assert list(folder.iterdir()) == []
