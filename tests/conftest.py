@@ -22,7 +22,7 @@ def _interruptions_are_heard() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
     """Its URI. The environment tells pyarrow, here and in processes that are started, where to find it."""
     with socket.socket() as free:
