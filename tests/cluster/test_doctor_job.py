@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
 
-from tests.cluster.patients import sound
+from mixdpo_ray.cluster.doctor.consultation import consult
+from tests.cluster.patients import changed, sound
+from tests.cluster.trainings import job
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,10 +46,11 @@ def test_a_sound_recipe_is_exit_status_0(recipe: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
 def test_a_red_check_is_exit_status_1_and_named_in_one_line(recipe: Path) -> None:
-    ran = run(str(recipe), "train.global_batch_size=100", "train.schedule.warmup_steps=50")
-    assert (ran.returncode, ran.stderr) == (1, "failed: 1 of 17 checks is red: steps\n")
-    assert "RED   steps      80 pairs are fewer than train.global_batch_size 100: give more pairs" in ran.stdout
+    status, out, err = job("doctor", str(recipe), "train.global_batch_size=100", "train.schedule.warmup_steps=50")
+    assert (status, err) == (1, "failed: 1 of 17 checks is red: steps\n")
+    assert "RED   steps      80 pairs are fewer than train.global_batch_size 100: give more pairs" in out
 
 
 def test_a_typo_is_exit_status_2(recipe: Path) -> None:
@@ -64,20 +69,26 @@ def test_a_cluster_that_cannot_be_reached_is_red_and_the_rest_is_checked_all_the
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
 def test_a_terminal_gets_signs_and_colours(recipe: Path) -> None:
+    settings = changed(yaml.safe_load(recipe.read_text()), train__global_batch_size=9)
     ours, theirs = pty.openpty()
-    command = [sys.executable, str(ROOT / "jobs" / "doctor.py"), str(recipe), "train.global_batch_size=9"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=subprocess.DEVNULL) as process:
-        os.close(theirs)
-        pieces = []
-        while piece := _read(ours):
-            pieces.append(piece)
+    pieces: list[bytes] = []
+    reader = Thread(target=_read_all, args=(ours, pieces))
+    reader.start()
+    with os.fdopen(theirs, "w") as terminal, contextlib.redirect_stdout(terminal):
+        consult(settings, ROOT, probe=False)
+    reader.join()
     os.close(ours)
     text = b"".join(pieces).decode()
-    assert process.returncode == 0, text
     assert "\033[32m✓\033[0m cluster    1 node" in text
     assert "\033[33m!\033[0m batch      9 pairs a step" in text
     assert "\033[2m-\033[0m time       \033[2mnot checked: --probe" in text
+
+
+def _read_all(terminal: int, pieces: list[bytes]) -> None:
+    while piece := _read(terminal):
+        pieces.append(piece)
 
 
 def _read(terminal: int) -> bytes:

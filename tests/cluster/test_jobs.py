@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from tests.cluster.trainings import job
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,9 +31,9 @@ output: {storage_path: out}
     return path
 
 
-def run(job: str, folder: Path, *arguments: str) -> tuple[int, list[str]]:
+def run(name: str, folder: Path, *arguments: str) -> tuple[int, list[str]]:
     """Exit status and what was said on stderr by a job that was started in a folder."""
-    command = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *arguments]
+    command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr.strip().splitlines()
 
@@ -48,28 +47,10 @@ def test_a_missing_model_is_one_line_and_exit_status_1(recipe: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
 def test_a_warm_up_longer_than_its_stage_is_refused_before_training(recipe: Path) -> None:
     write_tiny_model(recipe.parent / "model")
-    status, said = run("train", recipe.parent, recipe.name, "train.schedule.warmup_steps=500")
+    status, _, said = job("train", recipe.name, "train.schedule.warmup_steps=500", folder=recipe.parent)
     assert status == 2
-    assert "train.schedule.warmup_steps 500 is longer than the easy stage" in said[-1]
+    assert "train.schedule.warmup_steps 500 is longer than the easy stage" in said.splitlines()[-1]
     assert not (recipe.parent / "out" / "reference").exists()
-
-
-@pytest.mark.cluster
-def test_an_interrupted_job_says_so_and_the_same_command_continues(recipe: Path) -> None:
-    write_tiny_model(recipe.parent / "model")
-    settings = [recipe.name, "train.checkpoints.every_steps=1", "output.name=cut"]
-    metrics = recipe.parent / "out" / "runs" / "cut" / "metrics.jsonl"
-    command = [sys.executable, str(ROOT / "jobs" / "train.py"), *settings]
-    process = subprocess.Popen(command, cwd=recipe.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not metrics.exists() or metrics.read_text().count("\n") < 2:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert said.strip().splitlines()[-1] == "interrupted; the same command continues"
-    assert run("train", recipe.parent, *settings)[0] == 0
-    steps = [line for line in metrics.read_text().splitlines() if '"kind"' not in line]
-    assert len(steps) == 10  # 76 training pairs in steps of 8: 72 easy or so, then the ties
