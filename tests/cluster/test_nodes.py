@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,8 +25,6 @@ from mixdpo_ray.cluster.nodes import (
 )
 from tests.cluster.patients import sound
 from tests.cluster.two_nodes import APART, two_nodes
-
-ROOT = Path(__file__).parents[2]
 
 
 def node(name: str, **changed: str) -> Node:
@@ -95,33 +93,66 @@ def test_storage_that_refuses_is_one_line_with_the_reason(path: str, reason: str
     assert ".probe-" not in problem
 
 
+DRIVER = """
+import contextlib, io, json, sys
+from pathlib import Path
+import ray
+from mixdpo_ray.cluster.doctor.consultation import consult
+from mixdpo_ray.cluster.nodes import survey
+from mixdpo_ray.errors import MixDPOError
+from mixdpo_ray.recipe_file import load_recipe
+
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+asked = {
+    "doctor": lambda recipe, *overrides: consult(load_recipe(recipe, overrides), Path.cwd(), probe=False),
+    "survey": lambda path: survey(path, patience=4),
+}
+for line in sys.stdin:
+    name, *arguments = json.loads(line)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            asked[name](*arguments)
+        except MixDPOError as error:
+            print(error)
+    print(json.dumps(said.getvalue()), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class TwoNodes:
+    cluster: Cluster
+    folder: Path
+    driver: subprocess.Popen[str]  # on the first node
+
+    def said(self, *question: str) -> list[str]:
+        assert self.driver.stdin is not None
+        assert self.driver.stdout is not None
+        self.driver.stdin.write(json.dumps(question) + "\n")
+        self.driver.stdin.flush()
+        answer: str = json.loads(self.driver.stdout.readline())
+        return answer.splitlines()
+
+    def doctor(self, *arguments: str) -> dict[str, tuple[str, str]]:
+        """Mark and text of each check."""
+        lines = [line.split(maxsplit=2) for line in self.said("doctor", str(self.folder / "recipe.yaml"), *arguments)]
+        assert len(lines) >= 16, lines
+        return {check: (mark, text) for mark, check, text in lines}
+
+
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Path]]:
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     folder = tmp_path_factory.mktemp("two")
-    with two_nodes(folder) as running:
-        yield running, folder
-
-
-def doctor(cluster: Cluster, folder: Path, *arguments: str) -> dict[str, tuple[str, str]]:
-    """The lines of the job, run on the first node: mark and text of each check."""
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "doctor.py"), *arguments],
-        cwd=folder / "a",
-        env={**os.environ, "RAY_ADDRESS": cluster.address},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = [line.split(maxsplit=2) for line in ran.stdout.splitlines()]
-    assert len(lines) >= 16, (ran.stdout, ran.stderr)
-    return {check: (mark, text) for mark, check, text in lines}
+    (folder / "recipe.yaml").write_text(json.dumps(sound(folder)))
+    with two_nodes(folder) as cluster:
+        command = [sys.executable, "-c", DRIVER, cluster.address]
+        place = folder / "a"
+        with subprocess.Popen(command, cwd=place, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
+            yield TwoNodes(cluster, folder, driver)
 
 
 @pytest.mark.cluster
-def test_a_folder_that_all_nodes_see_is_green_and_other_sources_are_red(cluster: tuple[Cluster, Path]) -> None:
-    running, folder = cluster
-    (folder / "recipe.yaml").write_text(json.dumps(sound(folder)))
-    found = doctor(running, folder, str(folder / "recipe.yaml"))
+def test_a_folder_that_all_nodes_see_is_green_and_other_sources_are_red(two: TwoNodes) -> None:
+    found = two.doctor()
     assert found["cluster"][0] == "ok"
     assert found["cluster"][1].startswith("2 nodes (")
     assert "each of 2 nodes, and read by all" in found["storage"][1]
@@ -132,16 +163,14 @@ def test_a_folder_that_all_nodes_see_is_green_and_other_sources_are_red(cluster:
     assert text.endswith(
         ": submit with --working-dir . from one checkout, and leave no other copy installed on the nodes"
     )
-    assert not (folder / "out").exists()
+    assert not (two.folder / "out").exists()
 
 
 @pytest.mark.cluster
-def test_what_the_other_node_does_not_see_is_red(cluster: tuple[Cluster, Path]) -> None:
-    running, folder = cluster
-    (folder / "recipe.yaml").write_text(json.dumps(sound(folder)))
-    sound(folder / "a")
+def test_what_the_other_node_does_not_see_is_red(two: TwoNodes) -> None:
+    sound(two.folder / "a")
     mine = str(Path(APART).parent / "model")
-    found = doctor(running, folder, str(folder / "recipe.yaml"), f"output.storage_path={APART}", f"model.path={mine}")
+    found = two.doctor(f"output.storage_path={APART}", f"model.path={mine}")
     mark, text = found["storage"]
     assert mark == "RED"
     assert text.startswith(f"output.storage_path {APART} is not shared: ")
@@ -149,31 +178,17 @@ def test_what_the_other_node_does_not_see_is_red(cluster: tuple[Cluster, Path]) 
     mark, text = found["files"]
     assert mark == "RED"
     assert text.startswith(f"{mine} exists here and not on ")
-    assert not (folder / "a" / "shared").exists()
-    assert not (folder / "b" / "shared").exists()
-
-
-SURVEY = """
-import sys, ray
-from mixdpo_ray.cluster.nodes import survey
-from mixdpo_ray.errors import ResourceError
-ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
-try:
-    survey(sys.argv[2], patience=4)
-except ResourceError as error:
-    print(error)
-"""
+    assert not (two.folder / "a" / "shared").exists()
+    assert not (two.folder / "b" / "shared").exists()
 
 
 @pytest.mark.cluster
-def test_a_node_that_does_not_answer_is_named(cluster: tuple[Cluster, Path]) -> None:
-    running, folder = cluster
-    (other,) = running.worker_nodes
+def test_a_node_that_does_not_answer_is_named(two: TwoNodes) -> None:
+    (other,) = two.cluster.worker_nodes
     raylet = other.all_processes["raylet"][0].process
     raylet.send_signal(signal.SIGSTOP)
     try:
-        arguments = [sys.executable, "-c", SURVEY, running.address, str(folder / "out")]
-        ran = subprocess.run(arguments, cwd=folder / "a", capture_output=True, text=True, check=False)
+        (said,) = two.said("survey", str(two.folder / "out"))
     finally:
         raylet.send_signal(signal.SIGCONT)
-    assert "gave no answer in 4 s: look whether it is overloaded or cut off, or stop Ray there" in ran.stdout, ran
+    assert "gave no answer in 4 s: look whether it is overloaded or cut off, or stop Ray there" in said
