@@ -1,190 +1,154 @@
 """A run that dies, repeated with the same command, ends with the weights of the run that did not, bit for bit.
 
-One death of each kind belongs to `make test`; `make chaos` adds ten at random moments.
+One run dies in every way, one death after the other, and is compared once with the run that nobody disturbs; `make
+chaos` adds ten runs with a death at a random moment.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
-from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from tests.cluster.trainings import Training, assert_same_end, job, title, undisturbed, write_world
 
-ROOT = Path(__file__).parents[2]
-STEPS, EASY_STEPS, SAVE_EVERY = 24, 22, 3
-PATIENCE = 240.0
-pytestmark = pytest.mark.cluster
-
-
-class Trial:
-    """jobs/train.py in a process of its own, and its run's folder."""
-
-    def __init__(self, folder: Path, name: str):
-        self.run = folder / "out" / "runs" / name
-        self.command = [sys.executable, "jobs/train.py", str(folder / "recipe.yaml"), f"output.name={name}"]
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
-
-    def finish(self) -> str:
-        assert self.process is not None
-        said, _ = self.process.communicate(timeout=PATIENCE)
-        assert self.process.returncode == 0, said
-        return said
-
-    def wait_until(self, reached: Callable[[], bool]) -> None:
-        assert self.process is not None
-        deadline = time.monotonic() + PATIENCE
-        while not reached():
-            assert self.process.poll() is None, self.process.communicate()[0]
-            assert time.monotonic() < deadline, f"{self.run} did not get there"
-            time.sleep(0.005)
-
-    def steps(self) -> list[dict[str, object]]:
-        """Whole lines of the metrics that are steps."""
-        path = self.run / "metrics.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [line for line in map(json.loads, lines) if line.get("kind") != "eval"]
-
-    def kill_worker(self, rank: int) -> None:
-        assert self.process is not None
-        family = psutil.Process(self.process.pid).children(recursive=True)
-        workers = sorted(member.pid for member in family if "RayTrainWorker" in " ".join(member.cmdline()))
-        os.kill(workers[rank], signal.SIGKILL)
-
-    def kill_driver(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.communicate()
-
-    def weights(self) -> bytes:
-        return (self.run / "model" / "model.safetensors").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("death")
-    write_tiny_model(folder / "model")
-    write_pairs(folder / "pairs.jsonl", 420)
-    (folder / "recipe.yaml").write_text(
-        f"""
-model: {{path: {folder}/model, dtype: float32}}
-data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.1}}, max_prompt_length: 16, max_length: 64}}
+STEPS, SAVE_EVERY = 70, 3
+SETTINGS = f"""
 curriculum: {{threshold: {{hard_count: 32}}}}
 train:
   global_batch_size: 16
   per_device_train_batch_size: 4
+  num_train_epochs: 3
   max_steps: {STEPS}
   optimizer: {{learning_rate: 1e-3}}
   checkpoints: {{every_steps: {SAVE_EVERY}}}
-cluster: {{num_workers: 2, use_gpu: false}}
-output: {{storage_path: {folder}/out}}
+cluster: {{num_workers: 2, use_gpu: false, hang_seconds: 5, max_failures: 9}}
 """
-    )
-    return folder
+pytestmark = pytest.mark.cluster
+
+
+@dataclass(frozen=True)
+class Life:
+    """What was said between one death of a driver and the next."""
+
+    training: Training
+    until_killed: str
+    until_interrupted: str
+    at_the_end: tuple[int, str, str]
 
 
 @pytest.fixture(scope="module")
-def calm(folder: Path) -> Trial:
-    """The run that nobody disturbs."""
-    trial = Trial(folder, "calm")
-    trial.start()
-    said = trial.finish()
-    assert "calm finished in" in said
-    return trial
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("death"), SETTINGS, pairs=420)
 
 
-def same_end(trial: Trial, calm: Trial) -> None:
-    assert trial.weights() == calm.weights()
-    for key in ("step", "window_hash", "loss", "learning_rate", "grad_norm"):
-        assert [line[key] for line in trial.steps()] == [line[key] for line in calm.steps()]
+@pytest.fixture(scope="module")
+def life(folder: Path, local_ray: None) -> Life:
+    """Two drivers with a Ray of their own, and this process, which finishes the run on the tests' Ray."""
+    training = Training(folder, "died")
+    training.start()
+    training.wait_for_steps(2)
+    hang(training)
+    training.wait_for_steps(9)
+    kill_worker(training, 1)
+    training.wait_for_steps(16)
+    kill_while_saving(training)
+    training.wait_for_steps(24)
+    training.kill()
+    until_killed = training.said()
+    training.assert_gone()
+
+    training.start()
+    training.wait_for_steps(len(training.steps()) + 4)
+    training.interrupt()
+    until_interrupted = training.finish(130)
+    training.assert_gone()
+    assert len(training.steps()) < STEPS
+    return Life(training, until_killed, until_interrupted, job("train", *training.arguments))
 
 
-def kill_worker(trial: Trial, draw: random.Random) -> None:
+@pytest.fixture(scope="module")
+def calm(life: Life, folder: Path) -> Path:
+    return undisturbed(folder, world=2)
+
+
+def hang(training: Training) -> None:
+    """One worker stands still; it is named, and the group is started again without anybody's help."""
+    worker = training.workers()[0]
+    worker.suspend()
+    training.wait_until(lambda: "starting the workers again" in training.said())
+    training.wait_until(lambda: not title(worker))
+
+
+def kill_worker(training: Training, number: int) -> None:
     """Ray Train starts the group again; nobody has to repeat anything."""
-    step = draw.randrange(1, STEPS - 2)
-    trial.start()
-    trial.wait_until(lambda: len(trial.steps()) >= step)
-    trial.kill_worker(draw.randrange(2))
-    trial.finish()
+    training.workers()[number].kill()
 
 
-def kill_driver(trial: Trial, draw: random.Random) -> None:
-    step = draw.randrange(1, STEPS - 2)
-    trial.start()
-    trial.wait_until(lambda: len(trial.steps()) >= step)
-    trial.kill_driver()
-    trial.start()
-    trial.finish()
+def kill_while_saving(training: Training) -> None:
+    """While shards are on disk and the commit mark is not; at a later checkpoint where it was already."""
+    while (step := _next_save(training)) < STEPS:
+        workers, half = training.workers(), training.run / "checkpoints" / f"step-{step}"
+        training.wait_until(half.exists)
+        for worker in workers:
+            worker.kill()
+        if not (half / "COMMITTED").exists():
+            return
+        training.wait_for_steps(step + 1)
+    raise AssertionError("no checkpoint was caught half-written")
 
 
-def kill_while_saving(trial: Trial, draw: random.Random) -> None:
-    """While shards are on disk and the commit mark is not."""
-    saves = draw.randrange(1, STEPS // SAVE_EVERY)
-    trial.start()
-    trial.wait_until(lambda: len(trial.steps()) >= saves * SAVE_EVERY)
-    half = trial.run / "checkpoints" / f"step-{saves * SAVE_EVERY}"
-    trial.wait_until(half.exists)
-    trial.kill_worker(draw.randrange(2))
-    trial.finish()
+def _next_save(training: Training) -> int:
+    return (len(training.steps()) // SAVE_EVERY + 1) * SAVE_EVERY
 
 
-KINDS = {"worker": kill_worker, "driver": kill_driver, "saving": kill_while_saving}
+def test_a_run_that_died_in_every_way_ends_as_the_run_that_did_not(life: Life, calm: Path) -> None:
+    assert len(life.training.steps()) == STEPS
+    assert_same_end(life.training.run, calm)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_run_that_died_ends_with_the_weights_of_the_run_that_did_not(kind: str, folder: Path, calm: Trial) -> None:
-    trial = Trial(folder, kind)
-    KINDS[kind](trial, random.Random(7))
-    same_end(trial, calm)
+def test_a_worker_that_hangs_is_named_and_the_group_started_again(life: Life) -> None:
+    assert "has not answered since step" in life.until_killed
+    assert "starting the workers again" in life.until_killed
+
+
+def test_an_interrupted_job_says_that_the_same_command_continues(life: Life) -> None:
+    assert life.until_interrupted.strip().splitlines()[-1] == "interrupted; the same command continues"
+
+
+def test_the_command_that_finishes_the_run_tells_what_came_of_it(life: Life) -> None:
+    status, said, _ = life.at_the_end
+    assert status == 0
+    assert re.search(rf"runs/died finished in .*: {STEPS} steps, ", said)
+
+
+def test_repeating_a_finished_run_prints_its_summary_and_does_nothing(life: Life) -> None:
+    training = life.training
+    before = training.weights(), (training.run / "metrics.jsonl").stat().st_mtime_ns
+    status, said, _ = job("train", *training.arguments)
+    assert status == 0
+    assert "was already finished" in said
+    assert (training.weights(), (training.run / "metrics.jsonl").stat().st_mtime_ns) == before
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("number", range(10))
-def test_ten_deaths_at_random_moments(number: int, folder: Path, calm: Trial) -> None:
+def test_ten_deaths_at_random_moments(number: int, folder: Path, calm: Path) -> None:
     draw = random.Random()
-    kind = list(KINDS)[number % len(KINDS)]
-    trial = Trial(folder, f"chaos-{number}")
-    KINDS[kind](trial, draw)
-    same_end(trial, calm)
-
-
-def test_repeating_a_finished_run_prints_its_summary_and_does_nothing(calm: Trial) -> None:
-    before = calm.weights(), (calm.run / "metrics.jsonl").stat().st_mtime_ns
-    calm.start()
-    assert "was already finished" in calm.finish()
-    assert (calm.weights(), (calm.run / "metrics.jsonl").stat().st_mtime_ns) == before
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(folder: Path) -> Iterator[None]:
-    """Processes of this test's jobs are gone soon after it."""
-    yield
-    deadline = time.monotonic() + 30
-    while _of(folder) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not _of(folder)
-
-
-def _of(folder: Path) -> list[int]:
-    return [process.pid for process in psutil.process_iter() if str(folder) in " ".join(_command(process))]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:  # it ended while we looked
-        return []
+    training = Training(folder, f"chaos-{number}")
+    training.start()
+    training.wait_for_steps(draw.randrange(1, STEPS // 2))
+    kind = ("worker", "driver", "saving")[number % 3]
+    if kind == "worker":
+        kill_worker(training, draw.randrange(2))
+    elif kind == "saving":
+        kill_while_saving(training)
+    else:
+        training.kill()
+        training.start()
+    training.finish()
+    training.assert_gone()
+    assert_same_end(training.run, calm)
