@@ -23,6 +23,7 @@ STAYS_HERE = (
     ".ruff_cache/a",
     ".hypothesis/a",
     "build/lib/a.py",
+    ".gpu-bundle/ray.tar.xz",
     "outputs/runs/first/metrics.jsonl",
     "elsewhere/prepared/0123/train/part-0.parquet",
     "elsewhere/reference/0123/part-0.parquet",

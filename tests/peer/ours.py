@@ -33,10 +33,13 @@ from mixdpo_ray.training.settings import (
 )
 from mixdpo_ray.training.world import World
 from tests.peer.batch import Batch, Found
-from tests.peer.peer import Record, Row, Setup
+from tests.peer.setup import Record, Row, Setup
 
 
-def write_inputs(folder: Path, model: Path, rows: Sequence[Row], pairs_per_batch: int = 8) -> None:
+def write_inputs(
+    folder: Path, model: Path, rows: Sequence[Row], pairs_per_batch: int = 8, *, dtype: str = "float32",
+    device: str = "cpu",
+) -> None:  # fmt: skip
     """table/ and reference/ for rows in the order given."""
     count = len(rows)
     margins = np.linspace(9, 1, count)
@@ -58,11 +61,11 @@ def write_inputs(folder: Path, model: Path, rows: Sequence[Row], pairs_per_batch
     write_index(target, "train", index_rows(table))
     splits = {"train": SplitFacts(rows=count, first_positions=(0,))}
     commit(target, Manifest(fingerprint="peer", splits=splits, rows_in=count, rows_kept=count))
-    _write_references(folder, model, pairs_per_batch)
+    _write_references(folder, model, pairs_per_batch, dtype, device)
 
 
-def _write_references(folder: Path, model: Path, pairs_per_batch: int) -> None:
-    scorer = Scorer(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)).eval()
+def _write_references(folder: Path, model: Path, pairs_per_batch: int, dtype: str, device: str) -> None:
+    scorer = Scorer(AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).to(device)).eval()
     table = PreparedTable.open(str(folder / "table"))
     index = table.index("train")
     store = ReferenceTable.create(str(folder / "reference"), "peer")
@@ -71,7 +74,7 @@ def _write_references(folder: Path, model: Path, pairs_per_batch: int) -> None:
         positions = np.arange(first, min(first + pairs_per_batch, len(index)))
         tokens = TokenRows.of(table.read("train", positions), positions)
         easy = np.zeros(len(positions), np.bool_)
-        batch = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=torch.device("cpu"))
+        batch = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=torch.device(device))
         with torch.inference_mode():
             pairs = pair_logps(scorer, batch).easy
         chosen += pairs.chosen.tolist()
@@ -82,7 +85,7 @@ def _write_references(folder: Path, model: Path, pairs_per_batch: int) -> None:
 
 def make_job(setup: Setup, folder: Path, objective: Objective, run: str = "run") -> TrainingJob:
     return TrainingJob(
-        model=ModelSettings(path=str(setup.model), dtype="float32"),
+        model=ModelSettings(path=str(setup.model), dtype=setup.dtype),
         curriculum=CurriculumSettings(mode="sorted_dpo"),
         objective=objective,
         train=TrainSettings(

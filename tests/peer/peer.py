@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +13,32 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
-Row = dict[str, list[int]]  # prompt_ids, chosen_ids, rejected_ids
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What both sides are given."""
-
-    model: Path
-    rows: Sequence[Row]
-    learning_rate: float
-    global_batch: int
-    per_device: int
-    steps: int
-    beta: float = 0.1
-
-
-@dataclass
-class Record:
-    """What a run left: the loss of each optimizer step, and when it ended."""
-
-    losses: list[float] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
+from tests.peer.clock import now
+from tests.peer.setup import Record, Setup
 
 
 class _Steps:
     """Mixed into a trainer: sequential order, and the mean of the micro-batches' losses for every optimizer step."""
 
-    micro_losses: list[float]
+    micro_losses: list[torch.Tensor]
 
     def _get_train_sampler(self, *_: Any, **__: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)  # type: ignore[attr-defined]
 
     def compute_loss(self, *arguments: Any, **named: Any) -> Any:
         result = super().compute_loss(*arguments, **named)  # type: ignore[misc]
-        self.micro_losses.append((result[0] if isinstance(result, tuple) else result).item())
+        loss = result[0] if isinstance(result, tuple) else result
+        self.micro_losses.append(loss.detach().clone())  # read at the end: nobody waits for the device here
         return result
 
 
 class _Stamps(TrainerCallback):  # type: ignore[misc]
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self.device = device
         self.ends: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append(now(self.device))
 
 
 class TokenisedDPO(_Steps, DPOTrainer):  # type: ignore[misc]
@@ -100,8 +80,9 @@ def arguments(setup: Setup, folder: Path) -> dict[str, Any]:
         "lr_scheduler_type": "constant", "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0, "seed": 0,
         "per_device_train_batch_size": setup.per_device,
         "gradient_accumulation_steps": setup.global_batch // setup.per_device,
-        "use_cpu": True, "bf16": False, "activation_checkpointing": False, "report_to": [], "save_strategy": "no",
-        "disable_tqdm": True, "logging_strategy": "no", "dataloader_pin_memory": False, "remove_unused_columns": False,
+        "use_cpu": setup.device == "cpu", "bf16": setup.dtype == "bfloat16", "activation_checkpointing": False,
+        "report_to": [], "save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no",
+        "dataloader_pin_memory": setup.device != "cpu", "remove_unused_columns": False,
     }  # fmt: skip
 
 
@@ -109,11 +90,12 @@ def _run(kind: type[Any], config: Any, setup: Setup, dataset: Dataset) -> Record
     model = AutoModelForCausalLM.from_pretrained(setup.model, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(setup.model)
     trainer = kind(model=model, args=config, train_dataset=dataset, processing_class=tokenizer)
-    trainer.micro_losses, stamps = [], _Stamps()
+    trainer.micro_losses, stamps = [], _Stamps(setup.device)
     trainer.add_callback(stamps)
     trainer.train()
     micro = setup.global_batch // setup.per_device
-    return Record([sum(piece) / micro for piece in _pieces(trainer.micro_losses, micro)], stamps.ends)
+    losses = [loss.item() for loss in trainer.micro_losses]
+    return Record([sum(piece) / micro for piece in _pieces(losses, micro)], stamps.ends)
 
 
 def _pieces(values: list[float], size: int) -> Iterator[list[float]]:

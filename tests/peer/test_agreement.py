@@ -9,7 +9,8 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.ipo import IPO
 from mixdpo_ray.objectives.simpo import SimPO
 from tests.peer.ours import run_ours, write_inputs
-from tests.peer.peer import Setup, run_dpo, run_simpo
+from tests.peer.peer import run_dpo, run_simpo
+from tests.peer.setup import Setup
 from tests.peer.tiny import rows, save_model
 
 STEPS, GLOBAL_BATCH = 20, 8

@@ -45,7 +45,7 @@ from mixdpo_ray.objectives.slic import SLiC
 from mixdpo_ray.objectives.sppo import SPPO
 from tests.peer.batch import Batch, Found, joined, random_batch
 from tests.peer.ours import our_loss, run_ours, write_inputs
-from tests.peer.peer import Row, Setup
+from tests.peer.setup import Row, Setup
 from tests.peer.tiny import rows, save_model
 from tests.peer.trl_losses import cpo_loss, dpo_loss, kto_loss, orpo_loss, orpo_odds_loss, simpo_step
 

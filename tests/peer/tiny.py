@@ -6,10 +6,10 @@ import random
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.peer.peer import Row
+from tests.peer.made_rows import save_tokenizer
+from tests.peer.setup import Row
 
 VOCABULARY = 64
 
@@ -21,9 +21,7 @@ def save_model(folder: Path) -> None:
         num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.1, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(VOCABULARY)}, unk_token="w0"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", bos_token="w1", eos_token="w2")
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(folder, VOCABULARY)
 
 
 def rows(count: int) -> list[Row]:

@@ -22,7 +22,8 @@ from trl.experimental.cpo import CPOConfig
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from tests.peer.batch import Batch, Found
-from tests.peer.peer import Row, Setup, TokenisedCPO, TokenisedDPO, arguments
+from tests.peer.peer import TokenisedCPO, TokenisedDPO, arguments
+from tests.peer.setup import Row, Setup
 
 WORD, PADDING = 1, 0  # every real token is the same word
 

@@ -1,0 +1,173 @@
+"""Phases of a measurement, each in a process of its own that is ended at its deadline.
+
+A phase that overruns, crashes or runs out of memory takes nothing with it: what it reported stays, and the next one
+begins. While one runs, the next one's process imports what it needs. Results are JSON lines, written as they come.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tests.measure.processes import end, start
+from tests.measure.sizes import Sizes
+
+Result = dict[str, Any]  # the phase's name, and numbers by name; "outcome" where a phase ended
+Report = Callable[..., None]
+RESULTS, LOG = "results.jsonl", "log.txt"
+DONE, WRONG = "done", "wrong"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What every phase is given."""
+
+    device: str  # "cpu" or "cuda:0"
+    sizes: Sizes
+    work: Path  # models and tables, which do not stay
+    out: Path
+    earlier: tuple[Result, ...] = ()
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device != "cpu"
+
+    def last(self, phase: str, name: str) -> Any:
+        """What an earlier phase reported under a name; None where it did not."""
+        found = [result[name] for result in self.earlier if result["phase"] == phase and name in result]
+        return found[-1] if found else None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A function that reports rows of numbers, and how long it may take."""
+
+    name: str
+    run: Callable[[Measurement, Report], None]
+    seconds: float
+    needs: tuple[str, ...] = ()  # phases without which it makes no sense
+    imports: tuple[str, ...] = ()  # what takes seconds to import, while the phase before it runs
+
+
+def run_phases(phases: Sequence[Phase], measurement: Measurement, seconds: float) -> list[Result]:
+    """Every result. Ends early when a phase reports something wrong: what follows would mean nothing."""
+    began, results = time.monotonic(), _Results(measurement.out / RESULTS)
+    waiting: dict[str, _Running] = {}
+    ended: dict[str, str] = {}
+    try:
+        for number, phase in enumerate(phases):
+            left = seconds - (time.monotonic() - began)
+            if why := _reason_against(phase, ended, left):
+                ended[phase.name] = "not run"
+                results.add({"phase": phase.name, "outcome": "not run", "why": why})
+                continue
+            running = waiting.pop(phase.name, None) or _Running(phase, measurement)
+            for following in phases[number + 1 : number + 2]:
+                waiting[following.name] = _Running(following, measurement)
+            for result in running.follow(tuple(results.rows), min(phase.seconds, left)):
+                results.add(result)
+            ended[phase.name] = results.rows[-1]["outcome"]
+    finally:
+        for running in waiting.values():
+            end(running.process)
+    return results.rows
+
+
+def _reason_against(phase: Phase, ended: dict[str, str], left: float) -> str | None:
+    if wrong := [name for name, outcome in ended.items() if outcome == WRONG]:
+        return f"{wrong[0]} found something wrong"
+    if missing := [name for name in phase.needs if ended.get(name) != DONE]:
+        return f"{missing[0]} did not succeed"
+    return "the time is used up" if left <= 0 else None
+
+
+class _Results:
+    """Also in a file, line by line, so that whatever happens later takes nothing away."""
+
+    def __init__(self, path: Path):
+        self.path, self.rows = path, list[Result]()
+        path.write_text("")
+
+    def add(self, result: Result) -> None:
+        self.rows.append(result)
+        with self.path.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+class _Running:
+    """A phase's process: it imports, waits for its turn, and sends what it finds."""
+
+    def __init__(self, phase: Phase, measurement: Measurement):
+        self.phase = phase
+        self.pipe, theirs = Pipe()
+        self.process: BaseProcess = start(measurement.device, _serve, phase, measurement, theirs)
+        theirs.close()
+
+    def follow(self, earlier: tuple[Result, ...], seconds: float) -> Iterator[Result]:
+        """What it reports, and at the end how it ended."""
+        began = time.monotonic()
+        outcome: Result = {}
+        if self.process.is_alive():
+            self.pipe.send(earlier)
+        while not outcome and wait([self.pipe, self.process.sentinel], began + seconds - time.monotonic()):
+            while not outcome and self.pipe.poll():
+                kind, content = _received(self.pipe)
+                if kind == "result":
+                    yield {"phase": self.phase.name, **content}
+                else:
+                    outcome = content
+            if not outcome and not self.process.is_alive() and not self.pipe.poll():
+                break
+        overran = not outcome and self.process.is_alive()
+        end(self.process)
+        if not outcome:
+            ended = f"its process ended with status {self.process.exitcode}, see {LOG}"
+            outcome = {"outcome": "killed", "why": f"not done after {seconds:.0f} s"} if overran else _failed(ended)
+        yield {"phase": self.phase.name, "seconds": round(time.monotonic() - began, 1), **outcome}
+
+
+def _received(pipe: Connection) -> tuple[str, Result]:
+    try:
+        kind, content = pipe.recv()
+    except EOFError:
+        return "end", {}
+    return kind, content
+
+
+def _failed(why: str) -> Result:
+    return {"outcome": "failed", "why": why}
+
+
+def _serve(phase: Phase, measurement: Measurement, pipe: Connection) -> None:
+    """In the phase's process, whose words go to the log: libraries have many."""
+    log = os.open(measurement.out / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for name in phase.imports:
+        importlib.import_module(name)
+    measurement = replace(measurement, earlier=pipe.recv())
+    print(f"---- {phase.name}", flush=True)
+    wrong: list[str] = []
+
+    def report(**numbers: Any) -> None:
+        pipe.send(("result", numbers))
+        wrong.extend(numbers.get("wrong", ()))
+
+    try:
+        phase.run(measurement, report)
+    except Exception as error:  # noqa: BLE001 the measurement goes on, and the table tells
+        traceback.print_exc()
+        first_line = str(error).strip().split("\n")[0]
+        pipe.send(("end", _failed(f"{type(error).__name__}: {first_line}")))
+    else:
+        pipe.send(("end", {"outcome": WRONG, "why": "; ".join(wrong)} if wrong else {"outcome": DONE}))
