@@ -63,8 +63,8 @@ def timeline(command: Sequence[str], folder: Path, metrics: Path | None = None, 
             events.append((time.monotonic() - began, LAST_STEP))
         trained = now
         time.sleep(EVERY_SECONDS)
-    listener.join()
     events.append((time.monotonic() - began, END))
+    listener.join()  # until the last process that Ray started has let go of the output
     if process.returncode:
         sys.exit("\n".join([f"exit status {process.returncode}: {' '.join(command)}", *(text for _, text in events)]))
     return Timeline(sorted(events), list(used.values()))
