@@ -43,7 +43,7 @@ def fit(cluster: ClusterSettings, job: TrainingJob, board: Any) -> dict[str, Any
 def fit_in_turn(cluster: ClusterSettings, jobs: Sequence[QueuedJob], run: str, board: Any) -> list[dict[str, Any]]:
     """Each by the workers that trained the one before. `run`: the folder that Ray may write to."""
     queue = queue_name()
-    ray.get([board.queue_job.remote(queue, job.packed()) for job in jobs])
+    ray.get([board.queue_job.remote(queue, job.job.run, job.packed()) for job in jobs])
     ray.get(board.close_queue.remote(queue))
     run_workers(cluster, queue, storage.join(run, "ray"), board)
     ray.get(board.abandon_queue.remote(queue))

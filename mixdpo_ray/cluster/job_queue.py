@@ -33,18 +33,21 @@ class Ended:
 class JobQueue:
     def __init__(self) -> None:
         self.jobs: list[bytes] = []
+        self.runs: list[str] = []  # the folder of each
         self.ends: list[Ended] = []
         self.open = True  # whether more may come
         self.stopped = False  # by an error that would only come again
         self.abandoned = False  # by its group, which is no more
         self.vigil: Vigil | None = None  # of the current job
+        self.room: Any = None  # that Ray keeps for the workers, also after the death of whoever started them
         self.changed = asyncio.Event()
 
-    def put(self, job: bytes) -> int | None:
+    def put(self, run: str, job: bytes) -> int | None:
         """Its number; None where nobody would train it any more."""
         if not self.open:
             return None
         self.jobs.append(job)
+        self.runs.append(run)
         self._change()
         return len(self.jobs) - 1
 
@@ -84,6 +87,10 @@ class JobQueue:
         self.vigil = self.vigil or Vigil(patience)
         before, verdict = self.vigil.verdict, self.vigil.hear(sign, now)
         return verdict, before is None
+
+    def holds(self, run: str) -> bool:
+        """Whether this training is still to be ended here."""
+        return not self.abandoned and run in self.runs[len(self.ends) :]
 
     @property
     def hang(self) -> str | None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import ray
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from tqdm import tqdm
 
 from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Waiting
@@ -40,14 +41,23 @@ class Board:
         events, self.events = self.events, []
         return events
 
-    def queue_job(self, queue: str, job: bytes) -> int | None:
-        return self.queues[queue].put(job)
+    def queue_job(self, queue: str, run: str, job: bytes) -> int | None:
+        """A training is with one group at a time: the process that handed it to another group before has died."""
+        for lost in [name for name, other in self.queues.items() if name != queue and other.holds(run)]:
+            self.abandon_queue(lost)
+        return self.queues[queue].put(run, job)
+
+    def hold_room(self, queue: str, room: PlacementGroup) -> None:
+        self.queues[queue].room = room
 
     def close_queue(self, queue: str) -> None:
         self.queues[queue].close()
 
     def abandon_queue(self, queue: str) -> None:
+        """Its workers are no more. Their room is free again, unless nobody was left to give it back."""
         self.queues[queue].abandon()
+        if self.queues[queue].room is not None:
+            remove_placement_group(self.queues[queue].room)
 
     async def next_job(self, queue: str, after: int) -> Waiting | None:
         return await self.queues[queue].next(after)

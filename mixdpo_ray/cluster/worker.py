@@ -17,6 +17,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.util import get_current_placement_group
 
 from mixdpo_ray.cluster.actor_listener import ActorListener
 from mixdpo_ray.cluster.job_queue import Ended
@@ -36,6 +37,8 @@ from mixdpo_ray.training.world import World
 def train_what_is_queued(group: Group) -> None:
     """Collective: every rank trains the same jobs, in the same order."""
     world, number = world_of_this_worker(group), -1
+    if world.leads:
+        group.board.hold_room.remote(group.name, get_current_placement_group())
     while waiting := ray.get(group.board.next_job.remote(group.name, number)):
         number, packed = waiting
         with isolated(world):

@@ -48,7 +48,7 @@ class WorkerGroup:
         """Its number, unless nobody is there to train it."""
         if self.running is None:
             return None
-        number: int | None = ray.get(self.board.queue_job.remote(self.queue, job.packed()))
+        number: int | None = ray.get(self.board.queue_job.remote(self.queue, job.job.run, job.packed()))
         return number
 
     def _start(self) -> None:

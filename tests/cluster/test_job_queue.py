@@ -19,7 +19,7 @@ STUCK = Sign(0, 1, "a", 7, "step 3, the update", False, "logps.py:88 pair_logps"
 def queue(*jobs: bytes) -> JobQueue:
     made = JobQueue()
     for job in jobs:
-        made.put(job)
+        made.put(job.decode(), job)
     return made
 
 
@@ -56,7 +56,7 @@ def test_an_idle_worker_waits_for_more_jobs_and_goes_home_when_none_will_come() 
     async def waited() -> list[Any]:
         ranks = [asyncio.ensure_future(jobs.next(-1)) for _ in range(2)]
         await asyncio.sleep(0)
-        jobs.put(b"late")
+        jobs.put("late", b"late")
         found = await asyncio.gather(*ranks)
         jobs.end(0, Ended({}))
         leaving = asyncio.ensure_future(jobs.next(0))
@@ -75,7 +75,7 @@ def test_what_was_queued_is_trained_though_the_queue_is_closed() -> None:
     assert answer(jobs.next(0)) == (1, b"second")
     jobs.end(1, Ended({}))
     assert answer(jobs.next(1)) is None
-    assert jobs.put(b"too late") is None
+    assert jobs.put("late", b"too late") is None
 
 
 def test_whoever_handed_a_job_over_learns_its_summary_or_its_error() -> None:
@@ -100,7 +100,7 @@ def test_after_an_error_of_one_rank_the_workers_go_home_and_nothing_more_is_queu
     jobs = queue(b"first", b"second")
     jobs.end(0, Ended(error=PreparedTableError("of rank 1")), for_good=True)
     assert answer(jobs.next(-1)) is None
-    assert jobs.put(b"third") is None
+    assert jobs.put("third", b"third") is None
     assert jobs.stopped
 
 
@@ -108,7 +108,7 @@ def test_workers_that_are_gone_leave_no_one_waiting() -> None:
     jobs = queue(b"first")
     jobs.abandon()
     assert answer(jobs.ended(0)) is None
-    assert jobs.put(b"second") is None
+    assert jobs.put("second", b"second") is None
 
 
 def test_a_hang_that_a_restart_cured_explains_no_later_failure() -> None:
@@ -134,3 +134,12 @@ def test_a_job_is_not_judged_by_the_one_before() -> None:
     assert jobs.hang is None
     jobs.hear(1, STUCK, 10, now=0.0)
     assert jobs.hear(1, STUCK, 10, now=11.0)[0] is not None
+
+
+def test_a_training_is_held_until_its_end_or_that_of_its_group() -> None:
+    jobs = queue(b"first", b"second")
+    assert jobs.holds("first")
+    jobs.end(0, Ended({}))
+    assert [jobs.holds(run) for run in ("first", "second", "third")] == [False, True, False]
+    jobs.abandon()
+    assert not jobs.holds("second")

@@ -7,9 +7,8 @@ import subprocess
 import sys
 
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks import DatasetsCallback
 
-from mixdpo_ray.cluster.ray_internals import WorkersTrainer
+from mixdpo_ray.cluster.ray_internals import LEFT_OUT, WorkersTrainer
 from mixdpo_ray.cluster.worker_entry import work
 
 READ = """
@@ -19,12 +18,12 @@ print(*sys.modules)
 """
 
 
-def test_only_the_callback_for_data_sets_is_left_out() -> None:
-    def callbacks(kind: type[TorchTrainer]) -> list[str]:
-        return [type(one).__name__ for one in kind(work)._create_default_callbacks()]
+def test_two_callbacks_of_ray_train_are_left_out_and_no_other() -> None:
+    def callbacks(trainer: type[TorchTrainer]) -> list[type]:
+        return [type(one) for one in trainer(work)._create_default_callbacks()]
 
-    assert callbacks(WorkersTrainer) == [name for name in callbacks(TorchTrainer) if name != DatasetsCallback.__name__]
-    assert DatasetsCallback.__name__ in callbacks(TorchTrainer)
+    assert set(LEFT_OUT) < set(callbacks(TorchTrainer))
+    assert callbacks(WorkersTrainer) == [kind for kind in callbacks(TorchTrainer) if kind not in LEFT_OUT]
 
 
 def test_the_controller_imports_little_to_read_what_it_passes_on() -> None:
