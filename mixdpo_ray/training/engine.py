@@ -205,18 +205,20 @@ def _deepspeed(world: World) -> Any:
     # On CPU it would compile one on a machine's first start, for a collective that only inference uses, and wait
     # without end where a process was killed while compiling. To ask which can be built starts compilers as well.
     deepspeed.ops.__compatible_ops__ = {}
-    _import_muon_uncompiled()
+    with _without_compiler():
+        import deepspeed.runtime.zero.muon.original_muon
     return deepspeed
 
 
-def _import_muon_uncompiled() -> None:
+@contextmanager
+def _without_compiler() -> Iterator[None]:
     """DeepSpeed's optimizers import Muon, unused here, whose decorator brings torch's compiler: 2 s of CPU time."""
     from deepspeed.runtime import compiler
 
     compile_function = compiler.compile
     compiler.compile = lambda: compiler.dummy_decorator
     try:
-        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+        yield
     finally:
         compiler.compile = compile_function
 
