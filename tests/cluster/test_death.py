@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +16,17 @@ import pytest
 
 from tests.cluster.trainings import Training, assert_same_end, job, title, undisturbed, write_world
 
-STEPS, SAVE_EVERY = 70, 3
+STEPS, SAVE_EVERY = 140, 20
 SETTINGS = f"""
 curriculum: {{threshold: {{hard_count: 32}}}}
 train:
   global_batch_size: 16
   per_device_train_batch_size: 4
-  num_train_epochs: 3
+  num_train_epochs: 6
   max_steps: {STEPS}
   optimizer: {{learning_rate: 1e-3}}
   checkpoints: {{every_steps: {SAVE_EVERY}}}
-cluster: {{num_workers: 2, use_gpu: false, hang_seconds: 5, max_failures: 9}}
+cluster: {{num_workers: 2, use_gpu: false, hang_seconds: 3, max_failures: 20}}
 """
 pytestmark = pytest.mark.cluster
 
@@ -48,25 +49,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def life(folder: Path, local_ray: None) -> Life:
     """Two drivers with a Ray of their own, and this process, which finishes the run on the tests' Ray."""
-    training = Training(folder, "died")
-    training.start()
-    training.wait_for_steps(2)
-    hang(training)
-    training.wait_for_steps(9)
-    kill_worker(training, 1)
-    training.wait_for_steps(16)
-    kill_while_saving(training)
-    training.wait_for_steps(24)
-    training.kill()
-    until_killed = training.said()
-    training.assert_gone()
+    with closing(Training(folder, "died")) as training:
+        training.start()
+        training.wait_for_steps(3)
+        kill_worker(training, 1)
+        training.wait_for_steps(SAVE_EVERY + 15)  # saving may take longer than other places until it counts as a hang
+        hang(training)
+        training.wait_for_steps(2 * SAVE_EVERY + 5)
+        kill_while_saving(training)
+        training.kill()  # as where a machine has lost power
+        until_killed = training.said()
+        training.assert_gone()
 
-    training.start()
-    training.wait_for_steps(len(training.steps()) + 4)
-    training.interrupt()
-    until_interrupted = training.finish(130)
-    training.assert_gone()
-    assert len(training.steps()) < STEPS
+        training.start()
+        training.wait_for_steps(len(training.steps()) + 8)
+        training.interrupt()
+        until_interrupted = training.finish(130)
+        training.assert_gone()
+        assert len(training.steps()) < STEPS
     return Life(training, until_killed, until_interrupted, job("train", *training.arguments))
 
 
@@ -92,7 +92,7 @@ def kill_while_saving(training: Training) -> None:
     """While shards are on disk and the commit mark is not; at a later checkpoint where it was already."""
     while (step := _next_save(training)) < STEPS:
         workers, half = training.workers(), training.run / "checkpoints" / f"step-{step}"
-        training.wait_until(half.exists)
+        training.wait_until(half.exists, pause=0.002)
         for worker in workers:
             worker.kill()
         if not (half / "COMMITTED").exists():
@@ -138,17 +138,17 @@ def test_repeating_a_finished_run_prints_its_summary_and_does_nothing(life: Life
 @pytest.mark.parametrize("number", range(10))
 def test_ten_deaths_at_random_moments(number: int, folder: Path, calm: Path) -> None:
     draw = random.Random()
-    training = Training(folder, f"chaos-{number}")
-    training.start()
-    training.wait_for_steps(draw.randrange(1, STEPS // 2))
-    kind = ("worker", "driver", "saving")[number % 3]
-    if kind == "worker":
-        kill_worker(training, draw.randrange(2))
-    elif kind == "saving":
-        kill_while_saving(training)
-    else:
-        training.kill()
+    with closing(Training(folder, f"chaos-{number}")) as training:
         training.start()
-    training.finish()
+        training.wait_for_steps(draw.randrange(1, STEPS // 2))
+        kind = ("worker", "driver", "saving")[number % 3]
+        if kind == "worker":
+            kill_worker(training, draw.randrange(2))
+        elif kind == "saving":
+            kill_while_saving(training)
+        else:
+            training.kill()
+            training.start()
+        training.finish()
     training.assert_gone()
     assert_same_end(training.run, calm)

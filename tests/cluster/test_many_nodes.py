@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,16 +44,15 @@ def test_an_elastic_run_trains_the_windows_of_an_undisturbed_one_whatever_become
     folder = write_world(tmp_path, SETTINGS, pairs=420)
     other = cluster.add_node(num_cpus=2, resources={"seat": 1})
     elastic = ["cluster.num_workers=[1, 2]", "cluster.resources_per_worker={seat: 1}"]
-    run = Training(folder, "elastic", *elastic, address=cluster.address)
-
-    run.start()
-    run.wait_for_steps(SAVE_EVERY + 6)
-    cluster.remove_node(other, allow_graceful=False)
-    run.wait_until(lambda: list(run.saved().values())[-1:] == [1])
-    back = cluster.add_node(num_cpus=2, resources={"seat": 1})
-    run.wait_until(lambda: list(run.saved().values())[-2:] == [1, 2])
-    drain(cluster, back.node_id, seconds=15)
-    said = run.finish()
+    with closing(Training(folder, "elastic", *elastic, address=cluster.address)) as run:
+        run.start()
+        run.wait_for_steps(SAVE_EVERY + 6)
+        cluster.remove_node(other, allow_graceful=False)
+        run.wait_until(lambda: list(run.saved().values())[-1:] == [1])
+        back = cluster.add_node(num_cpus=2, resources={"seat": 1})
+        run.wait_until(lambda: list(run.saved().values())[-2:] == [1, 2])
+        drain(cluster, back.node_id, seconds=15)
+        said = run.finish()
 
     calm = steps_of(undisturbed(folder, world=1))
     assert [step["step"] for step in run.steps()] == [step["step"] for step in calm]

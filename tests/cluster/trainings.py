@@ -73,18 +73,22 @@ class Training:
     def said(self) -> str:
         return self.log.read_text()
 
-    def wait_until(self, reached: Callable[[], object]) -> None:
+    def wait_until(self, reached: Callable[[], object], pause: float = 0.02) -> None:
         deadline = time.monotonic() + PATIENCE
         while not reached():
             assert self.process.poll() is None, self.said()
             assert time.monotonic() < deadline, f"{self.run} did not get there: {self.said()}"
-            time.sleep(0.005)
+            time.sleep(pause)
 
     def wait_for_steps(self, count: int) -> None:
-        self.wait_until(lambda: len(self.steps()) >= count)
+        self.wait_until(lambda: self.lines() >= count and len(self.steps()) >= count)
 
     def steps(self) -> list[dict[str, Any]]:
         return steps_of(self.run)
+
+    def lines(self) -> int:
+        path = self.run / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
 
     def saved(self) -> dict[int, int]:
         """Step of each checkpoint, and the number of workers that made it."""
@@ -100,6 +104,11 @@ class Training:
         """The driver."""
         self.process.kill()
         self.process.wait()
+
+    def close(self) -> None:
+        """For a test that failed in the middle."""
+        if self.process.poll() is None:
+            self.kill()
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
