@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
@@ -34,15 +35,35 @@ def run(*arguments: str, folder: Path = ROOT, **environment: str) -> subprocess.
     )
 
 
+@dataclass(frozen=True)
+class Examined:
+    folder: Path
+    home: Path
+    ran: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory: pytest.TempPathFactory) -> Examined:
+    """A sound recipe, by a job that starts a Ray of its own for a person who has never used one."""
+    folder, home = tmp_path_factory.mktemp("sound"), tmp_path_factory.mktemp("home")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(sound(folder)))
+    return Examined(folder, home, run(str(folder / "recipe.yaml"), HOME=str(home)))
+
+
 @pytest.mark.cluster
-def test_a_sound_recipe_is_exit_status_0(recipe: Path) -> None:
-    ran = run(str(recipe))
+def test_a_sound_recipe_is_exit_status_0(examined: Examined) -> None:
+    ran = examined.ran
     assert (ran.returncode, ran.stderr) == (0, "")
     *lines, last = ran.stdout.splitlines()
     assert [line[:6] for line in lines] == ["ok    "] * 16 + ["-     "]
     assert last == "16 checks are green; not checked: time"
     assert "\033" not in ran.stdout
-    assert not (recipe.parent / "out").exists()
+    assert not (examined.folder / "out").exists()
+
+
+@pytest.mark.cluster
+def test_the_token_that_ray_makes_is_for_its_owner_alone(examined: Examined) -> None:
+    assert (examined.home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.cluster
