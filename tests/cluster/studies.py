@@ -1,4 +1,4 @@
-"""A small search for tests: jobs/tune.py in a process of its own, its processes, and what it leaves on disk.
+"""A small search for tests: jobs/tune.py in a process of its own or in this one, and what it leaves on disk.
 
 Everything that a job starts inherits a mark in its environment, so that what outlives the job is found, and only that.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from tests.cluster.trainings import ROOT, job
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0  # others may use the cores
 MARK = "STUDY_UNDER_TEST"
 RECIPE = """
@@ -97,9 +99,10 @@ class StudyJob:
         out, err = self.process.communicate(timeout=2 * PATIENCE)
         return Ended(self.process.returncode, out, err)
 
-    def run(self, *more: str) -> Ended:
-        self.start(*more)
-        return self.end()
+    def run_here(self, *more: str) -> Ended:
+        """In this process, and so on the Ray that it is connected to."""
+        arguments = ("recipe.yaml", f"output.name={self.name}", *self.settings, *more)
+        return Ended(*job("tune", *arguments, folder=self.folder))
 
     def wait_until(self, reached: Callable[[], object], what: str) -> None:
         assert self.process is not None
@@ -108,6 +111,35 @@ class StudyJob:
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline, f"{self.study}: no {what}"
             time.sleep(0.02)
+
+    def kill(self, title: str) -> psutil.Process:
+        """The first process with this word in its title, as soon as there is one."""
+        killed: list[psutil.Process] = []
+
+        def strike() -> bool:
+            for process in self.members(title):
+                with suppress(psutil.NoSuchProcess):  # it ended while we looked
+                    process.kill()
+                    killed.append(process)
+                    return True
+            return False
+
+        self.wait_until(strike, f"process {title}")
+        return killed[0]
+
+    def kill_driver(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.communicate()
+        assert_gone(self)
+
+    def interrupt(self, *, alone: bool = False) -> Ended:
+        """As a terminal does on Ctrl-C: everything that the command started in its group hears it, unless `alone`."""
+        assert self.process is not None
+        (os.kill if alone else os.killpg)(self.process.pid, signal.SIGINT)
+        ended = self.end()
+        assert_gone(self)
+        return ended
 
     def members(self, *titles: str) -> list[psutil.Process]:
         """Processes that this command started, whatever became of it; those with one of these words in their title."""
@@ -176,54 +208,3 @@ def assert_gone(job: StudyJob) -> None:
     while (left := job.members()) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
-
-
-OWNER = """
-import json, sys, ray
-started = ray.init(num_cpus=5, resources={"seat": 1}, include_dashboard=False, log_to_driver=False)
-print(started.address_info["address"], flush=True)
-for line in sys.stdin:
-    print(json.dumps(ray.available_resources()), flush=True)
-"""
-
-
-@dataclass(frozen=True)
-class SharedRay:
-    """A Ray that was there before any job, with five CPUs and one seat; it lives in a process of its own."""
-
-    address: str
-    owner: subprocess.Popen[str]
-
-    @classmethod
-    def start(cls) -> SharedRay:
-        quick = {
-            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-            "RAY_AUTH_MODE": "token",
-        }
-        owner = subprocess.Popen(
-            [sys.executable, "-c", OWNER], env={**os.environ, **quick}, cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert owner.stdout is not None
-        return cls(owner.stdout.readline().strip(), owner)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "token"}
-
-    def free(self, resource: str) -> float:
-        assert self.owner.stdin is not None
-        assert self.owner.stdout is not None
-        self.owner.stdin.write("?\n")
-        self.owner.stdin.flush()
-        return float(json.loads(self.owner.stdout.readline()).get(resource, 0.0))
-
-    def wait_until_free(self, resource: str, amount: float) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while self.free(resource) != amount:
-            assert time.monotonic() < deadline, f"{self.free(resource)} {resource} free, not {amount}"
-            time.sleep(0.1)
-
-    def stop(self) -> None:
-        self.owner.communicate(timeout=PATIENCE)

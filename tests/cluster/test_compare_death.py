@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.studies import ROOT, StudyJob, assert_gone, write_world
+from tests.cluster.studies import StudyJob, write_world
+from tests.cluster.trainings import ROOT
 
 ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}  # what has lost its Ray ends; by default after a minute
 ARMS = {
@@ -36,21 +36,25 @@ def steps(folder: Path, arm: str) -> int:
 
 
 @pytest.mark.cluster
-def test_a_killed_comparison_continues_and_repeats_no_finished_arm(tmp_path: Path) -> None:
-    """First a worker dies, of the one group that trains all arms; then the driver."""
+def test_a_comparison_that_died_continues_and_repeats_no_finished_arm(tmp_path: Path) -> None:
+    """It is interrupted; then a worker dies, of the one group that trains all arms; then the driver."""
     job = StudyJob(write_world(tmp_path), "cut", environment=ENVIRONMENT)
     job.start_job("compare", *settings())
+    job.wait_until(lambda: steps(tmp_path, "sorted") + steps(tmp_path, "simpo") > 0, "step")
+    ended = job.interrupt(alone=True)
+    assert (ended.status, ended.lines[-1]) == (130, "interrupted; the same command continues"), ended.err
+    assert "Traceback" not in ended.err
+    assert (tmp_path / "out/comparisons/cut/results.csv").exists()
+
+    job.start_job("compare", *settings())
     job.wait_until(lambda: len(summaries(tmp_path)) >= 2, "two finished arms")
-    (worker, *_) = job.members("RayTrainWorker")
-    worker.kill()
+    job.kill("RayTrainWorker")
     done = summaries(tmp_path)
     job.wait_until(lambda: len(summaries(tmp_path)) > len(done), "arm after the workers were started again")
-    assert job.process is not None
-    job.process.kill()
-    job.end()
-    assert_gone(job)
+    job.kill_driver()
     before = summaries(tmp_path)
     assert {path: before[path] for path in done} == done
+
     job.start_job("compare", *settings())
     ended = job.end()
     assert ended.status == 0, ended.err
@@ -71,18 +75,3 @@ def test_a_typo_in_an_arm_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     said = ["compare.arms.b: objectve is unknown; did you mean objective?"]
     assert (done.returncode, done.stderr.strip().splitlines()) == (2, said)
     assert not (tmp_path / "outputs").exists()
-
-
-@pytest.mark.cluster
-def test_an_interrupted_comparison_says_that_it_continues(tmp_path: Path) -> None:
-    job = StudyJob(write_world(tmp_path), "cut", environment=ENVIRONMENT)
-    job.start_job("compare", *settings())
-    job.wait_until(lambda: steps(tmp_path, "sorted") + steps(tmp_path, "simpo") > 0, "step")
-    assert job.process is not None
-    job.process.send_signal(signal.SIGINT)
-    ended = job.end()
-    assert ended.status == 130, ended.err
-    assert ended.lines[-1] == "interrupted; the same command continues"
-    assert "Traceback" not in ended.err
-    assert_gone(job)
-    assert (tmp_path / "out/comparisons/cut/results.csv").exists()

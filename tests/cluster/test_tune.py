@@ -1,26 +1,23 @@
-"""A search from its command to what it leaves, on a Ray with one seat, which only one trial at a time can take.
+"""A search from its command to what it leaves.
 
-The study that most tests look at has one trial of each end: trained whole, stopped early, not finite, out of memory.
+The study that most tests look at has one trial of each end, one at a time: trained whole, stopped early, not finite,
+out of memory.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from optuna.trial import TrialState
 
-from tests.cluster.studies import (
-    RECIPE,
-    SharedRay,
-    StudyJob,
-    assert_gone,
-    assert_storage_agrees,
-    write_world,
-)
+from tests.cluster.studies import PATIENCE, RECIPE, StudyJob, assert_storage_agrees, write_world
+from tests.cluster.trainings import job as run_job
+from tests.cluster.trainings import title
 
 LORA = "model: {path: model, dtype: float32, lora: {rank: 8}}"
 RATE, RANK = "train.optimizer.learning_rate", "model.lora.rank"
@@ -32,20 +29,12 @@ SEARCH = (
     "tune.num_samples=4",
     "tune.max_concurrent_trials=1",
     "tune.max_failures=1",
-    "cluster.resources_per_worker={seat: 1}",
 )
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def shared_ray() -> Iterator[SharedRay]:
-    shared = SharedRay.start()
-    yield shared
-    shared.stop()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
     folder = write_world(tmp_path_factory.mktemp("tune"))
     written = RECIPE.replace("model: {path: model, dtype: float32}", LORA).replace("1e-3", "1e-2")
     (folder / "recipe.yaml").write_text(written)
@@ -53,12 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(folder: Path, shared_ray: SharedRay) -> StudyJob:
-    """Ended, with exit status 0 and nothing left of its processes, and with its seat given back."""
-    job = StudyJob(folder, "search", SEARCH, shared_ray.environment)
-    job.start()
-    job.wait_until(lambda: shared_ray.free("seat") == 0, "trial that takes the seat")
-    ended = job.end()
+def study(folder: Path) -> StudyJob:
+    """Ended, with exit status 0."""
+    job = StudyJob(folder, "search", SEARCH)
+    ended = job.run_here()
     assert ended.status == 0, ended
     assert "4 trials (1 COMPLETE, 1 PRUNED, 2 FAIL)" in ended.out
     return job
@@ -82,13 +69,19 @@ def test_storage_agrees_with_the_table(study: StudyJob) -> None:
     assert_storage_agrees(study)
 
 
-def test_every_trial_gives_its_seat_back(study: StudyJob, shared_ray: SharedRay) -> None:
-    """There is one: after a trial that was stopped, and one that failed, the next could train. So it is free again."""
+def test_every_trial_gives_its_seat_to_the_next_and_the_last_one_back(study: StudyJob) -> None:
+    """There is one: after a trial that was stopped, and one that failed, the next could train."""
     began = [trial.datetime_start for trial in study.trials()]
     ended = [trial.datetime_complete for trial in study.trials()]
     assert all(end <= start for end, start in zip(ended, began[1:], strict=False) if end and start)
-    shared_ray.wait_until_free("seat", 1)
-    assert_gone(study)
+    deadline = time.monotonic() + PATIENCE
+    while left := [title(one) for one in psutil.Process().children(recursive=True) if is_of_a_study(title(one))]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def is_of_a_study(title: str) -> bool:
+    return any(word in title for word in ("ray::Trial", "TrainController", "RayTrainWorker", "Board"))
 
 
 def test_a_page_is_left(study: StudyJob) -> None:
@@ -99,9 +92,8 @@ def test_the_recipe_of_the_winner_trains_to_exactly_what_its_trial_measured(stud
     """Without another pass of the reference model: the search made one, for all trials and for this."""
     (manifest,) = study.folder.glob("out/reference/*/manifest.json")
     assert json.loads(manifest.read_text())["passes"] == 1
-    study.start_job("train", str(study.study / "best.yaml"))
-    ended = study.end()
-    assert ended.status == 0, ended
+    status, _, said = run_job("train", str(study.study / "best.yaml"), folder=study.folder)
+    assert status == 0, said
     trained = json.loads((study.folder / "out" / "runs" / "search-best" / "summary.json").read_text())
     assert trained["eval_after"] == study.summary("trials/0000", 3)["eval_after"]
     assert trained["eval_after"]["eval_rewards/accuracies"] == study.trials()[0].value
@@ -110,7 +102,7 @@ def test_the_recipe_of_the_winner_trains_to_exactly_what_its_trial_measured(stud
 
 def test_the_same_command_runs_no_trial_again(study: StudyJob) -> None:
     before, count = study.finished_rungs(), len(study.trials())
-    ended = study.run(f"tune.num_samples={count}")
+    ended = study.run_here(f"tune.num_samples={count}")
     assert ended.status == 0, ended
     assert f"{count} trials" in ended.out
     assert (study.finished_rungs(), len(study.trials())) == (before, count)
@@ -126,7 +118,7 @@ def test_the_same_command_runs_no_trial_again(study: StudyJob) -> None:
 )
 def test_another_search_under_the_same_name_is_refused(changed: str, said: str, study: StudyJob) -> None:
     table = (study.study / "trials.csv").read_bytes()
-    ended = study.run("tune.first_trials=[]", changed)
+    ended = study.run_here("tune.first_trials=[]", changed)
     assert ended.status == 1
     (line,) = ended.lines
     assert line.startswith("failed: study search searches something else (")
@@ -136,7 +128,7 @@ def test_another_search_under_the_same_name_is_refused(changed: str, said: str, 
 
 def test_more_samples_add_only_these(study: StudyJob) -> None:
     before, trials = study.finished_rungs(), study.trials()
-    ended = study.run(f"tune.num_samples={len(trials) + 2}", "tune.max_failures=0")
+    ended = study.run_here(f"tune.num_samples={len(trials) + 2}", "tune.max_failures=0")
     assert ended.status == 0, ended
     after, now = study.finished_rungs(), study.trials()
     assert len(now) == len(trials) + 2
@@ -149,7 +141,7 @@ def test_more_samples_add_only_these(study: StudyJob) -> None:
 
 def test_a_fresh_study_starts_over(study: StudyJob) -> None:
     """Also as another search: nothing of the old one is left."""
-    ended = study.run(
+    ended = study.run_here(
         "output.fresh=true", "tune.num_samples=1", "tune.early_stopping.pruner=none", "tune.first_trials=[]"
     )
     assert ended.status == 0, ended
@@ -169,32 +161,27 @@ def test_a_fresh_study_starts_over(study: StudyJob) -> None:
         ),
     ],
 )
-def test_a_search_that_cannot_be_is_refused_before_ray(settings: list[str], said: str, folder: Path) -> None:
-    """There is no Ray at this address, and nobody asks for one."""
-    job = StudyJob(folder, "refused", (), {"RAY_ADDRESS": "127.0.0.1:1"})
-    ended = job.run(*settings)
+def test_a_search_that_cannot_be_is_refused(settings: list[str], said: str, folder: Path) -> None:
+    job = StudyJob(folder, "refused")
+    ended = job.run_here(*settings)
     assert ended.status == 2
     (line,) = ended.lines
     assert said in line
     assert not job.study.exists()
 
 
-def test_more_trials_at_a_time_than_the_cluster_holds_are_refused_with_the_numbers(
-    folder: Path, shared_ray: SharedRay
-) -> None:
-    ended = StudyJob(folder, "crowd", (), shared_ray.environment).run("tune.max_concurrent_trials=3")
+def test_more_trials_at_a_time_than_the_cluster_holds_are_refused_with_the_numbers(folder: Path) -> None:
+    ended = StudyJob(folder, "crowd").run_here("tune.max_concurrent_trials=3")
     assert ended.status == 1
     assert ended.lines[-1].startswith(
-        "failed: a trial takes 1 x 1 CPU to train, 1 to read and 0.1 to wait; the cluster has 5 CPU: 2 at a time, "
+        "failed: a trial takes 1 x 1 CPU to train, 1 to read and 0.1 to wait; the cluster has 4 CPU: 1 at a time, "
         "fewer than 3 (tune.max_concurrent_trials)"
     )
 
 
-def test_thresholds_beyond_every_margin_are_refused_before_a_model_is_loaded(
-    folder: Path, shared_ray: SharedRay
-) -> None:
-    job = StudyJob(folder, "beyond", ("output.storage_path=elsewhere",), shared_ray.environment)
-    ended = job.run("tune.space={curriculum.threshold.value: {uniform: [1, 9]}}")
+def test_thresholds_beyond_every_margin_are_refused_before_a_model_is_loaded(folder: Path) -> None:
+    job = StudyJob(folder, "beyond", ("output.storage_path=elsewhere",))
+    ended = job.run_here("tune.space={curriculum.threshold.value: {uniform: [1, 9]}}")
     assert ended.status == 2
     assert "tune.space.curriculum.threshold.value: 9.0 leaves none of the 255 pairs easy" in ended.lines[-1]
     assert sorted(path.name for path in (folder / "elsewhere").iterdir()) == ["prepared"]
