@@ -7,7 +7,10 @@ STAMP := $(VENV)/.installed
 # One range for torch, the one in pyproject.toml.
 TORCH := $(shell sed -n 's/^ *"\(torch[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: help install demo test lint types bench chaos
+DEVICE ?= cuda
+OUT ?= outputs/measure
+
+.PHONY: help install demo test lint types bench measure chaos
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +18,7 @@ help:
 	@echo "make test     every test"
 	@echo "make chaos    kill runs and searches at random moments and compare what they end with"
 	@echo "make bench    step time and memory against TRL; ARGS=\"--pairs FILE.parquet\" for pairs of your own"
+	@echo "make measure  time and memory on a GPU, into OUT=$(OUT); DEVICE=cpu tries the script; see tests/measure/gpu.py"
 	@echo "make lint     format and style;  make types: mypy"
 	@echo "make install  only the set-up, into VENV=$(VENV)"
 
@@ -31,6 +35,9 @@ chaos: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.peer.bench $(ARGS)
+
+measure: $(STAMP)
+	$(BIN)/python -m tests.measure.gpu --device $(DEVICE) $(if $(filter cpu,$(DEVICE)),--tiny) --out $(OUT)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -55,7 +55,7 @@ def all_phases() -> list[Phase]:
     return [
         Phase("ceilings", ceilings.run, 30),
         Phase("inputs", inputs.run, 60),
-        Phase("correctness", correctness.run, 60, given),
+        Phase("correctness", correctness.run, 60, given, decides=True),
         Phase("padded", partial(micro_steps.run, arm=micro_steps.PADDED), 60, given, ENGINE),
         training(PLAIN, deepspeed={"zero_stage": trainings.ZERO}),
         training("zero 3", deepspeed={"zero_stage": 3}),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, length_groups
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.memory import CPU_RUNTIME, CUDA_RUNTIME, shape_of, worker_memory
-from mixdpo_ray.training.totals import share_window
+from mixdpo_ray.training.memory import CUDA_RUNTIME, shape_of, worker_memory
+from mixdpo_ray.training.totals import index_lengths, share_window
 
 GIB = 2**30
 
 
 def reset_peak(device: str) -> None:
     if device != "cpu":
+        torch.cuda.init()  # before that it knows no device
         torch.cuda.reset_peak_memory_stats(device)
 
 
@@ -27,8 +29,15 @@ def places_of(batch: PairBatch) -> int:
     return sum(group.numel() for group in batch.groups)
 
 
+def estimate_of(job: TrainingJob) -> float:
+    """GiB of tensors alone, as an allocator counts them, with the largest micro-batch that a job runs on one worker."""
+    longest = -(-most_places(job) // (2 * job.train.per_device_train_batch_size))
+    memory = worker_memory(shape_of(job.model), job.train, job.deepspeed, longest, 1, gpu=True)
+    return (memory.device_bytes - CUDA_RUNTIME) / GIB
+
+
 def most_places(job: TrainingJob) -> int:
-    """Of the largest micro-batch that a job runs on one worker."""
+    """Of the largest micro-batch, padding included."""
     table = PreparedTable.open(job.prepared)
     index, plan = table.index("train"), job.plan(table)
     per_device, chunk_tokens = job.train.per_device_train_batch_size, job.train.logp_chunk_tokens
@@ -37,16 +46,8 @@ def most_places(job: TrainingJob) -> int:
         window = plan.window(step)
         for micro in share_window(window, index, 1, per_device, chunk_tokens).shares[0]:
             positions = window.positions[micro.rows]
-            prompt = index.prompt_length[positions]
-            answers = (index.chosen_length[positions], index.rejected_length[positions])
-            lengths = torch.cat([torch.tensor(prompt + answer) for answer in answers]).numpy()
-            groups = length_groups(lengths) if job.deepspeed.zero_stage < 3 else [range(len(lengths))]
-            most = max(most, sum(len(group) * int(lengths[list(group)].max()) for group in groups))
+            pairs = index_lengths(index, positions)
+            lengths = np.concatenate([pairs.prompt + pairs.chosen, pairs.prompt + pairs.rejected])
+            groups = length_groups(lengths) if job.deepspeed.zero_stage < 3 else [np.arange(len(lengths))]
+            most = max(most, sum(len(group) * int(lengths[group].max()) for group in groups))
     return most
-
-
-def estimate_gib(job: TrainingJob, places: int, *, gpu: bool = True) -> float:
-    """Of tensors alone, as an allocator counts them, when a micro-batch has so many places."""
-    longest = -(-places // (2 * job.train.per_device_train_batch_size))
-    memory = worker_memory(shape_of(job.model), job.train, job.deepspeed, longest, 1, gpu=gpu)
-    return (memory.device_bytes - (CUDA_RUNTIME if gpu else CPU_RUNTIME)) / GIB

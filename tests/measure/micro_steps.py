@@ -24,12 +24,14 @@ from mixdpo_ray.training.settings import TrainSettings
 from mixdpo_ray.training.totals import index_lengths
 from tests.measure.flops import Work
 from tests.measure.inputs import BETA, LARGER, MODEL, job_of, rows_of, setup_of, shape_of, world_of, write
-from tests.measure.memory import estimate_gib, peak_gib, places_of, reset_peak
+from tests.measure.memory import GIB, estimate_of, peak_gib, places_of, reset_peak
 from tests.measure.phases import Measurement, Report
 from tests.measure.rates import rates
 from tests.measure.timing import seconds_of
+from tests.measure.trainings import ZERO
 
 CHUNK_TOKENS = TrainSettings().logp_chunk_tokens
+SPARE_GIB = 6  # of the card, for what no estimate knows: CUDA itself, and room lost between tensors
 PADDED = "padded"  # sequences of like length together, as training does it
 
 
@@ -60,13 +62,28 @@ def run_larger(measurement: Measurement, report: Report) -> None:
     best = min(timed, key=lambda result: float(result["us_per_token"]))
     write(measurement, LARGER)
     policy = _policy(measurement, LARGER)
-    _measured(measurement, report, policy, LARGER, best["arm"], best["per_device"])
+    _measured(measurement, report, policy, LARGER, best["arm"], _fitting(measurement, best["per_device"]))
+
+
+def _fitting(measurement: Measurement, per_device: int) -> int:
+    """Pairs that the card should have room for, by the project's own estimate."""
+    if measurement.on_gpu:
+        room = torch.cuda.get_device_properties(measurement.device).total_memory / GIB - SPARE_GIB
+        while per_device > 1 and _estimate(measurement, LARGER, per_device) > room:
+            per_device //= 2
+    return per_device
+
+
+def _estimate(measurement: Measurement, name: str, per_device: int) -> float:
+    """GiB, with the largest of the micro-batches."""
+    setup = setup_of(measurement, name, measurement.sizes.micro_pairs, per_device, 1)
+    return estimate_of(job_of(setup, "none", deepspeed={"zero_stage": ZERO}))
 
 
 def _policy(measurement: Measurement, name: str) -> Policy:
     world = world_of(measurement)
     join_group(world)
-    job = job_of(setup_of(measurement, name, 1, 1, 1), "none", deepspeed={"zero_stage": 2})
+    job = job_of(setup_of(measurement, name, 1, 1, 1), "none", deepspeed={"zero_stage": ZERO})
     return make_policy(job.model, job.train, job.deepspeed, world, padding=0)
 
 
@@ -82,7 +99,6 @@ def _measured(
     seconds = sum(seconds_of(steps, device)[sizes.warm_ups :])
     work = Work(*(sum(getattr(cut.work, name) for cut in chosen) for name in ("tokens", "completions", "visible")))
     places = [places_of(cut.batch) for cut in chosen]
-    job = job_of(setup_of(measurement, name, per_device, per_device, 1), "none", deepspeed={"zero_stage": 2})
     report(
         what=f"{shape_of(measurement, name).name}, {arm}: {per_device} pairs, {np.mean(places):.0f} places",
         arm=arm,
@@ -90,7 +106,7 @@ def _measured(
         places=places,
         **rates(measurement, shape_of(measurement, name), work, seconds),
         peak_gib=peak_gib(device),
-        estimate_gib=estimate_gib(job, max(places_of(cut.batch) for cut in cuts)),
+        estimate_gib=_estimate(measurement, name, per_device),
         says=f"padding {1 - work.tokens / sum(places):.0%}",
     )
     return steps[-1]
@@ -133,5 +149,5 @@ def _profile(measurement: Measurement, arm: str, step: Callable[[], None]) -> No
     with profile(activities=activities) as profiler:
         seconds_of([step], measurement.device)
     events: Any = profiler.key_averages()
-    by = "self_cuda_time_total" if measurement.on_gpu else "self_cpu_time_total"
+    by = "self_device_time_total" if measurement.on_gpu else "self_cpu_time_total"
     Path(measurement.out / f"profile-{arm}.txt").write_text(events.table(sort_by=by, row_limit=15))

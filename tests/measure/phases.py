@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -57,17 +58,19 @@ class Phase:
     seconds: float
     needs: tuple[str, ...] = ()  # phases without which it makes no sense
     imports: tuple[str, ...] = ()  # what takes seconds to import, while the phase before it runs
+    decides: bool = False  # whether what follows means nothing where it finds something wrong
 
 
 def run_phases(phases: Sequence[Phase], measurement: Measurement, seconds: float) -> list[Result]:
-    """Every result. Ends early when a phase reports something wrong: what follows would mean nothing."""
+    """Every result."""
     began, results = time.monotonic(), _Results(measurement.out / RESULTS)
     waiting: dict[str, _Running] = {}
     ended: dict[str, str] = {}
+    decisive = {phase.name for phase in phases if phase.decides}
     try:
         for number, phase in enumerate(phases):
             left = seconds - (time.monotonic() - began)
-            if why := _reason_against(phase, ended, left):
+            if why := _reason_against(phase, ended, decisive, left):
                 ended[phase.name] = "not run"
                 results.add({"phase": phase.name, "outcome": "not run", "why": why})
                 continue
@@ -83,8 +86,8 @@ def run_phases(phases: Sequence[Phase], measurement: Measurement, seconds: float
     return results.rows
 
 
-def _reason_against(phase: Phase, ended: dict[str, str], left: float) -> str | None:
-    if wrong := [name for name, outcome in ended.items() if outcome == WRONG]:
+def _reason_against(phase: Phase, ended: dict[str, str], decisive: set[str], left: float) -> str | None:
+    if wrong := [name for name, outcome in ended.items() if outcome == WRONG and name in decisive]:
         return f"{wrong[0]} found something wrong"
     if missing := [name for name in phase.needs if ended.get(name) != DONE]:
         return f"{missing[0]} did not succeed"
@@ -119,29 +122,28 @@ class _Running:
         outcome: Result = {}
         if self.process.is_alive():
             self.pipe.send(earlier)
-        while not outcome and wait([self.pipe, self.process.sentinel], began + seconds - time.monotonic()):
-            while not outcome and self.pipe.poll():
-                kind, content = _received(self.pipe)
-                if kind == "result":
-                    yield {"phase": self.phase.name, **content}
-                else:
-                    outcome = content
-            if not outcome and not self.process.is_alive() and not self.pipe.poll():
-                break
-        overran = not outcome and self.process.is_alive()
+        for kind, content in self._received(began + seconds):
+            if kind == "result":
+                yield {"phase": self.phase.name, **content}
+            else:
+                outcome = content
+        overran = not outcome and time.monotonic() >= began + seconds
         end(self.process)
-        if not outcome:
-            ended = f"its process ended with status {self.process.exitcode}, see {LOG}"
-            outcome = {"outcome": "killed", "why": f"not done after {seconds:.0f} s"} if overran else _failed(ended)
+        if overran:
+            outcome = {"outcome": "killed", "why": f"not done after {seconds:.0f} s"}
+        elif not outcome:
+            outcome = _failed(f"its process ended with status {self.process.exitcode}, see {LOG}")
         yield {"phase": self.phase.name, "seconds": round(time.monotonic() - began, 1), **outcome}
 
-
-def _received(pipe: Connection) -> tuple[str, Result]:
-    try:
-        kind, content = pipe.recv()
-    except EOFError:
-        return "end", {}
-    return kind, content
+    def _received(self, until: float) -> Iterator[tuple[str, Result]]:
+        """Messages, as long as there is time and somebody who could send them."""
+        while (left := until - time.monotonic()) > 0 and wait([self.pipe, self.process.sentinel], left):
+            if not self.pipe.poll():
+                return  # it has ended, and everything that it sent is here
+            try:
+                yield self.pipe.recv()
+            except EOFError:
+                return
 
 
 def _failed(why: str) -> Result:
@@ -150,9 +152,10 @@ def _failed(why: str) -> Result:
 
 def _serve(phase: Phase, measurement: Measurement, pipe: Connection) -> None:
     """In the phase's process, whose words go to the log: libraries have many."""
-    log = os.open(measurement.out / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    log = (measurement.out / LOG).open("a", buffering=1)
+    sys.stdout = sys.stderr = log
+    for standard in (1, 2):  # of what is not Python, and of processes that are started
+        os.dup2(log.fileno(), standard)
     for name in phase.imports:
         importlib.import_module(name)
     measurement = replace(measurement, earlier=pipe.recv())

@@ -25,7 +25,8 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str], str | None], ...] = (
 
 
 def table_of(results: Sequence[Result], title: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    seconds = [f"{result['phase']} {result['seconds']:.0f}" for result in results if "seconds" in result]
+    table = Table(title=title, caption=f"seconds: {', '.join(seconds)}", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("phase")
     table.add_column("what", max_width=46)
     for heading, *_ in COLUMNS:

@@ -11,7 +11,7 @@ from typing import Any
 from mixdpo_ray.training.job import TrainingJob
 from tests.measure.flops import Work
 from tests.measure.inputs import MODEL, job_of, setup_of, world_of
-from tests.measure.memory import estimate_gib, most_places, peak_gib, reset_peak
+from tests.measure.memory import estimate_of, peak_gib, reset_peak
 from tests.measure.phases import Measurement, Report
 from tests.measure.rates import rates
 from tests.peer.setup import Row, Setup
@@ -36,7 +36,7 @@ def report_training(measurement: Measurement, report: Report, setup: Setup, what
         what=what,
         **step_rates(measurement, setup, trained["seconds"]),
         peak_gib=peak_gib(measurement.device),
-        estimate_gib=estimate_gib(job, most_places(job)),
+        estimate_gib=estimate_of(job),
         losses=losses,
         outside=outside,
         says=f"loss {losses[0]:.5f} to {losses[-1]:.5f}; outside forward, backward, optimizer {outside:.1%}; "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.training.world import World
-from tests.peer.clock import peak_mib
 from tests.peer.made_rows import LONGEST, VOCABULARY, made_rows, rows_of, save_tokenizer, tokens_of
 from tests.peer.ours import make_job, write_inputs
 from tests.peer.peer import run_dpo
@@ -55,10 +55,10 @@ def run_arm(arm: str, work: Path, options: argparse.Namespace) -> dict[str, Any]
     torch.set_num_threads(options.threads)
     rows = json.loads((work / "rows.json").read_text())
     setup = Setup(work / "model", rows, 1e-4, options.global_batch, options.per_device, options.steps, BETA)
-    before = peak_mib("cpu")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = _ours(setup, work) if arm == "ours" else _theirs(setup, work, arm)
-    peak = peak_mib("cpu")
-    return {**result, "peak_mib": peak, "grown_mib": peak - before}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {**result, "peak_mib": peak / 1024, "grown_mib": (peak - before) / 1024}
 
 
 def _ours(setup: Setup, work: Path) -> dict[str, Any]:
