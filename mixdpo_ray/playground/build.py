@@ -26,7 +26,7 @@ from mixdpo_ray.training.generation import generate
 from mixdpo_ray.training.model import without_bars
 
 ANSWER_TOKENS = LONGEST_ANSWER + 6  # a bad answer may be longer than any ideal one
-ANSWERS_AT_ONCE = 4096
+ANSWERS_AT_ONCE = 1024  # what lies in a core's cache; more takes longer
 CODE = ("world", "annotator", "base_model", "build")
 
 
@@ -99,12 +99,14 @@ def answers_of(model: Path, prompts: Sequence[Prompt], seed: int, answers_each: 
 
     with without_bars():
         policy = AutoModelForCausalLM.from_pretrained(model)
-    return generate(
-        policy.eval(),
-        AutoTokenizer.from_pretrained(model),
-        [prompt.text for prompt in prompts],
-        max_new_tokens=ANSWER_TOKENS,
-        answers_each=answers_each,
-        seed=seed,
-        batch_size=ANSWERS_AT_ONCE,
-    )
+    with tqdm(total=len(prompts), desc="answers", unit="prompt", leave=False, disable=None) as bar:
+        return generate(
+            policy.eval(),
+            AutoTokenizer.from_pretrained(model),
+            [prompt.text for prompt in prompts],
+            max_new_tokens=ANSWER_TOKENS,
+            answers_each=answers_each,
+            seed=seed,
+            batch_size=ANSWERS_AT_ONCE,
+            heard=bar.update,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,12 @@ def generate(
     answers_each: int = 1,
     seed: int = 0,
     batch_size: int = 16,
+    heard: Callable[[int], object] = lambda answered: None,
 ) -> list[list[str]]:
     """Each prompt's answers, sampled from the whole distribution; temperature 0 takes the likeliest token each time.
 
-    `batch_size` counts answers. Prompts of like length share a batch, so little of it is padding.
+    `batch_size` counts answers. Prompts of like length share a batch, so little of it is padding. `heard` is told how
+    many prompts of each batch are answered.
     """
     ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
     by_length = sorted(range(len(ids)), key=lambda number: len(ids[number]))
@@ -55,6 +57,7 @@ def generate(
             texts = tokenizer.batch_decode(drawn[:, padded.shape[1] :], skip_special_tokens=True)
             for place, member in enumerate(members):
                 answers[member] = [text.strip() for text in texts[place * answers_each : (place + 1) * answers_each]]
+            heard(len(members))
     return answers
 
 
