@@ -21,7 +21,7 @@ class WorkerGroup:
     def __init__(self, cluster: ClusterSettings, folder: str, board: Any):
         """`folder`: where Ray may write."""
         self.cluster, self.folder, self.board = cluster, folder, board
-        self.queue = queue_name()
+        self.queue = ""
         self.running: Future[None] | None = None
         self.thread = ThreadPoolExecutor(1, "workers")
 
@@ -33,8 +33,10 @@ class WorkerGroup:
             number = self._put(job)
         ended = None if number is None else ray.get(self.board.ended.remote(self.queue, number))
         if ended is None:
-            self._wait()
-            raise AssertionError("workers leave only after what they were handed has ended")
+            assert self.running is not None
+            error = self.running.exception()
+            assert error is not None, "workers leave in peace only after what they were handed has ended"
+            raise error
         summary: dict[str, Any] = ended.result()
         return summary
 
@@ -63,11 +65,6 @@ class WorkerGroup:
             run_workers(self.cluster, queue, self.folder, self.board)
         finally:
             ray.get(self.board.abandon_queue.remote(queue))
-
-    def _wait(self) -> None:
-        """Raise why the workers died."""
-        assert self.running is not None
-        self.running.result()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from mixdpo_ray.errors import NonFiniteError, PreparedTableError, WorkersError
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.settings import CheckpointSettings
 from tests.training.test_every_objective import told
-from tests.training.test_isolation import job_of, weights
+from tests.training.test_isolation import job_of, make_biased, weights
 from tests.training.tiny import make_job, make_world
 
 CLUSTER = ClusterSettings(num_workers=2, use_gpu=False, max_failures=0, hang_seconds=3)
@@ -58,16 +58,16 @@ def train(group: WorkerGroup, job: TrainingJob) -> int:
 
 def test_a_training_in_a_standing_group_is_the_one_alone(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
     """After others of another objective, ZeRO stage and dtype, of which one was not finite."""
-    first = train(group, job_of(tiny, tmp_path / "sharded", "sharded"))
-    assert train(group, job_of(tiny, tmp_path / "half", "half")) == first
+    world = make_biased(tiny, tmp_path / "world")
+    first = train(group, job_of(world, tmp_path / "sharded", "sharded"))
     with pytest.raises(NonFiniteError, match=r"^step \d: "):
-        train(group, job_of(tiny, tmp_path / "broken", "broken"))
-    assert train(group, job_of(tiny, tmp_path / "plain", "plain")) == first
+        train(group, job_of(world, tmp_path / "broken", "broken"))
+    assert train(group, job_of(world, tmp_path / "half", "half")) == first
 
-    alone = job_of(tiny, tmp_path / "alone", "plain")
+    alone = job_of(world, tmp_path / "alone", "half")
     fit(CLUSTER, alone, take_board(alone.run))
-    assert told(tmp_path / "plain") == told(tmp_path / "alone")
-    assert weights(tmp_path / "plain") == weights(tmp_path / "alone")
+    assert told(tmp_path / "half") == told(tmp_path / "alone")
+    assert weights(tmp_path / "half") == weights(tmp_path / "alone")
     assert not (tmp_path / "alone" / "ray").exists()
 
 
