@@ -81,8 +81,8 @@ def test_an_error_of_a_job_ends_the_workers_but_not_the_group(group: WorkerGroup
 
 
 def slow_job(tiny: Path, run: Path) -> TrainingJob:
-    """Hundreds of steps, and a checkpoint early on."""
-    return make_job(tiny, run, num_train_epochs=60, checkpoints=CheckpointSettings(every_steps=5, keep_last=1000))
+    """80 steps, and a checkpoint early on."""
+    return make_job(tiny, run, num_train_epochs=16, checkpoints=CheckpointSettings(every_steps=5, keep_last=1000))
 
 
 def steps(run: Path) -> list[int]:
