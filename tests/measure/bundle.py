@@ -46,7 +46,7 @@ def wanted() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     ranges = {canonicalize_name(Requirement(line).name): Requirement(line) for group in groups for line in group}
-    return [f"{name}{ranges[name].specifier}" for name in OURS] + list(THEIRS)
+    return [f"{name}{ranges[canonicalize_name(name)].specifier}" for name in OURS] + list(THEIRS)
 
 
 def needed_by(metadata: str) -> list[Requirement]:

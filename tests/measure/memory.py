@@ -16,7 +16,7 @@ GIB = 2**30
 
 def reset_peak(device: str) -> None:
     if device != "cpu":
-        torch.cuda.init()  # before that it knows no device
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # before that it knows no device
         torch.cuda.reset_peak_memory_stats(device)
 
 

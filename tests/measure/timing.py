@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -12,7 +13,8 @@ def seconds_of(things: Sequence[Callable[[], object]], device: str) -> list[floa
     """One after the other, with no wait in between: a GPU's queue stays filled as in training."""
     if torch.device(device).type != "cuda":
         return [_by_clock(thing) for thing in things]
-    marks = [tuple(torch.cuda.Event(enable_timing=True) for _ in range(2)) for _ in things]
+    event: Any = torch.cuda.Event
+    marks = [tuple(event(enable_timing=True) for _ in range(2)) for _ in things]
     for thing, (before, after) in zip(things, marks, strict=True):
         before.record()
         thing()

@@ -16,6 +16,11 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from tests.peer.clock import now
 from tests.peer.setup import Record, Setup
 
+# The older name is that of transformers before 5.20; TRL switches it on.
+_CHECKPOINTING = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if name in DPOConfig.__dataclass_fields__
+)
+
 
 class _Steps:
     """Mixed into a trainer: sequential order, and the mean of the micro-batches' losses for every optimizer step."""
@@ -80,7 +85,7 @@ def arguments(setup: Setup, folder: Path) -> dict[str, Any]:
         "lr_scheduler_type": "constant", "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0, "seed": 0,
         "per_device_train_batch_size": setup.per_device,
         "gradient_accumulation_steps": setup.global_batch // setup.per_device,
-        "use_cpu": setup.device == "cpu", "bf16": setup.dtype == "bfloat16", "activation_checkpointing": False,
+        "use_cpu": setup.device == "cpu", "bf16": setup.dtype == "bfloat16", _CHECKPOINTING: False,
         "report_to": [], "save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no",
         "dataloader_pin_memory": setup.device != "cpu", "remove_unused_columns": False,
     }  # fmt: skip
