@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from mixdpo_ray.pairs.table import PreparedTable
-from mixdpo_ray.training.batch import PairBatch, length_groups
+from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.length_groups import length_groups
 from mixdpo_ray.training.memory import CUDA_RUNTIME, shape_of, worker_memory
 from mixdpo_ray.training.totals import index_lengths, share_window
 
