@@ -168,6 +168,7 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, kind: t
     )
     with interruption.heard(), showing(display, shared.watcher):
         tuner.fit()
+    ray.kill(shared.watcher)  # Tune keeps what trials share, and with it the study's name, while this process lives
     storage.delete(scratch)
 
 
