@@ -6,6 +6,8 @@ Code decays unless something stops it. When a limit hurts, the design is wrong a
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -20,13 +22,8 @@ def sources(root: Path) -> list[Path]:
     return sorted(path for folder in FOLDERS for path in (root / folder).glob("**/*.py"))
 
 
-def classes(root: Path) -> dict[str, ast.ClassDef]:
-    return {
-        node.name: node
-        for path in sources(root)
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.ClassDef)
-    }
+def classes(nodes: Iterable[ast.AST]) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
 
 
 def bases(node: ast.ClassDef) -> list[str]:
@@ -51,14 +48,16 @@ def fields(name: str, known: dict[str, ast.ClassDef]) -> set[str]:
 
 
 def violations(root: Path) -> list[str]:
-    found, known = [], classes(root)
-    for path in sources(root):
-        where, text = path.relative_to(root), path.read_text("utf-8")
+    texts = {path: path.read_text("utf-8") for path in sources(root)}
+    nodes = {path: list(ast.walk(ast.parse(text))) for path, text in texts.items()}
+    found, known = [], classes(chain.from_iterable(nodes.values()))
+    for path, text in texts.items():
+        where = path.relative_to(root)
         if DRAWERS & {part.removesuffix(".py") for part in where.parts} or path.stem.endswith(("_utils", "_helpers")):
             found.append(f"{where}: a drawer for odds and ends; name the file after its one concept")
         if (lines := len(text.splitlines())) > FILE_LINES:
             found.append(f"{where}: {lines} lines, at most {FILE_LINES}")
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes[path]:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > FUNCTION_LINES:
