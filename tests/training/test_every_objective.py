@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,32 +57,53 @@ CASES = [
     *((name, "router") for name in OBJECTIVES),
     *((name, mode) for name in LOOKING for mode in ("two_stage", "sorted_dpo")),
 ]
+Alone = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny: Path, one: Gang, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """An undisturbed run of one worker, of an objective in a mode."""
+    root = tmp_path_factory.mktemp("alone")
+
+    @cache
+    def run(name: str, mode: str) -> Path:
+        one(train, job_of(tiny, root / name / mode, objective_of(name), mode))
+        return root / name / mode
+
+    return run
 
 
 @pytest.mark.parametrize(("name", "mode"), CASES)
-def test_two_workers_train_what_one_does_and_a_killed_run_continues_exactly(
-    name: str, mode: str, tiny: Path, one: Gang, two: Gang, tmp_path: Path
+def test_two_workers_that_are_killed_and_continue_train_what_one_does(
+    name: str, mode: str, tiny: Path, alone: Alone, two: Gang, tmp_path: Path
 ) -> None:
-    objective = objective_of(name)
-    one(train, job_of(tiny, tmp_path / "one", objective, mode))
-    two(train, job_of(tiny, tmp_path / "two", objective, mode))
-    killed = job_of(tiny, tmp_path / "killed", objective, mode)
+    job = job_of(tiny, tmp_path, objective_of(name), mode)
+    two(train_until, job, 3)
+    two(train, job)
+    truth = alone(name, mode)
+    for expected, found in zip(told(truth), told(tmp_path), strict=True):
+        numbers = {name: value for name, value in expected.items() if isinstance(value, float)}
+        assert found == expected | {name: pytest.approx(value, rel=2e-5, abs=2e-5) for name, value in numbers.items()}
+    assert unlike(weights(tmp_path), weights(truth)) < 2e-5
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_what_an_objective_remembers_of_earlier_steps_is_continued_to_the_same_bits(
+    name: str, tiny: Path, two: Gang, tmp_path: Path
+) -> None:
+    """Those that remember nothing leave nothing in a checkpoint: what is continued there is one run for all."""
+    killed, undisturbed = (job_of(tiny, tmp_path / run, objective_of(name), "router") for run in ("killed", "whole"))
+    two(train, undisturbed)
     two(train_until, killed, 3)
     two(train, killed)
-    for alone, together in zip(told(tmp_path / "one"), told(tmp_path / "two"), strict=True):
-        numbers = {name: value for name, value in alone.items() if isinstance(value, float)}
-        assert together == alone | {name: pytest.approx(value, rel=2e-5, abs=2e-5) for name, value in numbers.items()}
-    assert unlike(weights(tmp_path / "two"), weights(tmp_path / "one")) < 2e-5
-    assert told(tmp_path / "killed") == told(tmp_path / "two")
-    assert unlike(weights(tmp_path / "killed"), weights(tmp_path / "two")) == 0
+    assert told(tmp_path / "killed") == told(tmp_path / "whole")
+    assert unlike(weights(tmp_path / "killed"), weights(tmp_path / "whole")) == 0
 
 
 @pytest.mark.parametrize("name", ["kto", "amapo", "selective_tokens"])
 def test_looking_and_reading_tokens_work_where_every_rank_must_run_every_pass(
-    name: str, tiny: Path, two: Gang, tmp_path: Path
+    name: str, tiny: Path, alone: Alone, two: Gang, tmp_path: Path
 ) -> None:
     """ZeRO-3, in a window whose two hard pairs leave some micro-batch without an easy one."""
-    objective = objective_of(name)
-    for zero_stage in (2, 3):
-        two(train, job_of(tiny, tmp_path / str(zero_stage), objective, "router", zero_stage))
-    assert unlike(weights(tmp_path / "3"), weights(tmp_path / "2")) < 2e-5
+    two(train, job_of(tiny, tmp_path, objective_of(name), "router", 3))
+    assert unlike(weights(tmp_path), weights(alone(name, "router"))) < 2e-5
