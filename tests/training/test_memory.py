@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.training.logps import Scorer, pair_logps
-from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.memory import (
     CPU_RUNTIME,
     CUDA_RUNTIME,
@@ -27,7 +27,8 @@ from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
 from tests.training.gang import Gang
 from tests.training.memory_peaks import full_batch, peak_bytes
-from tests.training.tiny import make_job, make_world
+from tests.training.test_loop import train
+from tests.training.tiny import make_job
 
 LLAMA_8B = ModelShape(
     parameters=8_030_261_248,
@@ -131,10 +132,9 @@ def test_with_lora_only_adapters_have_gradients_and_moments() -> None:
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "v_proj"), r".*\.(up|down)_proj"])
-def test_adapters_are_counted_as_peft_adds_them(tmp_path: Path, targets: Any) -> None:
-    make_world(tmp_path)
+def test_adapters_are_counted_as_peft_adds_them(tiny: Path, targets: Any) -> None:
     lora = LoraSettings(rank=3, target_modules=targets)
-    path = str(tmp_path / "model")
+    path = str(tiny / "model")
     model = load_model(ModelSettings(path=path, dtype="float32", lora=lora))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert adapter_parameters(load_model(ModelSettings(path=path, dtype="float32")), lora) == trained
@@ -166,30 +166,36 @@ def kept_bytes(model: LlamaForCausalLM, pairs: int, length: int) -> int:
     return sum(size for place, size in kept.items() if place not in weights)
 
 
-@pytest.mark.cluster
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_the_estimate_is_within_a_fifth_of_the_peak_of_all_tensors(tmp_path: Path, dtype: str, zero_stage: int) -> None:
+def test_the_estimate_is_within_a_fifth_of_the_peak_of_all_tensors(
+    small: Path, two: Gang, dtype: str, zero_stage: int
+) -> None:
     """Two workers under real DeepSpeed, each with a pair of 64 tokens at a time."""
-    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(tmp_path)
-    gang = Gang(2)
-    peak = max(gang(peak_bytes, str(tmp_path), dtype, zero_stage, 1, 64))
-    gang.close()
+    peak = max(two(peak_bytes, str(small), dtype, zero_stage, 1, 64))
     train = TrainSettings(per_device_train_batch_size=1)
     settings = DeepSpeedSettings.model_validate({"zero_stage": zero_stage})
     memory = worker_memory(small_shape(dtype), train, settings, 64, 2, gpu=False)
     assert memory.device_bytes - CPU_RUNTIME == pytest.approx(peak, rel=0.2)
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
-def test_a_checkpoint_takes_as_many_bytes_as_foreseen(tmp_path: Path, zero_stage: int) -> None:
-    make_world(tmp_path)
-    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(tmp_path / "model")
-    job = make_job(tmp_path, tmp_path / "run", objective=SimPO(), zero_stage=zero_stage, max_steps=1)
-    gang = Gang(2)
-    gang(_train, job)
-    gang.close()
+def test_a_checkpoint_takes_as_many_bytes_as_foreseen(
+    small: Path, tiny: Path, two: Gang, tmp_path: Path, zero_stage: int
+) -> None:
+    """The tokenizer is the tiny world's; its ids are among those of the larger model."""
+    shutil.copytree(tiny / "model", tmp_path / "model")
+    shutil.copytree(small, tmp_path / "model", dirs_exist_ok=True)
+    job = make_job(tiny, tmp_path / "run", objective=SimPO(), zero_stage=zero_stage, max_steps=1,
+                   model={"path": str(tmp_path / "model")})  # fmt: skip
+    two(train, job)
     written = sum(file.stat().st_size for file in (tmp_path / "run" / "checkpoints" / "step-1").iterdir())
     shape = small_shape("float32")
     assert checkpoint_bytes(shape, DeepSpeedSettings.model_validate({"zero_stage": zero_stage})) == pytest.approx(
@@ -197,7 +203,3 @@ def test_a_checkpoint_takes_as_many_bytes_as_foreseen(tmp_path: Path, zero_stage
     )
     exported = sum(file.stat().st_size for file in (tmp_path / "run" / "model").glob("*.safetensors"))
     assert model_bytes(shape) == pytest.approx(exported, rel=0.02)
-
-
-def _train(world: Any, job: Any) -> None:
-    run_training(job, world)
