@@ -18,6 +18,7 @@ from typing import Any
 
 import torch.multiprocessing as multiprocessing
 
+from mixdpo_ray.training.isolation import isolated
 from mixdpo_ray.training.world import World
 
 EXTENSION = "deepspeed_shm_comm"  # what DeepSpeed compiles on CPU if it is let
@@ -97,7 +98,9 @@ def _serve(world: World, port: int, pipe: Connection, machine: dict[str, str]) -
     while (task := pipe.recv()) is not None:
         function, arguments = task
         try:
-            pipe.send(("result", function(world, *arguments), ""))
+            with isolated(world):  # as in a standing group, so that no test finds what another one left
+                result = function(world, *arguments)
+            pipe.send(("result", result, ""))
         except Exception as error:  # noqa: BLE001 the test's process raises it again
             pipe.send(("error", error, traceback.format_exc()))
     dist.destroy_process_group()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixdpo_ray.curriculum.settings import CurriculumSettings
@@ -42,7 +43,7 @@ def make_world(folder: Path) -> Path:
         vocab_size=VOCABULARY,
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=64,
@@ -109,30 +110,28 @@ def make_references(folder: Path, store_folder: Path, trained: int, noise: float
     for split, count in (("train", trained), ("eval", HELD_OUT), (MISMATCHED, trained)):
         positions = np.arange(count)
         rows = rows_of(table, split, positions)
-        tokens = TokenRows.of(rows, positions)
-        for position in positions:
-            batch = build_batch(
-                tokens, np.array([position]), np.array([False]), None,
-                weight=1.0, padding=0, device=torch.device("cpu"),
-            )  # fmt: skip
-            with torch.no_grad():
-                chosen, rejected = scorer(batch)
-            name = [rows["pair_id"][int(position)].as_py()]
-            sums = pa.array([float(side.sum()) for side in (chosen, rejected)], pa.float32())
-            store.append(pa.table({"pair_id": name, "ref_chosen_logp": sums[:1], "ref_rejected_logp": sums[1:]}))
-            lists = [
-                [side[: int(length)].tolist()] for side, length in zip((chosen, rejected), batch.lengths, strict=True)
-            ]
-            kind = pa.list_(pa.float32())
-            of_tokens.append(
-                pa.table(
-                    {
-                        "pair_id": name,
-                        "ref_chosen_logps": pa.array(lists[0], kind),
-                        "ref_rejected_logps": pa.array(lists[1], kind),
-                    }
-                )
-            )
+        each = [_logps_of(scorer, TokenRows.of(rows, positions), position) for position in positions]
+        answers = {"chosen": [chosen for chosen, _ in each], "rejected": [rejected for _, rejected in each]}
+        sums = {
+            f"ref_{side}_logp": pa.array([float(logps.sum()) for logps in texts], pa.float32())
+            for side, texts in answers.items()
+        }
+        lists = {
+            f"ref_{side}_logps": pa.array([logps.tolist() for logps in texts], pa.list_(pa.float32()))
+            for side, texts in answers.items()
+        }
+        store.append(pa.table({"pair_id": rows["pair_id"], **sums}))
+        of_tokens.append(pa.table({"pair_id": rows["pair_id"], **lists}))
+
+
+def _logps_of(scorer: Scorer, tokens: TokenRows, position: int) -> tuple[Tensor, Tensor]:
+    """Of the tokens of both answers of a pair, alone in its batch."""
+    batch = build_batch(
+        tokens, np.array([position]), np.array([False]), None, weight=1.0, padding=0, device=torch.device("cpu")
+    )
+    with torch.no_grad():
+        chosen, rejected = scorer(batch)
+    return chosen[: int(batch.lengths[0])], rejected[: int(batch.lengths[1])]
 
 
 def make_job(
