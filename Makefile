@@ -10,11 +10,14 @@ TORCH := $(shell sed -n 's/^ *"\(torch[^"]*\)".*/\1/p' pyproject.toml)
 DEVICE ?= cuda
 OUT ?= outputs/measure
 
-.PHONY: help install demo test lint types bench measure chaos
+QUICK := $(BIN)/python -m pytest -n 2 -m "not cluster and not chaos"
+
+.PHONY: help install demo quick test lint types bench measure chaos
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     train the playground's small model on two workers and show what it learned"
+	@echo "make quick    the tests that start no cluster"
 	@echo "make test     every test"
 	@echo "make chaos    kill runs and searches at random moments and compare what they end with"
 	@echo "make bench    step time and memory against TRL; ARGS=\"--pairs FILE.parquet\" for pairs of your own"
@@ -27,8 +30,12 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python jobs/playground.py
 
+quick: $(STAMP)
+	$(QUICK)
+
+# One after the other, and both whatever comes of the first: a cluster needs the machine for itself.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not chaos"
+	@$(QUICK); quick=$$?; $(BIN)/python -m pytest -m "cluster and not chaos" && exit $$quick
 
 chaos: $(STAMP)
 	$(BIN)/python -m pytest -m chaos

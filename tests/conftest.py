@@ -1,4 +1,8 @@
-"""What tests of every room share: Ctrl-C that is heard, and an object store, the s3:// that a cluster's nodes share."""
+"""What tests of every room share.
+
+One thread for each process that computes, Ctrl-C that is heard, which tests run in one worker of `pytest -n`, and an
+object store, the s3:// that a cluster's nodes share.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 import pytest
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
 NAME = "outputs"
+# Tests of these rooms share processes that take many seconds to start: DeepSpeed's workers, and TRL
+TOGETHER = ("tests/training/", "tests/peer/")
+# Before torch is imported, and for processes that tests start: models here are so small that threads only wait
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Gives each worker of `pytest -n` whole files, and whole rooms of TOGETHER: what they share is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return next((room for room in TOGETHER if nodeid.startswith(room)), nodeid.partition("::")[0])
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
