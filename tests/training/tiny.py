@@ -110,7 +110,7 @@ def make_references(folder: Path, store_folder: Path, trained: int, noise: float
     for split, count in (("train", trained), ("eval", HELD_OUT), (MISMATCHED, trained)):
         positions = np.arange(count)
         rows = rows_of(table, split, positions)
-        each = [_logps_of(scorer, TokenRows.of(rows, positions), position) for position in positions]
+        each = [_logps_of(scorer, TokenRows.of(rows, positions), position) for position in range(count)]
         answers = {"chosen": [chosen for chosen, _ in each], "rejected": [rejected for _, rejected in each]}
         sums = {
             f"ref_{side}_logp": pa.array([float(logps.sum()) for logps in texts], pa.float32())
