@@ -9,7 +9,6 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.ipo import IPO
 from mixdpo_ray.objectives.simpo import SimPO
 from tests.peer.ours import run_ours, write_inputs
-from tests.peer.peer import run_dpo, run_simpo
 from tests.peer.setup import Setup
 from tests.peer.tiny import rows, save_model
 
@@ -34,6 +33,8 @@ def theirs(folder: Path, trl_process: ProcessPoolExecutor) -> dict[str, list[flo
 
 
 def _run_theirs(folder: Path) -> dict[str, list[float]]:
+    from tests.peer.peer import run_dpo, run_simpo  # its imports take seconds, and are wanted there alone
+
     scratch = folder / "trl"
     return {
         "dpo": run_dpo(setup(folder, 0.1), scratch).losses,

@@ -47,7 +47,6 @@ from tests.peer.batch import Batch, Found, joined, random_batch
 from tests.peer.ours import our_loss, run_ours, write_inputs
 from tests.peer.setup import Row, Setup
 from tests.peer.tiny import rows, save_model
-from tests.peer.trl_losses import cpo_loss, dpo_loss, kto_loss, orpo_loss, orpo_odds_loss, simpo_step
 
 Trl = Callable[..., Any]
 PAIR = Batch([[-1.25] * 10], [[-1.0] * 14], [-13.0], [-13.2], prompts=[[-2.5] * 4])
@@ -63,8 +62,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trl(folder: Path, trl_process: ProcessPoolExecutor) -> Trl:
-    """Calls one of trl_losses, there."""
-    return lambda function, *given, **named: trl_process.submit(function, folder, *given, **named).result()
+    """Calls one of trl_losses by its name, there."""
+    return lambda function, *given, **named: trl_process.submit(_call, function, folder, *given, **named).result()
+
+
+def _call(function: str, *given: Any, **named: Any) -> Any:
+    from tests.peer import trl_losses
+
+    return getattr(trl_losses, function)(*given, **named)
 
 
 def check_equal(mine: Found, theirs: Found, factor: float = 1.0) -> None:
@@ -112,7 +117,7 @@ def test_the_loss_is_that_of_trls_dpo_trainer(
 ) -> None:
     for seed in range(8):
         batch = random_batch(seed)
-        check_equal(our_loss(objective, batch), trl(dpo_loss, batch, loss_type, **settings))
+        check_equal(our_loss(objective, batch), trl("dpo_loss", batch, loss_type, **settings))
 
 
 @pytest.mark.parametrize(("objective", "loss_type", "settings"), CPO_TRAINER, ids=repr)
@@ -121,14 +126,14 @@ def test_the_loss_is_that_of_trls_cpo_trainer(
 ) -> None:
     for seed in range(8):
         batch = random_batch(seed)
-        check_equal(our_loss(objective, batch), trl(cpo_loss, batch, loss_type, cpo_alpha=0.0, **settings))
+        check_equal(our_loss(objective, batch), trl("cpo_loss", batch, loss_type, cpo_alpha=0.0, **settings))
 
 
 @pytest.mark.parametrize("odds_weight", [0.1, 1.0])
 def test_the_odds_ratio_is_that_of_trls_orpo_trainer(trl: Trl, odds_weight: float) -> None:
     for seed in range(8):
         batch = random_batch(seed)
-        theirs, likelihood = trl(orpo_odds_loss, batch, odds_weight), our_loss(SFT(), batch)
+        theirs, likelihood = trl("orpo_odds_loss", batch, odds_weight), our_loss(SFT(), batch)
         whole = Found(
             theirs.loss + likelihood.loss,
             [odds + nll for odds, nll in zip(theirs.by_chosen, likelihood.by_chosen, strict=True)],
@@ -144,20 +149,20 @@ def test_kto_on_pairs_is_twice_that_of_trls_kto_trainer(trl: Trl, foreign: float
     for seed in range(8):
         batch = random_batch(seed)
         mismatched = [foreign + 0.1 * number for number in range(2 * len(batch.chosen))]
-        theirs = trl(kto_loss, batch, mismatched, beta=0.1, weights=(1.2, 0.9))
+        theirs = trl("kto_loss", batch, mismatched, beta=0.1, weights=(1.2, 0.9))
         check_equal(our_loss(objective, batch, mismatched), theirs, factor=2.0)
 
 
 LIKELIHOODS = [
-    (SFT(), dpo_loss, ("sft",), {"beta": 0.1}),
-    (DPONLL(beta=0.1, nll_weight=0.3), dpo_loss, ("sigmoid", "sft"), {"beta": 0.1, "weights": (1.0, 0.3)}),
-    (CPO(beta=0.1, cpo_alpha=0.3), cpo_loss, ("sigmoid",), {"beta": 0.1, "cpo_alpha": 0.3}),
+    (SFT(), "dpo_loss", ("sft",), {"beta": 0.1}),
+    (DPONLL(beta=0.1, nll_weight=0.3), "dpo_loss", ("sigmoid", "sft"), {"beta": 0.1, "weights": (1.0, 0.3)}),
+    (CPO(beta=0.1, cpo_alpha=0.3), "cpo_loss", ("sigmoid",), {"beta": 0.1, "cpo_alpha": 0.3}),
 ]
 
 
 @pytest.mark.parametrize(("objective", "function", "types", "settings"), LIKELIHOODS, ids=repr)
 def test_the_likelihood_is_trls_where_all_answers_are_equally_long(
-    trl: Trl, objective: Objective, function: Trl, types: tuple[str, ...], settings: dict[str, Any]
+    trl: Trl, objective: Objective, function: str, types: tuple[str, ...], settings: dict[str, Any]
 ) -> None:
     for seed in range(8):
         batch = random_batch(seed, longest=9, shortest=9)
@@ -167,18 +172,18 @@ def test_the_likelihood_is_trls_where_all_answers_are_equally_long(
 def test_trls_likelihood_gives_long_answers_more_weight_and_ours_does_not(trl: Trl) -> None:
     """Chosen sums -12.5 over 10 tokens and -8 over 6. TRL: 20.5 / 16 tokens = 1.28125. Ours: (1.25 + 1.333333) / 2."""
     batch = joined(PAIR, MODEST)
-    theirs, mine = trl(dpo_loss, batch, "sft", beta=0.1), our_loss(SFT(), batch)
+    theirs, mine = trl("dpo_loss", batch, "sft", beta=0.1), our_loss(SFT(), batch)
     assert theirs.loss == pytest.approx(1.28125, abs=1e-6)
     assert mine.loss == pytest.approx(1.2916667, abs=1e-6)
     assert theirs.by_chosen == pytest.approx([-1 / 16, -1 / 16])
     assert mine.by_chosen == pytest.approx([-1 / 20, -1 / 12])
 
     # the same beside a loss of preferences: DPO's are 0.630258 and log(1 + e^-0.09) = 0.649159, mean 0.639709
-    theirs = trl(dpo_loss, batch, "sigmoid", "sft", beta=0.1, weights=(1.0, 1.0))
+    theirs = trl("dpo_loss", batch, "sigmoid", "sft", beta=0.1, weights=(1.0, 1.0))
     assert theirs.loss == pytest.approx(0.639709 + 1.28125, abs=1e-5)
     assert our_loss(DPONLL(), batch).loss == pytest.approx(0.639709 + 1.2916667, abs=1e-5)
     # CPO's are log(1 + e^-0.15) = 0.620957 for both, the gaps being 1.5
-    assert trl(cpo_loss, batch, "sigmoid", 0.1, 1.0).loss == pytest.approx(0.620957 + 1.28125, abs=1e-5)
+    assert trl("cpo_loss", batch, "sigmoid", 0.1, 1.0).loss == pytest.approx(0.620957 + 1.28125, abs=1e-5)
     assert our_loss(CPO(), batch).loss == pytest.approx(0.620957 + 1.2916667, abs=1e-5)
 
 
@@ -186,26 +191,26 @@ def test_trls_likelihood_in_orpo_covers_the_prompt_and_ours_does_not(trl: Trl) -
     """A prompt of -10 over 4 tokens before the chosen answer's -12.5 over 10: 22.5 / 14 = 1.607143 against 1.25. The
     odds ratio adds 0.089581 to either.
     """
-    theirs, mine = trl(orpo_loss, PAIR, 0.1), our_loss(ORPO(odds_weight=0.1), PAIR)
+    theirs, mine = trl("orpo_loss", PAIR, 0.1), our_loss(ORPO(odds_weight=0.1), PAIR)
     assert theirs.loss == pytest.approx(1.607143 + 0.089581, abs=1e-5)
     assert mine.loss == pytest.approx(1.25 + 0.089581, abs=1e-5)
     assert theirs.by_chosen == pytest.approx([-1 / 14 - 0.008293], abs=1e-5)
     assert mine.by_chosen == pytest.approx([-1 / 10 - 0.008293], abs=1e-5)
     bare = replace(PAIR, prompts=[[]])
-    check_equal(our_loss(ORPO(odds_weight=0.1), bare), trl(orpo_loss, bare, 0.1))
+    check_equal(our_loss(ORPO(odds_weight=0.1), bare), trl("orpo_loss", bare, 0.1))
 
 
 def test_trls_dpo_ignores_label_smoothing_and_cdpo_does_not(trl: Trl) -> None:
     """The flipped tenth adds 0.1 x 0.13 to 0.630258. TRL has this loss elsewhere: its AOT of one pair alone."""
-    theirs = trl(dpo_loss, PAIR, "sigmoid", beta=0.1, label_smoothing=0.1)
+    theirs = trl("dpo_loss", PAIR, "sigmoid", beta=0.1, label_smoothing=0.1)
     assert theirs.loss == pytest.approx(0.630258, abs=1e-6)
     assert our_loss(CDPO(label_smoothing=0.1), PAIR).loss == pytest.approx(0.643258, abs=1e-6)
-    check_equal(our_loss(CDPO(label_smoothing=0.1), PAIR), trl(dpo_loss, PAIR, "aot", beta=0.1, label_smoothing=0.1))
+    check_equal(our_loss(CDPO(label_smoothing=0.1), PAIR), trl("dpo_loss", PAIR, "aot", beta=0.1, label_smoothing=0.1))
 
 
 def test_trls_hinge_is_rso_and_not_slic(trl: Trl) -> None:
     """TRL, with the reference: 1 - 0.1 x 1.3 = 0.87. SLiC, without: the gap of 1.5 exceeds 1, 0.1 x 12.5 is left."""
-    theirs = trl(dpo_loss, PAIR, "hinge", beta=0.1)
+    theirs = trl("dpo_loss", PAIR, "hinge", beta=0.1)
     assert theirs.loss == pytest.approx(0.87, abs=1e-6)
     assert our_loss(RSO(beta=0.1), PAIR).loss == pytest.approx(0.87, abs=1e-6)
     assert our_loss(SLiC(), PAIR).loss == pytest.approx(1.25, abs=1e-6)
@@ -219,9 +224,9 @@ def test_trl_sorts_for_aot_within_a_micro_batch_and_we_within_the_step(trl: Trl)
     def loss(*gaps: float) -> float:
         return sum(math.log1p(math.exp(-0.1 * gap)) for gap in gaps) / len(gaps)
 
-    split = [trl(dpo_loss, half, "aot", beta=0.1).loss for half in (PAIR, tie)]
+    split = [trl("dpo_loss", half, "aot", beta=0.1).loss for half in (PAIR, tie)]
     assert sum(split) / 2 == pytest.approx(loss(1.3, -2.0), abs=1e-6)
-    assert trl(dpo_loss, whole, "aot", beta=0.1).loss == pytest.approx(loss(-1.2, 0.5), abs=1e-6)
+    assert trl("dpo_loss", whole, "aot", beta=0.1).loss == pytest.approx(loss(-1.2, 0.5), abs=1e-6)
     assert our_loss(AOT(), whole).loss == pytest.approx(loss(-1.2, 0.5), abs=1e-6)
 
 
@@ -230,7 +235,7 @@ def test_trls_z_of_kto_is_a_micro_batchs_and_ours_is_the_steps(trl: Trl) -> None
     step's is 0. With chosen answers counted twice, z = 0 gives 2 sigmoid(-0.05) + sigmoid(-0.08) = 1.455016, and z = 1
     gives 2 sigmoid(0.05) + sigmoid(-0.18) = 1.480116.
     """
-    split = [2 * trl(kto_loss, PAIR, [foreign] * 2, beta=0.1, weights=(2.0, 1.0)).loss for foreign in (-1.0, 1.0)]
+    split = [2 * trl("kto_loss", PAIR, [foreign] * 2, beta=0.1, weights=(2.0, 1.0)).loss for foreign in (-1.0, 1.0)]
     mine = our_loss(KTO(beta=0.1, desirable_weight=2.0), joined(PAIR, PAIR), [-1.0, -1.0, 1.0, 1.0])
     assert split == pytest.approx([1.455016, 1.480116], abs=1e-6)
     assert mine.loss == pytest.approx(1.455016, abs=1e-6)
@@ -238,10 +243,10 @@ def test_trls_z_of_kto_is_a_micro_batchs_and_ours_is_the_steps(trl: Trl) -> None
 
 def test_trls_simpo_gamma_is_the_target_itself_and_ours_its_ratio_to_beta(trl: Trl) -> None:
     """Gap of means -0.25, beta 2. A gamma of 0.5: log(1 + e^(0.5 + 0.5)); a ratio of 0.5: log(1 + e^(0.5 + 1))."""
-    assert trl(cpo_loss, PAIR, "simpo", 2.0, 0.0, simpo_gamma=0.5).loss == pytest.approx(1.313262, abs=1e-6)
+    assert trl("cpo_loss", PAIR, "simpo", 2.0, 0.0, simpo_gamma=0.5).loss == pytest.approx(1.313262, abs=1e-6)
     assert our_loss(SimPO(beta=2.0, gamma_beta_ratio=0.5), PAIR).loss == pytest.approx(1.701413, abs=1e-6)
     # and TRL adds the likelihood, 1.25 here, unless cpo_alpha is 0
-    theirs = trl(cpo_loss, PAIR, "simpo", 2.0, 1.0, simpo_gamma=1.0)
+    theirs = trl("cpo_loss", PAIR, "simpo", 2.0, 1.0, simpo_gamma=1.0)
     assert theirs.loss == pytest.approx(1.701413 + 1.25, abs=1e-6)
 
 
@@ -249,7 +254,7 @@ def test_a_pair_in_a_smaller_last_micro_batch_counts_for_more_in_trl_and_not_in_
     """Three pairs as micro-batches of two and one: TRL weighs them with 1/4, 1/4 and 1/2, we with 1/3 each."""
     three, objective = rows(3), SimPO(beta=2.0, gamma_beta_ratio=0.5)
     setup = Setup(folder / "model", three, learning_rate=1e-3, global_batch=4, per_device=2, steps=1, beta=2.0)
-    their_loss, their_gradient = trl(simpo_step, setup, gamma_beta_ratio=0.5)
+    their_loss, their_gradient = trl("simpo_step", setup, gamma_beta_ratio=0.5)
     write_inputs(folder, folder / "model", three)
     (mine,) = run_ours(setup, folder, objective).losses
 
