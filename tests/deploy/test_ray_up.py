@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from tests.cluster.trainings import assert_same_end, steps_of, undisturbed, write_world
 from tests.deploy.dependencies import dependencies_only
 from tests.deploy.hosts import Host, hosts, why_not
 from tests.deploy.on_premise import API, CPUS, OnPremise
 
 SAVE_EVERY = 10
+SETTINGS = f"""
+curriculum: {{threshold: {{hard_count: 32}}}}
+train:
+  global_batch_size: 16
+  per_device_train_batch_size: 2
+  num_train_epochs: 5
+  optimizer: {{learning_rate: 1e-4}}
+  checkpoints: {{every_steps: {SAVE_EVERY}}}
+cluster: {{num_workers: 2, use_gpu: false, placement_strategy: SPREAD, max_failures: 5}}
+tune: {{num_samples: 2, workers_per_trial: 1, max_concurrent_trials: 1, early_stopping: {{pruner: none}}}}
+"""
 SECRETS = {
     "HF_TOKEN": "hf_plantedAmongTheHosts",
     "AWS_SECRET_ACCESS_KEY": "planted/aws+secret",
@@ -35,41 +47,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPremise]:
         for host in (laptop, head, worker):
             (host.home / "mixdpo_ray-env").symlink_to(environment)
         cluster = OnPremise(folder, laptop, head, worker, SECRETS)
-        write_recipe(cluster.shared)
+        write_world(cluster.shared, SETTINGS, pairs=420)
         cluster.up()
         yield cluster
 
 
-def write_recipe(folder: Path) -> None:
-    write_tiny_model(folder / "model")
-    write_pairs(folder / "pairs.jsonl", 420)
-    (folder / "recipe.yaml").write_text(
-        f"""
-model: {{path: {folder}/model, dtype: float32}}
-data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.1}}, max_prompt_length: 16, max_length: 64}}
-curriculum: {{threshold: {{hard_count: 32}}}}
-train:
-  global_batch_size: 16
-  per_device_train_batch_size: 2
-  num_train_epochs: 5
-  optimizer: {{learning_rate: 1e-4}}
-  checkpoints: {{every_steps: {SAVE_EVERY}}}
-cluster: {{num_workers: 2, use_gpu: false, placement_strategy: SPREAD, max_failures: 5}}
-tune: {{num_samples: 2, workers_per_trial: 1, max_concurrent_trials: 1, early_stopping: {{pruner: none}}}}
-output: {{storage_path: {folder}/out}}
-"""
-    )
-
-
 def steps(cluster: OnPremise, run: str) -> list[dict[str, Any]]:
-    """Whole lines of the metrics that are steps."""
-    path = cluster.shared / "out" / "runs" / run / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [line for line in map(json.loads, lines) if line.get("kind") != "eval"]
-
-
-def weights(cluster: OnPremise, run: str) -> bytes:
-    return (cluster.shared / "out" / "runs" / run / "model" / "model.safetensors").read_bytes()
+    return steps_of(cluster.shared / "out" / "runs" / run)
 
 
 def train(cluster: OnPremise, run: str, *overrides: str) -> Any:
@@ -84,12 +68,6 @@ def running(host: Host, words: Sequence[str] = OURS) -> list[str]:
 
 def ours(cluster: OnPremise) -> list[str]:
     return running(cluster.head) + running(cluster.worker)
-
-
-def same_end(cluster: OnPremise, run: str) -> None:
-    for key in ("step", "window_hash", "loss", "learning_rate", "grad_norm"):
-        assert [line[key] for line in steps(cluster, run)] == [line[key] for line in steps(cluster, "calm")]
-    assert weights(cluster, run) == weights(cluster, "calm")
 
 
 def nothing_left(cluster: OnPremise) -> None:
@@ -123,54 +101,66 @@ def test_the_token_s_file_is_its_owner_s_alone(cluster: OnPremise) -> None:
     cluster.wait(lambda: {file.stat().st_mode & 0o777 for file in files} == {0o600}, lambda: "others can read a token")
 
 
-def test_prepare_runs_on_the_cluster(cluster: OnPremise) -> None:
-    said = cluster.submit("prepare", "python", "jobs/prepare.py", f"{cluster.shared}/recipe.yaml").finish()
+def test_jobs_prepare_on_the_cluster_and_output_that_would_be_deleted_after_them_is_refused(cluster: OnPremise) -> None:
+    """A relative path lies in the copy of the checkout, on one host."""
+    command = ["python", "jobs/prepare.py", f"{cluster.shared}/recipe.yaml"]
+    prepare, lost = cluster.submit("prepare", *command), cluster.submit("lost", *command, "output.storage_path=outputs")
+    assert "output.storage_path 'outputs' would lie in" in lost.finish(status=1)
+    said = prepare.finish()
     assert "378 pairs to train on, 42 held out" in said
     assert f"prepared table: {cluster.shared}/out/prepared/" in said
 
 
-def test_output_that_would_be_deleted_after_the_job_is_refused(cluster: OnPremise) -> None:
-    """A relative path lies in the copy of the checkout, on one host."""
-    command = ["python", "jobs/prepare.py", f"{cluster.shared}/recipe.yaml", "output.storage_path=outputs"]
-    assert "output.storage_path 'outputs' would lie in" in cluster.submit("lost", *command).finish(status=1)
+@dataclass(frozen=True)
+class Disturbed:
+    """A run that was stopped and submitted again, and then lost a host, which came back."""
+
+    imports: list[str]  # where the workers of both hosts find the project
+    stopped: int  # steps that had been done when nothing of the job was left any more
+    cut: int  # and when the host had lost power
+    said: str  # by the second submission
 
 
-def test_workers_of_both_hosts_train_and_import_what_was_uploaded(cluster: OnPremise) -> None:
-    job = train(cluster, "calm")
-    job.wait(lambda: len(steps(cluster, "calm")) > 0)
-    for host in (cluster.head, cluster.worker):
-        assert running(host, ["RayTrainWorker"])
-        found = host.run("cat /proc/$(pgrep -o -f RayTrainWorker)/environ | tr '\\0' '\\n' | grep ^PYTHONPATH=")
-        assert "working_dir_files/_ray_pkg_" in found
-    said = job.finish()
-    assert "\r" not in said
-    total = len(steps(cluster, "calm"))
-    assert f" {total}/{total} " in said
+@pytest.fixture(scope="module")
+def disturbed(cluster: OnPremise) -> Disturbed:
+    """The cluster starts Ray by itself on the host that comes back."""
+    job = train(cluster, "disturbed")
+    job.wait(lambda: len(steps(cluster, "disturbed")) > 0)
+    environment = "cat /proc/$(pgrep -o -f RayTrainWorker)/environ | tr '\\0' '\\n' | grep ^PYTHONPATH="
+    imports = [host.run(environment) for host in (cluster.head, cluster.worker)]
+    job.wait(lambda: len(steps(cluster, "disturbed")) > SAVE_EVERY)
+    cluster.from_laptop(f"ray job stop --address {API} disturbed")
     nothing_left(cluster)
+    stopped = len(steps(cluster, "disturbed"))
 
-
-def test_a_stopped_job_leaves_no_process_and_the_same_submission_continues(cluster: OnPremise) -> None:
-    job = train(cluster, "stopped")
-    job.wait(lambda: len(steps(cluster, "stopped")) > SAVE_EVERY)
-    cluster.from_laptop(f"ray job stop --address {API} stopped")
-    nothing_left(cluster)
-    assert SAVE_EVERY < len(steps(cluster, "stopped")) < len(steps(cluster, "calm"))
     again = cluster.submit("again", *job.command)
-    again.finish()
-    same_end(cluster, "stopped")
-    nothing_left(cluster)
-
-
-def test_a_run_whose_host_lost_power_ends_as_if_nothing_had_happened(cluster: OnPremise) -> None:
-    """The host comes back, and the cluster starts Ray on it by itself."""
-    job = train(cluster, "killed")
-    job.wait(lambda: len(steps(cluster, "killed")) > SAVE_EVERY)
+    again.wait(lambda: len(steps(cluster, "disturbed")) > stopped + SAVE_EVERY)
     cluster.worker.kill()
-    assert SAVE_EVERY < len(steps(cluster, "killed")) < len(steps(cluster, "calm"))
+    cut = len(steps(cluster, "disturbed"))
     cluster.worker.boot()
-    job.finish()
-    same_end(cluster, "killed")
+    said = again.finish()
     nothing_left(cluster)
+    return Disturbed(imports, stopped, cut, said)
+
+
+@pytest.fixture(scope="module")
+def calm(cluster: OnPremise, disturbed: Disturbed) -> Path:
+    """The same run by two processes of this machine, without Ray."""
+    return undisturbed(cluster.shared, world=2)
+
+
+def test_workers_of_both_hosts_train_and_import_what_was_uploaded(disturbed: Disturbed) -> None:
+    assert ["working_dir_files/_ray_pkg_" in found for found in disturbed.imports] == [True, True]
+
+
+def test_a_run_that_was_stopped_and_lost_a_host_ends_as_if_nothing_had_happened(
+    cluster: OnPremise, disturbed: Disturbed, calm: Path
+) -> None:
+    total = len(steps_of(calm))
+    assert SAVE_EVERY < disturbed.stopped < disturbed.cut < total
+    assert_same_end(cluster.shared / "out" / "runs" / "disturbed", calm)
+    assert f" {total}/{total} " in disturbed.said
+    assert "\r" not in disturbed.said
 
 
 def test_a_search_runs_on_the_cluster(cluster: OnPremise) -> None:
@@ -181,7 +171,7 @@ def test_a_search_runs_on_the_cluster(cluster: OnPremise) -> None:
     nothing_left(cluster)
 
 
-def test_training_goes_on_with_the_workers_that_are_left(cluster: OnPremise) -> None:
+def test_training_goes_on_with_the_workers_that_are_left(cluster: OnPremise, calm: Path) -> None:
     """With all CPUs of a host for each worker, so that two of them have no room on the one that is left."""
     job = train(cluster, "elastic", "cluster.num_workers=[1,2]", f"cluster.cpus_per_worker={CPUS}")
     job.wait(lambda: len(steps(cluster, "elastic")) > SAVE_EVERY)
@@ -191,11 +181,10 @@ def test_training_goes_on_with_the_workers_that_are_left(cluster: OnPremise) -> 
     manifests = (cluster.shared / "out" / "runs" / "elastic" / "checkpoints").glob("step-*/manifest.json")
     last = max((json.loads(file.read_text()) for file in manifests), key=lambda manifest: int(manifest["step"]))
     assert last["world"] == 1
-    for step, calm in zip(steps(cluster, "elastic"), steps(cluster, "calm"), strict=True):
-        assert step["window_hash"] == calm["window_hash"]
-        assert abs(step["loss"] - calm["loss"]) < 1e-3
+    for step, expected in zip(steps(cluster, "elastic"), steps_of(calm), strict=True):
+        assert step["window_hash"] == expected["window_hash"]
+        assert abs(step["loss"] - expected["loss"]) < 1e-3
     cluster.worker.boot()
-    cluster.wait(lambda: bool(running(cluster.worker, ["raylet"])), cluster.worker.processes)
 
 
 def test_no_secret_was_written_anywhere(cluster: OnPremise) -> None:
