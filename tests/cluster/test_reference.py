@@ -20,6 +20,7 @@ from mixdpo_ray.cluster.training_job import make_job
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.pairs.mismatched import mismatched_ids
 from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
+from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.recipe_file import load_recipe
@@ -96,14 +97,24 @@ def test_a_thinned_plan_needs_only_the_pairs_that_it_trains(world: Path) -> None
     assert len(trained) < table.rows("train")
 
 
-def test_the_references_of_a_flipped_pair_are_those_of_the_pair_with_its_sides_exchanged(world: Path) -> None:
-    everything = "curriculum.threshold={hard_count: 0}"
-    plain, noisy = (recipe(world, everything, *more) for more in (["output.name=plain"], ["data.pair.flip=0.3"]))
+@pytest.fixture(scope="module")
+def noisy(world: Path) -> tuple[PreparedTable, ReferenceTable]:
+    """A third of the pairs flipped, for an objective that reads foreign answers as well."""
+    settings = recipe(
+        world, "objective={name: kto}", "curriculum.threshold={hard_count: 0}", "data.pair.flip=0.3", "output.name=kto"
+    )
+    return prepare(settings), covered(settings)
+
+
+def test_the_references_of_a_flipped_pair_are_those_of_the_pair_with_its_sides_exchanged(
+    world: Path, noisy: tuple[PreparedTable, ReferenceTable]
+) -> None:
+    plain = recipe(world, "curriculum.threshold={hard_count: 0}", "output.name=every")
     chosen, rejected = covered(plain).aligned(prepare(plain).index("train").pair_id)
-    table = prepare(noisy)
+    table, store = noisy
     flip = np.asarray(table.column("train", "flipped"))
     assert 15 < flip.sum() < 50
-    found = covered(noisy).aligned(table.index("train").pair_id)
+    found = store.aligned(table.index("train").pair_id)
     # other pairs share a batch with a flipped one now, so that its sums may differ in their last bits
     assert np.allclose(found[0], np.where(flip, rejected, chosen), atol=1e-4)
     assert np.allclose(found[1], np.where(flip, chosen, rejected), atol=1e-4)
@@ -143,10 +154,11 @@ def naive(world: Path, prompt: list[int], answer: list[int]) -> torch.Tensor:
     return logps
 
 
-def test_prompts_with_foreign_answers_are_covered_for_kto_alone(world: Path) -> None:
+def test_prompts_with_foreign_answers_are_covered_for_kto_alone(
+    world: Path, noisy: tuple[PreparedTable, ReferenceTable]
+) -> None:
     """The last prompt of the table gets the answers of the first pair."""
-    settings = recipe(world, "objective={name: kto}", "output.name=kto", "curriculum.threshold={hard_count: 0}")
-    table, store = prepare(settings), covered(settings)
+    table, store = noisy
     index, last = table.index("train"), table.rows("train") - 1
     assert store.missing(mismatched_ids(index, range(last + 1))) == []
     chosen, rejected = store.aligned(mismatched_ids(index, [last]))
