@@ -35,7 +35,7 @@ def test_every_kind_of_range_has_an_example_here() -> None:
     assert EXAMPLES.keys() == KINDS.keys()
 
 
-@pytest.mark.parametrize("kind", EXAMPLES.keys() - {"margins"})
+@pytest.mark.parametrize("kind", [kind for kind in EXAMPLES if kind != "margins"])
 def test_what_is_drawn_lies_in_the_range_and_differs(kind: str) -> None:
     range_ = read_range("objective.beta", {kind: EXAMPLES[kind]})
     drawn = draws(range_)
