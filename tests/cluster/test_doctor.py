@@ -204,7 +204,7 @@ def test_more_memory_than_the_host_has_is_red_and_a_remedy_is_worked_out(tree: d
 
 def test_more_checkpoints_than_the_disk_holds_are_red(tree: dict[str, Any], tmp_path: Path) -> None:
     said = red(changed(tree, train__checkpoints={"keep_last": 10_000_000}), tmp_path, "disk")
-    assert ": 10000001 checkpoints of 5.1 MiB (one while it is written) and the model, 1.3 MiB, and " in said
+    assert ": 10000001 checkpoints of 2.3 MiB (one while it is written) and the model, 586.8 KiB, and " in said
     assert "lower train.checkpoints.keep_last" in said
 
 

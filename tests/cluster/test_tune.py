@@ -184,4 +184,4 @@ def test_thresholds_beyond_every_margin_are_refused_before_a_model_is_loaded(fol
     ended = job.run_here("tune.space={curriculum.threshold.value: {uniform: [1, 9]}}")
     assert ended.status == 2
     assert "tune.space.curriculum.threshold.value: 9.0 leaves none of the 255 pairs easy" in ended.lines[-1]
-    assert sorted(path.name for path in (folder / "elsewhere").iterdir()) == ["prepared"]
+    assert sorted(path.name for path in (folder / "elsewhere").iterdir()) == ["prepared", "tokenizers.json"]
