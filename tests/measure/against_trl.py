@@ -12,7 +12,7 @@ from tests.measure.phases import Measurement, Report
 from tests.measure.trainings import ZERO, report_training, step_rates
 from tests.peer.setup import Setup
 
-OURS, LOOP, PRECOMPUTED = "ours beside TRL", "TRL", "TRL, precomputed"
+OURS, LOOP, PRECOMPUTED = "ours beside TRL", "TRL", "TRL precomputed"
 TOLERANCE = 2e-2
 
 

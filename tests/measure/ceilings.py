@@ -21,13 +21,9 @@ WARM_UPS, TIMED = 3, 10
 def run(measurement: Measurement, report: Report) -> None:
     installed = {found.metadata["Name"].lower() for found in importlib.metadata.distributions()}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
-    report(
-        what="versions",
-        card=_card(measurement.device),
-        versions={"python": platform.python_version(), **versions},
-        says=f"{_card(measurement.device)}; python {platform.python_version()}, "
-        + ", ".join(f"{name} {version}" for name, version in versions.items()),
-    )
+    versions = {"python": platform.python_version(), **versions, "torch": torch.__version__}
+    says = ", ".join(f"{name} {version}" for name, version in versions.items())
+    report(what="versions", card=_card(measurement.device), versions=versions, says=says)
     device, sizes = measurement.device, measurement.sizes
     source = torch.rand(sizes.copied // 4, device=device)
     target = torch.empty_like(source)

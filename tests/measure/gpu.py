@@ -92,7 +92,9 @@ def measure(device: str, out: Path, phases: Sequence[Phase], *, tiny: bool, seco
         measurement = Measurement(which, TINY if tiny else FULL, Path(work), out)
         results = run_phases(phases, measurement, seconds)
     cards = [result["card"] for result in results if "card" in result]
-    show(results, f"{cards[0] if cards else device}: {time.monotonic() - began:.0f} s", out / "table.txt")
+    tried = "; tiny: these numbers say that the script works, and no more" if tiny else ""
+    title = f"{cards[0] if cards else device}, {time.monotonic() - began:.0f} s{tried}"
+    show(results, title, out / "table.txt")
     return results
 
 
@@ -102,7 +104,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small models and few pairs, to try the script itself")
     parser.add_argument("--out", type=Path, required=True)
     names = [phase.name for phase in all_phases()]
-    parser.add_argument("--phases", help=f"only these, with commas between them: {', '.join(names)}")
+    parser.add_argument("--phases", help=f"only these and what they need: {','.join(names)}")
     parser.add_argument("--seconds", type=float, help="of all phases together; by default 300 on a GPU, 1500 without")
     options = parser.parse_args()
     if options.device == "cpu" and not options.tiny:
@@ -112,7 +114,8 @@ def main() -> None:
     wanted = options.phases.split(",") if options.phases else names
     if unknown := set(wanted) - set(names):
         sys.exit(f"--phases: no {sorted(unknown)[0]!r}; there are {', '.join(names)}")
-    chosen = [phase for phase in all_phases() if phase.name in wanted]
+    needed = {name for phase in all_phases() if phase.name in wanted for name in phase.needs}
+    chosen = [phase for phase in all_phases() if phase.name in {*wanted, *needed}]
     seconds = options.seconds or SECONDS[options.device]
     measure(options.device, options.out.absolute(), chosen, tiny=options.tiny, seconds=seconds)
 

@@ -120,15 +120,17 @@ class _Running:
         """What it reports, and at the end how it ended."""
         began = time.monotonic()
         outcome: Result = {}
-        if self.process.is_alive():
-            self.pipe.send(earlier)
-        for kind, content in self._received(began + seconds):
-            if kind == "result":
-                yield {"phase": self.phase.name, **content}
-            else:
-                outcome = content
-        overran = not outcome and time.monotonic() >= began + seconds
-        end(self.process)
+        try:
+            if self.process.is_alive():
+                self.pipe.send(earlier)
+            for kind, content in self._received(began + seconds):
+                if kind == "result":
+                    yield {"phase": self.phase.name, **content}
+                else:
+                    outcome = content
+            overran = not outcome and time.monotonic() >= began + seconds
+        finally:  # also of Ctrl-C
+            end(self.process)
         if overran:
             outcome = {"outcome": "killed", "why": f"not done after {seconds:.0f} s"}
         elif not outcome:

@@ -50,6 +50,6 @@ def _cell(result: Result, name: str, written: Callable[[float], str], beside: st
 def show(results: Sequence[Result], title: str, file: Path) -> None:
     """On the screen, last, and in a file."""
     table = table_of(results, title)
-    with file.open("w") as written:
+    with file.open("w", encoding="utf-8") as written:
         Console(file=written, width=WIDTH).print(table)
     Console(width=WIDTH).print(table)

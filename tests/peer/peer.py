@@ -16,7 +16,7 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from tests.peer.clock import now
 from tests.peer.setup import Record, Setup
 
-# The older name is that of transformers before 5.20; TRL switches it on.
+# The other name is that of transformers 5.17; TRL switches it on by default.
 _CHECKPOINTING = next(
     name for name in ("activation_checkpointing", "gradient_checkpointing") if name in DPOConfig.__dataclass_fields__
 )
