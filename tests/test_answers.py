@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,36 +16,59 @@ JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 HEAVY = {"torch", "ray", "transformers", "pyarrow", "pandas", "datasets", "optuna", "matplotlib", "scipy", "deepspeed"}
 CPU_SECONDS = 1.0
 PLAYGROUND = "jobs/recipes/playground.yaml"
-# At its end a job's process says, on the last line of stderr, what it used and what it imported.
+# A job's process is forked from one that has imported what all jobs import first; its CPU seconds are theirs too.
+# At its end it says, on the last line of stderr, what it used and what is imported.
 PROGRAM = """
-import json, resource, runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps([used.ru_utime + used.ru_stime, list(sys.modules)]), file=sys.stderr)
+import json, os, resource, runpy, sys
+import mixdpo_ray.cluster.command
+def used():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+for line in sys.stdin:
+    out, err, *sys.argv = json.loads(line)
+    before = used()
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
+    os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit()
+    finally:
+        print(json.dumps([before + used(), list(sys.modules)]), file=sys.stderr)
 """
+Answer = Callable[..., tuple[int, str, list[str]]]
 
 
-def answer(job: str, *arguments: str) -> tuple[int, str, list[str]]:
+@pytest.fixture(scope="module")
+def jobs() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+@pytest.fixture
+def answer(jobs: subprocess.Popen[str], tmp_path: Path) -> Answer:
     """Exit status, stdout, and the lines of stderr of a job that must not import anything heavy."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, f"jobs/{job}.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    *said, used = done.stderr.splitlines()
-    cpu_seconds, modules = json.loads(used)
-    assert HEAVY.isdisjoint(modules), f"imported: {', '.join(HEAVY.intersection(modules))}"
-    assert cpu_seconds < 2 * CPU_SECONDS  # twice: a busy machine makes the same work take longer
-    return done.returncode, done.stdout, said
+
+    def ask(job: str, *arguments: str) -> tuple[int, str, list[str]]:
+        out, err = tmp_path / "out", tmp_path / "err"
+        assert jobs.stdin
+        assert jobs.stdout
+        print(json.dumps([str(out), str(err), f"jobs/{job}.py", *arguments]), file=jobs.stdin, flush=True)
+        status = int(jobs.stdout.readline())
+        *said, used = err.read_text().splitlines()
+        cpu_seconds, modules = json.loads(used)
+        assert HEAVY.isdisjoint(modules), f"imported: {', '.join(HEAVY.intersection(modules))}"
+        assert cpu_seconds < 2 * CPU_SECONDS  # twice: a busy machine makes the same work take longer
+        return status, out.read_text(), said
+
+    return ask
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_every_job_explains_itself(job: str) -> None:
+def test_every_job_explains_itself(answer: Answer, job: str) -> None:
     status, shown, said = answer(job, "--help")
     assert (status, said) == (0, [])
     assert shown.startswith(f"usage: {job}.py")
@@ -72,7 +96,7 @@ def test_every_job_explains_itself(job: str) -> None:
         ("generate model", "no prompt: give --prompt TEXT, or --file with one prompt per line"),
     ],
 )
-def test_what_cannot_work_is_refused_in_one_line_with_exit_status_2(words: str, expected: str) -> None:
+def test_what_cannot_work_is_refused_in_one_line_with_exit_status_2(answer: Answer, words: str, expected: str) -> None:
     status, shown, said = answer(*words.split())
     assert (status, shown) == (2, "")
     assert expected in said[-1]
@@ -86,7 +110,7 @@ def test_what_cannot_work_is_refused_in_one_line_with_exit_status_2(words: str, 
         ("generate ./missing --prompt 1+1", "failed: model.path './missing' is no folder; correct the path"),
     ],
 )
-def test_what_is_not_there_is_named_in_one_line_with_exit_status_1(words: str, expected: str) -> None:
+def test_what_is_not_there_is_named_in_one_line_with_exit_status_1(answer: Answer, words: str, expected: str) -> None:
     status, shown, said = answer(*words.split())
     assert (status, shown, len(said)) == (1, "", 1)
     assert said[0].startswith(expected)
