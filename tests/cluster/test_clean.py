@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from mixdpo_ray.cluster.clean import Item, describe, remove, survey
 from mixdpo_ray.cluster.prepared_folder import lock_file
 from mixdpo_ray.pairs.table import Manifest, SplitFacts, commit
+from tests.cluster.trainings import job
 
 MODEL = {"path": "a-model", "revision": None, "reference": None}
 
@@ -180,8 +179,8 @@ def test_the_job_lists_and_removes_only_on_request(tmp_path: Path, arguments: li
     recipe.write_text(
         f"model: {{path: m}}\ndata: {{source: {{path: p}}}}\noutput: {{storage_path: {tmp_path / 'out'}}}\n"
     )
-    job = [sys.executable, "jobs/clean.py", str(recipe), *arguments]
-    done = subprocess.run(job, capture_output=True, text=True, check=True)
-    assert f"{folder}  prepared table; used by nothing" in done.stdout
+    status, said, _ = job("clean", str(recipe), *arguments)
+    assert status == 0
+    assert f"{folder}  prepared table; used by nothing" in said
     assert folder.exists() == (not arguments)
-    assert ("removed 1" in done.stdout) == bool(arguments)
+    assert ("removed 1" in said) == bool(arguments)
