@@ -57,53 +57,48 @@ CASES = [
     *((name, "router") for name in OBJECTIVES),
     *((name, mode) for name in LOOKING for mode in ("two_stage", "sorted_dpo")),
 ]
-Alone = Callable[[str, str], Path]
+Trained = Callable[[int, str, str], Path]
 
 
 @pytest.fixture(scope="module")
-def alone(tiny: Path, one: Gang, tmp_path_factory: pytest.TempPathFactory) -> Alone:
-    """An undisturbed run of one worker, of an objective in a mode."""
-    root = tmp_path_factory.mktemp("alone")
+def trained(tiny: Path, one: Gang, two: Gang, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """An undisturbed run of so many workers, of an objective in a mode; each is made once."""
+    root = tmp_path_factory.mktemp("trained")
 
     @cache
-    def run(name: str, mode: str) -> Path:
-        one(train, job_of(tiny, root / name / mode, objective_of(name), mode))
-        return root / name / mode
+    def run(workers: int, name: str, mode: str) -> Path:
+        folder = root / f"{workers}-{name}-{mode}"
+        {1: one, 2: two}[workers](train, job_of(tiny, folder, objective_of(name), mode))
+        return folder
 
     return run
 
 
 @pytest.mark.parametrize(("name", "mode"), CASES)
-def test_two_workers_that_are_killed_and_continue_train_what_one_does(
-    name: str, mode: str, tiny: Path, alone: Alone, two: Gang, tmp_path: Path
-) -> None:
-    job = job_of(tiny, tmp_path, objective_of(name), mode)
-    two(train_until, job, 3)
-    two(train, job)
-    truth = alone(name, mode)
-    for expected, found in zip(told(truth), told(tmp_path), strict=True):
+def test_two_workers_train_what_one_does(name: str, mode: str, trained: Trained) -> None:
+    alone, together = trained(1, name, mode), trained(2, name, mode)
+    for expected, found in zip(told(alone), told(together), strict=True):
         numbers = {name: value for name, value in expected.items() if isinstance(value, float)}
         assert found == expected | {name: pytest.approx(value, rel=2e-5, abs=2e-5) for name, value in numbers.items()}
-    assert unlike(weights(tmp_path), weights(truth)) < 2e-5
+    assert unlike(weights(together), weights(alone)) < 2e-5
 
 
 @pytest.mark.parametrize("name", LOOKING)
 def test_what_an_objective_remembers_of_earlier_steps_is_continued_to_the_same_bits(
-    name: str, tiny: Path, two: Gang, tmp_path: Path
+    name: str, tiny: Path, trained: Trained, two: Gang, tmp_path: Path
 ) -> None:
-    """Those that remember nothing leave nothing in a checkpoint: what is continued there is one run for all."""
-    killed, undisturbed = (job_of(tiny, tmp_path / run, objective_of(name), "router") for run in ("killed", "whole"))
-    two(train, undisturbed)
+    """Of the others a checkpoint holds nothing: that a killed run continues exactly is shown for one of them."""
+    killed, undisturbed = job_of(tiny, tmp_path, objective_of(name), "router"), trained(2, name, "router")
     two(train_until, killed, 3)
     two(train, killed)
-    assert told(tmp_path / "killed") == told(tmp_path / "whole")
-    assert unlike(weights(tmp_path / "killed"), weights(tmp_path / "whole")) == 0
+    assert told(tmp_path) == told(undisturbed)
+    assert unlike(weights(tmp_path), weights(undisturbed)) == 0
 
 
 @pytest.mark.parametrize("name", ["kto", "amapo", "selective_tokens"])
 def test_looking_and_reading_tokens_work_where_every_rank_must_run_every_pass(
-    name: str, tiny: Path, alone: Alone, two: Gang, tmp_path: Path
+    name: str, tiny: Path, trained: Trained, two: Gang, tmp_path: Path
 ) -> None:
     """ZeRO-3, in a window whose two hard pairs leave some micro-batch without an easy one."""
     two(train, job_of(tiny, tmp_path, objective_of(name), "router", 3))
-    assert unlike(weights(tmp_path), weights(alone(name, "router"))) < 2e-5
+    assert unlike(weights(tmp_path), weights(trained(2, name, "router"))) < 2e-5
