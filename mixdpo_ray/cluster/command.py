@@ -9,6 +9,8 @@ and refusals are there at once.
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -74,6 +76,7 @@ def refuse_lost_output(recipe: Recipe) -> None:
 
 
 def exit_status(job: Callable[[], None]) -> int:
+    atexit.register(gc.freeze)  # else Python looks for cycles in all of torch before it ends: a second
     try:
         job()
     except RecipeError as error:
