@@ -111,6 +111,31 @@ def test_jobs_prepare_on_the_cluster_and_output_that_would_be_deleted_after_them
     assert f"prepared table: {cluster.shared}/out/prepared/" in said
 
 
+@pytest.fixture(scope="module")
+def calm(cluster: OnPremise) -> Path:
+    """The same run by two processes of this machine, without Ray."""
+    return undisturbed(cluster.shared, world=2)
+
+
+def test_training_goes_on_with_the_workers_that_are_left(cluster: OnPremise, calm: Path) -> None:
+    """With all CPUs of a host for each worker, so that two of them have no room on the one that is left.
+
+    Before any job is stopped: Ray keeps room for the workers of a stopped one for three minutes.
+    """
+    job = train(cluster, "elastic", "cluster.num_workers=[1,2]", f"cluster.cpus_per_worker={CPUS}")
+    job.wait(lambda: len(steps(cluster, "elastic")) > SAVE_EVERY)
+    assert running(cluster.worker, ["RayTrainWorker"])
+    cluster.worker.kill(silently=False)
+    job.finish()
+    manifests = (cluster.shared / "out" / "runs" / "elastic" / "checkpoints").glob("step-*/manifest.json")
+    last = max((json.loads(file.read_text()) for file in manifests), key=lambda manifest: int(manifest["step"]))
+    assert last["world"] == 1
+    for step, expected in zip(steps(cluster, "elastic"), steps_of(calm), strict=True):
+        assert step["window_hash"] == expected["window_hash"]
+        assert abs(step["loss"] - expected["loss"]) < 1e-3
+    cluster.worker.boot()
+
+
 @dataclass(frozen=True)
 class Disturbed:
     """A run that was stopped and submitted again, and then lost a host, which came back."""
@@ -143,12 +168,6 @@ def disturbed(cluster: OnPremise) -> Disturbed:
     return Disturbed(imports, stopped, cut, said)
 
 
-@pytest.fixture(scope="module")
-def calm(cluster: OnPremise, disturbed: Disturbed) -> Path:
-    """The same run by two processes of this machine, without Ray."""
-    return undisturbed(cluster.shared, world=2)
-
-
 def test_workers_of_both_hosts_train_and_import_what_was_uploaded(disturbed: Disturbed) -> None:
     assert ["working_dir_files/_ray_pkg_" in found for found in disturbed.imports] == [True, True]
 
@@ -169,22 +188,6 @@ def test_a_search_runs_on_the_cluster(cluster: OnPremise) -> None:
     cluster.submit("search", *command).finish()
     assert (cluster.shared / "out" / "studies" / "search" / "best.yaml").exists()
     nothing_left(cluster)
-
-
-def test_training_goes_on_with_the_workers_that_are_left(cluster: OnPremise, calm: Path) -> None:
-    """With all CPUs of a host for each worker, so that two of them have no room on the one that is left."""
-    job = train(cluster, "elastic", "cluster.num_workers=[1,2]", f"cluster.cpus_per_worker={CPUS}")
-    job.wait(lambda: len(steps(cluster, "elastic")) > SAVE_EVERY)
-    assert running(cluster.worker, ["RayTrainWorker"])
-    cluster.worker.kill(silently=False)
-    job.finish()
-    manifests = (cluster.shared / "out" / "runs" / "elastic" / "checkpoints").glob("step-*/manifest.json")
-    last = max((json.loads(file.read_text()) for file in manifests), key=lambda manifest: int(manifest["step"]))
-    assert last["world"] == 1
-    for step, expected in zip(steps(cluster, "elastic"), steps_of(calm), strict=True):
-        assert step["window_hash"] == expected["window_hash"]
-        assert abs(step["loss"] - expected["loss"]) < 1e-3
-    cluster.worker.boot()
 
 
 def test_no_secret_was_written_anywhere(cluster: OnPremise) -> None:

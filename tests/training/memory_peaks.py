@@ -53,14 +53,19 @@ def peak_bytes(world: World, folder: str, dtype: str, zero_stage: int, pairs: in
 
 
 def _peak(profiler: Any) -> int:
-    sizes, open_events = [], list(profiler.profiler.kineto_results.experimental_event_tree())
+    """By address: gloo's threads free some blocks that the profiler did not see begin, and the other way round."""
+    changes, open_events = [], list(profiler.profiler.kineto_results.experimental_event_tree())
     while open_events:
         event = open_events.pop()
         if event.typed[0].name == "Allocation":
-            sizes.append((event.start_time_ns, event.typed[1].alloc_size))
+            changes.append((event.start_time_ns, event.typed[1].alloc_size, event.typed[1].ptr))
         open_events.extend(event.children)
+    blocks: dict[int, int] = {}
     live = peak = 0
-    for _, size in sorted(sizes):
-        live += size
+    for _, size, address in sorted(changes):
+        live -= blocks.pop(address, 0)
+        if size > 0:
+            live += size
+            blocks[address] = size
         peak = max(peak, live)
     return peak
