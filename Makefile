@@ -3,14 +3,18 @@ VENV ?= .venv
 PYTHON ?= python3
 
 BIN := $(abspath $(VENV))/bin
+# What the jobs need; and beside it what tests, checks and benchmarks need.
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 # One range for torch, the one in pyproject.toml.
 TORCH := $(shell sed -n 's/^ *"\(torch[^"]*\)".*/\1/p' pyproject.toml)
 
 DEVICE ?= cuda
 OUT ?= outputs/measure
 
-QUICK := $(BIN)/python -m pytest -n 2 -m "not cluster and not chaos"
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)
+TESTS := $(BIN)/python -m pytest -n 2
 
 .PHONY: help install demo quick test lint types bench measure chaos
 .DEFAULT_GOAL := help
@@ -30,35 +34,41 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python jobs/playground.py
 
-quick: $(STAMP)
-	$(QUICK)
+quick: $(DEV)
+	$(TESTS) -m "not cluster and not chaos"
 
-# One after the other, and both whatever comes of the first: a cluster needs the machine for itself.
-test: $(STAMP)
-	@$(QUICK); quick=$$?; $(BIN)/python -m pytest -m "cluster and not chaos" && exit $$quick
+test: $(DEV)
+	$(TESTS) -m "not chaos"
 
-chaos: $(STAMP)
+chaos: $(DEV)
 	$(BIN)/python -m pytest -m chaos
 
-bench: $(STAMP)
+bench: $(DEV)
 	$(BIN)/python -m tests.peer.bench $(ARGS)
 
-measure: $(STAMP)
+measure: $(DEV)
 	$(BIN)/python -m tests.measure.gpu --device $(DEVICE) $(if $(filter cpu,$(DEVICE)),--tiny) --out $(OUT)
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(STAMP)
+types: $(DEV)
 	$(BIN)/mypy
 
 # torch first: what is resolved afterwards then keeps the build, CPU or GPU, that this machine's package index offers.
+# pip would compile what it installs on one core.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c "$$MACHINE_CHECK"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(PIP) "$(TORCH)"
+	$(PIP) --editable .
+	-@$(COMPILE)
+	touch $@
+
+$(DEV): $(STAMP)
+	$(PIP) --editable ".[dev]"
+	-@$(COMPILE)
 	touch $@
 
 # Said before a minute is spent on downloads.

@@ -8,9 +8,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partialmethod
 from pathlib import Path
 
 import ray
+from ray._private.parameter import RayParams
 from ray.autoscaler.sdk import request_resources
 
 from mixdpo_ray.cluster.settings import ClusterSettings
@@ -79,6 +81,7 @@ def join(address: str) -> None:
                 f"RAY_ADDRESS {address} does not answer ({error}): start the cluster, correct the address, or unset "
                 "RAY_ADDRESS to run on this machine alone"
             ) from None
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", f"{_ANSWER_SECONDS}")  # a wrong token is tried 20 s long
     try:
         ray.init(address, **_SILENT)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
@@ -92,13 +95,31 @@ def join(address: str) -> None:
 def _start(cpus: int) -> bool:
     """Whether it is ours alone. On a laptop Ray's CPUs are seats, not cores: enough for the workers and for reading."""
     try:
-        ray.init(num_cpus=cpus, **_SILENT)
+        with alone():
+            ray.init(num_cpus=cpus, **_SILENT)
         ours = True
     except ValueError:  # a running cluster takes no resources from a driver
         ray.init(**_SILENT)
         ours = False
     keep_token_private(Path.home())
     return ours
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A Ray that starts here is for one machine, in what ray.init has no argument for.
+
+    Nothing watches for nodes to add, nor for logs to forward. Its agent takes a free port: by default all take the
+    same one, and beside another Ray try for four seconds before they take another.
+    """
+    by_default = RayParams.__init__
+    RayParams.__init__ = partialmethod(
+        by_default, no_monitor=True, include_log_monitor=False, dashboard_agent_listen_port=0
+    )
+    try:
+        yield
+    finally:
+        RayParams.__init__ = by_default
 
 
 def keep_token_private(home: Path) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from mixdpo_ray.cluster.connect import alone
+
 # Ray reads these when it starts, its workers with it.
 QUICK = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a checkpoint's report waits for the next check: 2 s by default
@@ -17,6 +19,7 @@ QUICK = {
 def local_ray(bucket: str) -> Iterator[None]:
     """One Ray for all tests that need none of their own; its workers know the object store."""
     os.environ.update(QUICK)
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with alone():
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

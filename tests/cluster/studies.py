@@ -101,8 +101,10 @@ class StudyJob:
 
     def run_here(self, *more: str) -> Ended:
         """In this process, and so on the Ray that it is connected to."""
-        arguments = ("recipe.yaml", f"output.name={self.name}", *self.settings, *more)
-        return Ended(*job("tune", *arguments, folder=self.folder))
+        return self.run_job_here("tune", "recipe.yaml", f"output.name={self.name}", *self.settings, *more)
+
+    def run_job_here(self, name: str, *arguments: str) -> Ended:
+        return Ended(*job(name, *arguments, folder=self.folder))
 
     def wait_until(self, reached: Callable[[], object], what: str) -> None:
         assert self.process is not None

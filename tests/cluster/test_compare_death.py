@@ -36,7 +36,7 @@ def steps(folder: Path, arm: str) -> int:
 
 
 @pytest.mark.cluster
-def test_a_comparison_that_died_continues_and_repeats_no_finished_arm(tmp_path: Path) -> None:
+def test_a_comparison_that_died_continues_and_repeats_no_finished_arm(local_ray: None, tmp_path: Path) -> None:
     """It is interrupted; then a worker dies, of the one group that trains all arms; then the driver."""
     job = StudyJob(write_world(tmp_path), "cut", environment=ENVIRONMENT)
     job.start_job("compare", *settings())
@@ -55,8 +55,7 @@ def test_a_comparison_that_died_continues_and_repeats_no_finished_arm(tmp_path: 
     before = summaries(tmp_path)
     assert {path: before[path] for path in done} == done
 
-    job.start_job("compare", *settings())
-    ended = job.end()
+    ended = job.run_job_here("compare", *settings())
     assert ended.status == 0, ended.err
     after = summaries(tmp_path)
     assert len(after) == len(ARMS)

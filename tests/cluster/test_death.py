@@ -26,7 +26,7 @@ train:
   max_steps: {STEPS}
   optimizer: {{learning_rate: 1e-3}}
   checkpoints: {{every_steps: {SAVE_EVERY}}}
-cluster: {{num_workers: 2, use_gpu: false, hang_seconds: 3, max_failures: 20}}
+cluster: {{num_workers: 2, reference_workers: 1, use_gpu: false, hang_seconds: 3, max_failures: 20}}
 """
 pytestmark = pytest.mark.cluster
 

@@ -1,4 +1,4 @@
-"""A standing group of two real workers, which one test after the other uses: it trains, dies, and trains on."""
+"""Standing groups of real workers, which one test after the other uses: two that train, and one that dies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from tests.training.test_every_objective import told
 from tests.training.test_isolation import job_of, make_biased, weights
 from tests.training.tiny import make_job, make_world
 
-CLUSTER = ClusterSettings(num_workers=2, use_gpu=False, max_failures=0, hang_seconds=3)
+TWO = ClusterSettings(num_workers=2, use_gpu=False, max_failures=0, hang_seconds=3)
+ONE = TWO.model_copy(update={"num_workers": 1})
 PATIENCE = 120.0
 pytestmark = pytest.mark.cluster
 
@@ -38,8 +39,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Iterator[WorkerGroup]:
+    """Of one worker: that the others leave with one that dies is shown where a run dies (test_death.py)."""
     folder = str(tmp_path_factory.mktemp("group"))
-    group = WorkerGroup(CLUSTER, folder, take_board(folder))
+    group = WorkerGroup(ONE, folder, take_board(folder))
     yield group
     group.close()
 
@@ -56,23 +58,34 @@ def train(group: WorkerGroup, job: TrainingJob) -> int:
     return int(summary["judged"]["pid"])
 
 
-def test_a_training_in_a_standing_group_is_the_one_alone(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
-    """After others of another objective, ZeRO stage and dtype, of which one was not finite."""
+def test_a_training_in_a_standing_group_is_the_one_alone(
+    local_ray: None, tiny: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """After others of another objective, ZeRO stage and dtype, of which one was not finite. Closed, it leaves neither
+    process nor file."""
+    folder = tmp_path_factory.mktemp("two")
+    group = WorkerGroup(TWO, str(folder), take_board(str(folder)))
     world = make_biased(tiny, tmp_path / "world")
     first = train(group, job_of(world, tmp_path / "sharded", "sharded"))
     with pytest.raises(NonFiniteError, match=r"^step \d: "):
         train(group, job_of(world, tmp_path / "broken", "broken"))
     assert train(group, job_of(world, tmp_path / "half", "half")) == first
 
+    process = psutil.Process(first)
+    group.close()
+    gone, _ = psutil.wait_procs([process], timeout=PATIENCE)
+    assert gone == [process]
+    assert list(folder.iterdir()) == []
+
     alone = job_of(world, tmp_path / "alone", "half")
-    fit(CLUSTER, alone, take_board(alone.run))
+    fit(TWO, alone, take_board(alone.run))
     assert told(tmp_path / "half") == told(tmp_path / "alone")
     assert weights(tmp_path / "half") == weights(tmp_path / "alone")
     assert not (tmp_path / "alone" / "ray").exists()
 
 
 def test_an_error_of_a_job_ends_the_workers_but_not_the_group(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
-    """Perhaps it is of one rank, for which the others would wait."""
+    """Perhaps it is of one rank of several, for which the others would wait."""
     before = train(group, make_job(tiny, tmp_path / "before"))
     absent = replace(make_job(tiny, tmp_path / "absent"), prepared=str(tmp_path / "nowhere"))
     with pytest.raises(PreparedTableError, match="nowhere"):
@@ -120,7 +133,7 @@ def test_a_killed_worker_costs_its_own_training_one_try(group: WorkerGroup, tiny
 
 def test_a_worker_that_hangs_is_named(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
     error = disturbed(group, slow_job(tiny, tmp_path / "hung"), signal.SIGSTOP)
-    assert "rank 0 of 2 has not answered since step" in str(error)
+    assert "rank 0 of 1 has not answered since step" in str(error)
     train(group, make_job(tiny, tmp_path / "after"))
 
 
@@ -130,15 +143,3 @@ def test_workers_that_died_idle_cost_nobody_a_try(group: WorkerGroup, tiny: Path
     assert group.running is not None
     assert isinstance(group.running.exception(PATIENCE), WorkersError)
     assert train(group, make_job(tiny, tmp_path / "after")) != before
-
-
-def test_closed_it_leaves_neither_process_nor_file(
-    local_ray: None, tiny: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("closed")
-    group = WorkerGroup(CLUSTER, str(folder), take_board(str(folder)))
-    process = psutil.Process(train(group, make_job(tiny, tmp_path)))
-    group.close()
-    gone, _ = psutil.wait_procs([process], timeout=PATIENCE)
-    assert gone == [process]
-    assert list(folder.iterdir()) == []

@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from jobs.generate import main as generate_job
+from tests.cluster.trainings import job
 
 pytestmark = pytest.mark.cluster
 
@@ -18,11 +19,8 @@ ROOT = Path(__file__).parents[2]
 SMALL = ["--base-steps=30", "--base-batch=16", "--prompts=160", "--judged=40", "train.global_batch_size=32"]
 
 
-def demo(storage_path: Path) -> str:
-    command = [sys.executable, "jobs/playground.py", *SMALL, f"output.storage_path={storage_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def arguments(storage_path: Path) -> list[str]:
+    return [*SMALL, f"output.storage_path={storage_path}"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +30,10 @@ def storage_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def said(storage_path: Path) -> str:
-    return demo(storage_path)
+    command = [sys.executable, "jobs/playground.py", *arguments(storage_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_the_demo_ends_with_a_win_rate_and_its_interval(said: str) -> None:
@@ -54,7 +55,7 @@ def test_it_leaves_what_a_real_run_leaves(said: str, storage_path: Path) -> None
 
 
 def test_a_second_run_finds_what_the_first_one_made(said: str, storage_path: Path) -> None:
-    again = demo(storage_path)
+    _, again, _ = job("playground", *arguments(storage_path))
     assert "made a base model" not in again
     assert "was already finished" in again
     assert again[again.index("--- judge") :].splitlines()[:-1] == said[said.index("--- judge") :].splitlines()[:-1]
