@@ -37,6 +37,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
         def _split_scope(self, nodeid: str) -> str:
             return next((room for room in TOGETHER if nodeid.startswith(room)), nodeid.partition("::")[0])
 
+    config.option.loadscopereorder = False  # not by the number of tests, but in the order below
     return ByFile(config, log)
 
 
