@@ -25,6 +25,11 @@ def local(path: str) -> Path:
     return Path(path.removeprefix("file://"))
 
 
+def absolute(path: str) -> str:
+    """The path as every process finds it: workers have working directories of their own."""
+    return str(local(path).absolute()) if is_local(path) else path
+
+
 def join(path: str, *names: str) -> str:
     return "/".join([path.rstrip("/"), *names])
 

@@ -25,7 +25,6 @@ from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.run_folder import locked
 from mixdpo_ray.cluster.seats import DRIVER_CPUS, count_seats, cpus_to_start_with
 from mixdpo_ray.cluster.settings import ClusterSettings
-from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.cluster.worlds import judge_untrained, make_worlds
 from mixdpo_ray.comparison.arms import arms_of, check, of_seed
 from mixdpo_ray.recipe import Recipe
@@ -46,7 +45,7 @@ def compare(recipe: Recipe) -> CompareOutput:
         preflight(recipe)
         make_worlds(recipe)
         preflight(of_seed(recipe, recipe.compare.seeds[0]))
-        units = make_units(recipe, absolute(folder))
+        units = make_units(recipe, storage.absolute(folder))
         output.claim(units)
         try:
             _run(recipe, output, units)
@@ -61,7 +60,7 @@ def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
     left = [unit.left for unit in units if unit.left.jobs]
     if not left:
         return
-    folder = absolute(output.folder)
+    folder = storage.absolute(output.folder)
     board = take_board(folder)
     jobs = [job for unit in left for job in unit.jobs]
     already = sum(job.ended for unit in units for job in unit.jobs if not job.leaves_state)

@@ -16,7 +16,7 @@ from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.reference import reference
 from mixdpo_ray.cluster.run_folder import claim_folder
 from mixdpo_ray.cluster.settings import ClusterSettings
-from mixdpo_ray.cluster.training_job import absolute, job_in
+from mixdpo_ray.cluster.training_job import job_in
 from mixdpo_ray.cluster.worlds import judge_of
 from mixdpo_ray.comparison.arms import Arm, all_arms
 from mixdpo_ray.errors import RecipeError
@@ -117,7 +117,7 @@ def _with_references(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _with_reference(entry: Entry, folder: str | None) -> Entry:
-    return replace(entry, job=entry.job.with_reference(folder and absolute(folder)))
+    return replace(entry, job=entry.job.with_reference(folder and storage.absolute(folder)))
 
 
 def _unit(group: Sequence[Entry], folder: str) -> Unit:

@@ -12,7 +12,6 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.compare_inputs import Unit
 from mixdpo_ray.cluster.job_sequence import failure
 from mixdpo_ray.cluster.run_folder import RECIPE, SUMMARY
-from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.comparison.arms import Arm, all_arms
 from mixdpo_ray.comparison.picture import picture
 from mixdpo_ray.comparison.results import Outcome, Row, rows_of, to_csv
@@ -51,7 +50,7 @@ class CompareOutput:
 
     @property
     def untrained_folders(self) -> list[str]:
-        return [absolute(join(self.folder, self._untrained(seed).folder)) for seed in self.recipe.compare.seeds]
+        return [storage.absolute(join(self.folder, self._untrained(seed).folder)) for seed in self.recipe.compare.seeds]
 
     @property
     def against(self) -> str:

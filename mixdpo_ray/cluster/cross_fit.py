@@ -28,7 +28,6 @@ from mixdpo_ray.cluster.progress import Display, watching
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.reference import logps_pool
 from mixdpo_ray.cluster.run_folder import SUMMARY
-from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.difficulty.halves import HalfJob, half_of
 from mixdpo_ray.difficulty.implicit_margin import log_ratio_gap
@@ -91,7 +90,7 @@ class CrossFit:
     def _half(self, seed: int, half: int) -> Half:
         identity = self._identity(seed, half)
         name = fingerprint(identity)
-        folder = storage.join(absolute(self.recipe.output.storage_path), SCORES, name)
+        folder = storage.join(storage.absolute(self.recipe.output.storage_path), SCORES, name)
         return Half(seed, half, identity, name, folder, np.sort(half_of(self._ids("train"), seed, 1 - half)))
 
     def _ids(self, split: str) -> Sequence[str]:
@@ -179,8 +178,8 @@ class CrossFit:
             objective=DPO(beta=self.metric.beta),
             train=self._train_settings(half.seed),
             deepspeed=self.recipe.deepspeed,
-            prepared=absolute(self.table.folder),
-            reference=absolute(self.start_folder),
+            prepared=storage.absolute(self.table.folder),
+            reference=storage.absolute(self.start_folder),
             run=half.run,
             fingerprint=half.name,
             card={"recipe": self.recipe.to_dict(), "data": self.table.manifest.model_dump(mode="json")},

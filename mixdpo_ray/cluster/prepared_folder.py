@@ -19,9 +19,7 @@ LOCK = ".lock"
 
 
 def prepared_folder(storage_path: str, fingerprint: str) -> str:
-    """Absolute: workers have working directories of their own."""
-    root = str(storage.local(storage_path).absolute()) if storage.is_local(storage_path) else storage_path
-    return storage.join(root, "prepared", fingerprint)
+    return storage.join(storage.absolute(storage_path), "prepared", fingerprint)
 
 
 def lock_file(folder: str) -> Path:

@@ -6,7 +6,6 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.metric_columns import metric_columns
 from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.request import base_recipe
-from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
 from mixdpo_ray.difficulty.correlations import correlations_text, draw_correlations
 from mixdpo_ray.pairs.keyed_table import SCORES
@@ -21,7 +20,7 @@ def score(recipe: Recipe) -> str:
     names = dict.fromkeys([*ALWAYS, *recipe.metrics, *recipe.metrics_used])
     columns = metric_columns(recipe, table, list(names))
     train = {name: sign_of(name) * splits["train"] for name, splits in columns.items()}
-    folder = storage.join(absolute(recipe.output.storage_path), SCORES)
+    folder = storage.join(storage.absolute(recipe.output.storage_path), SCORES)
     picture = storage.join(folder, f"correlations-{table.manifest.content_digest[:16]}.png")
     storage.write_bytes(picture, draw_correlations(train))
     return "\n".join(

@@ -23,7 +23,6 @@ from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.cross_fit import CrossFit
 from mixdpo_ray.cluster.prepared_folder import alone
 from mixdpo_ray.cluster.reference import refuse_what_does_not_fit
-from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric, language_model
 from mixdpo_ray.difficulty.needed import needed_metrics
 from mixdpo_ray.difficulty.texts import Texts
@@ -145,7 +144,7 @@ def _scores(
 
 
 def scores_folder(recipe: Recipe, content: dict[str, Any]) -> str:
-    return join(absolute(recipe.output.storage_path), SCORES, fingerprint(content))
+    return join(storage.absolute(recipe.output.storage_path), SCORES, fingerprint(content))
 
 
 def scores_identity(
@@ -221,7 +220,7 @@ def _refuse_other_tokens(recipe: Recipe, name: str, model: ModelSettings) -> Non
 def located(metric: Metric) -> Metric:
     """Local paths made absolute: workers have working directories of their own."""
     paths = {name: getattr(metric, name, None) for name in ("model", "against")}
-    found = {name: absolute(path) for name, path in paths.items() if path and storage.local(path).exists()}
+    found = {name: storage.absolute(path) for name, path in paths.items() if path and storage.local(path).exists()}
     return metric.model_copy(update=found)
 
 

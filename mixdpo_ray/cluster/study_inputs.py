@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mixdpo_ray import storage
 from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.reference import cover, cover_tokens
-from mixdpo_ray.cluster.training_job import absolute, job_in
+from mixdpo_ray.cluster.training_job import job_in
 from mixdpo_ray.cluster.trial import rung_recipe
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.step_objective import reads_mismatched
@@ -53,7 +54,7 @@ def cover_all(recipe: Recipe, space: Space, tables: Tables) -> str | None:
         folder = cover(recipe, table, positions)
         if any(one.objective.needs_tokens for one in comparing):
             cover_tokens(recipe, table, {split: positions[split] for split in ("train", "eval")})
-    return folder and absolute(folder)
+    return folder and storage.absolute(folder)
 
 
 def identity(recipe: Recipe, tables: Tables) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from mixdpo_ray import storage
 from mixdpo_ray.cluster.board import take_board
 from mixdpo_ray.cluster.command import import_meanwhile
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
@@ -18,7 +19,7 @@ from mixdpo_ray.cluster.prepare import prepare
 from mixdpo_ray.cluster.progress import Display, watching
 from mixdpo_ray.cluster.reference import reference
 from mixdpo_ray.cluster.run_folder import finished_summary, locked, run_folder, write_summary
-from mixdpo_ray.cluster.training_job import absolute, make_job
+from mixdpo_ray.cluster.training_job import make_job
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.curves import draw_curves
 from mixdpo_ray.training.schedule import check_warmup
@@ -35,7 +36,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         if summary := finished_summary(recipe, steps):
             return {**summary, "already_finished": True}
         folder = reference(recipe, table, job)
-        job = job.with_reference(folder and absolute(folder))
+        job = job.with_reference(folder and storage.absolute(folder))
         board = take_board(job.run)
         display = Display("train", steps)
         wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))

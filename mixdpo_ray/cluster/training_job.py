@@ -11,7 +11,7 @@ from mixdpo_ray.training.model_files import with_absolute_paths
 
 
 def make_job(recipe: Recipe, table: PreparedTable) -> TrainingJob:
-    run = absolute(run_folder(recipe))
+    run = storage.absolute(run_folder(recipe))
     return job_in(run, recipe, table, claim(recipe, table.manifest.content_digest))
 
 
@@ -22,15 +22,10 @@ def job_in(run: str, recipe: Recipe, table: PreparedTable, fingerprint: str) -> 
         objective=recipe.objective,
         train=recipe.train,
         deepspeed=recipe.deepspeed,
-        prepared=absolute(table.folder),
+        prepared=storage.absolute(table.folder),
         reference=None,
         run=run,
         fingerprint=fingerprint,
         card={"recipe": recipe.to_dict(), "data": table.manifest.model_dump(mode="json")},
         tensorboard=recipe.output.tensorboard,
     )
-
-
-def absolute(path: str) -> str:
-    """Workers have working directories of their own."""
-    return str(storage.local(path).absolute()) if storage.is_local(path) else path

@@ -29,7 +29,6 @@ from mixdpo_ray.cluster.seats import DRIVER_CPUS, Seats, count_seats, cpus_to_st
 from mixdpo_ray.cluster.study_display import StudyDisplay, showing
 from mixdpo_ray.cluster.study_inputs import Tables, cover_all, identity, prepare_all, rung_steps
 from mixdpo_ray.cluster.study_output import NO_PLOTLY, StudyOutput, can_draw
-from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.cluster.trial import Shared, Trial
 from mixdpo_ray.pairs.reference_table import ReferenceTable
 from mixdpo_ray.recipe import Recipe
@@ -106,7 +105,7 @@ def _seats(recipe: Recipe) -> Seats:
 
 
 def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], seats: Seats, kind: type[Trial]) -> None:
-    recipe, study, space, folder = output.recipe, output.study, output.space, absolute(output.folder)
+    recipe, study, space, folder = output.recipe, output.study, output.space, storage.absolute(output.folder)
     watcher = take_board(folder)
     reference = cover_all(recipe, space, tables)
     counted = {"prepared tables": len(tables), **_passes(reference, "before the first trial")}

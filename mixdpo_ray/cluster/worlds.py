@@ -13,7 +13,6 @@ import ray
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.run_folder import SUMMARY
-from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.comparison.arms import world_folder
 from mixdpo_ray.playground.build import WorldFolder
 from mixdpo_ray.playground.score import score
@@ -25,7 +24,7 @@ def world_of(recipe: Recipe, seed: int) -> WorldFolder | None:
     settings = recipe.compare.world
     if settings is None:
         return None
-    return WorldFolder(Path(absolute(world_folder(recipe, seed))), settings.model_copy(update={"seed": seed}))
+    return WorldFolder(Path(storage.absolute(world_folder(recipe, seed))), settings.model_copy(update={"seed": seed}))
 
 
 def judge_of(recipe: Recipe, seed: int) -> Callable[[str], dict[str, float]] | None:

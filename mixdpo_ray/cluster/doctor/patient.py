@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.doctor.preflight import local_paths
 from mixdpo_ray.cluster.nodes import Node, free_disk, survey
 from mixdpo_ray.cluster.prepared_folder import prepared_folder
 from mixdpo_ray.cluster.request import table_name
@@ -23,7 +22,6 @@ from mixdpo_ray.pairs.reading import RawRow, read_rows
 from mixdpo_ray.pairs.table import PreparedTable
 from mixdpo_ray.recipe import Recipe
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 
 if TYPE_CHECKING:
@@ -51,17 +49,7 @@ class Patient:
 
     @cached_property
     def local_paths(self) -> tuple[str, ...]:
-        """Of model and data, as far as they exist here; of a pattern, the folder that it begins with."""
-        model = with_absolute_paths(self.recipe.model)
-        named = [model.path, model.tokenizer, model.chat_template, model.reference]
-        named += [getattr(metric, "model", None) for metric in self.recipe.metrics.values()]
-        for source in (self.recipe.data.source, self.recipe.data.heldout.source):
-            if source is not None:
-                named += [source.path] if isinstance(source.path, str) else source.path
-        paths = [re.split(r"[*?\[{]", path)[0] for path in named if path and storage.is_local(path)]
-        return tuple(
-            dict.fromkeys(f"{storage.local(path).absolute()}" for path in paths if storage.local(path).exists())
-        )
+        return local_paths(self.recipe)
 
     @cached_property
     def free_disk(self) -> int | None:

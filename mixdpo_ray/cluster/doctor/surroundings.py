@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import ray
 from ray._private.state import state
@@ -11,8 +11,8 @@ from ray._private.state import state
 from mixdpo_ray.cluster.connect import missing_resources, places, worker_resources
 from mixdpo_ray.cluster.doctor.finding import Caution, Red, Unchecked, counted, spelled
 from mixdpo_ray.cluster.doctor.patient import Patient
+from mixdpo_ray.cluster.doctor.preflight import absent_file, does_not_fit, lacking, some_of
 from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
-from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.cluster.upload import LIMIT, measure_upload
 
 
@@ -21,7 +21,7 @@ def cluster(patient: Patient) -> str:
         raise Red("no Ray is connected: start one, or unset RAY_ADDRESS to run on this machine")
     nodes = patient.nodes
     have = ray.cluster_resources()
-    names = f" ({_some([node.name for node in nodes])})" if len(nodes) > 1 else ""
+    names = f" ({some_of([node.name for node in nodes])})" if len(nodes) > 1 else ""
     where = f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else "on this machine"
     gpus = f"{have['GPU']:g} GPU" if have.get("GPU") else "no GPU"
     return f"{counted(len(nodes), 'node')}{names}, {have.get('CPU', 0):g} CPU, {gpus}, {where}"
@@ -53,16 +53,6 @@ def files(patient: Patient) -> str:
     return f"{counted(len(patient.local_paths), 'local path')} seen by {counted(len(patient.nodes), 'node')}"
 
 
-def absent_file(nodes: Sequence[Node]) -> str | None:
-    for node in nodes:
-        if node.answer.absent:
-            return (
-                f"{node.answer.absent[0]} exists here and not on {node.name}: put model and data where all nodes see "
-                "them, or give a URI or a name on the Hugging Face Hub"
-            )
-    return None
-
-
 def workers(patient: Patient) -> str | Caution:
     settings = patient.recipe.cluster
     each = worker_resources(settings)
@@ -87,36 +77,6 @@ def workers(patient: Patient) -> str | Caution:
     return f"{asked} workers{now} of {shape}; {left:g} of {cpus:g} CPU left to read, {count} needed"
 
 
-def lacking(settings: ClusterSettings, each: Mapping[str, float], have: Mapping[str, float]) -> bool:
-    """Whether the fewest workers and what they read through need more than this."""
-    need = {name: amount * settings.fewest_workers for name, amount in each.items()}
-    need["CPU"] = need.get("CPU", 0.0) + settings.free_cpus_needed
-    return any(have.get(name, 0) < amount for name, amount in need.items())
-
-
-def does_not_fit(settings: ClusterSettings, shape: str, names: Sequence[str], room: Sequence[int]) -> str | None:
-    """There is enough in all, but not where it is needed."""
-    wanted, strategy = settings.fewest_workers, settings.placement_strategy
-    by_node = _some([f"{name} {count}" for name, count in zip(names, room, strict=True)])
-    if strategy == "STRICT_PACK" and max(room) < wanted:
-        return (
-            f"cluster.placement_strategy STRICT_PACK wants {wanted} workers of {shape} on one node, and the nodes have "
-            f"room for {by_node}: choose PACK, or lower cluster.num_workers"
-        )
-    with_room = sum(count > 0 for count in room)
-    if strategy == "STRICT_SPREAD" and with_room < wanted:
-        return (
-            f"cluster.placement_strategy STRICT_SPREAD wants {wanted} nodes with room for a worker of {shape}, and "
-            f"there are {with_room} of {len(room)}: choose SPREAD, or lower cluster.num_workers"
-        )
-    if sum(room) < wanted:
-        return (
-            f"{wanted} workers of {shape} do not fit, since none can be spread over two nodes: room for {by_node}; "
-            "lower cluster.cpus_per_worker or cluster.num_workers, or use larger nodes"
-        )
-    return None
-
-
 def upload(patient: Patient) -> str:
     folder = patient.folder
     if not all((folder / name).is_dir() for name in ("jobs", "mixdpo_ray")):
@@ -133,8 +93,3 @@ def upload(patient: Patient) -> str:
 
 def free_gpu_memory(nodes: Sequence[Node]) -> list[int]:
     return [free for node in nodes for free, _ in node.answer.gpu_memory]
-
-
-def _some(names: Sequence[str], shown: int = 4) -> str:
-    more = [f"{len(names) - shown} more"] if len(names) > shown else []
-    return ", ".join([*names[:shown], *more])

@@ -20,7 +20,6 @@ from mixdpo_ray.cluster.connect import wait_for_resources
 from mixdpo_ray.cluster.doctor.finding import Unchecked
 from mixdpo_ray.cluster.doctor.patient import Patient
 from mixdpo_ray.cluster.fit import fit
-from mixdpo_ray.cluster.training_job import absolute
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.objectives.amapo import AMaPO
 from mixdpo_ray.objectives.simpo import SimPO
@@ -37,7 +36,7 @@ def duration(patient: Patient) -> str:
     table, plan = patient.table, patient.plan
     if table is None or plan is None:
         raise Unchecked("there is nothing to train on before jobs/prepare.py")
-    folder = storage.join(absolute(patient.recipe.output.storage_path), f".probe-{uuid.uuid4().hex[:12]}")
+    folder = storage.join(storage.absolute(patient.recipe.output.storage_path), f".probe-{uuid.uuid4().hex[:12]}")
     began = time.monotonic()
     try:
         lines = _train(patient, shortened(patient.job(table, folder)))
