@@ -3,7 +3,7 @@
 import sys
 
 from mixdpo_ray.cluster.command import exit_status, recipe_of, recipe_parser
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
 
 
 def clean(recipe: Recipe, *, really: bool) -> None:
-    from mixdpo_ray.cluster.clean import describe, remove, survey
+    from mixdpo_ray.runs.clean import describe, remove, survey
 
     items = survey(recipe.output.storage_path)
     print(describe(items))

@@ -2,13 +2,13 @@
 
 from mixdpo_ray.cluster.command import run_job
 from mixdpo_ray.comparison.arms import check
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def main(recipe: Recipe) -> None:
     check(recipe)  # before anything that takes seconds to import
 
-    from mixdpo_ray.cluster.compare import compare
+    from mixdpo_ray.comparison.compare import compare
 
     print(compare(recipe).describe())
 

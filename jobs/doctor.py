@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from mixdpo_ray.cluster.command import exit_status, recipe_of, recipe_parser
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def look_over(recipe: Recipe, *, probe: bool) -> None:
-    from mixdpo_ray.cluster.doctor.consultation import consult
+    from mixdpo_ray.doctor.run import consult
 
     consult(recipe, Path.cwd(), probe=probe)
 

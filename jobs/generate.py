@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status
 from mixdpo_ray.errors import RecipeError, StorageError
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.settings import ModelSettings
 

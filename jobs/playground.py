@@ -18,12 +18,12 @@ from pydantic import ValidationError
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status, refuse_lost_output
-from mixdpo_ray.cluster.run_folder import run_folder
+from mixdpo_ray.cluster.run_record import run_folder
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.playground.settings import WorldSettings
 from mixdpo_ray.playground.verdict import describe_pairs, describe_verdict
-from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.recipe_file import load_recipe
+from mixdpo_ray.recipe.file import load_recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from mixdpo_ray.playground.build import WorldFolder
@@ -51,10 +51,10 @@ def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
     import torch
 
     from mixdpo_ray.cluster.connect import connected
-    from mixdpo_ray.cluster.doctor.preflight import preflight
-    from mixdpo_ray.cluster.summary import describe
-    from mixdpo_ray.cluster.train import train
+    from mixdpo_ray.cluster.preflight import preflight
     from mixdpo_ray.playground.build import WorldFolder
+    from mixdpo_ray.runs.summary import describe
+    from mixdpo_ray.runs.train import train
 
     torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
     if recipe.cluster.use_gpu is False:  # saving a model makes accelerate import DeepSpeed, which looks for a device

@@ -1,12 +1,12 @@
 """Turn raw preference pairs into a checked, tokenised table in curriculum order, once for every run and search."""
 
 from mixdpo_ray.cluster.command import run_job
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def main(recipe: Recipe) -> None:
-    from mixdpo_ray.cluster.doctor.preflight import preflight
-    from mixdpo_ray.cluster.prepare import prepare
+    from mixdpo_ray.cluster.preflight import preflight
+    from mixdpo_ray.preparation.prepare import prepare
 
     preflight(recipe, trains=False)
     table = prepare(recipe, describe_again=True)

@@ -1,12 +1,12 @@
 """Compute the difficulty metrics that a recipe names, and show how far they agree: rank correlations and a picture."""
 
 from mixdpo_ray.cluster.command import run_job
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def main(recipe: Recipe) -> None:
-    from mixdpo_ray.cluster.doctor.preflight import preflight
-    from mixdpo_ray.cluster.score import score
+    from mixdpo_ray.cluster.preflight import preflight
+    from mixdpo_ray.preparation.score import score
 
     preflight(recipe, trains="validation_loss" in (*recipe.metrics, *recipe.metrics_used))
     print(score(recipe))

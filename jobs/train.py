@@ -1,14 +1,14 @@
 """Train a model on preference pairs from clear to ambiguous; what is not prepared yet is prepared first."""
 
 from mixdpo_ray.cluster.command import run_job
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def main(recipe: Recipe) -> None:
-    from mixdpo_ray.cluster.doctor.preflight import preflight
-    from mixdpo_ray.cluster.run_folder import run_folder
-    from mixdpo_ray.cluster.summary import describe
-    from mixdpo_ray.cluster.train import train
+    from mixdpo_ray.cluster.preflight import preflight
+    from mixdpo_ray.cluster.run_record import run_folder
+    from mixdpo_ray.runs.summary import describe
+    from mixdpo_ray.runs.train import train
 
     preflight(recipe)
     print(describe(run_folder(recipe), train(recipe)))

@@ -4,14 +4,14 @@ import shlex
 import sys
 
 from mixdpo_ray.cluster.command import run_job
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.check import check
 
 
 def main(recipe: Recipe) -> None:
     check(recipe)  # before anything that takes seconds to import
 
-    from mixdpo_ray.cluster.tune import tune
+    from mixdpo_ray.search.tune import tune
 
     print(tune(recipe, shlex.join(["python", *sys.argv])).describe())
 

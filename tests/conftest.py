@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.fs as pafs
 import pytest
 
+from tests.local_ray import started
+
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
@@ -79,6 +81,13 @@ def bucket() -> Iterator[str]:
         for name in added:
             os.environ.pop(name)
         os.environ.update({name: before[name] for name in added if name in before})
+
+
+@pytest.fixture(scope="session")
+def local_ray(bucket: str) -> Iterator[None]:
+    """Its workers know the object store."""
+    with started():
+        yield
 
 
 def _until_it_answers(port: int) -> None:

@@ -1,9 +1,4 @@
-"""Imports point one way, heavy libraries are imported where they are used, and importing the package does nothing.
-
-errors <- settings <- storage <- objectives <- curriculum <- pairs <- training <- difficulty, cluster.settings,
-search.settings, playground.settings <- comparison.settings <- recipe <- recipe_file <- playground, search <- comparison
-<- cluster <- jobs
-"""
+"""Imports point one way, heavy libraries are imported where they are used, and importing the package does nothing."""
 
 from __future__ import annotations
 
@@ -16,34 +11,38 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = {
-    "errors": 0,
-    "settings": 1,
-    "storage": 2,
-    "objectives": 3,
-    "curriculum": 4,
-    "pairs": 5,
-    "training": 6,
-    "difficulty": 7,
-    "cluster.settings": 7,  # beside what they configure, but below the recipe, which composes them
-    "search.ranges": 7,
-    "search.metric": 8,
-    "search.settings": 9,
-    "playground.settings": 9,
-    "comparison.settings": 10,
-    "recipe": 11,
-    "recipe_file": 12,
-    "playground": 13,
-    "search": 13,
-    "comparison": 14,
-    "cluster": 15,
-    "jobs": 16,
-}
-WITH_RAY = ("cluster", "jobs")
+# A room imports only rooms above it
+ROOMS = (
+    "errors",
+    "settings",
+    "storage",
+    "objectives",
+    "curriculum",
+    "pairs",
+    "tables",
+    "training",
+    "difficulty",
+    "playground",
+    "recipe",
+    "cluster",
+    "scoring",
+    "preparation",
+    "runs",
+    "search",
+    "comparison",
+    "doctor",
+    "jobs",
+)
+WITH_RAY = ROOMS[ROOMS.index("cluster") :]
+WITHOUT_RAY = (  # parts of those rooms
+    "search.report",
+    *(f"search.{name}" for name in ("space", "study", "samplers", "margins", "trials", "check")),
+    *(f"comparison.{name}" for name in ("arms", "results", "table", "student", "picture")),
+    "doctor.format",
+)
 LIGHT = (  # what reads a recipe: help and refusals wait for nothing
-    *("errors", "settings", "storage", "objectives", "curriculum", "difficulty", "recipe", "recipe_file", "jobs"),
-    *("cluster.settings", "search.ranges", "search.metric", "search.settings", "playground.settings"),
-    "comparison.settings",
+    *("errors", "settings", "storage", "objectives", "curriculum", "difficulty", "recipe", "jobs"),
+    "playground.settings",
 )
 HEAVY = ("torch", "pyarrow", "pandas", "optuna", "ray")
 INSIDE_FUNCTIONS = (
@@ -64,11 +63,14 @@ def within(module: str, names: tuple[str, ...]) -> bool:
 
 
 def room_of(module: str) -> str | None:
-    """The entry of LAYERS that a dotted name belongs to; None for the package itself and for other people's modules."""
-    inner = module.removeprefix("mixdpo_ray.") if module.startswith("mixdpo_ray.") else module
+    """The entry of ROOMS that a dotted name belongs to; None for the package itself and for other people's modules."""
+    inner = inside(module)
     ours = inner != module or within(module, ("jobs",))
-    fits = [name for name in LAYERS if within(inner, (name,))]
-    return max(fits, key=len) if ours and fits else None
+    return next((name for name in ROOMS if ours and within(inner, (name,))), None)
+
+
+def inside(module: str) -> str:
+    return module.removeprefix("mixdpo_ray.")
 
 
 def imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
@@ -99,13 +101,13 @@ def imports(tree: ast.Module, package: str) -> Iterator[tuple[int, list[str], bo
 def broken_by_one(module: str, target: str, deferred: bool) -> str | None:
     """The law that one import breaks."""
     room, other = room_of(module), room_of(target)
-    if room and other and room != other and LAYERS[other] >= LAYERS[room]:
+    if room and other and ROOMS.index(other) > ROOMS.index(room):
         return f"{room} must not import {other}"
-    if within(target, ("ray",)) and (room == "cluster.settings" or room not in WITH_RAY):
-        return "ray belongs to cluster/ and jobs/, and not to cluster/settings.py"
+    if within(target, ("ray",)) and (room not in WITH_RAY or within(inside(module), WITHOUT_RAY)):
+        return "ray belongs to cluster/ and what stands on it"
     if within(target, INSIDE_FUNCTIONS) and not deferred:
         return f"{target} must be imported inside a function"
-    if room in LIGHT and within(target, HEAVY) and not deferred:
+    if within(inside(module), LIGHT) and within(target, HEAVY) and not deferred:
         return f"{target} must be imported inside a function: a recipe is read without it"
     if within(target, OUTSIDE_THE_PACKAGE) and room != "jobs":
         return f"{target} must not be needed by the package"
@@ -148,7 +150,7 @@ def violations(root: Path) -> list[str]:
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         tree = ast.parse(path.read_text("utf-8"))
         if module != "mixdpo_ray" and room_of(module) is None:
-            found.append(f"{where}: no place in LAYERS; put it into a room")
+            found.append(f"{where}: no room of ROOMS")
         for line, targets, deferred in imports(tree, package):
             reasons = {reason for target in targets if (reason := broken_by_one(module, target, deferred))}
             found += [f"{where}:{line}: {reason}" for reason in sorted(reasons)]
@@ -163,17 +165,17 @@ def test_the_house_keeps_its_laws_of_imports() -> None:
 @pytest.mark.parametrize(
     ("file", "code", "reason"),
     [
-        ("objectives/dpo.py", "from mixdpo_ray.pairs.table import PreparedTable", "objectives must not import pairs"),
+        ("objectives/dpo.py", "from mixdpo_ray.pairs.pair import Pair", "objectives must not import pairs"),
         ("objectives/dpo.py", "from mixdpo_ray import curriculum", "objectives must not import curriculum"),
         ("curriculum/plan.py", "from ..training import step", "curriculum must not import training"),
         ("training/loop.py", "import mixdpo_ray.cluster.connect", "training must not import cluster"),
-        ("training/loop.py", "from mixdpo_ray.cluster.settings import A", "training must not import cluster.settings"),
-        ("recipe.py", "from mixdpo_ray.cluster import train", "recipe must not import cluster"),
-        ("playground/world.py", "import mixdpo_ray.cluster.train", "playground must not import cluster"),
-        ("cluster/train.py", "from jobs import train", "cluster must not import jobs"),
+        ("recipe/recipe.py", "from mixdpo_ray.runs import train", "recipe must not import runs"),
+        ("playground/world.py", "from mixdpo_ray.recipe.recipe import Recipe", "playground must not import recipe"),
+        ("cluster/nodes.py", "from jobs import train", "cluster must not import jobs"),
         ("training/loop.py", "def f():\n    import ray.train", "ray belongs to"),
-        ("cluster/settings.py", "from ray import data", "ray belongs to"),
-        ("cluster/settings.py", "from mixdpo_ray.cluster import connect", "cluster.settings must not import cluster"),
+        ("recipe/cluster.py", "from ray import data", "ray belongs to"),
+        ("search/report/page.py", "import ray", "ray belongs to"),
+        ("comparison/arms.py", "def f():\n    import ray", "ray belongs to"),
         ("__init__.py", "import ray", "ray belongs to"),
         ("training/engine.py", "import deepspeed", "deepspeed must be imported inside a function"),
         ("training/model.py", "class A:\n    from peft import LoraConfig", "peft must be imported inside a function"),
@@ -181,13 +183,13 @@ def test_the_house_keeps_its_laws_of_imports() -> None:
         ("objectives/dpo.py", "import torch", "torch must be imported inside a function: a recipe is read without it"),
         ("storage.py", "import pyarrow.fs as pafs", "pyarrow.fs must be imported inside a function: a recipe is read"),
         ("pairs/report.py", "import matplotlib.pyplot as plt", "matplotlib.pyplot must be imported inside"),
-        ("cluster/train.py", "from torch.utils import tensorboard", "tensorboard must be imported inside"),
+        ("runs/train.py", "from torch.utils import tensorboard", "tensorboard must be imported inside"),
         ("training/loop.py", "def f():\n    import trl", "trl must not be needed"),
         ("training/model.py", "try:\n    import peft\nexcept ImportError:\n    pass", "an import inside try"),
         ("training/model.py", "def f():\n    return __import__('ray')", "a module imported by a string"),
         ("storage.py", "import os\nos.environ['A'] = '1'\nprint('hello')", "a statement that acts at import"),
         ("storage.py", "if True:\n    A = 1", "a statement that acts at import"),
-        ("trainer.py", "A = 1", "no place in LAYERS"),
+        ("trainer.py", "A = 1", "no room of ROOMS"),
     ],
 )
 def test_a_violation_is_found(tmp_path: Path, file: str, code: str, reason: str) -> None:
@@ -200,15 +202,15 @@ def test_a_violation_is_found(tmp_path: Path, file: str, code: str, reason: str)
 @pytest.mark.parametrize(
     ("file", "code"),
     [
-        ("mixdpo_ray/recipe.py", "from mixdpo_ray.cluster.settings import ClusterSettings"),
+        ("mixdpo_ray/recipe/recipe.py", "from mixdpo_ray.recipe.cluster import ClusterSettings"),
         ("mixdpo_ray/curriculum/settings.py", "from mixdpo_ray.objectives.sft_weights import SftNorm"),
-        ("mixdpo_ray/cluster/train.py", "import ray.train\nfrom mixdpo_ray.cluster.settings import ClusterSettings"),
+        ("mixdpo_ray/runs/train.py", "import ray.train\nfrom mixdpo_ray.recipe.cluster import ClusterSettings"),
         ("mixdpo_ray/training/engine.py", "def f():\n    import deepspeed"),
         ("mixdpo_ray/training/engine.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import deepspeed"),
         ("mixdpo_ray/training/rays.py", "import raytracer, torch"),
-        ("jobs/train.py", "from mixdpo_ray.cluster.train import train\nif __name__ == '__main__':\n    train()"),
+        ("jobs/train.py", "from mixdpo_ray.runs.train import train\nif __name__ == '__main__':\n    train()"),
         ("jobs/bench.py", "def f():\n    import trl"),
-        ("mixdpo_ray/recipe_file.py", "class Loader:\n    pass\n\n\nLoader.add_resolver(1)"),
+        ("mixdpo_ray/recipe/file.py", "class Loader:\n    pass\n\n\nLoader.add_resolver(1)"),
     ],
 )
 def test_what_the_laws_allow_is_let_through(tmp_path: Path, file: str, code: str) -> None:
@@ -223,8 +225,8 @@ def test_importing_everything_below_the_cluster_and_reading_a_recipe_does_nothin
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted((ROOT / "mixdpo_ray").glob("**/*.py"))
-        if "cluster" not in path.parts or path.name == "settings.py"
     ]
+    modules = [one for one in modules if room_of(one) not in WITH_RAY or within(inside(one), WITHOUT_RAY)]
     program = f"""
 import importlib, logging, os, random, signal, sys, threading, warnings
 import torch, transformers.modeling_utils  # what they do to the process when imported is their own affair
@@ -236,7 +238,7 @@ def world():
 before = world()
 for module in {modules!r}:
     importlib.import_module(module)
-importlib.import_module("mixdpo_ray.recipe_file").load_recipe({str(ROOT / "jobs" / "recipes" / "playground.yaml")!r})
+importlib.import_module("mixdpo_ray.recipe.file").load_recipe({str(ROOT / "jobs" / "recipes" / "playground.yaml")!r})
 after = world()
 changed = [(part, before[part], after[part]) for part in before if before[part] != after[part]]
 assert not changed, changed
@@ -258,15 +260,19 @@ assert not heavy, f"imported at import time: {{heavy}}"
 def test_each_kind_of_work_imports_no_more_than_it_needs() -> None:
     """In one process, from the lightest to the heaviest: each kind may import what those before it may not."""
     kinds = [
-        (["clean"], ["ray", "torch"]),
-        (["stream", "doctor.preflight", "prepare", "derive"], ["torch"]),  # also in workers that read and convert
-        (["train", "tune", "compare", "score", "doctor.consultation"], ["transformers", "deepspeed", "matplotlib"]),
+        (["runs.clean"], ["ray", "torch"]),
+        # also in workers that read and convert
+        (["cluster.stream", "cluster.preflight", "preparation.prepare", "preparation.derive"], ["torch"]),
+        (
+            ["runs.train", "search.tune", "comparison.compare", "preparation.score", "doctor.run"],
+            ["transformers", "deepspeed", "matplotlib"],
+        ),
     ]
     program = f"""
 import importlib, sys
 for modules, others in {kinds!r}:
     for module in modules:
-        importlib.import_module(f"mixdpo_ray.cluster.{{module}}")
+        importlib.import_module(f"mixdpo_ray.{{module}}")
         imported = [name for name in (*others, "transformers", "matplotlib", "plotly") if name in sys.modules]
         assert not imported, f"{{module}} imports {{imported}}"
 """

@@ -12,9 +12,9 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.pairing import PAIRINGS
 from mixdpo_ray.pairs.selection import SELECTIONS
-from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.recipe_file import load_recipe
-from mixdpo_ray.search.ranges import KINDS
+from mixdpo_ray.recipe.file import load_recipe
+from mixdpo_ray.recipe.ranges import KINDS
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.samplers import SAMPLERS
 from mixdpo_ray.search.space import Space
 from tests.readme_tables import with_tables

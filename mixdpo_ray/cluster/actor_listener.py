@@ -12,8 +12,8 @@ from typing import Any
 import ray.train
 from ray.train import Checkpoint
 
-from mixdpo_ray.cluster.notices import Notices
-from mixdpo_ray.cluster.signs import Signs
+from mixdpo_ray.cluster.early_checkpoint import Notices
+from mixdpo_ray.cluster.heartbeat import Signs
 
 
 @dataclass(frozen=True)

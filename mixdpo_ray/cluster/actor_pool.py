@@ -17,14 +17,14 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from mixdpo_ray.cluster.failures import plain_errors
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.errors import WorkersError
-from mixdpo_ray.pairs.keyed_table import KeyedTable
-from mixdpo_ray.pairs.mismatched import ids_of, index_of
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.tables.keyed_table import KeyedTable
+from mixdpo_ray.tables.mismatched import ids_of, index_of
+from mixdpo_ray.tables.prepared_table import PreparedTable
 
 Positions = NDArray[np.int64]
 PAIRS_PER_BATCH = 16  # sorted by length first, so little of a batch is padding

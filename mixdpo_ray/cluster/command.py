@@ -21,8 +21,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import MixDPOError, RecipeError
-from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.recipe_file import describe_settings, load_recipe
+from mixdpo_ray.recipe.file import describe_settings, load_recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def run_job(description: str, action: Callable[[Recipe], None], *, connect: bool = True) -> None:

@@ -15,8 +15,8 @@ import ray
 from ray._private.parameter import RayParams
 from ray.autoscaler.sdk import request_resources
 
-from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.errors import ResourceError
+from mixdpo_ray.recipe.cluster import ClusterSettings
 
 # Ray reads these when it starts; none of them overrides what a person has set.
 _QUIET = {

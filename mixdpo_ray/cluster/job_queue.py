@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mixdpo_ray.cluster.vigil import Sign, Vigil
+from mixdpo_ray.cluster.hang_detector import Sign, Vigil
 from mixdpo_ray.errors import MixDPOError
 
 Waiting = tuple[int, bytes]  # a job's number, and the job, which the board never opens

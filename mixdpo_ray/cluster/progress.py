@@ -18,8 +18,8 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from tqdm import tqdm
 
+from mixdpo_ray.cluster.hang_detector import Sign
 from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Waiting
-from mixdpo_ray.cluster.vigil import Sign
 
 SECONDS_BETWEEN_LINES = 10.0
 QUIET_LOOKS = 20  # 6 s without a word: a node may have died

@@ -28,9 +28,9 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.curriculum.plan import Plan
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.windows import rank_positions, read_windows
 from mixdpo_ray.training.world import World
 

@@ -20,14 +20,14 @@ import torch
 from ray.util import get_current_placement_group
 
 from mixdpo_ray.cluster.actor_listener import ActorListener
+from mixdpo_ray.cluster.early_checkpoint import Notices
+from mixdpo_ray.cluster.heartbeat import Signs
 from mixdpo_ray.cluster.job_queue import Ended
-from mixdpo_ray.cluster.notices import Notices
 from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.settings import ClusterSettings
-from mixdpo_ray.cluster.signs import Signs
 from mixdpo_ray.cluster.stream import RayDataWindows
 from mixdpo_ray.cluster.worker_entry import Group
 from mixdpo_ray.errors import MixDPOError, NonFiniteError
+from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.isolation import isolated
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.windows import WindowSource, read_windows

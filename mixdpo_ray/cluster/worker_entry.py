@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixdpo_ray.cluster.settings import ClusterSettings
+    from mixdpo_ray.recipe.cluster import ClusterSettings
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import ray
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.fit import queue_name, run_workers
 from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.cluster.run_workers import queue_name, run_workers
+from mixdpo_ray.recipe.cluster import ClusterSettings
 
 
 class WorkerGroup:

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.search.metric import why_unfair
+from mixdpo_ray.recipe.measure import why_unfair
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.space import with_settings
 from mixdpo_ray.storage import is_local, join
 

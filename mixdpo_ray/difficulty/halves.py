@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.order import Ids, seeded_hashes
 from mixdpo_ray.curriculum.plan import Plan, Segment
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mixdpo_ray.pairs.binarise import is_number
 from mixdpo_ray.pairs.pair import Candidate, Message, Pair
+from mixdpo_ray.pairs.ratings import is_number
 from mixdpo_ray.pairs.settings import DataSettings
 
 REASONS: dict[str, str] = {

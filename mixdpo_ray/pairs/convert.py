@@ -14,9 +14,9 @@ from mixdpo_ray.errors import DataError
 from mixdpo_ray.pairs.augment import reward_augmented
 from mixdpo_ray.pairs.checking import FATAL, REASONS, check, is_fatal
 from mixdpo_ray.pairs.formats import FORMATS, map_columns
+from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pair import Candidate, Pair
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.scaling import resolve_scale
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mixdpo_ray.pairs.binarise import Answer, is_number
 from mixdpo_ray.pairs.pair import Candidate, Found, Row, answered, user
 from mixdpo_ray.pairs.pairing import Answers, PairSettings, paired
+from mixdpo_ray.pairs.ratings import Answer, is_number
 
 
 def helpsteer2(*rows: Row) -> Found:

@@ -15,9 +15,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
-from mixdpo_ray.pairs.binarise import Answer, is_number
 from mixdpo_ray.pairs.edit_distance import edit_distance
 from mixdpo_ray.pairs.pair import Candidate, answered, content_hash
+from mixdpo_ray.pairs.ratings import Answer, is_number
 from mixdpo_ray.settings import Settings
 
 Chosen = tuple[Answer, Answer]  # and the rejected one

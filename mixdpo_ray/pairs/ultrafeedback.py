@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mixdpo_ray.pairs.binarise import Answer, overall_score
 from mixdpo_ray.pairs.pair import Candidate, Found, Row, user
 from mixdpo_ray.pairs.pairing import Answers, PairSettings, paired
+from mixdpo_ray.pairs.ratings import Answer, overall_score
 
 
 def ultrafeedback_binarized(row: Row) -> Found:

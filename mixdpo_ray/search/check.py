@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.search.metric import read_metrics, why_unfair
+from mixdpo_ray.recipe.measure import read_metrics, why_unfair
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.samplers import refuse_missing_extra
 from mixdpo_ray.search.space import Space, starting_points
 

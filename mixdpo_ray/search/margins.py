@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.search.ranges import Choice, Interval, Margins, Range
+from mixdpo_ray.recipe.ranges import Choice, Interval, Margins, Range
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.space import THRESHOLD, Space, with_settings
 
 AT_MOST = 16  # thresholds to choose from; of continuous margins those at even shares of hard pairs

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.search.settings import TuneSettings
+from mixdpo_ray.recipe.tune import TuneSettings
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
-from mixdpo_ray.recipe import Recipe, objective_name
-from mixdpo_ray.recipe_file import explain
-from mixdpo_ray.search.ranges import Choice, Margins, Range, Value, read_range
+from mixdpo_ray.recipe.file import explain
+from mixdpo_ray.recipe.ranges import Choice, Margins, Range, Value, read_range
+from mixdpo_ray.recipe.recipe import Recipe, objective_name
 
 if TYPE_CHECKING:
     import optuna

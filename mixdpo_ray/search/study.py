@@ -22,9 +22,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import RunConflictError, StorageError
-from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.search.metric import Metric, read_metrics
-from mixdpo_ray.search.settings import EarlyStoppingSettings
+from mixdpo_ray.recipe.measure import Metric, read_metrics
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.recipe.tune import EarlyStoppingSettings
 from mixdpo_ray.storage import join
 
 JOURNAL = "optuna.journal"

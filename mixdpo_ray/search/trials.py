@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mixdpo_ray.search.metric import Metric
+from mixdpo_ray.recipe.measure import Metric
 from mixdpo_ray.search.samplers import GUARD
 from mixdpo_ray.search.study import CONTINUES, FOLDER, REASON, SETTINGS
 

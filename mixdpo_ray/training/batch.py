@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixdpo_ray.pairs.mismatched import mismatched_ids
-from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
-from mixdpo_ray.pairs.table import Index
+from mixdpo_ray.tables.mismatched import mismatched_ids
+from mixdpo_ray.tables.prepared_table import Index
+from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.training.length_groups import length_groups
 
 Ids = Sequence[NDArray[np.int32]]

@@ -18,12 +18,12 @@ from mixdpo_ray.curriculum.shares import Share, deal
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective, StepView
-from mixdpo_ray.pairs.table import Index, PreparedTable
+from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.logps import pair_logps
-from mixdpo_ray.training.look import gathered, seen_by, step_pairs
-from mixdpo_ray.training.totals import chunk_counts, index_lengths
+from mixdpo_ray.training.step_statistics import gathered, seen_by, step_pairs
+from mixdpo_ray.training.window_shares import chunk_counts, index_lengths
 from mixdpo_ray.training.world import World
 
 EDGES = np.array([0.0, 0.5, 1.0, 2.0, 4.0])  # of the buckets; negative margins fall in the first

@@ -16,7 +16,7 @@ import numpy as np
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.errors import CheckpointError
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.checkpoints import Checkpoints, Found
 from mixdpo_ray.training.job import Beginning, TrainingJob
 from mixdpo_ray.training.metrics import METRICS, read_lines, write_lines

@@ -13,7 +13,7 @@ from mixdpo_ray.curriculum.routing import hard_positions
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.objective import Objective
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 
 

@@ -22,24 +22,24 @@ from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective
-from mixdpo_ray.pairs.table import Index, PreparedTable
+from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training import shards
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.checkpoints import Checkpoints
+from mixdpo_ray.training.checks_before_training import check_scoring, references_for
 from mixdpo_ray.training.engine import Policy, join_group, make_policy, reset_optimizer, set_learning_rate
 from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.listener import Listener, Silent
-from mixdpo_ray.training.look import Sight, with_look
 from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
-from mixdpo_ray.training.start import check_scoring, references_for
 from mixdpo_ray.training.step import LossWeights, train_step
+from mixdpo_ray.training.step_statistics import Sight, with_look
 from mixdpo_ray.training.tensorboard import TensorBoard
 from mixdpo_ray.training.tokenizer import load_tokenizer, padding_id
-from mixdpo_ray.training.totals import SharedWindow, share_window
+from mixdpo_ray.training.window_shares import SharedWindow, share_window
 from mixdpo_ray.training.windows import WindowSource, read_windows, share_positions, verify_rows
 from mixdpo_ray.training.world import World
 

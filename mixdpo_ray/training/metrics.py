@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window, window_hash
-from mixdpo_ray.pairs.table import Index
-from mixdpo_ray.training.totals import WindowTotals
+from mixdpo_ray.tables.prepared_table import Index
+from mixdpo_ray.training.window_shares import WindowTotals
 from mixdpo_ray.training.world import World
 
 METRICS = "metrics.jsonl"

@@ -17,7 +17,7 @@ from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.engine import Policy, update
 from mixdpo_ray.training.logps import MicroLogps, pair_logps
 from mixdpo_ray.training.metrics import SUMS, reduce_sums
-from mixdpo_ray.training.totals import WindowTotals
+from mixdpo_ray.training.window_shares import WindowTotals
 from mixdpo_ray.training.world import World
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.curriculum.shares import Share, rows_of_rank
 from mixdpo_ray.errors import CurriculumError
-from mixdpo_ray.pairs.table import Index, PreparedTable
-from mixdpo_ray.training.totals import index_lengths
+from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.training.window_shares import index_lengths
 from mixdpo_ray.training.world import World
 
 

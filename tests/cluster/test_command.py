@@ -9,7 +9,7 @@ import pytest
 
 from mixdpo_ray.cluster.command import refuse_lost_output
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def recipe(storage_path: str) -> Recipe:

@@ -7,9 +7,9 @@ import pytest
 import ray
 
 from mixdpo_ray.cluster.connect import connected, join, uses_gpu, wait_for_resources
-from mixdpo_ray.cluster.seats import DRIVER_CPUS
-from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS
 from mixdpo_ray.errors import ResourceError
+from mixdpo_ray.recipe.cluster import ClusterSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
@@ -53,7 +53,7 @@ def test_the_client_protocol_is_refused_with_the_way_to_submit() -> None:
 CONNECT = """
 from mixdpo_ray.cluster.command import exit_status
 from mixdpo_ray.cluster.connect import connected
-from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.recipe.cluster import ClusterSettings
 def job():
     with connected(ClusterSettings()):
         print("connected")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from mixdpo_ray.cluster.hang_detector import Sign
 from mixdpo_ray.cluster.job_queue import Ended, JobQueue
-from mixdpo_ray.cluster.vigil import Sign
 from mixdpo_ray.errors import NonFiniteError, PreparedTableError
 
 STUCK = Sign(0, 1, "a", 7, "step 3, the update", False, "logps.py:88 pair_logps")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.cluster.trainings import Training, steps_of, undisturbed, write_world
+from tests.runs.trainings import Training, steps_of, undisturbed, write_world
 
 SAVE_EVERY = 100
 SETTINGS = f"""

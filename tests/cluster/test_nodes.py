@@ -23,8 +23,8 @@ from mixdpo_ray.cluster.nodes import (
     version_problem,
     versions,
 )
-from tests.cluster.patients import sound
 from tests.cluster.two_nodes import APART, two_nodes
+from tests.doctor.examinations import sound
 
 
 def node(name: str, **changed: str) -> Node:
@@ -97,10 +97,10 @@ DRIVER = """
 import contextlib, io, json, sys
 from pathlib import Path
 import ray
-from mixdpo_ray.cluster.doctor.consultation import consult
+from mixdpo_ray.doctor.run import consult
 from mixdpo_ray.cluster.nodes import survey
 from mixdpo_ray.errors import MixDPOError
-from mixdpo_ray.recipe_file import load_recipe
+from mixdpo_ray.recipe.file import load_recipe
 
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 asked = {

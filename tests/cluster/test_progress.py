@@ -2,7 +2,7 @@ import pytest
 import ray
 
 from mixdpo_ray.cluster.progress import Board, Display, watching
-from mixdpo_ray.cluster.summary import describe
+from mixdpo_ray.runs.summary import describe
 
 
 def step(number: int, stage: str = "easy", loss: float = 0.5) -> dict[str, object]:

@@ -8,11 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mixdpo_ray.cluster.settings import ClusterSettings
 from mixdpo_ray.cluster.stream import STRETCH_PAIRS, RayDataWindows, ahead, recut
 from mixdpo_ray.curriculum.plan import Plan, Window, make_plan
 from mixdpo_ray.curriculum.settings import CurriculumSettings
-from mixdpo_ray.pairs.table import Manifest, PreparedTable, SplitFacts, commit, index_rows, write_index, write_part
+from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.tables.prepared_table import (
+    Manifest,
+    PreparedTable,
+    SplitFacts,
+    commit,
+    index_rows,
+    write_index,
+    write_part,
+)
 from mixdpo_ray.training.windows import read_windows
 from mixdpo_ray.training.world import World
 

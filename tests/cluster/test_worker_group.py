@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mixdpo_ray.cluster.board import take_board
-from mixdpo_ray.cluster.fit import fit
 from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.cluster.worker_group import WorkerGroup
 from mixdpo_ray.errors import NonFiniteError, PreparedTableError, WorkersError
+from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.settings import CheckpointSettings
 from tests.training.test_every_objective import told

@@ -9,7 +9,7 @@ import pytest
 
 from mixdpo_ray.comparison.arms import all_arms, check
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.recipe_file import load_recipe
+from mixdpo_ray.recipe.file import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
 SMALL = """

@@ -16,8 +16,8 @@ from packaging.version import Version
 from ray.autoscaler._private.providers import _NODE_PROVIDERS
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.recipe_file import load_recipe
+from mixdpo_ray.recipe.file import load_recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 FILES = ("cluster.yaml", "jobs/clusters/gcp.yaml", "jobs/clusters/on-premise.yaml")

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.trainings import assert_same_end, steps_of, undisturbed, write_world
 from tests.deploy.dependencies import dependencies_only
 from tests.deploy.hosts import Host, hosts, why_not
 from tests.deploy.on_premise import API, CPUS, OnPremise
+from tests.runs.trainings import assert_same_end, steps_of, undisturbed, write_world
 
 SAVE_EVERY = 10
 SETTINGS = f"""

@@ -29,11 +29,11 @@ STAYS_HERE = (
     "elsewhere/reference/0123/part-0.parquet",
     "elsewhere/runs/first/checkpoints/step-3/shard.pt",
     "elsewhere/studies/search/optuna.journal",
-    "tests/test_recipe.py",
+    "tests/recipe/test_recipe.py",
 )
 GOES = (
-    "mixdpo_ray/cluster/prepare.py",
-    "mixdpo_ray/cluster/reference.py",
+    "mixdpo_ray/preparation/prepare.py",
+    "mixdpo_ray/scoring/reference.py",
     "mixdpo_ray/search/report/report.html.j2",
     "mixdpo_ray/search/study.py",
     "jobs/train.py",

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from mixdpo_ray.recipe_file import load_recipe
+from mixdpo_ray.recipe.file import load_recipe
 from tests.deploy.test_cluster_yaml import PROJECT
 
 ROOT = Path(__file__).parents[2]

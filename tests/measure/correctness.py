@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from mixdpo_ray.objectives.dpo import DPO
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import References, TokenRows, build_batch
 from mixdpo_ray.training.logps import Scorer, pair_logps
 from tests.measure.inputs import BETA, SHALLOW

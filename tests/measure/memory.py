@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.length_groups import length_groups
-from mixdpo_ray.training.memory import CUDA_RUNTIME, shape_of, worker_memory
-from mixdpo_ray.training.totals import index_lengths, share_window
+from mixdpo_ray.training.memory_estimate import CUDA_RUNTIME, shape_of, worker_memory
+from mixdpo_ray.training.window_shares import index_lengths, share_window
 
 GIB = 2**30
 

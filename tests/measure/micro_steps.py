@@ -16,12 +16,12 @@ import torch
 
 from mixdpo_ray.curriculum.shares import deal
 from mixdpo_ray.objectives.dpo import DPO
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy, join_group, make_policy
 from mixdpo_ray.training.logps import pair_logps
 from mixdpo_ray.training.settings import TrainSettings
-from mixdpo_ray.training.totals import index_lengths
+from mixdpo_ray.training.window_shares import index_lengths
 from tests.measure.flops import Work
 from tests.measure.inputs import BETA, LARGER, MODEL, job_of, rows_of, setup_of, shape_of, world_of, write
 from tests.measure.memory import GIB, estimate_of, peak_gib, places_of, reset_peak

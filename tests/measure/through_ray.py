@@ -6,10 +6,10 @@ import json
 import time
 from pathlib import Path
 
-from mixdpo_ray.cluster.board import take_board
 from mixdpo_ray.cluster.connect import connected
-from mixdpo_ray.cluster.fit import fit
-from mixdpo_ray.cluster.settings import ClusterSettings
+from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_workers import fit
+from mixdpo_ray.recipe.cluster import ClusterSettings
 from tests.measure.inputs import MODEL, job_of, setup_of
 from tests.measure.phases import Measurement, Report
 from tests.measure.trainings import ZERO

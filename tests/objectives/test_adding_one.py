@@ -37,7 +37,7 @@ class Dummy(LogRatioObjective):
         return -self.strength * self.logit(pairs)
 '''
 USED = """
-from mixdpo_ray.recipe_file import load_recipe
+from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.search.space import Space
 
 recipe = load_recipe("jobs/recipes/playground.yaml", ["objective={name: dummy, strength: 1.5}"])

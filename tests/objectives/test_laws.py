@@ -25,7 +25,7 @@ from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.sft import SFT
 from mixdpo_ray.objectives.slic import SLiC
 from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
-from mixdpo_ray.search.ranges import read_range
+from mixdpo_ray.recipe.ranges import read_range
 from tests.objectives.extremes import Row, drawn
 
 EVERY = [

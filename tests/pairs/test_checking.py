@@ -6,8 +6,8 @@ import pytest
 
 from mixdpo_ray.pairs.checking import FATAL, REASONS, check, is_fatal
 from mixdpo_ray.pairs.formats import FORMATS
+from mixdpo_ray.pairs.margin_scale import quantile_margins, resolve_scale
 from mixdpo_ray.pairs.pair import Candidate, Message, Pair, content_hash
-from mixdpo_ray.pairs.scaling import quantile_margins, resolve_scale
 from mixdpo_ray.pairs.settings import DataSettings
 from tests.pairs.samples import BAD, GOOD, QUESTION, conversation, data
 

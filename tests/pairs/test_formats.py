@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 
 from mixdpo_ray.errors import FormatError
-from mixdpo_ray.pairs.binarise import overall_score
 from mixdpo_ray.pairs.checking import REASONS, check
 from mixdpo_ray.pairs.formats import FORMATS, detect_format, find_format
 from mixdpo_ray.pairs.pair import Candidate, Pair
+from mixdpo_ray.pairs.ratings import overall_score
 from mixdpo_ray.pairs.settings import SourceSettings
 from tests.pairs.samples import BAD, GOOD, QUESTION, SAMPLES, completion, conversation, data
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixdpo_ray.errors import FormatError
-from mixdpo_ray.pairs.binarise import Answer
 from mixdpo_ray.pairs.checking import check
 from mixdpo_ray.pairs.edit_distance import edit_distance
 from mixdpo_ray.pairs.formats import FORMATS, find_format
 from mixdpo_ray.pairs.pair import Candidate, Pair, content_hash, user
 from mixdpo_ray.pairs.pairing import PAIRINGS, Answers, PairSettings, paired
+from mixdpo_ray.pairs.ratings import Answer
 from tests.pairs.samples import QUESTION, SAMPLES, completion, data
 
 law = settings(max_examples=80, deadline=None)

@@ -17,8 +17,16 @@ from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective, StepView
-from mixdpo_ray.pairs.reference_table import ReferenceTable
-from mixdpo_ray.pairs.table import Manifest, PreparedTable, SplitFacts, commit, index_rows, write_index, write_part
+from mixdpo_ray.tables.prepared_table import (
+    Manifest,
+    PreparedTable,
+    SplitFacts,
+    commit,
+    index_rows,
+    write_index,
+    write_part,
+)
+from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training.batch import TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.logps import Scorer, pair_logps

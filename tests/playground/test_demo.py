@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from jobs.generate import main as generate_job
-from tests.cluster.trainings import job
+from tests.runs.trainings import job
 
 pytestmark = pytest.mark.cluster
 

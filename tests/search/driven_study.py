@@ -10,9 +10,9 @@ from typing import Any
 
 import optuna
 
-from mixdpo_ray.cluster.searcher import StudySearch
-from mixdpo_ray.recipe import Recipe
-from mixdpo_ray.search.metric import read_metrics
+from mixdpo_ray.recipe.measure import read_metrics
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.search.optuna_search import StudySearch
 from mixdpo_ray.search.samplers import Draw, make_sampler
 from mixdpo_ray.search.space import Space
 from mixdpo_ray.search.study import open_study

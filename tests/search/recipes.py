@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def make_recipe(tune: dict[str, Any] | None = None, **sections: Any) -> Recipe:

@@ -10,8 +10,8 @@ import pytest
 
 from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.recipe.ranges import Choice, Interval, Range
 from mixdpo_ray.search.margins import AT_MOST, resolve, thresholds
-from mixdpo_ray.search.ranges import Choice, Interval, Range
 from mixdpo_ray.search.space import Space
 from tests.search.recipes import make_recipe
 

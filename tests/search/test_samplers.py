@@ -14,8 +14,8 @@ import optuna
 import pytest
 
 from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.recipe.tune import Sampler
 from mixdpo_ray.search.samplers import SAMPLERS, Draw, make_sampler
-from mixdpo_ray.search.settings import Sampler
 from mixdpo_ray.search.trials import rows
 from tests.search.driven_study import ACCURACY, DRIFT, DrivenStudy
 from tests.search.recipes import make_recipe

@@ -10,7 +10,7 @@ import pytest
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.simpo import SimPO
-from mixdpo_ray.search.ranges import Margins
+from mixdpo_ray.recipe.ranges import Margins
 from mixdpo_ray.search.space import Space, settings_of, starting_points, with_settings
 from tests.search.recipes import make_recipe
 

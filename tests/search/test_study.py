@@ -11,9 +11,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mixdpo_ray.cluster.run_folder import differences
+from mixdpo_ray.cluster.run_record import differences
 from mixdpo_ray.errors import RunConflictError, StorageError
-from mixdpo_ray.search.metric import read_metrics
+from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.search.samplers import Draw, make_sampler
 from mixdpo_ray.search.study import (
     JOURNAL,

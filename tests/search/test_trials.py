@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.storages.journal import JournalFileBackend
 
-from mixdpo_ray.search.metric import Metric, read_metrics
+from mixdpo_ray.recipe.measure import Metric, read_metrics
 from mixdpo_ray.search.study import JOURNAL, release_stale
 from mixdpo_ray.search.trials import TrialRow, best, front, row_of, rows, to_csv
 from tests.search.driven_study import ACCURACY, DRIFT, DrivenStudy

@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from mixdpo_ray.objectives.simpo import SimPO
-from mixdpo_ray.pairs.table import PreparedTable, commit, index_rows, write_index, write_part
+from mixdpo_ray.tables.prepared_table import PreparedTable, commit, index_rows, write_index, write_part
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.evaluation import bucket_name, evaluate, hard_boundary, read_held_out
 from mixdpo_ray.training.job import TrainingJob

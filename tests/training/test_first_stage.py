@@ -11,7 +11,7 @@ import pytest
 from mixdpo_ray.errors import CheckpointError
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.simpo import SimPO
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.first_stage import first_stage, stage_job
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.settings import EvaluationSettings, ScheduleSettings

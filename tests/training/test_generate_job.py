@@ -10,7 +10,7 @@ import pytest
 
 from jobs.generate import main, side_by_side
 from mixdpo_ray.playground.sample import write_tiny_model
-from mixdpo_ray.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

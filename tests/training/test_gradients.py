@@ -14,16 +14,16 @@ from transformers import LlamaForCausalLM
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.simpo import SimPO
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training import length_groups
 from mixdpo_ray.training.batch import TokenRows, build_batch
+from mixdpo_ray.training.checks_before_training import references_for
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.export import consolidated
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.settings import OptimizerSettings
-from mixdpo_ray.training.start import references_for
 from mixdpo_ray.training.step import LossWeights, train_step
-from mixdpo_ray.training.totals import share_window
+from mixdpo_ray.training.window_shares import share_window
 from mixdpo_ray.training.windows import share_positions
 from mixdpo_ray.training.world import World
 from tests.training.gang import Gang

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.objectives.simpo import SimPO
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.settings import CheckpointSettings, EvaluationSettings

@@ -9,7 +9,7 @@ import pytest
 
 from mixdpo_ray.training.metrics import SUMS, MetricsLog, step_metrics
 from mixdpo_ray.training.tensorboard import TensorBoard
-from mixdpo_ray.training.totals import WindowTotals
+from mixdpo_ray.training.window_shares import WindowTotals
 
 
 def steps_in(run: Path) -> list[tuple[str | None, int]]:

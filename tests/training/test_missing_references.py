@@ -13,9 +13,9 @@ from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.kto import KTO
 from mixdpo_ray.objectives.selective_tokens import SelectiveTokens
-from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
-from mixdpo_ray.pairs.table import PreparedTable
-from mixdpo_ray.training.start import references_for
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
+from mixdpo_ray.training.checks_before_training import references_for
 from tests.training.tiny import EASY, make_job
 
 

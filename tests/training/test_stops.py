@@ -15,8 +15,8 @@ from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.errors import CurriculumError, NonFiniteError, PreparedTableError
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.logps import PairLogps
-from mixdpo_ray.pairs.reference_table import ReferenceTable
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training.engine import adamw, make_policy, reset_optimizer, update
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training

@@ -10,7 +10,7 @@ import pytest
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.odpo import ODPO
-from mixdpo_ray.pairs.table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.world import World
 from tests.training.gang import Gang

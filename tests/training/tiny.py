@@ -16,9 +16,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.objective import Objective
-from mixdpo_ray.pairs.mismatched import MISMATCHED, rows_of
-from mixdpo_ray.pairs.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
-from mixdpo_ray.pairs.table import Manifest, PreparedTable, SplitFacts, commit, index_rows, write_index, write_part
+from mixdpo_ray.tables.mismatched import MISMATCHED, rows_of
+from mixdpo_ray.tables.prepared_table import (
+    Manifest,
+    PreparedTable,
+    SplitFacts,
+    commit,
+    index_rows,
+    write_index,
+    write_part,
+)
+from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.training.batch import TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.logps import Scorer

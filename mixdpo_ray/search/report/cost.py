@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.look import GREY, STATE_WORDS, STATES, Figure, drawing
 from mixdpo_ray.search.report.scores import hover_text, trials_of, words_for_duration
+from mixdpo_ray.search.report.style import GREY, STATE_WORDS, STATES, Figure, drawing
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mixdpo_ray import storage
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.look import INK, RED, Figure, drawing
 from mixdpo_ray.search.report.scores import ACCURACY, objectives, scored, trials_of
+from mixdpo_ray.search.report.style import INK, RED, Figure, drawing
 from mixdpo_ray.training.metrics import read_lines
 
 if TYPE_CHECKING:

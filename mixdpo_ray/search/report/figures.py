@@ -9,9 +9,9 @@ from mixdpo_ray.search.report.cost import cost, timeline
 from mixdpo_ray.search.report.curves import learning_curves
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.importances import importances
-from mixdpo_ray.search.report.look import Part
 from mixdpo_ray.search.report.score_map import score_map
 from mixdpo_ray.search.report.search_figures import history, parallel_coordinates, pareto_front, rungs, slices
+from mixdpo_ray.search.report.style import Part
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.look import BLUE, Figure, drawing
 from mixdpo_ray.search.report.scores import Objective, objectives, scored, short_names, too_few, varied
+from mixdpo_ray.search.report.style import BLUE, Figure, drawing
 
 if TYPE_CHECKING:
     from optuna.importance import PedAnovaImportanceEvaluator

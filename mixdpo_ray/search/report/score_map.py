@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.look import CROSS, Figure, deepened_scale, drawing, plain_ticks, ring
 from mixdpo_ray.search.report.scores import crosses, objectives, scored, too_few, varied, winner_of
+from mixdpo_ray.search.report.style import CROSS, Figure, deepened_scale, drawing, plain_ticks, ring
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.look import (
+from mixdpo_ray.search.report.scores import (
+    crosses,
+    hover_text,
+    objectives,
+    scored,
+    short_names,
+    too_few,
+    trials_of,
+    varied,
+    winner_of,
+)
+from mixdpo_ray.search.report.style import (
     BLUE,
     CROSS,
     GREY,
@@ -21,17 +32,6 @@ from mixdpo_ray.search.report.look import (
     drawing,
     plain_ticks,
     ring,
-)
-from mixdpo_ray.search.report.scores import (
-    crosses,
-    hover_text,
-    objectives,
-    scored,
-    short_names,
-    too_few,
-    trials_of,
-    varied,
-    winner_of,
 )
 
 if TYPE_CHECKING:

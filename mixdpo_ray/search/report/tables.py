@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.look import STATE_WORDS
 from mixdpo_ray.search.report.scores import (
     DRIFT,
     guard_holds,
@@ -20,6 +19,7 @@ from mixdpo_ray.search.report.scores import (
     short_names,
     trials_of,
 )
+from mixdpo_ray.search.report.style import STATE_WORDS
 
 if TYPE_CHECKING:
     from optuna.study import Study

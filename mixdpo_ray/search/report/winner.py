@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from mixdpo_ray.search.report.comparable import comparable
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.importances import importance_by_setting
-from mixdpo_ray.search.report.look import STATE_WORDS
 from mixdpo_ray.search.report.scores import (
     DRIFT,
     Objective,
@@ -26,6 +25,7 @@ from mixdpo_ray.search.report.scores import (
     winner_of,
     words_for_list,
 )
+from mixdpo_ray.search.report.style import STATE_WORDS
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -1,0 +1,110 @@
+"""What every job checks before anything is loaded: seconds, where a mistake would otherwise show after minutes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from ray._private import worker
+from ray._private.state import state
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.connect import missing_resources, places, worker_resources
+from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
+from mixdpo_ray.errors import ResourceError, StorageError
+from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.training.model_files import with_absolute_paths
+
+
+def preflight(recipe: Recipe, *, trains: bool = True) -> None:
+    """Raise one line. Ray must be connected; on one machine this writes and reads one small file."""
+    path = recipe.output.storage_path
+    nodes = survey(path, local_paths(recipe))
+    if problem := storage_problem(path, nodes):
+        raise StorageError(problem)
+    if problem := version_problem(nodes) or absent_file(nodes):
+        raise ResourceError(problem)
+    if trains and (problem := never_fits(recipe.cluster, nodes)):
+        raise ResourceError(problem)
+
+
+def never_fits(settings: ClusterSettings, nodes: list[Node]) -> str | None:
+    """Nothing where waiting may help: nodes can join a cluster that others have started."""
+    each = worker_resources(settings)
+    most = state.get_max_resources_from_cluster_config()
+    if most is not None:
+        have = ", ".join(f"{most.get(name, 0):g} {name}" for name in each)
+        if not lacking(settings, each, most):
+            return None
+        return (
+            f"{settings.fewest_workers} workers need more than the autoscaler may ever bring ({have}): raise its "
+            "limits, or lower cluster.num_workers or cluster.cpus_per_worker"
+        )
+    if not worker.global_worker.node.is_head():
+        return None
+    if missing := missing_resources(settings):
+        return (
+            f"this machine lacks {missing}: lower cluster.num_workers or cluster.cpus_per_worker, set "
+            "cluster.use_gpu=false, or set RAY_ADDRESS to a cluster that has them"
+        )
+    shape = " + ".join(f"{amount:g} {name}" for name, amount in each.items())
+    room = places([node.resources for node in nodes], each)
+    return does_not_fit(settings, shape, [node.name for node in nodes], room)
+
+
+def local_paths(recipe: Recipe) -> tuple[str, ...]:
+    """Paths of model and data that exist here; of a pattern, the folder that it begins with."""
+    model = with_absolute_paths(recipe.model)
+    named = [model.path, model.tokenizer, model.chat_template, model.reference]
+    named += [getattr(metric, "model", None) for metric in recipe.metrics.values()]
+    for source in (recipe.data.source, recipe.data.heldout.source):
+        if source is not None:
+            named += [source.path] if isinstance(source.path, str) else source.path
+    paths = [re.split(r"[*?\[{]", path)[0] for path in named if path and storage.is_local(path)]
+    return tuple(dict.fromkeys(storage.absolute(path) for path in paths if storage.local(path).exists()))
+
+
+def absent_file(nodes: Sequence[Node]) -> str | None:
+    for node in nodes:
+        if node.answer.absent:
+            return (
+                f"{node.answer.absent[0]} exists here and not on {node.name}: put model and data where all nodes see "
+                "them, or give a URI or a name on the Hugging Face Hub"
+            )
+    return None
+
+
+def lacking(settings: ClusterSettings, each: Mapping[str, float], have: Mapping[str, float]) -> bool:
+    """Whether the fewest workers and what they read through need more than this."""
+    need = {name: amount * settings.fewest_workers for name, amount in each.items()}
+    need["CPU"] = need.get("CPU", 0.0) + settings.free_cpus_needed
+    return any(have.get(name, 0) < amount for name, amount in need.items())
+
+
+def does_not_fit(settings: ClusterSettings, shape: str, names: Sequence[str], room: Sequence[int]) -> str | None:
+    """There is enough in all, but not where it is needed."""
+    wanted, strategy = settings.fewest_workers, settings.placement_strategy
+    by_node = some_of([f"{name} {count}" for name, count in zip(names, room, strict=True)])
+    if strategy == "STRICT_PACK" and max(room) < wanted:
+        return (
+            f"cluster.placement_strategy STRICT_PACK wants {wanted} workers of {shape} on one node, and the nodes have "
+            f"room for {by_node}: choose PACK, or lower cluster.num_workers"
+        )
+    with_room = sum(count > 0 for count in room)
+    if strategy == "STRICT_SPREAD" and with_room < wanted:
+        return (
+            f"cluster.placement_strategy STRICT_SPREAD wants {wanted} nodes with room for a worker of {shape}, and "
+            f"there are {with_room} of {len(room)}: choose SPREAD, or lower cluster.num_workers"
+        )
+    if sum(room) < wanted:
+        return (
+            f"{wanted} workers of {shape} do not fit, since none can be spread over two nodes: room for {by_node}; "
+            "lower cluster.cpus_per_worker or cluster.num_workers, or use larger nodes"
+        )
+    return None
+
+
+def some_of(names: Sequence[str], shown: int = 4) -> str:
+    more = [f"{len(names) - shown} more"] if len(names) > shown else []
+    return ", ".join([*names[:shown], *more])

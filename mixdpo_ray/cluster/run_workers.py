@@ -1,0 +1,138 @@
+"""Workers under Ray Train, which places them and starts them again when one dies: for the jobs of one queue."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+import signal
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.connect import missing_resources, uses_gpu, worker_resources
+from mixdpo_ray.cluster.early_checkpoint import RESIZE_SECONDS
+from mixdpo_ray.cluster.job_queue import Ended
+from mixdpo_ray.cluster.queued_job import QueuedJob
+from mixdpo_ray.cluster.ray_internals import WorkersTrainer, start_autoscaling_coordinator
+from mixdpo_ray.cluster.worker_entry import Group, work
+from mixdpo_ray.errors import ResourceError, WorkersError
+from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.training.job import TrainingJob
+
+DIED = "its process died without a word: killed, or out of memory"
+# Killed workers still hold a share of the CPUs that Ray Data divides, for 180 s, and with none left it spins
+_FORGET = {"RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "30"}
+START_SECONDS = 60.0  # Ray Train's own patience with one attempt to start the workers
+
+
+def fit(cluster: ClusterSettings, job: TrainingJob, board: Any) -> dict[str, Any]:
+    """The summary of rank 0, of one training by workers that end with it. The board hears how it goes."""
+    (summary,) = fit_in_turn(cluster, [QueuedJob(job)], job.run, board)
+    return summary
+
+
+def fit_in_turn(cluster: ClusterSettings, jobs: Sequence[QueuedJob], run: str, board: Any) -> list[dict[str, Any]]:
+    """Each by the workers that trained the one before. `run`: the folder that Ray may write to."""
+    queue = queue_name()
+    ray.get([board.queue_job.remote(queue, job.job.run, job.packed()) for job in jobs])
+    ray.get(board.close_queue.remote(queue))
+    run_workers(cluster, queue, storage.join(run, "ray"), board)
+    ray.get(board.abandon_queue.remote(queue))
+    ends: list[Ended] = ray.get([board.ended.remote(queue, number) for number in range(len(jobs))])
+    summaries = [ended.result() for ended in ends]  # after one that ended the workers there is nothing, but it raises
+    storage.delete(storage.join(run, "ray"))
+    return summaries
+
+
+def queue_name() -> str:
+    """Another one for every start of a group: Ray would otherwise restore what it remembers of the last one."""
+    return f"group-{uuid.uuid4().hex[:16]}"
+
+
+def run_workers(cluster: ClusterSettings, queue: str, folder: str, board: Any) -> None:
+    """Until the queue is closed and empty. Raises where they die too often; how jobs ended is told by the board."""
+    start_autoscaling_coordinator()
+    gpu, resources = uses_gpu(cluster), worker_resources(cluster)
+    trainer = WorkersTrainer(
+        work,
+        train_loop_config={"group": pickle.dumps(Group(queue, board, cluster, gpu, resources))},
+        scaling_config=ScalingConfig(
+            num_workers=cluster.num_workers,
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            placement_strategy=cluster.placement_strategy,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+        ),
+        run_config=RunConfig(
+            name=queue,
+            storage_path=folder,
+            worker_runtime_env={"env_vars": _FORGET},
+            checkpoint_config=CheckpointConfig(num_to_keep=1),  # Ray's are pointers to ours
+            failure_config=FailureConfig(
+                max_failures=cluster.max_failures,
+                # a group that finds no machines is tried again for as long as a person is willing to wait
+                controller_failure_limit=math.ceil(cluster.start_timeout_seconds / START_SECONDS),
+            ),
+        ),
+    )
+    try:
+        with _interruptible():
+            trainer.fit()
+    except TrainingFailedError as error:
+        if ray.get(board.stopped.remote(queue)):
+            return
+        hang = ray.get(board.hang_of.remote(queue))
+        raise (_never_started(error, cluster) or workers_error(error, cluster.max_failures, hang)) from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ray Train answers Ctrl-C by stopping the workers and raising SystemExit, and leaves its handler behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _never_started(error: TrainingFailedError, cluster: ClusterSettings) -> ResourceError | None:
+    if not isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        return None
+    missing = missing_resources(cluster, to_start=False) or "room where cluster.placement_strategy wants it"
+    return ResourceError(
+        f"the workers could not be started for {cluster.start_timeout_seconds:.0f} s (cluster.start_timeout_seconds): "
+        f"the cluster lacks {missing}; add nodes and repeat the command, which continues"
+    )
+
+
+def workers_error(error: TrainingFailedError, retries: int, hang: str | None = None) -> WorkersError:
+    """One line for what no part of ours has a name for."""
+    failures = getattr(error, "worker_failures", {})
+    causes = [f"rank {rank}: {_cause(failure)}" for rank, failure in sorted(failures.items())]
+    why = hang or "; ".join(causes) or _cause(getattr(error, "controller_failure", error))
+    if not retries:
+        return WorkersError(f"the workers failed: {why}")
+    return WorkersError(f"the workers failed {retries + 1} times: {why}; see cluster.max_failures")
+
+
+def _cause(failure: Exception) -> str:
+    """What Ray hands on is a traceback, of which one line names the exception, or the exception itself."""
+    if isinstance(getattr(failure, "health_check_failure", None), ray.exceptions.RayActorError):
+        return DIED
+    lines = str(failure).strip().splitlines() or ["no message"]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return named[-1] if named else f"{type(failure).__name__}: {lines[0]}"

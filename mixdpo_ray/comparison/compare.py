@@ -1,0 +1,98 @@
+"""A comparison: every arm with every seed, from shared tables, references and first stages, and a table of the outcome.
+
+Each arm and seed has a folder of its own below the comparison's. What has ended there is never trained again, so the
+same command continues after any death, and a longer list of arms or seeds extends what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.connect import connected, missing_resources, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.interruption import Interruption
+from mixdpo_ray.cluster.preflight import preflight
+from mixdpo_ray.cluster.progress import watching
+from mixdpo_ray.cluster.ray_errors import plain_errors
+from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_record import locked
+from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, count_seats, cpus_to_start_with
+from mixdpo_ray.comparison.arms import arms_of, check, of_seed
+from mixdpo_ray.comparison.display import CompareDisplay
+from mixdpo_ray.comparison.inputs import Unit, make_units
+from mixdpo_ray.comparison.job_sequence import RecordedJob, train_in_sequence
+from mixdpo_ray.comparison.output import CompareOutput
+from mixdpo_ray.comparison.playgrounds import judge_untrained, make_worlds
+from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.storage import join
+
+
+def compare(recipe: Recipe) -> CompareOutput:
+    """To its end. What cannot work is refused before Ray starts, if it can be known then."""
+    check(recipe)
+    folder = join(recipe.output.storage_path, "comparisons", recipe.output.name)
+    output = CompareOutput(recipe, folder)
+    clusters = [recipe.cluster, *(arm.recipe.cluster for arm in arms_of(recipe, recipe.compare.seeds[0]))]
+    cpus = max(cpus_to_start_with(cluster, recipe.compare.at_once) for cluster in clusters)
+    with connected(recipe.cluster, cpus), locked(folder):
+        if recipe.output.fresh:
+            storage.delete(folder)
+        output.begin()
+        preflight(recipe)
+        make_worlds(recipe)
+        preflight(of_seed(recipe, recipe.compare.seeds[0]))
+        units = make_units(recipe, storage.absolute(folder))
+        output.claim(units)
+        try:
+            _run(recipe, output, units)
+            if recipe.compare.world is not None and recipe.compare.untrained is not None:
+                judge_untrained(recipe, output.untrained_folders)
+        finally:
+            output.write()
+    return output
+
+
+def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
+    left = [unit.left for unit in units if unit.left.jobs]
+    if not left:
+        return
+    folder = storage.absolute(output.folder)
+    board = take_board(folder)
+    jobs = [job for unit in left for job in unit.jobs]
+    already = sum(job.ended for unit in units for job in unit.jobs if not job.leaves_state)
+    display = CompareDisplay(recipe.output.name, jobs, already, output.write_tables)
+    with watching(board, display, lambda: missing_resources(recipe.cluster, to_start=False)):
+        for cluster in dict.fromkeys(unit.cluster.model_dump_json() for unit in left):
+            settings = ClusterSettings.model_validate_json(cluster)
+            wait_for_resources(settings, lambda text: display.show("phase", text), DRIVER_CPUS)
+            seats = count_seats(settings, uses_gpu(settings), ray.cluster_resources(), recipe.compare.at_once)
+            mine = [unit for unit in left if unit.cluster.model_dump_json() == cluster]
+            _in_lanes(settings, _lanes(mine, seats.at_once), join(folder, "ray"), board)
+    storage.delete(join(folder, "ray"))
+    for unit in units:
+        unit.forget_stage()
+
+
+def _lanes(units: Sequence[Unit], count: int) -> list[list[RecordedJob]]:
+    """Longest first, each to the lane that would be done first."""
+    lanes: list[list[RecordedJob]] = [[] for _ in range(min(count, len(units)))]
+    for unit in sorted(units, key=lambda unit: -unit.steps):
+        min(lanes, key=lambda lane: sum(job.steps for job in lane)).extend(unit.jobs)
+    return lanes
+
+
+def _in_lanes(cluster: ClusterSettings, lanes: Sequence[Sequence[RecordedJob]], folder: str, board: object) -> None:
+    """Each lane follows its group of workers in a process of its own (worker_group.py)."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    follow = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(train_in_sequence)
+    running = [follow.remote(cluster, jobs, folder, board) for jobs in lanes]
+    interruption = Interruption()
+    with interruption.heard(), plain_errors():
+        while running:
+            done, running = ray.wait(running, timeout=0.5)
+            interruption.check()
+            ray.get(done)

@@ -1,0 +1,137 @@
+"""What the arms of a comparison share, made or looked up before the first of them: tables, references, first stages."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.queued_job import QueuedJob
+from mixdpo_ray.cluster.run_record import claim_folder
+from mixdpo_ray.comparison.arms import Arm, all_arms
+from mixdpo_ray.comparison.job_sequence import RecordedJob
+from mixdpo_ray.comparison.playgrounds import judge_of
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.recipe.recipe import Recipe, fingerprint
+from mixdpo_ray.runs.job import job_in
+from mixdpo_ray.scoring.reference import reference
+from mixdpo_ray.storage import join
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.first_stage import first_stage, stage_job
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.schedule import check_warmup
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An arm with a seed, ready to be trained."""
+
+    arm: Arm
+    table: PreparedTable
+    job: TrainingJob
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Jobs that follow each other: a shared first stage and the arms that begin with it, or one arm."""
+
+    cluster: ClusterSettings
+    jobs: tuple[RecordedJob, ...]
+    arms: tuple[Arm, ...]
+    digests: tuple[str, ...]  # of the prepared tables
+
+    @property
+    def left(self) -> Unit:
+        """Without what has ended, and without a stage that nobody waits for."""
+        left = [job for job in self.jobs if not job.ended]
+        if all(job.leaves_state for job in left):
+            left = []
+        return replace(self, jobs=tuple(left))
+
+    @property
+    def steps(self) -> int:
+        return sum(job.steps for job in self.jobs)
+
+    def forget_stage(self) -> None:
+        """Its state, once every arm has ended; its metrics stay."""
+        if not self.left.jobs:
+            for job in self.jobs:
+                storage.delete(join(job.run, "checkpoints"))
+
+
+def make_units(recipe: Recipe, folder: str) -> list[Unit]:
+    tables: dict[str, PreparedTable] = {}
+    entries = [_entry(arm, tables, folder) for arm in all_arms(recipe)]
+    entries = _with_references(entries)
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        stage = first_stage(entry.job, entry.table, join(folder, "stages"))
+        groups.setdefault(f"{stage.run} {entry.arm.recipe.cluster.model_dump_json()}", []).append(entry)
+    return [_unit(group, folder) for group in groups.values()]
+
+
+def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
+    recipe = arm.recipe
+    key = _table_key(recipe)
+    if key not in tables:
+        with redirect_stdout(io.StringIO()):  # of dozens of tables nobody reads what is told of one
+            tables[key] = prepare(recipe)
+    table, run = tables[key], join(folder, arm.folder)
+    try:
+        digest = table.manifest.content_digest
+        job = job_in(run, recipe, table, claim_folder(run, recipe, digest, "give the arm another name"))
+        check_warmup(job.plan(table), recipe.train.schedule)
+    except RecipeError as error:
+        raise RecipeError(f"compare.arms.{arm.name}: {error}") from None
+    return Entry(arm, table, job if _leaves_model(recipe) else job.alone())
+
+
+def _leaves_model(recipe: Recipe) -> bool:
+    return recipe.compare.keep_models or recipe.compare.world is not None
+
+
+def _table_key(recipe: Recipe) -> str:
+    """Coarser than the table's own name, and known without reading anything."""
+    later = ("curriculum", "objective", "train", "deepspeed", "cluster", "tune", "compare", "output")
+    return fingerprint(
+        {
+            **{section: content for section, content in recipe.to_dict().items() if section not in later},
+            "order": recipe.curriculum.order_identity,
+            "batch": recipe.train.global_batch_size,
+        }
+    )
+
+
+def _with_references(entries: Sequence[Entry]) -> list[Entry]:
+    """Whoever needs most comes first: the others then find what they need, and no model is loaded for them."""
+    folders: dict[str, str | None] = {}
+    for entry in sorted(entries, key=lambda entry: -np.count_nonzero(entry.job.compared(entry.job.plan(entry.table)))):
+        folders[entry.job.run] = reference(entry.arm.recipe, entry.table, entry.job)
+    return [_with_reference(entry, folders[entry.job.run]) for entry in entries]
+
+
+def _with_reference(entry: Entry, folder: str | None) -> Entry:
+    return replace(entry, job=entry.job.with_reference(folder and storage.absolute(folder)))
+
+
+def _unit(group: Sequence[Entry], folder: str) -> Unit:
+    first = group[0]
+    digests = tuple(entry.table.manifest.content_digest for entry in group)
+    jobs: list[RecordedJob] = []
+    stage = None
+    if len(group) > 1:
+        stage = first_stage(first.job, first.table, join(folder, "stages"))
+        label = f"first stage of {len(group)} arms, seed {first.arm.seed}"
+        jobs.append(RecordedJob(QueuedJob(stage_job(first.job, stage), label), stage.step))
+    for entry in group:
+        recipe, job = entry.arm.recipe, entry.job
+        steps = job.steps(job.plan(entry.table)) - (stage.step if stage else 0)
+        queued = QueuedJob(replace(job, beginning=stage), entry.arm.label, judge_of(recipe, entry.arm.seed))
+        jobs.append(RecordedJob(queued, steps, recipe.compare.keep_models))
+    return Unit(first.arm.recipe.cluster, tuple(jobs), tuple(entry.arm for entry in group), digests)

@@ -1,0 +1,95 @@
+"""Checks of the cluster: its nodes, what they share, what they have room for, and what is sent to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import ray
+from ray._private.state import state
+
+from mixdpo_ray.cluster.connect import missing_resources, places, worker_resources
+from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
+from mixdpo_ray.cluster.preflight import absent_file, does_not_fit, lacking, some_of
+from mixdpo_ray.cluster.upload import LIMIT, measure_upload
+from mixdpo_ray.doctor.examination import Patient
+from mixdpo_ray.doctor.finding import Caution, Red, Unchecked, counted, spelled
+
+
+def cluster(patient: Patient) -> str:
+    if not ray.is_initialized():
+        raise Red("no Ray is connected: start one, or unset RAY_ADDRESS to run on this machine")
+    nodes = patient.nodes
+    have = ray.cluster_resources()
+    names = f" ({some_of([node.name for node in nodes])})" if len(nodes) > 1 else ""
+    where = f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else "on this machine"
+    gpus = f"{have['GPU']:g} GPU" if have.get("GPU") else "no GPU"
+    return f"{counted(len(nodes), 'node')}{names}, {have.get('CPU', 0):g} CPU, {gpus}, {where}"
+
+
+def storage(patient: Patient) -> str:
+    path = patient.recipe.output.storage_path
+    if problem := storage_problem(path, patient.nodes):
+        raise Red(problem)
+    free = [node.answer.free_disk for node in patient.nodes if node.answer.free_disk is not None]
+    room = f", {spelled(min(free))} free" if free else ""
+    who = "this node" if len(patient.nodes) == 1 else f"each of {len(patient.nodes)} nodes, and read by all"
+    return f"{path}: written by {who}{room}"
+
+
+def versions(patient: Patient) -> str:
+    if problem := version_problem(patient.nodes):
+        raise Red(problem)
+    driver = patient.nodes[0].answer.versions
+    found = ", ".join(f"{name} {version}" for name, version in driver.items())
+    return found if len(patient.nodes) == 1 else f"{found}; the same on {len(patient.nodes)} nodes"
+
+
+def files(patient: Patient) -> str:
+    if problem := absent_file(patient.nodes):
+        raise Red(problem)
+    if not patient.local_paths:
+        return "no local path is needed"
+    return f"{counted(len(patient.local_paths), 'local path')} seen by {counted(len(patient.nodes), 'node')}"
+
+
+def workers(patient: Patient) -> str | Caution:
+    settings = patient.recipe.cluster
+    each = worker_resources(settings)
+    shape = " + ".join(f"{amount:g} {name}" for name, amount in each.items())
+    if missing := missing_resources(settings):
+        remedy = "add nodes, or lower cluster.num_workers or cluster.cpus_per_worker"
+        brought = state.get_max_resources_from_cluster_config()
+        if brought is None or lacking(settings, each, brought):
+            raise Red(f"the cluster lacks {missing}: {remedy}")
+        return Caution(f"the cluster lacks {missing}; its autoscaler is allowed to bring them")
+    room = places([node.resources for node in patient.nodes], each)
+    if problem := does_not_fit(settings, shape, [node.name for node in patient.nodes], room):
+        raise Red(problem)
+    count = min(settings.most_workers, sum(room))
+    cpus = ray.cluster_resources().get("CPU", 0)
+    left = cpus - count * each["CPU"]
+    while left < count:  # each reads through a CPU of its own
+        count -= 1
+        left = cpus - count * each["CPU"]
+    now = f" (now {count})" if settings.elastic else ""
+    asked = f"{settings.fewest_workers} to {settings.most_workers}" if settings.elastic else f"{count}"
+    return f"{asked} workers{now} of {shape}; {left:g} of {cpus:g} CPU left to read, {count} needed"
+
+
+def upload(patient: Patient) -> str:
+    folder = patient.folder
+    if not all((folder / name).is_dir() for name in ("jobs", "mixdpo_ray")):
+        raise Unchecked(f"{folder} is no checkout; run this where `ray job submit --working-dir .` would be run")
+    measured = measure_upload(folder)
+    largest = ", ".join(f"{name} {spelled(size)}" for name, size in measured.largest)
+    found = f"{spelled(measured.bytes)} in {counted(measured.files, 'file')}"
+    if measured.bytes > LIMIT:
+        raise Red(
+            f"{found} would be submitted, and Ray takes {spelled(LIMIT)}: name the largest in .rayignore ({largest})"
+        )
+    return f"{found}; the largest: {largest}"
+
+
+def free_gpu_memory(nodes: Sequence[Node]) -> list[int]:
+    return [free for node in nodes for free, _ in node.answer.gpu_memory]

@@ -1,0 +1,95 @@
+"""A recipe and what the checks find out about it. Each fact is found once, by the check that a person sees fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.folder_lock import prepared_folder
+from mixdpo_ray.cluster.nodes import Node, free_disk, survey
+from mixdpo_ray.cluster.preflight import local_paths
+from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.pairs.reading import RawRow, read_rows
+from mixdpo_ray.preparation.sources import Source, block_rows, find_source
+from mixdpo_ray.preparation.table_key import table_name
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.runs.job import job_in
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
+
+if TYPE_CHECKING:
+    from mixdpo_ray.training.memory_estimate import ModelShape
+
+FIRST_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Patient:
+    recipe: Recipe
+    folder: Path  # that would be submitted
+    probe: bool = False
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """Asked all at once. What is local here should be there as well."""
+        return survey(self.recipe.output.storage_path, self.local_paths, gpu_memory=self.gpu)
+
+    @cached_property
+    def gpu(self) -> bool:
+        """Needs Ray, unless the recipe says."""
+        wanted = self.recipe.cluster.use_gpu
+        return uses_gpu(self.recipe.cluster) if wanted is None and ray.is_initialized() else bool(wanted)
+
+    @cached_property
+    def local_paths(self) -> tuple[str, ...]:
+        return local_paths(self.recipe)
+
+    @cached_property
+    def free_disk(self) -> int | None:
+        return free_disk(self.recipe.output.storage_path)
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        from mixdpo_ray.training.memory_estimate import (
+            shape_of,  # brings torch, which every job's preflight can do without
+        )
+
+        return shape_of(self.recipe.model)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.recipe.model)
+
+    @cached_property
+    def sources(self) -> list[Source]:
+        settings = (self.recipe.data.source, self.recipe.data.heldout.source)
+        return [find_source(one) for one in settings if one is not None]
+
+    def first_rows(self) -> list[RawRow]:
+        source = self.sources[0]
+        if source.mapped is not None:
+            return list(
+                islice((row for block in source.blocks() for row in block_rows(source.name, block)), FIRST_ROWS)
+            )
+        limit = self.recipe.data.max_row_bytes
+        return list(islice((row for file in source.files for row in read_rows(file, limit)), FIRST_ROWS))
+
+    @cached_property
+    def table(self) -> PreparedTable | None:
+        name = table_name(self.recipe, tokenizer_digest(self.tokenizer), self.sources)
+        folder = prepared_folder(self.recipe.output.storage_path, name)
+        return PreparedTable.open(folder) if PreparedTable.committed(folder) else None
+
+    def job(self, table: PreparedTable, run: str = "") -> TrainingJob:
+        return job_in(run, self.recipe, table, "")
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        return None if self.table is None else self.job(self.table).plan(self.table)

@@ -1,0 +1,170 @@
+"""Checks of what goes in: the model without its weights being read, the tokenizer, and the first rows of the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from huggingface_hub import HfApi, constants, get_session, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from mixdpo_ray import storage
+from mixdpo_ray.doctor.examination import Patient
+from mixdpo_ray.doctor.finding import Caution, Red, counted, spelled
+from mixdpo_ray.errors import first_line
+from mixdpo_ray.pairs.convert import Converter
+from mixdpo_ray.pairs.formats import find_format
+from mixdpo_ray.pairs.reading import file_kind
+from mixdpo_ray.pairs.tokens import PairTokenizer
+from mixdpo_ray.preparation.sources import Source
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+FILES = (".parquet", ".json", ".jsonl", ".ndjson", ".gz")
+HUB_SECONDS = 10
+HTTP_ERROR: Any = HfHubHTTPError.__bases__[0]  # the root of what the Hub's HTTP library raises, whichever that is
+
+
+def hub(patient: Patient) -> str:
+    """Asked once and briefly: each library would try six times before it says that nobody answers."""
+    model, data = patient.recipe.model, patient.recipe.data
+    names = [name for name in (model.path, model.tokenizer, model.reference) if name and _on_hub(name)]
+    sources = [source.path for source in (data.source, data.heldout.source) if source]
+    names += [path for path in sources if isinstance(path, str) and _is_data_set(path)]
+    if not names:
+        return "nothing is taken from it"
+    if constants.HF_HUB_OFFLINE:
+        return f"not asked, since HF_HUB_OFFLINE is set; {', '.join(names)} must be cached on every node"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except (OSError, HTTP_ERROR) as error:
+        raise Red(
+            f"{constants.ENDPOINT} does not answer ({first_line(error)}), and {names[0]} is taken from there: mend "
+            "the network, give folders instead, or set HF_HUB_OFFLINE=1 where everything is cached"
+        ) from error
+    return f"{constants.ENDPOINT} answers, for {', '.join(dict.fromkeys(names))}"
+
+
+def _on_hub(name: str) -> bool:
+    """Names there are `name` or `owner/name`; anything deeper is a path."""
+    return not Path(name).is_dir() and not name.startswith((".", "/", "~")) and name.count("/") <= 1
+
+
+def _is_data_set(path: str) -> bool:
+    is_file = Path(path).exists() or "*" in path or Path(path).suffix in FILES
+    return "://" not in path and not is_file and _on_hub(path)
+
+
+def model(patient: Patient) -> str:
+    settings = patient.recipe.model
+    found = weights("model.path", settings.path, settings.revision)
+    if settings.reference:
+        weights("model.reference", settings.reference, None)
+    shape = patient.shape
+    adapters = f", {shape.trained / 1e6:,.1f} million of them trained" if settings.lora else ""
+    size = (
+        f"{shape.parameters / 1e9:.2f} billion" if shape.parameters > 1e9 else f"{shape.parameters / 1e6:.1f} million"
+    )
+    return f"{settings.path}: {shape.kind}, {size} weights in {settings.dtype}{adapters}; {found}"
+
+
+def weights(setting: str, name: str, revision: str | None) -> str:
+    """Where they are, without reading them."""
+    folder = Path(name)
+    if folder.is_dir():
+        return _local_weights(setting, folder)
+    if not _on_hub(name):
+        raise Red(f"{setting} {name!r} is no folder: correct the path, or give a Hugging Face name")
+    try:
+        if constants.HF_HUB_OFFLINE:
+            return _local_weights(setting, Path(snapshot_download(name, revision=revision, local_files_only=True)))
+        info = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
+    except (OSError, ValueError, HTTP_ERROR) as error:
+        raise Red(
+            f"{setting} {name!r} is no folder here, and the Hugging Face Hub says: {first_line(error)}; correct the "
+            "name or model.revision, log in with HF_TOKEN, or give a folder"
+        ) from error
+    files = [file.rfilename for file in info.siblings or ()]
+    if not any(file.endswith((".safetensors", ".bin")) for file in files):
+        raise Red(f"{setting} {name!r} has no weights on the Hugging Face Hub: choose a model that has")
+    return f"on the Hub at {str(info.sha)[:8]}"
+
+
+def _local_weights(setting: str, folder: Path) -> str:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return f"{spelled((folder / name).stat().st_size)} in {name}"
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            absent = [part for part in parts if not (folder / part).is_file()]
+            if absent:
+                raise Red(
+                    f"{setting} {folder} lacks {_few(absent)} of {len(parts)} weight files: copy the folder again"
+                )
+            return f"{spelled(sum((folder / part).stat().st_size for part in parts))} in {len(parts)} files"
+    raise Red(f"{setting} {folder} has neither {' nor '.join(WEIGHTS)}: give the folder that holds the weights")
+
+
+def tokenizer(patient: Patient) -> str:
+    PairTokenizer(patient.tokenizer, patient.recipe.data)  # refuses what has no template or no end token
+    kind = type(patient.tokenizer).__name__
+    own = "model.chat_template" if patient.recipe.model.chat_template else "its own chat template"
+    return f"{kind}, {len(patient.tokenizer):,} tokens, {own}"
+
+
+def data(patient: Patient) -> str:
+    recipe = patient.recipe
+    found = []
+    for source in patient.sources:
+        settings = recipe.data.model_copy(update={"source": source.settings})
+        name = find_format(settings, source.columns(recipe.data.max_row_bytes))
+        what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
+        size = "" if source.mapped is not None or source.bytes == float("inf") else f", {spelled(source.bytes)}"
+        found.append(f"{source.name}: {what}{size}, format {name}")
+    return "; held out: ".join(found)
+
+
+def pairs(patient: Patient) -> str | Caution:
+    """The first rows, all the way to tokens, by the code that prepares all of them."""
+    recipe, rows = patient.recipe, patient.first_rows()
+    format_name = find_format(recipe.data, patient.sources[0].columns(recipe.data.max_row_bytes))
+    converted = Converter(recipe.data, format_name, patient.tokenizer).convert(rows)
+    refused = [refusal.reason for refusal in converted.refused]
+    reasons = ", ".join(f"{refused.count(reason)} {reason}" for reason in dict.fromkeys(refused))
+    kept, counted_in = len(converted.kept), converted.rows_in
+    if not kept:
+        raise Red(
+            f"none of the first {counted_in} pairs is kept ({reasons}): look at data.max_prompt_length, "
+            "data.max_length and the columns, or whether the tokenizer's chat template fits"
+        )
+    lengths = [len(ids) for name in ("chosen_ids", "rejected_ids") for ids in converted.kept[name].to_pylist()]
+    text = f"{kept} of the first {counted_in} are kept, answers of {min(lengths)} to {max(lengths)} tokens"
+    if len(refused) / counted_in > recipe.data.max_quarantined_fraction:
+        return Caution(
+            f"{text}; refused: {reasons}. If all are like these, more than data.max_quarantined_fraction "
+            f"{recipe.data.max_quarantined_fraction:g} are refused and the job stops"
+        )
+    return f"{text}{f'; refused: {reasons}' if reasons else ''}"
+
+
+def row_count(source: Source, first_rows_bytes: float) -> int | None:
+    """Exact for parquet and mapped data sets, by size for lines; none where only reading would tell."""
+    if source.mapped is not None:
+        return len(source.mapped)
+    kinds = {file_kind(file) for file in source.files}
+    if kinds == {"parquet"}:
+        return sum(_parquet_rows(file) for file in source.files)
+    plain = all(file.endswith((".jsonl", ".ndjson")) for file in source.files)
+    return round(source.bytes / first_rows_bytes) if plain and source.bytes < float("inf") else None
+
+
+def _parquet_rows(file: str) -> int:
+    filesystem, inner = storage.open_filesystem(file)
+    with storage.explained(file), filesystem.open_input_file(inner) as stream:
+        return int(pq.read_metadata(stream).num_rows)
+
+
+def _few(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -1,0 +1,92 @@
+"""How long the job will take: a few real steps on the real cluster, in a run folder that is removed again.
+
+The steps are those that the job begins with. The rest is scaled by tokens, since hard pairs run one answer and not two.
+No reference is computed for it: reading stored values takes no time, so a loss without one stands in.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.connect import wait_for_resources
+from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_workers import fit
+from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.doctor.examination import Patient
+from mixdpo_ray.doctor.finding import Unchecked
+from mixdpo_ray.objectives.amapo import AMaPO
+from mixdpo_ray.objectives.simpo import SimPO
+from mixdpo_ray.objectives.step_objective import StepObjective
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.job import TrainingJob
+
+STEPS = 4  # the first one is slower, and not counted
+
+
+def duration(patient: Patient) -> str:
+    if not patient.probe:
+        raise Unchecked("--probe measures a few real steps")
+    table, plan = patient.table, patient.plan
+    if table is None or plan is None:
+        raise Unchecked("there is nothing to train on before jobs/prepare.py")
+    folder = storage.join(storage.absolute(patient.recipe.output.storage_path), f".probe-{uuid.uuid4().hex[:12]}")
+    began = time.monotonic()
+    try:
+        lines = _train(patient, shortened(patient.job(table, folder)))
+    finally:
+        storage.delete(folder)
+    seconds = time.monotonic() - began
+    measured = lines[1:] or lines
+    step = float(np.mean([line["perf/seconds"] for line in measured]))
+    speed = float(np.mean([line["perf/tokens_per_second"] for line in measured]))
+    total = tokens(table, plan) / speed
+    around = seconds - sum(line["perf/seconds"] for line in lines)
+    return (
+        f"{spoken(total)} for {plan.steps} steps ({step:.2f} s each at the start, {speed:,.0f} tokens/s), and "
+        f"{spoken(around)} around them"
+    )
+
+
+def shortened(job: TrainingJob) -> TrainingJob:
+    """A few steps, nothing saved and nothing exported."""
+    train = job.train.model_copy(
+        update={
+            "max_steps": min(STEPS, job.train.max_steps or STEPS),
+            "evaluation": job.train.evaluation.model_copy(update={"every_steps": None}),
+            "checkpoints": job.train.checkpoints.model_copy(update={"every_steps": None, "keep_best": None}),
+        }
+    )
+    looks = isinstance(job.objective, StepObjective)
+    objective = job.objective
+    if objective.needs_reference:
+        objective = AMaPO() if looks else SimPO()
+    return replace(job, train=train, objective=objective, tensorboard=False).alone()
+
+
+def _train(patient: Patient, job: TrainingJob) -> list[dict[str, Any]]:
+    board = take_board(job.run)
+    wait_for_resources(patient.recipe.cluster, lambda text: None)
+    fit(patient.recipe.cluster, job, board)
+    lines = storage.read_bytes(storage.join(job.run, "metrics.jsonl")).decode().splitlines()
+    return [line for line in map(json.loads, lines) if "perf/seconds" in line]
+
+
+def tokens(table: PreparedTable, plan: Plan) -> int:
+    """That the whole plan runs: both answers of easy pairs, the chosen one of hard ones."""
+    index = table.index("train")
+    each = index.prompt_length + index.chosen_length
+    each = each + np.where(plan.hard, 0, index.prompt_length + index.rejected_length)
+    return sum(int(each[plan.window(step).positions].sum()) for step in range(plan.steps))
+
+
+def spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

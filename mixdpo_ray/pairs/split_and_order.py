@@ -1,0 +1,117 @@
+"""Where every converted pair goes: its split and its position, or why it is refused after all.
+
+These decisions need all pairs at once, so they are taken on narrow keys (ids, margins and lengths, no token), which fit
+into one process for tens of millions of pairs. They depend on what the pairs say, not on where they were read: the same
+pairs in other files, in another order, give the same table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mixdpo_ray.curriculum.order import curriculum_order, easiest_first
+from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.pairs.heldout import split_heldout, spread
+from mixdpo_ray.pairs.margin_scale import quantile_margins
+from mixdpo_ray.pairs.settings import HeldoutSettings
+
+KEY_SCHEMA = pa.schema(
+    {
+        "heldout_source": pa.bool_(),  # read from data.heldout.source
+        "pair_id": pa.string(),
+        "prompt_id": pa.string(),
+        "score_chosen": pa.float64(),
+        "score_rejected": pa.float64(),
+        "margin": pa.float64(),
+        "source": pa.string(),
+        "prompt_length": pa.int64(),
+        "chosen_length": pa.int64(),
+        "rejected_length": pa.int64(),
+        "file": pa.string(),
+        "row": pa.int64(),
+        "candidate": pa.int32(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Row numbers of the keys."""
+
+    train: NDArray[np.int64]  # in curriculum order
+    heldout: NDArray[np.int64]  # from clear to ambiguous
+    refused: dict[str, NDArray[np.int64]]  # by reason
+    margin: NDArray[np.float64]  # of every key, made comparable
+
+
+def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSettings, quantiles: bool) -> Arrangement:
+    """By rating margin: cluster/derive.py orders by another metric what was arranged here.
+
+    `quantiles`: margins become ranks within their source, once duplicates no longer count.
+    """
+    refused: dict[str, NDArray[np.int64]] = {}
+    first = first_of_duplicates(keys)
+    refused["duplicate_pair"] = np.flatnonzero(~first)
+    margin = column(keys, "margin").copy()
+    if quantiles:
+        margin[first] = quantile_margins(margin[first], keys["source"].filter(first).to_pylist())
+    train, evaluation = _splits(keys, first, margin, heldout, refused)
+    order = curriculum_order(
+        margin[train],
+        keys["pair_id"].take(train),
+        curriculum.physical_order,
+        curriculum.seed,
+        curriculum.swap_fraction,
+    )
+    clear_first = easiest_first(margin[evaluation], keys["pair_id"].take(evaluation), curriculum.seed)
+    return Arrangement(train[order], evaluation[clear_first], refused, margin)
+
+
+def column(keys: pa.Table, name: str) -> NDArray[np.float64]:
+    return np.asarray(keys[name].to_numpy())
+
+
+def first_of_duplicates(keys: pa.Table) -> NDArray[np.bool_]:
+    """One of each pair in each source: the one with the smallest margin, then the first by file and row.
+
+    Where ratings of the same pair contradict each other the cautious one counts; by file and row alone it would depend
+    on how the files are cut.
+    """
+    if not len(keys):
+        return np.zeros(0, np.bool_)
+    by = [("heldout_source", "ascending"), ("pair_id", "ascending")]
+    ties = ("margin", "score_chosen", "score_rejected", "source", "file", "row", "candidate")
+    order = pc.sort_indices(keys, by + [(name, "ascending") for name in ties]).to_numpy()
+    ids = keys["pair_id"].combine_chunks().take(order)
+    source = column(keys, "heldout_source")[order]
+    same = np.asarray(pc.equal(ids[1:], ids[:-1])) & (source[1:] == source[:-1])
+    first = np.ones(len(keys), np.bool_)
+    first[order[1:][same]] = False
+    return first
+
+
+def _splits(
+    keys: pa.Table,
+    first: NDArray[np.bool_],
+    margin: NDArray[np.float64],
+    heldout: HeldoutSettings,
+    refused: dict[str, NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers of the training and of the held-out pairs, in the order of the keys."""
+    prompts = keys["prompt_id"]
+    apart = column(keys, "heldout_source").astype(np.bool_)
+    train, evaluation = np.flatnonzero(first & ~apart), np.flatnonzero(first & apart)
+    if heldout.source is None:
+        out = split_heldout(prompts.take(train), margin[train], heldout)
+        return train[~out], train[out]
+    # every prompt of the held-out source, chosen or not: another max_pairs must not change what is trained
+    leaks = np.asarray(pc.is_in(prompts.take(train), prompts.take(evaluation).combine_chunks()))
+    refused["prompt_in_heldout"] = train[leaks]
+    kept = spread(prompts.take(evaluation), margin[evaluation], len(evaluation), heldout)
+    refused["heldout_is_full"] = evaluation[~kept]
+    return train[~leaks], evaluation[kept]

@@ -1,0 +1,219 @@
+"""A prepared table from another one: by another metric, of selected pairs, with flipped labels, in another order.
+
+    base table -> metric columns -> selection -> flips -> order -> sorted parts -> manifest
+
+Nothing is read from the sources and nothing is tokenised: changing the metric moves rows. The held-out split is taken
+over as it is, whole and in its order, so that tables of one base are judged by the same pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+from ray.data import Dataset
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.folder_lock import unfinished
+from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
+from mixdpo_ray.cluster.progress import Progress
+from mixdpo_ray.cluster.quiet_data import quiet_ray_data
+from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
+from mixdpo_ray.curriculum.order import curriculum_order
+from mixdpo_ray.errors import DataError, TooFewPairsError
+from mixdpo_ray.pairs.flips import flipped, with_flips
+from mixdpo_ray.pairs.histogram import margin_histogram
+from mixdpo_ray.pairs.pairing import PairSettings
+from mixdpo_ray.pairs.quarantine import QUARANTINE
+from mixdpo_ray.pairs.report import draw
+from mixdpo_ray.pairs.selection import Selectable, Selected, name_of, select
+from mixdpo_ray.preparation.convert_sources import Sizes
+from mixdpo_ray.preparation.write_sorted import places, write_all
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.scoring.metric_columns import metric_columns, metric_identities
+from mixdpo_ray.tables.parquet import write_parquet
+from mixdpo_ray.tables.prepared_table import SPLITS, Index, Manifest, PreparedTable, commit, write_index
+
+NOT_SELECTED = "not_selected.parquet"  # position in the base table, pair_id, number of the rule
+LENGTHS = ("prompt_length", "chosen_length", "rejected_length")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Positions of the base table, in the order of the new one."""
+
+    rows: dict[str, NDArray[np.int64]]  # split -> positions
+    difficulty: dict[str, NDArray[np.float64]]  # split -> of every position of the base
+    selected: Selected
+    pair_id: pa.ChunkedArray  # of the base's training split
+
+
+def derive(recipe: Recipe, base: PreparedTable, name: str, folder: str, sizes: Sizes) -> PreparedTable:
+    began = time.monotonic()
+    quiet_ray_data()
+    wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
+    derived = arrange_again(recipe, base)
+    with Progress("derive", "part") as progress, unfinished(folder) as place:
+        manifest = _write(place, recipe, base, derived, sizes, progress)
+        commit(place, manifest.model_copy(update={"fingerprint": name}))
+    table = PreparedTable.open(folder)
+    print(f"derived from {base.folder} without tokenising, in {time.monotonic() - began:.1f} s")
+    return table
+
+
+def arrange_again(recipe: Recipe, base: PreparedTable) -> Derived:
+    """Which pairs of the base, in which order."""
+    columns = metric_columns(recipe, base, recipe.metrics_used)
+    metric = recipe.curriculum.difficulty
+    difficulty = {split: sign_of(metric) * columns[metric][split] for split in SPLITS}
+    for split, values in difficulty.items():
+        if np.isnan(values).any():
+            raise DataError(
+                f"curriculum.difficulty {metric}: {int(np.isnan(values).sum())} of the {len(values)} pairs of {split} "
+                "have no value: take another metric"
+            )
+    pair_id = _ids(base.index("train"))
+    pairs = Selectable({name: splits["train"] for name, splits in columns.items()}, pair_id)
+    selected = select(recipe.data.select, pairs)
+    _check_enough(recipe, len(pairs), selected)
+    curriculum, kept = recipe.curriculum, selected.rows
+    order = curriculum_order(
+        difficulty["train"][kept],
+        pair_id.take(kept),
+        curriculum.physical_order,
+        curriculum.seed,
+        curriculum.swap_fraction,
+    )
+    return Derived({"train": kept[order], "eval": np.arange(base.rows("eval"))}, difficulty, selected, pair_id)
+
+
+def _check_enough(recipe: Recipe, pairs: int, selected: Selected) -> None:
+    batch = recipe.train.global_batch_size
+    if len(selected.rows) >= batch:
+        return
+    steps = ", ".join(
+        f"{name_of(rule)} left {left}" for rule, left in zip(recipe.data.select, selected.left, strict=True)
+    )
+    raise TooFewPairsError(
+        f"data.select leaves {len(selected.rows)} of {pairs} pairs ({steps or 'no rule'}), fewer than "
+        f"train.global_batch_size {batch}: select more pairs or lower the batch size"
+    )
+
+
+def _write(
+    folder: str, recipe: Recipe, base: PreparedTable, derived: Derived, sizes: Sizes, progress: Progress
+) -> Manifest:
+    """Everything but the manifest's name."""
+    train, held_out = derived.rows["train"], derived.rows["eval"]
+    margin = {split: base.index(split).margin for split in SPLITS}
+    by_metric = recipe.curriculum.difficulty != RATING_MARGIN
+    where = places(
+        np.concatenate([train, base.rows("train") + held_out]).astype(np.uint64),
+        np.concatenate([margin["train"][train], margin["eval"]]),
+        len(train),
+        np.concatenate([derived.difficulty["train"][train], derived.difficulty["eval"]]) if by_metric else None,
+    )
+    tokens = sum(
+        int(getattr(base.index(split), name)[derived.rows[split]].sum(dtype=np.int64))
+        for split in SPLITS
+        for name in LENGTHS
+    )
+    rows = base_rows(base, recipe.data.pair, small=tokens <= sizes.part_tokens)
+    written = write_all(rows, where, folder, tokens, sizes.part_tokens, partial(progress.reach, doing="sort and write"))
+    flips = {split: _write_index(folder, split, recipe, base, derived) for split in SPLITS}
+    left_out = np.flatnonzero(derived.selected.left_out_by >= 0)
+    _write_not_selected(storage.join(folder, NOT_SELECTED), derived, left_out)
+    storage.copy(storage.join(base.folder, QUARANTINE), storage.join(folder, QUARANTINE))
+    difficulty = derived.difficulty["train"][train]
+    metric = recipe.curriculum.difficulty if by_metric else ""
+    draw(storage.join(folder, "margins.png"), difficulty, recipe.curriculum.threshold, metric)
+    storage.write_bytes(storage.join(folder, "recipe.json"), json.dumps(recipe.to_dict(), indent=2).encode())
+    return base.manifest.model_copy(
+        update={
+            "content_digest": written.digest,
+            "splits": written.splits,
+            "rows_kept": len(train) + len(held_out),
+            "quarantined": base.manifest.quarantined | ({"not_selected": len(left_out)} if len(left_out) else {}),
+            "notes": base.manifest.notes | ({"flipped": flips["train"]} if recipe.data.pair.flip else {}),
+            "margins": margin_histogram(margin["train"][train]),
+            "facts": base.manifest.facts | _facts(recipe, base, derived),
+        }
+    )
+
+
+def _facts(recipe: Recipe, base: PreparedTable, derived: Derived) -> dict[str, Any]:
+    rules = recipe.to_dict()["data"]["select"]
+    return {
+        **recipe.curriculum.order_identity,
+        "base": base.manifest.fingerprint,
+        "metrics": metric_identities(recipe),
+        "select": [{**rule, "left": left} for rule, left in zip(rules, derived.selected.left, strict=True)],
+        "flip": recipe.data.pair.flip,
+    }
+
+
+def base_rows(base: PreparedTable, pair: PairSettings, small: bool) -> Dataset:
+    """Rows of the base with a key and their flips; a small table is read by the driver, before a worker is there."""
+    parts = [(split, number) for split in SPLITS for number in range(len(base.parts(split)))]
+    if small:
+        return ray.data.from_arrow([_part_rows(base, split, number, pair) for split, number in parts])
+    folder = base.folder
+
+    def read(block: dict[str, Any]) -> pa.Table:
+        table = PreparedTable.open(folder)
+        named = zip(block["split"], block["number"], strict=True)
+        return pa.concat_tables([_part_rows(table, str(split), int(number), pair) for split, number in named])
+
+    items = [{"split": split, "number": number} for split, number in parts]
+    listed = ray.data.from_items(items, override_num_blocks=len(items))
+    return listed.map_batches(read, batch_size=1, batch_format="numpy")
+
+
+def _part_rows(base: PreparedTable, split: str, number: int, pair: PairSettings) -> pa.Table:
+    part = base.parts(split)[number]
+    rows = base.read(split, np.arange(part.first_position, part.first_position + part.rows))
+    offset = base.rows("train") if split == "eval" else 0
+    rows = rows.append_column("row_key", pa.array((rows["position"].to_numpy() + offset).astype(np.uint64)))
+    rows = rows.drop_columns(["position"])
+    return with_flips(rows, _flips(rows["pair_id"], split, pair)) if pair.flip else rows
+
+
+def _flips(pair_ids: pa.ChunkedArray, split: str, pair: PairSettings) -> NDArray[np.bool_]:
+    """The held-out pairs are what everything is judged by: never flipped."""
+    return flipped(pair_ids, pair.flip if split == "train" else 0.0, pair.flip_seed)
+
+
+def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, derived: Derived) -> int:
+    """And how many pairs are flipped."""
+    index, members, pair = base.index(split), derived.rows[split], recipe.data.pair
+    columns: dict[str, Any] = {
+        "position": np.arange(len(members)),
+        "pair_id": _ids(index).take(members),
+        **{name: np.asarray(getattr(index, name)[members]) for name in ("margin", *LENGTHS)},
+    }
+    if recipe.curriculum.difficulty != RATING_MARGIN:
+        columns["difficulty"] = derived.difficulty[split][members]
+    rows, flips = pa.table(columns), 0
+    if pair.flip:
+        flip = _flips(rows["pair_id"], split, pair)
+        rows, flips = with_flips(rows, flip), int(flip.sum())
+    write_index(folder, split, rows)
+    return flips
+
+
+def _ids(index: Index) -> pa.ChunkedArray:
+    """As large strings: more than 67 million ids are more text than others hold."""
+    ids = pa.array(index.pair_id, pa.large_string())
+    return ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([ids])
+
+
+def _write_not_selected(path: str, derived: Derived, left_out: NDArray[np.int64]) -> None:
+    rules = derived.selected.left_out_by[left_out]
+    write_parquet(path, pa.table({"position": left_out, "pair_id": derived.pair_id.take(left_out), "rule": rules}))

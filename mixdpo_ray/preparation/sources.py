@@ -1,0 +1,162 @@
+"""Where raw rows come from: files that workers read in pieces, or a Hugging Face data set.
+
+A data set on the hub that consists of parquet or JSON files is read like any other files, by the workers, from hf://
+addresses that name the commit. What has no such files (a folder that save_to_disk wrote, other kinds of files) is
+memory-mapped on the driver and handed to Ray's object store a few thousand rows at a time, never whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mixdpo_ray import storage
+from mixdpo_ray.errors import DataError
+from mixdpo_ray.pairs.reading import RawRow, expand_paths, first_columns
+from mixdpo_ray.pairs.settings import SourceSettings
+from mixdpo_ray.preparation.file_slices import Piece, cut
+
+ROW = "__row"
+ROWS_PER_BLOCK = 2_000
+SAVED_BY_DATASETS = ("state.json", "dataset_dict.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    settings: SourceSettings
+    identity: dict[str, Any]  # what tells another state of the source, without reading it
+    files: tuple[str, ...] = ()
+    mapped: Any = field(default=None, repr=False)  # a memory-mapped datasets.Dataset, where there are no files
+
+    @property
+    def name(self) -> str:
+        """How rows of a mapped data set are named in place of a file."""
+        return self.settings.path if isinstance(self.settings.path, str) else ", ".join(self.settings.path)
+
+    @property
+    def bytes(self) -> float:
+        """Unknown sizes count as large."""
+        sizes = [size for _, size, *_ in self.identity["files"]] if "files" in self.identity else [None]
+        return sum(math.inf if size is None else size for size in sizes)
+
+    def columns(self, max_row_bytes: int) -> list[str]:
+        if self.mapped is not None:
+            return list(self.mapped.column_names)
+        return first_columns(self.files, max_row_bytes)
+
+    def pieces(self) -> list[Piece]:
+        """What single tasks read, in the order of the files. Files are looked at side by side: stores answer slowly."""
+        with ThreadPoolExecutor(16) as pool:
+            return [piece for pieces in pool.map(cut, self.files) for piece in pieces]
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """A mapped data set's rows with their numbers."""
+        first = 0
+        for rows in self.mapped.with_format("arrow").iter(ROWS_PER_BLOCK):
+            yield rows.append_column(ROW, pa.array(np.arange(first, first + len(rows))))
+            first += len(rows)
+
+
+def block_rows(name: str, block: pa.Table) -> Iterator[RawRow]:
+    for value in block.to_pylist():
+        yield RawRow(name, value.pop(ROW), value)
+
+
+def find_source(settings: SourceSettings) -> Source:
+    path = settings.path
+    if isinstance(path, str) and _saved_by_datasets(path):
+        return _from_disk(settings, path)
+    if isinstance(path, str) and _is_data_set(settings, path):
+        return _from_hub(settings, path)
+    files = tuple(expand_paths(path))
+    return Source(settings, {"files": file_states(files)}, files)
+
+
+def file_states(files: tuple[str, ...]) -> list[list[object]]:
+    """Path, size and time of each file; an hf:// address names the commit, so that it says everything itself."""
+    return [[file, None, None] if file.startswith("hf://") else [file, *_size_and_time(file)] for file in files]
+
+
+def _size_and_time(file: str) -> tuple[int | None, int | None]:
+    filesystem, inner = storage.open_filesystem(file)
+    with storage.explained(file):
+        info = filesystem.get_file_info(inner)
+        return info.size, info.mtime_ns
+
+
+def _saved_by_datasets(path: str) -> bool:
+    return storage.is_local(path) and any((storage.local(path) / name).is_file() for name in SAVED_BY_DATASETS)
+
+
+def _is_data_set(settings: SourceSettings, path: str) -> bool:
+    """A name on the hub, or a local folder of which a configuration, folder or split is asked for."""
+    if "://" in path or any(sign in path for sign in "*?["):
+        return False
+    if Path(path).exists():
+        return Path(path).is_dir() and any((settings.config, settings.data_dir, settings.split))
+    # names on the hub are `name` or `owner/name`: anything deeper, or with a file's ending, is a mistaken path
+    looks_like_a_file = Path(path).suffix in (".parquet", ".json", ".jsonl", ".ndjson", ".gz")
+    return path.count("/") <= 1 and not path.startswith((".", "/", "~")) and not looks_like_a_file
+
+
+def _from_disk(settings: SourceSettings, path: str) -> Source:
+    import datasets
+
+    loaded = datasets.load_from_disk(path)
+    if isinstance(loaded, datasets.DatasetDict):
+        loaded = _pick_split(loaded, settings, path)
+    elif settings.split not in (None, "train"):
+        raise DataError(f"{path} holds one split: leave data.source.split {settings.split!r} out")
+    states = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(Path(path).rglob("*.*"))]
+    return Source(settings, {"files": states, "fingerprint": loaded._fingerprint}, mapped=loaded)
+
+
+def _pick_split(loaded: Any, settings: SourceSettings, path: str) -> Any:
+    split = settings.split or "train"
+    if split not in loaded:
+        raise DataError(f"{path} has no split {split!r}: set data.source.split to one of {', '.join(loaded)}")
+    return loaded[split]
+
+
+def _from_hub(settings: SourceSettings, path: str) -> Source:
+    import datasets
+
+    split = settings.split or "train"
+    try:
+        builder = datasets.load_dataset_builder(
+            path, name=settings.config, data_dir=settings.data_dir, revision=settings.revision
+        )
+        files = _plain_files(builder, split)
+        if files:
+            return Source(settings, {"files": file_states(files)}, files)
+        builder.download_and_prepare()
+        mapped = builder.as_dataset(split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"data.source.path {path!r} is no file or folder here, and as a Hugging Face data set: {_one_line(error)}"
+        ) from error
+    identity = {"fingerprint": mapped._fingerprint, "info": json.loads(json.dumps(builder.hash or ""))}
+    return Source(settings, identity, mapped=mapped)
+
+
+def _plain_files(builder: Any, split: str) -> tuple[str, ...]:
+    """The data files of a split, where our own readers can read them: then nothing is downloaded to the driver."""
+    files = (builder.config.data_files or {}).get(split)
+    if not files or getattr(builder.config, "field", None):
+        return ()
+    names = tuple(str(file) for file in files)
+    endings = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".ndjson")
+    return names if all(name.endswith(endings) for name in names) else ()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(islice(str(error).split(), 60))

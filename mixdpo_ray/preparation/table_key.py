@@ -1,0 +1,66 @@
+"""What a prepared table is asked to be, in one short name: found again without reading a single row of the sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixdpo_ray.curriculum.difficulty import RATING_MARGIN
+from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.preparation.sources import Source
+from mixdpo_ray.recipe.recipe import Recipe, fingerprint
+from mixdpo_ray.scoring.metric_columns import metric_identities
+
+CODE_VERSION = 1  # raise it when the same request would now give another table
+DERIVING_VERSION = 1  # the same for what is derived from a table
+
+
+def is_derived(recipe: Recipe) -> bool:
+    """Whether the table is made from another one, without reading or tokenising a source again."""
+    return bool(recipe.curriculum.difficulty != RATING_MARGIN or recipe.data.select or recipe.data.pair.flip)
+
+
+def base_recipe(recipe: Recipe) -> Recipe:
+    """Whatever the metric, the selection, the flips and the order: they share one table of all pairs."""
+    pair = recipe.data.pair.model_copy(update={"flip": 0.0})
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update={"select": (), "pair": pair}),
+            "curriculum": CurriculumSettings(),
+        }
+    )
+
+
+def table_name(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
+    """The name of the table that a recipe asks for, derived or not."""
+    if not is_derived(recipe):
+        return _request(recipe, tokenizer, sources)
+    return fingerprint(
+        {
+            "code": DERIVING_VERSION,
+            "base": _request(base_recipe(recipe), tokenizer, sources),
+            "metrics": metric_identities(recipe),
+            "select": recipe.to_dict()["data"]["select"],
+            "flip": [recipe.data.pair.flip, recipe.data.pair.flip_seed if recipe.data.pair.flip else None],
+            "order": recipe.curriculum.order_identity,
+        }
+    )
+
+
+def _request(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
+    return fingerprint(
+        {
+            "code": CODE_VERSION,
+            "sources": [source.identity for source in sources],
+            "data": _rows_made_by(recipe.data),
+            "tokenizer": tokenizer,
+            "order": recipe.curriculum.order_identity,
+        }
+    )
+
+
+def _rows_made_by(data: DataSettings) -> dict[str, Any]:
+    """The settings that decide which pairs there are; those that were added later count where they are given."""
+    pair = data.pair.model_dump(mode="json", exclude={"flip", "flip_seed"}, exclude_defaults=True)
+    given = data.model_dump(mode="json", exclude={"max_quarantined_fraction", "select", "pair"})
+    return {**given, "pair": pair} if pair else given

@@ -1,0 +1,72 @@
+"""The compare section of a recipe."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from mixdpo_ray.playground.settings import WorldSettings
+from mixdpo_ray.recipe.measure import Metric, read_metric
+from mixdpo_ray.settings import Settings
+
+QUALITY = "quality"  # mean true quality of sampled answers, where the pairs come from a playground world
+OF_A_WORLD = (QUALITY, "win_rate")
+Seed = Annotated[int, Field(ge=0)]
+
+
+class CompareSettings(Settings):
+    arms: dict[str, dict[str, Any]] = Field(
+        {}, description="Name of an arm -> its settings as dotted.key: value; {} is the recipe itself"
+    )
+    seeds: tuple[Seed, ...] = Field(
+        (0, 1, 2), min_length=1, description="Each trains every arm once: another world, or train.seed, curriculum.seed"
+    )
+    against: str | None = Field(None, description="The arm that differences are taken from; the first one by default")
+    metric: str | None = Field(
+        None, description="What is compared; held-out accuracy by default, true quality where there is a world"
+    )
+    untrained: str | None = Field(None, description="Name of an arm that is the model before any training")
+    world: WorldSettings | None = Field(
+        None, description="Make a playground world of every seed; model.path and data.source.path begin with <world>"
+    )
+    answers_each: int = Field(4, ge=1, description="Answers to each judged prompt of a world; more measure finer")
+    at_once: int | None = Field(None, ge=1, description="Arms trained at a time; as many as there are cores for")
+    keep_models: bool = Field(False, description="Keep the model of every arm and seed")
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, written: str | None) -> str | None:
+        return written if written is None or written in OF_A_WORLD else _written(read_metric(written))
+
+    @model_validator(mode="after")
+    def _names_are_there(self) -> Self:
+        if self.untrained is not None and self.untrained in self.arms:
+            raise ValueError(f"untrained {self.untrained!r} is the name of an arm that is trained: choose another")
+        names = self.names
+        if self.against is not None and self.against not in names:
+            raise ValueError(f"against {self.against!r} is no arm; known: {', '.join(names)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} name one twice")
+        if odd := [name for name in names if not re.fullmatch(r"[^\s/.](?:[^/\n|]*\S)?", name)]:
+            raise ValueError(f"arm {odd[0]!r}: a name begins with a letter and holds no slash, bar or line break")
+        if self.metric in OF_A_WORLD and self.world is None:
+            raise ValueError(f"metric {self.metric} is known in a playground world alone: give compare.world")
+        if self.world is not None and self.world.seed != WorldSettings().seed:
+            raise ValueError("world.seed would be overwritten: compare.seeds says which worlds there are")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all arms, the untrained one first."""
+        return (*([self.untrained] if self.untrained is not None else []), *self.arms)
+
+    @property
+    def measure(self) -> Metric:
+        written = self.metric or (QUALITY if self.world else "accuracy")
+        return Metric(written, "max") if written in OF_A_WORLD else read_metric(written)
+
+
+def _written(metric: Metric) -> str:
+    return f"{metric.direction} {metric.name}"

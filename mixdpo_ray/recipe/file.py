@@ -1,0 +1,167 @@
+"""Reading a recipe: strict YAML, overrides, and errors that name the setting, its value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from mixdpo_ray.difficulty import METRICS
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.pairs.selection import SELECTIONS, Selection
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.settings import Settings
+
+SECRET = ("tune.storage",)  # may hold a password, which no log should
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """`5e-7` is a number, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise RecipeError(f"line {key_node.start_mark.line + 1}: {key} is given twice; keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    tree = _read(path)
+    for override in overrides:
+        _override(tree, override)
+    tree.setdefault("output", {})
+    if isinstance(tree["output"], dict):
+        tree["output"].setdefault("name", Path(path).stem)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{path}: {line}" for line in explain(error))) from None
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: {error.strerror}; give the path of a recipe, such as jobs/recipes/playground.yaml"
+        ) from None
+    try:
+        tree = yaml.load(text, _StrictLoader)  # a SafeLoader: it builds plain values only
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: holds no settings; start from one of jobs/recipes/")
+    return tree
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise RecipeError(f"{override}: not an override; write dotted.key=value, such as objective.beta=0.05")
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        if not isinstance(tree.get(parent), dict):
+            tree[parent] = {}
+        tree = tree[parent]
+    try:
+        tree[last] = yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def explain(error: ValidationError) -> Iterator[str]:
+    for details in error.errors():
+        names = [str(part) for part in details["loc"] if not str(part).startswith(("function-", "lax-", "is-instance"))]
+        where = ".".join(names)
+        if details["type"] == "extra_forbidden":
+            yield f"{where} is unknown; {_did_you_mean(names, details)}"
+        elif details["type"] == "missing":
+            yield f"{where} is missing; it has no default"
+        else:
+            message = details["msg"].removeprefix("Value error, ")
+            unsaid = isinstance(details["input"], (Mapping, Settings)) or where in SECRET
+            given = "" if unsaid else f"{details['input']!r}: "
+            yield f"{where}: {given}{message}" if where else message
+
+
+def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
+    known = _keys_at(names[:-1], details)
+    if owners := [name for name, kind in OBJECTIVES.items() if names[-1] in kind.model_fields and names[-1] in known]:
+        others = f" and {len(owners) - 3} others" if len(owners) > 3 else ""
+        return f"it belongs to {', '.join(owners[:3])}{others}"
+    close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+
+
+def _keys_at(names: list[str], details: ErrorDetails) -> list[str]:
+    """The settings that exist where an unknown one was found."""
+    kind: type[Settings] = Recipe
+    if names[:1] == ["metrics"] and names[1:2]:
+        kind, names = METRICS[names[1]], names[2:]
+    for name in names:
+        inner = _inner_settings(kind.model_fields[name])
+        if inner is Objective:
+            return sorted({"name", *(field for objective in OBJECTIVES.values() for field in objective.model_fields)})
+        if inner is Selection:
+            return sorted({"keep", *(field for rule in SELECTIONS.values() for field in rule.model_fields)})
+        if inner is None:
+            return []
+        kind = inner
+    return list(kind.model_fields)
+
+
+def _inner_settings(field: FieldInfo) -> type[Settings] | None:
+    for candidate in (field.annotation, *get_args(field.annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Settings):
+            return candidate
+    return None
+
+
+def describe_settings() -> str:
+    """Every setting with its default and one line, for --help."""
+    lines = [f"{dotted} = {default}\n    {text}" for dotted, default, text in _walk(Recipe, "")]
+    for name, objective in OBJECTIVES.items():
+        for field_name, field in objective.model_fields.items():
+            lines.append(f"objective.{field_name} = {field.default}   (objective {name})\n    {field.description}")
+    for name, rule in SELECTIONS.items():
+        for field_name, field in rule.model_fields.items():
+            default = "(required)" if field.is_required() else field.default
+            lines.append(f"data.select: {field_name} = {default}   (keep: {name})\n    {field.description}")
+    for name, metric in METRICS.items():
+        for field_name, field in metric.model_fields.items():
+            default = "(required)" if field.is_required() else field.default
+            lines.append(f"metrics.{name}.{field_name} = {default}\n    {field.description}")
+    return "\n".join(lines)
+
+
+def _walk(kind: type[Settings], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in kind.model_fields.items():
+        inner = _inner_settings(field)
+        if inner is Objective:
+            yield f"{prefix}{name}.name", "dpo", f"The loss of easy pairs: {', '.join(OBJECTIVES)}"
+        elif inner is not None and (field.is_required() or isinstance(field.default, Settings)):
+            yield from _walk(inner, f"{prefix}{name}.")
+        else:
+            default = "(required)" if field.is_required() else f"{field.get_default(call_default_factory=True)}"
+            yield f"{prefix}{name}", default, field.description or ""
+            if inner is not None:
+                yield from _walk(inner, f"{prefix}{name}.")

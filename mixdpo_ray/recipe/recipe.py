@@ -1,0 +1,157 @@
+"""The one settings tree. A recipe is a YAML file of it; `dotted.key=value` overrides single settings."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
+
+from mixdpo_ray.curriculum.difficulty import DIFFICULTIES, RATING_MARGIN
+from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.curriculum.threshold import Threshold
+from mixdpo_ray.difficulty import METRICS
+from mixdpo_ray.difficulty.metric import Metric
+from mixdpo_ray.difficulty.resolve import needed_metrics
+from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.pairs.formats import FORMATS, idle_rule
+from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.recipe.compare import CompareSettings
+from mixdpo_ray.recipe.tune import TuneSettings
+from mixdpo_ray.settings import Settings
+from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+
+
+class OutputSettings(Settings):
+    storage_path: str = Field("outputs", description="Folder or URI that everything is written under")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run")
+    fresh: bool = Field(False, description="Delete the run of this name and start over")
+    tensorboard: bool = Field(False, description="Write TensorBoard events beside the metrics")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=2)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+
+
+def _pick_objective(value: object) -> object:
+    if isinstance(value, Objective):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"write {{name: ..., beta: ...}}; name is one of {', '.join(OBJECTIVES)}")
+    hyperparameters = dict(value)
+    name = hyperparameters.pop("name", "dpo")
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}; {_meant(str(name), OBJECTIVES)}")
+    return OBJECTIVES[name].model_validate(hyperparameters)
+
+
+def _objective_to_dict(objective: Objective) -> dict[str, Any]:
+    return {"name": objective_name(objective), **objective.model_dump()}
+
+
+def objective_name(objective: Objective) -> str:
+    return next(name for name, kind in OBJECTIVES.items() if type(objective) is kind)
+
+
+ObjectiveField = Annotated[Objective, BeforeValidator(_pick_objective), PlainSerializer(_objective_to_dict)]
+
+
+def _name_metrics(value: object) -> object:
+    """Each section is told its own name, which says what its settings are."""
+    if not isinstance(value, Mapping):
+        raise ValueError("write {metric: {its settings}, ...}, such as {reward_margin: {model: ...}}")
+    for name in value:
+        if name not in METRICS:
+            raise ValueError(f"unknown metric {name!r}; {_meant(str(name), METRICS)}")
+    return {name: given if isinstance(given, Metric) else (name, given) for name, given in value.items()}
+
+
+def _pick_metric(value: object) -> object:
+    if isinstance(value, Metric):
+        return value
+    assert isinstance(value, tuple)
+    name, given = value
+    return METRICS[name].model_validate({} if given is None else given)
+
+
+MetricField = Annotated[Metric, BeforeValidator(_pick_metric), SerializeAsAny()]
+MetricsField = Annotated[dict[str, MetricField], BeforeValidator(_name_metrics)]
+
+
+class Recipe(Settings):
+    model: ModelSettings
+    data: DataSettings
+    curriculum: CurriculumSettings = CurriculumSettings()
+    metrics: MetricsField = Field({}, description="Difficulty metrics by name, each with its settings")
+    objective: ObjectiveField = Field({"name": "dpo"}, validate_default=True)
+    train: TrainSettings = TrainSettings()
+    deepspeed: DeepSpeedSettings = DeepSpeedSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    tune: TuneSettings = TuneSettings()
+    compare: CompareSettings = CompareSettings()
+    output: OutputSettings = OutputSettings()
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if self.curriculum.sft_weight == 0 and self.curriculum.mode == "two_stage":
+            raise ValueError("curriculum.sft_weight 0 leaves the hard stage nothing to learn: use mode discard_hard")
+        for source in (self.data.source, self.data.heldout.source):
+            if source is not None and source.format not in ("auto", *FORMATS):
+                raise ValueError(f"data: unknown format {source.format!r}; known: auto, {', '.join(FORMATS)}")
+        if self.data.source.format in FORMATS and (idle := idle_rule(self.data.source.format, self.data.pair)):
+            raise ValueError(idle)
+        needed_metrics(self.metrics, self.metrics)
+        self._check_metrics()
+        if self.model.reference and not self.objective.needs_reference:
+            raise ValueError(
+                f"model.reference {self.model.reference!r} would never be read: objective "
+                f"{objective_name(self.objective)} has no reference; leave it out"
+            )
+        return self
+
+    @property
+    def metrics_used(self) -> tuple[str, ...]:
+        """Names of the metrics that pairs are ordered and selected by."""
+        selecting = [metric for rule in self.data.select for metric in rule.metrics]
+        return tuple(dict.fromkeys([self.curriculum.difficulty, *selecting]))
+
+    def _check_metrics(self) -> None:
+        for name in self.metrics_used:
+            where = "curriculum.difficulty" if name == self.curriculum.difficulty else "data.select"
+            if name not in DIFFICULTIES and name not in METRICS:
+                known = dict.fromkeys([*DIFFICULTIES, *METRICS])
+                close = difflib.get_close_matches(name, known, n=1)
+                meant = f"did you mean {close[0]}? " if close else ""
+                raise ValueError(f"{where}: unknown metric {name!r}; {meant}known: {', '.join(known)}")
+            if name not in DIFFICULTIES:
+                needed_metrics([name], self.metrics, where)
+        curriculum = self.curriculum
+        by_margin = curriculum.difficulty == RATING_MARGIN or curriculum.mode == "sorted_dpo"
+        if not by_margin and curriculum.threshold == Threshold():
+            raise ValueError(
+                f"curriculum.threshold 0.5 is a rating margin and says nothing about {curriculum.difficulty}: give "
+                "threshold.hard_fraction, hard_count or value"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def training_identity(self) -> dict[str, Any]:
+        """What decides whether a checkpoint belongs to this run: worker count, paths and logging do not."""
+        everything = self.to_dict()
+        train = {k: v for k, v in everything["train"].items() if k not in ("evaluation", "checkpoints", "max_steps")}
+        return {
+            **{section: everything[section] for section in ("model", "data", "curriculum", "objective")},
+            "train": train,
+            "deepspeed": {"zero_stage": self.deepspeed.zero_stage},
+        }
+
+
+def fingerprint(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,249 @@
+"""What lies under output.storage_path, who uses it, and what could go.
+
+A prepared table is used by the runs and studies whose recipe.json names its content, a reference table by those with
+its model, scores by those whose recipe names their metric, a checkpoint by its run until that has finished and exported
+its model. What a live process holds the lock of stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.folder_lock import UNFINISHED, lock_file
+from mixdpo_ray.cluster.run_record import LOCK, RECIPE, SUMMARY
+from mixdpo_ray.pairs.quarantine import QUARANTINE
+from mixdpo_ray.tables.keyed_table import SCORES
+from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
+from mixdpo_ray.training.checkpoints import committed_steps
+
+USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
+OLD = timedelta(days=1)  # object stores have no locks: what is younger may still be being written
+
+
+@dataclass(frozen=True)
+class Item:
+    path: str
+    bytes: int
+    about: str
+    used_by: tuple[str, ...] = ()
+    lock: Path | None = None  # held by whoever is writing it
+
+    @property
+    def unused(self) -> bool:
+        return not self.used_by
+
+
+@dataclass(frozen=True)
+class Run:
+    """Or a study or a comparison: they have claims on tables, and no checkpoints of their own."""
+
+    name: str
+    folder: str
+    content: dict[str, Any]  # of recipe.json
+    finished: bool
+
+    def prepared_from(self, digest: str) -> bool:
+        named = self.content["identity"].get("prepared")
+        return digest == named or (isinstance(named, list) and digest in named)
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        models: list[dict[str, Any]] = self.content.get("models") or [self.content["recipe"]["model"]]
+        return models
+
+    @property
+    def lock(self) -> Path:
+        folder = storage.local(self.folder)
+        return folder.with_name(f".{folder.name}.{LOCK}")
+
+
+def survey(storage_path: str) -> list[Item]:
+    runs, comparisons = find_runs(storage_path, "runs"), find_runs(storage_path, "comparisons")
+    users = [*runs, *find_runs(storage_path, "studies"), *comparisons]
+    return [
+        *_prepared(storage.join(storage_path, "prepared"), users),
+        *_references(storage.join(storage_path, "reference"), users),
+        *_scores(storage.join(storage_path, SCORES), users),
+        *(item for run in [*runs, *comparisons] for item in _of_run(run)),
+    ]
+
+
+def find_runs(storage_path: str, kind: str) -> list[Run]:
+    folder = storage.join(storage_path, kind)
+    runs = []
+    for name in storage.names(folder):
+        run = storage.join(folder, name)
+        if storage.exists(storage.join(run, RECIPE)):
+            content = json.loads(storage.read_bytes(storage.join(run, RECIPE)))
+            finished = all(storage.exists(storage.join(run, part)) for part in (SUMMARY, "model"))
+            runs.append(Run(f"{USERS[kind]} {name}", run, content, finished))
+    return runs
+
+
+def remove(items: list[Item]) -> list[Item]:
+    """Those of the items that were removed: unused, and locked by nobody."""
+    removed = []
+    for item in items:
+        if not item.unused:
+            continue
+        with _lock_of(item) as free:
+            if free:
+                storage.delete(item.path)
+                removed.append(item)
+    return removed
+
+
+def describe(items: list[Item]) -> str:
+    lines = [
+        f"{_size(item.bytes):>10}  {item.path}  {item.about}; used by {', '.join(item.used_by) or 'nothing'}"
+        for item in sorted(items, key=lambda item: (item.unused, -item.bytes))
+    ]
+    unused = [item for item in items if item.unused]
+    return "\n".join(
+        [*lines, f"{_size(sum(item.bytes for item in unused))} in {len(unused)} places are used by nothing"]
+    )
+
+
+def _prepared(folder: str, runs: list[Run]) -> Iterator[Item]:
+    names = storage.names(folder)
+    tables = {
+        name: PreparedTable.open(storage.join(folder, name)).manifest
+        for name in names
+        if PreparedTable.committed(storage.join(folder, name)) and not name.startswith(UNFINISHED)
+    }
+    users = {
+        name: tuple(run.name for run in runs if run.prepared_from(manifest.content_digest))
+        for name, manifest in tables.items()
+    }
+    for name in names:
+        path = storage.join(folder, name)
+        if name in tables:
+            # another metric or selection is derived from the base again: without it everything is tokenised anew
+            derived = [other for other, manifest in tables.items() if manifest.facts.get("base") == name]
+            using = dict.fromkeys([*users[name], *(user for other in derived for user in users[other])])
+            yield _item(path, "prepared table", tuple(using), lock_file(path))
+        elif name.endswith(QUARANTINE):
+            yield _item(path, "refused rows of a preparation that stopped")
+        elif not name.endswith(".lock"):
+            table = storage.join(folder, name.removeprefix(UNFINISHED))
+            yield _item(path, "unfinished prepared table", _too_young(path), lock_file(table))
+
+
+def _references(folder: str, runs: list[Run]) -> Iterator[Item]:
+    for name in _tables(folder):
+        path = storage.join(folder, name)
+        manifest = storage.join(path, MANIFEST)
+        if not storage.exists(manifest):
+            yield _item(path, "unfinished reference table", _too_young(path), lock_file(path))
+            continue
+        model = json.loads(storage.read_bytes(manifest))["facts"].get("model", {})
+        users = tuple(run.name for run in runs if _weights(model) in map(_weights, run.models))
+        metrics = tuple(run.name for run in runs if run.name not in users and _mentions(run, model.get("path")))
+        yield _item(path, "reference table", (*users, *metrics), lock_file(path))
+
+
+def _scores(folder: str, runs: list[Run]) -> Iterator[Item]:
+    """Of a metric that a run orders or selects by, or that its recipe describes: in doubt they are used."""
+    for name in _tables(folder):
+        path = storage.join(folder, name)
+        manifest = storage.join(path, MANIFEST)
+        if name.endswith(".png"):
+            yield _item(path, "picture of rank correlations")
+        elif not storage.exists(manifest):
+            yield _item(path, "unfinished table of scores", _too_young(path), lock_file(path))
+        else:
+            metric = json.loads(storage.read_bytes(manifest))["facts"].get("metric")
+            users = tuple(run.name for run in runs if _mentions(run, metric))
+            yield _item(path, f"scores: {metric}", users, lock_file(path))
+
+
+def _tables(folder: str) -> list[str]:
+    return [name for name in storage.names(folder) if not name.endswith(".lock")]
+
+
+def _mentions(run: Run, name: object) -> bool:
+    """Whether the name stands anywhere in the run's recipe, as a setting or as a value."""
+
+    def found(content: object) -> bool:
+        if isinstance(content, dict):
+            return name in content or any(map(found, content.values()))
+        return any(map(found, content)) if isinstance(content, list) else content == name
+
+    named = ("metrics", "curriculum", "data", "compare")
+    sections = {key: value for key, value in run.content["recipe"].items() if key in named}
+    return name is not None and found(sections)
+
+
+def _weights(model: dict[str, Any]) -> tuple[Any, ...]:
+    """Coarser than what names a reference table: in doubt it is used."""
+    return model.get("reference") or model.get("path"), model.get("revision")
+
+
+def _of_run(run: Run) -> Iterator[Item]:
+    folder, lock = storage.join(run.folder, "checkpoints"), run.lock
+    committed = {f"step-{step}" for step in committed_steps(folder)}
+    for name in storage.names(folder):
+        path = storage.join(folder, name)
+        if name not in committed:
+            yield _item(path, "unfinished or damaged checkpoint", _too_young(path), lock)
+        elif run.finished:
+            yield _item(path, "checkpoint of a finished run, whose model is exported", (), lock)
+        else:
+            yield _item(path, "checkpoint", (run.name,), lock)
+    scratch = storage.join(run.folder, "ray")
+    if storage.exists(scratch):
+        yield _item(scratch, "Ray's notes on an attempt that was killed", _too_young(scratch), lock)
+
+
+def _item(path: str, about: str, used_by: tuple[str, ...] = (), lock: Path | None = None) -> Item:
+    return Item(path, sum(info.size or 0 for info in _files(path)), about, used_by, lock)
+
+
+def _too_young(path: str) -> tuple[str, ...]:
+    """Where there is no lock to look at, time tells whether somebody may be writing."""
+    if storage.is_local(path):
+        return ()
+    newest = max((info.mtime for info in _files(path) if info.mtime), default=None)
+    young = newest is not None and datetime.now(UTC) - newest < OLD
+    return ("whoever wrote it less than a day ago",) if young else ()
+
+
+def _files(path: str) -> list[pafs.FileInfo]:
+    filesystem, inner = storage.open_filesystem(path)
+    with storage.explained(path):
+        itself = filesystem.get_file_info(inner)
+        if itself.type == pafs.FileType.File:
+            return [itself]
+        found = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
+    return [info for info in found if info.type == pafs.FileType.File]
+
+
+@contextmanager
+def _lock_of(item: Item) -> Iterator[bool]:
+    """Whether nobody holds it; while the body runs, nobody can take it."""
+    with ExitStack() as stack:
+        free = True
+        if item.lock is not None and storage.is_local(item.path) and item.lock.exists():
+            file = stack.enter_context(item.lock.open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+        yield free
+
+
+def _size(count: float) -> str:
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
+        count, units = count / 1000, units[1:]
+    return f"{count:.3g} {units[0]}"

@@ -1,0 +1,31 @@
+"""A recipe and its prepared table as the job that workers run."""
+
+from __future__ import annotations
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.run_record import claim, run_folder
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.model_files import with_absolute_paths
+
+
+def make_job(recipe: Recipe, table: PreparedTable) -> TrainingJob:
+    run = storage.absolute(run_folder(recipe))
+    return job_in(run, recipe, table, claim(recipe, table.manifest.content_digest))
+
+
+def job_in(run: str, recipe: Recipe, table: PreparedTable, fingerprint: str) -> TrainingJob:
+    return TrainingJob(
+        model=with_absolute_paths(recipe.model),
+        curriculum=recipe.curriculum,
+        objective=recipe.objective,
+        train=recipe.train,
+        deepspeed=recipe.deepspeed,
+        prepared=storage.absolute(table.folder),
+        reference=None,
+        run=run,
+        fingerprint=fingerprint,
+        card={"recipe": recipe.to_dict(), "data": table.manifest.model_dump(mode="json")},
+        tensorboard=recipe.output.tensorboard,
+    )

@@ -1,0 +1,51 @@
+"""One training run on Ray: prepare what is missing, start the workers, watch them, leave a summary.
+
+Ray Train places the workers, restarts the group when one dies, and is told of each checkpoint. Which checkpoint is the
+newest is decided by the committed folders of the run alone (training/checkpoints.py), never by what Ray remembers.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.command import import_meanwhile
+from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
+from mixdpo_ray.cluster.preflight import preflight
+from mixdpo_ray.cluster.progress import Display, watching
+from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_record import finished_summary, locked, run_folder, write_summary
+from mixdpo_ray.cluster.run_workers import fit
+from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.runs.job import make_job
+from mixdpo_ray.scoring.reference import reference
+from mixdpo_ray.training.run_picture import draw_curves
+from mixdpo_ray.training.schedule import check_warmup
+
+
+def train(recipe: Recipe) -> dict[str, Any]:
+    """Train as the recipe says, continuing where a killed run stopped. Ray must be connected."""
+    table = prepare(recipe)
+    with locked(run_folder(recipe)):
+        job = make_job(recipe, table)
+        plan = job.plan(table)
+        check_warmup(plan, recipe.train.schedule)
+        steps = job.steps(plan)
+        if summary := finished_summary(recipe, steps):
+            return {**summary, "already_finished": True}
+        folder = reference(recipe, table, job)
+        job = job.with_reference(folder and storage.absolute(folder))
+        board = take_board(job.run)
+        display = Display("train", steps)
+        wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))
+        preflight(recipe)  # of the nodes that came while it waited
+        began = time.monotonic()
+        import_meanwhile("matplotlib.figure")  # for the picture, while this process only waits
+        with watching(board, display, lambda: missing_resources(recipe.cluster, to_start=False)):
+            summary = fit(recipe.cluster, job, board)
+        summary = {**summary, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
+        draw_curves(job.run)
+        write_summary(recipe, summary)
+        return {**summary, "already_finished": False}

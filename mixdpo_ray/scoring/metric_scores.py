@@ -1,0 +1,259 @@
+"""Difficulty metrics of a prepared table's pairs: what is missing is computed, everything else is read.
+
+Log-probs of language models lie in reference/, where training finds and leaves them too; what a metric's own scorer
+computes lies in scores/<fingerprint>/. Both are named by what the numbers depend on (model, tokens, the scorer's own
+settings) and keyed by pair_id, so that another order, threshold or selection of the same pairs computes nothing again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster import actor_pool
+from mixdpo_ray.cluster.actor_pool import Pool
+from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.folder_lock import alone
+from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric, language_model
+from mixdpo_ray.difficulty.resolve import needed_metrics
+from mixdpo_ray.difficulty.texts import Texts
+from mixdpo_ray.difficulty.validation_loss import ValidationLoss
+from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
+from mixdpo_ray.recipe.recipe import Recipe, fingerprint
+from mixdpo_ray.scoring import reference
+from mixdpo_ray.scoring.cross_fit import CrossFit
+from mixdpo_ray.scoring.reference import refuse_what_does_not_fit
+from mixdpo_ray.storage import join
+from mixdpo_ray.tables.keyed_table import SCORES, KeyedTable
+from mixdpo_ray.tables.prepared_table import SPLITS, PreparedTable
+from mixdpo_ray.tables.reference_table import ReferenceTable
+from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder, with_absolute_paths
+from mixdpo_ray.training.settings import ModelSettings
+from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
+
+SAMPLE = 64  # prompts that are looked at before texts are made of them
+Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position, higher is easier
+
+
+def metric_columns(recipe: Recipe, table: PreparedTable, names: Sequence[str]) -> Columns:
+    """Of these metrics, and of those that they combine. Ray must be connected."""
+    values: dict[str, NDArray[np.float64]] = {}
+    for name, metric in _needed(recipe, names).items():
+        values[name] = metric.values(_facts(recipe, table, name, metric, values))
+        _refuse_non_finite(table, name, values[name])
+    train = table.rows("train")
+    return {name: {"train": column[:train], "eval": column[train:]} for name, column in values.items()}
+
+
+def metric_identity(recipe: Recipe, name: str) -> dict[str, Any]:
+    """What the values of a metric depend on beyond the pairs: settings and weights, also of what it combines."""
+    policy, identity = with_absolute_paths(recipe.model), dict[str, Any]()
+    for part, metric in _needed(recipe, [name]).items():
+        scoring = metric.scoring_model(policy)
+        models = [*metric.logps_of(policy), *([] if scoring is None else [scoring])]
+        identity[part] = {
+            "settings": metric.model_dump(mode="json", exclude={"model", "against"}),
+            "models": [
+                [weights_of(part, model), model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"})]
+                for model in models
+            ],
+        }
+        if isinstance(metric, ValidationLoss):
+            start = language_model(policy, None)
+            train = recipe.train.model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
+            identity[part] |= {"train": train, "start": weights_of(part, start)}
+    return identity
+
+
+def _needed(recipe: Recipe, names: Sequence[str]) -> dict[str, Metric]:
+    try:
+        metrics = needed_metrics(names, recipe.metrics)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    return {name: located(metric) for name, metric in metrics.items()}
+
+
+def _facts(
+    recipe: Recipe, table: PreparedTable, name: str, metric: Metric, known: dict[str, NDArray[np.float64]]
+) -> Facts:
+    indexes = [table.index(split) for split in SPLITS]
+    policy = with_absolute_paths(recipe.model)
+
+    def both(column: str) -> NDArray[np.float64]:
+        return np.concatenate([getattr(index, column) for index in indexes]).astype(np.float64)
+
+    _refuse_one_model_twice(name, metric.logps_of(policy))
+    logps = [_logps(recipe, table, name, model)[1] for model in metric.logps_of(policy)]
+    return Facts(
+        margin=both("margin"),
+        prompt_length=both("prompt_length"),
+        chosen_length=both("chosen_length"),
+        rejected_length=both("rejected_length"),
+        train=np.arange(sum(map(len, indexes))) < len(indexes[0]),
+        logps=logps,
+        scores=_scores(recipe, table, name, metric, policy),
+        metrics={other: known[other] for other in metric.others()},
+    )
+
+
+def _logps(recipe: Recipe, table: PreparedTable, name: str, model: ModelSettings) -> tuple[str, AnswerLogps]:
+    """And the folder that they lie in."""
+    weights_of(name, model)
+    _refuse_other_tokens(recipe, name, model)
+    folder = reference.cover(recipe.model_copy(update={"model": model}), table, every_position(table))
+    store = ReferenceTable.open(folder)
+    chosen, rejected = zip(*(store.aligned(table.index(split).pair_id) for split in SPLITS), strict=True)
+    return folder, AnswerLogps(np.concatenate(chosen).astype(np.float64), np.concatenate(rejected).astype(np.float64))
+
+
+def _scores(
+    recipe: Recipe, table: PreparedTable, name: str, metric: Metric, policy: ModelSettings
+) -> dict[str, NDArray[np.float64]]:
+    """The columns of the metric's own scorer, or what its trainings say."""
+    if isinstance(metric, ValidationLoss):
+        start = language_model(policy, None)
+        return {"loss": CrossFit(recipe, table, metric, start, *_logps(recipe, table, name, start)).losses()}
+    if not metric.columns:
+        return {}
+    content = scores_identity(recipe, table, name, metric, policy)
+    if metric.own_tokenizer:
+        _say_what_is_not_understood(table, name, policy)
+    folder = scores_folder(recipe, content)
+    with alone(folder):
+        store = KeyedTable.create(folder, fingerprint(content), {"metric": name, **content}, metric.columns)
+        gpu = uses_gpu(recipe.cluster) and metric.scoring_model(policy) is not None
+        pool = Pool(
+            title=name,
+            workers=f"workers that compute {name}",
+            actor=_ScorePairs,
+            arguments=(table.folder, metric, policy, gpu),
+            gpu=gpu,
+            settings=recipe.cluster,
+        )
+        actor_pool.cover(pool, table, store, every_position(table))
+    return {
+        column: np.concatenate([store.column(column, table.index(split).pair_id) for split in SPLITS])
+        for column in metric.columns
+    }
+
+
+def scores_folder(recipe: Recipe, content: dict[str, Any]) -> str:
+    return join(storage.absolute(recipe.output.storage_path), SCORES, fingerprint(content))
+
+
+def scores_identity(
+    recipe: Recipe, table: PreparedTable, name: str, metric: Metric, policy: ModelSettings
+) -> dict[str, Any]:
+    """What the columns depend on; not the order of the pairs, nor what is done with the columns later."""
+    later = {*metric.applied_later, "model", "revision"}
+    content: dict[str, Any] = {
+        "metric": name,
+        "settings": metric.model_dump(mode="json", exclude=later),
+        "tokenizer": table.manifest.facts["tokenizer"],
+        "lengths": recipe.data.model_dump(include={"max_prompt_length", "max_length", "truncation"}),
+    }
+    if (model := metric.scoring_model(policy)) is not None:
+        content["model"] = model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"})
+        content["weights"] = weights_of(name, model)
+        if not metric.own_tokenizer:
+            _refuse_other_tokens(recipe, name, model)
+        else:
+            content["own_tokenizer"] = tokenizer_digest(load_tokenizer(model, f"metrics.{name}.model"))
+    return content
+
+
+def every_position(table: PreparedTable) -> dict[str, NDArray[np.int64]]:
+    return {split: np.arange(table.rows(split)) for split in SPLITS}
+
+
+def _say_what_is_not_understood(table: PreparedTable, name: str, policy: ModelSettings) -> None:
+    sample = np.linspace(0, table.rows("train") - 1, min(SAMPLE, table.rows("train"))).astype(np.int64)
+    texts = Texts(load_tokenizer(policy))
+    prompts = table.read("train", sample)["prompt_ids"].to_pylist()
+    whole = sum(not texts.understood(ids) for ids in prompts)
+    if whole:
+        print(
+            f"{name}: of {whole} of {len(prompts)} sampled prompts the turns cannot be told apart any more (cut, or an "
+            "unusual chat template): their whole text is taken as one turn of the user",
+            file=sys.stderr,
+        )
+
+
+def weights_of(name: str, model: ModelSettings) -> str:
+    """A name for the model's weights; a model that is not there is refused before any worker starts."""
+    where = f"metrics.{name}.model"
+    refuse_missing_folder(where, model.path)
+    try:
+        return model_digest(model)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{where} {model.path!r} cannot be found: {str(error).splitlines()[0]}") from error
+
+
+def _refuse_one_model_twice(name: str, models: Sequence[ModelSettings]) -> None:
+    weights = [weights_of(name, model) for model in models]
+    if len(set(weights)) < len(weights):
+        raise ModelError(
+            f"metrics.{name}.model {models[0].path!r} is the very model that it is compared with: every pair would "
+            "have margin 0; give one that was trained, or reference_free: true"
+        )
+
+
+def _refuse_other_tokens(recipe: Recipe, name: str, model: ModelSettings) -> None:
+    """The table's token ids mean something to models of the policy's vocabulary alone."""
+    policy = with_absolute_paths(recipe.model)
+    if model.path == policy.path:
+        return
+    own = load_tokenizer(model.model_copy(update={"tokenizer": None, "chat_template": None}), f"metrics.{name}.model")
+    if own.get_vocab() != load_tokenizer(policy).get_vocab():
+        raise ModelError(
+            f"metrics.{name}.model {model.path!r} has another vocabulary than {policy.path!r}, whose tokens the pairs "
+            "are: give a model of the same family"
+        )
+
+
+def located(metric: Metric) -> Metric:
+    """Local paths made absolute: workers have working directories of their own."""
+    paths = {name: getattr(metric, name, None) for name in ("model", "against")}
+    found = {name: storage.absolute(path) for name, path in paths.items() if path and storage.local(path).exists()}
+    return metric.model_copy(update=found)
+
+
+def _refuse_non_finite(table: PreparedTable, name: str, column: NDArray[np.float64]) -> None:
+    bad = np.flatnonzero(~np.isfinite(column))
+    if len(bad):
+        first, train = int(bad[0]), table.rows("train")
+        pair_id = table.index("train").pair_id[first] if first < train else table.index("eval").pair_id[first - train]
+        raise NonFiniteError(
+            f"{name} of pair {pair_id} is not finite ({len(bad)} of {len(column)} pairs); check metrics.{name}"
+        )
+
+
+class _ScorePairs:
+    """One copy of a metric's model."""
+
+    def __init__(self, folder: str, metric: Metric, policy: ModelSettings, gpu: bool):
+        self.table = PreparedTable.open(folder)
+        self.columns = metric.columns
+        model = metric.scoring_model(policy)
+        if gpu and model is not None:
+            free = torch.cuda.mem_get_info()[0]
+            refuse_what_does_not_fit(
+                model, free, "AutoModel", "the metric's model", "use larger GPUs, or a smaller model"
+            )
+        self.score = metric.scorer(policy, "cuda" if gpu else "cpu")
+
+    def __call__(self, batch: dict[str, Any]) -> pa.Table:
+        positions = np.sort(np.asarray(batch["positions"][0], np.int64))
+        rows = self.table.read(str(batch["split"][0]), positions)
+        found = self.score(rows)
+        return pa.table(
+            {"pair_id": rows["pair_id"]}
+            | {column: pa.array(np.asarray(found[column], np.float64)) for column in self.columns}
+        )

@@ -1,0 +1,189 @@
+"""Reference log-probs, computed once per prepared table and reference model by an actor pool, and read by every run.
+
+The sums are keyed by pair_id, so that another order, threshold or difficulty keeps them; what a lower threshold adds is
+computed and appended. They come from the code and the number format that training uses.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster import actor_pool
+from mixdpo_ray.cluster.actor_pool import Pool, Positions
+from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.folder_lock import alone
+from mixdpo_ray.errors import ResourceError
+from mixdpo_ray.objectives.step_objective import reads_mismatched
+from mixdpo_ray.recipe.recipe import Recipe, fingerprint
+from mixdpo_ray.storage import join
+from mixdpo_ray.tables.keyed_table import KeyedTable
+from mixdpo_ray.tables.mismatched import MISMATCHED, rows_of
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
+from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.logps import Scorer, pair_logps
+from mixdpo_ray.training.model import load_model
+from mixdpo_ray.training.model_files import model_digest, with_absolute_paths
+from mixdpo_ray.training.settings import ModelSettings
+
+
+def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
+    """Named by what the sums depend on: model, number format, and how pairs become tokens; not beta or the order."""
+    model = reference_model(recipe)
+    lengths = recipe.data.model_dump(include={"max_prompt_length", "max_length", "truncation"})
+    content = {
+        "model": model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"}),
+        "weights": model_digest(model),
+        "tokenizer": table.manifest.facts["tokenizer"],
+        "lengths": lengths,
+    }
+    return join(recipe.output.storage_path, "reference", fingerprint(content))
+
+
+def reference_model(recipe: Recipe) -> ModelSettings:
+    """The starting policy without its adapters, unless the recipe names another model."""
+    model = with_absolute_paths(recipe.model)
+    return model.model_copy(update={"path": model.reference or model.path, "reference": None, "lora": None})
+
+
+def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | None:
+    """The folder of the reference table with every pair covered that the plan or the evaluation needs."""
+    if not recipe.objective.needs_reference:
+        return None
+    needed = needed_positions(table, job)
+    if recipe.objective.needs_tokens:
+        cover_tokens(recipe, table, needed)
+    return cover(recipe, table, needed)
+
+
+def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
+    """The folder of the reference table, with every one of these positions in it."""
+    pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs")
+    return _cover(recipe, table, needed, ReferenceTable, reference_folder(recipe, table), pool)
+
+
+def cover_tokens(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
+    """The same of single tokens, in a table of its own: it is as large as the tokens themselves."""
+    pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs of tokens")
+    folder = reference_folder(recipe, table) + TOKENS
+    return _cover(recipe, table, needed, TokenReferenceTable, folder, replace(pool, actor=_TokenReference))
+
+
+def _cover(
+    recipe: Recipe, table: PreparedTable, needed: dict[str, Positions], kind: type[KeyedTable], folder: str, pool: Pool
+) -> str:
+    with alone(folder):
+        facts = {"model": recipe.model.model_dump(mode="json")}
+        store = kind.create(folder, folder.rsplit("/", 1)[-1], facts)
+        actor_pool.cover(pool, table, store, needed)
+    return folder
+
+
+def logps_pool(recipe: Recipe, table: PreparedTable, model: ModelSettings, title: str) -> Pool:
+    gpu = uses_gpu(recipe.cluster)
+    return Pool(
+        title=title,
+        workers="reference model's workers",
+        actor=_Reference,
+        arguments=(table.folder, model, recipe.train.logp_chunk_tokens, gpu),
+        gpu=gpu,
+        settings=recipe.cluster,
+    )
+
+
+def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positions]:
+    """The easy pairs that the plan trains, fewer than all where it is thinned or stopped early; every held-out pair."""
+    compared = np.flatnonzero(job.compared(job.plan(table)))
+    needed = {"train": compared, "eval": np.arange(table.rows("eval"))}
+    return needed | ({MISMATCHED: compared} if reads_mismatched(job.objective) else {})
+
+
+@contextmanager
+def fetched(model: ModelSettings) -> Iterator[ModelSettings]:
+    """On this machine's disk while the body runs, where a training left it in an object store."""
+    if storage.is_local(model.path):
+        yield model
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        storage.copy(model.path, folder)
+        yield model.model_copy(update={"path": folder})
+
+
+def refuse_what_does_not_fit(
+    model: ModelSettings,
+    free: int,
+    kind: str = "AutoModelForCausalLM",
+    what: str = "the reference model",
+    remedy: str = "use larger GPUs, or an objective without a reference such as simpo",
+) -> None:
+    """Before anything is loaded: weights, and a tenth for activations. `kind`: the Auto class of transformers."""
+    import transformers
+
+    trust = model.trust_remote_code
+    config = transformers.AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=trust)
+    with torch.device("meta"):
+        shell = getattr(transformers, kind).from_config(config, trust_remote_code=trust)
+    need = 1.1 * sum(parameter.numel() for parameter in shell.parameters()) * getattr(torch, model.dtype).itemsize
+    if need > free:
+        needs = f"{need / 2**30:.1f} GiB and a GPU has {free / 2**30:.1f} GiB free"
+        raise ResourceError(f"{what} {model.path} needs about {needs}: {remedy}")
+
+
+class _Reference:
+    """One copy of the reference model, scoring with the code and the number format of training."""
+
+    def __init__(self, folder: str, model: ModelSettings, chunk_tokens: int, gpu: bool):
+        self.table = PreparedTable.open(folder)
+        self.device = torch.device("cuda" if gpu else "cpu")
+        self.chunk_tokens = chunk_tokens
+        with fetched(model) as here:
+            if gpu:
+                refuse_what_does_not_fit(here, torch.cuda.mem_get_info()[0])
+            self.scorer = Scorer(load_model(here)).to(self.device).eval()
+
+    def __call__(self, batch: dict[str, Any]) -> pa.Table:
+        rows, flat = self._batch(batch)
+        with torch.inference_mode():
+            sums = pair_logps(self.scorer, flat, self._chunks(flat)).easy
+        return pa.table(
+            {
+                "pair_id": rows["pair_id"],
+                "ref_chosen_logp": sums.chosen.float().cpu().numpy(),
+                "ref_rejected_logp": sums.rejected.float().cpu().numpy(),
+            }
+        )
+
+    def _batch(self, batch: dict[str, Any]) -> tuple[pa.Table, PairBatch]:
+        positions = np.sort(np.asarray(batch["positions"][0], np.int64))
+        rows = rows_of(self.table, str(batch["split"][0]), positions)
+        tokens, easy = TokenRows.of(rows, positions), np.zeros(len(positions), np.bool_)
+        return rows, build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device)
+
+    def _chunks(self, batch: PairBatch) -> int:
+        return -(-len(batch.targets) // self.chunk_tokens)
+
+
+class _TokenReference(_Reference):
+    def __call__(self, batch: dict[str, Any]) -> pa.Table:
+        rows, flat = self._batch(batch)
+        with torch.inference_mode():
+            tokens = self.scorer(flat, self._chunks(flat)).float().cpu().numpy()  # [chosen, then rejected; longest]
+        lengths = flat.lengths.cpu().numpy().astype(np.int64)
+        lists = [line[:length] for line, length in zip(tokens, lengths, strict=True)]
+        return pa.table(
+            {
+                "pair_id": rows["pair_id"],
+                "ref_chosen_logps": pa.array(lists[: flat.easy], pa.list_(pa.float32())),
+                "ref_rejected_logps": pa.array(lists[flat.easy :], pa.list_(pa.float32())),
+            }
+        )

@@ -1,0 +1,133 @@
+"""Ray Tune's side of a study: draws settings from Optuna, and ends each trial as what it was.
+
+OptunaSearch alone leaves a NaN trial RUNNING for ever, calls a stopped trial COMPLETE with the score of its first rung,
+and knows nothing of trials whose driver died (search/study.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.run_record import FAILURE
+from mixdpo_ray.cluster.run_workers import DIED
+from mixdpo_ray.recipe.measure import read_guard, read_metrics
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.search.samplers import GUARD
+from mixdpo_ray.search.space import Space
+from mixdpo_ray.search.study import FOLDER, SETTINGS, complete, fail, prune, report
+from mixdpo_ray.search.trials import CPU_SECONDS, METRICS, PAIRS, SECONDS, row_of
+from mixdpo_ray.storage import join
+
+Tell = Callable[[str, int, Any], None]  # what happened, to which trial, and with what
+
+
+class StudySearch(OptunaSearch):  # type: ignore[misc]
+    def __init__(self, recipe: Recipe, folder: str, study: optuna.Study, space: Space, tell: Tell):
+        self.metrics = read_metrics(recipe.tune.metric)
+        names, modes = [metric.name for metric in self.metrics], [metric.direction for metric in self.metrics]
+        single = len(names) == 1
+        super().__init__(metric=names[0] if single else names, mode=modes[0] if single else modes)
+        self._space, self._ot_study = space.suggest, study
+        self.last = recipe.tune.early_stopping.budgets[-1]
+        self.guard = read_guard(recipe.tune.guard) if recipe.tune.guard else None
+        self.folder, self.tell = folder, tell
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        trial = self._ot_study.ask()
+        settings = self._space(trial)
+        folder = trial.user_attrs.get(FOLDER) or f"trials/{trial.number:04d}"
+        trial.set_user_attr(FOLDER, folder)
+        trial.set_user_attr(SETTINGS, settings)
+        self._ot_trials[trial_id] = trial
+        storage.delete(join(self.folder, folder, FAILURE))
+        self.tell("start", trial.number, settings)
+        return {"trial": {"number": trial.number, "folder": folder, "settings": settings}}
+
+    def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """After a rung; the scheduler asks before the searcher hears of the result."""
+        trial, budget = self._ot_trials[trial_id], result["budget"]
+        found = json.loads(result["metrics"])
+        self._keep(trial, budget, result, found)
+        value = found.get(self.metrics[0].name, math.nan)
+        if len(self.metrics) > 1 or not math.isfinite(value):
+            return False
+        report(trial, budget, value)
+        self.tell("rung", trial.number, (budget, value))
+        return bool(budget < self.last and trial.should_prune())
+
+    def _keep(self, trial: optuna.Trial, budget: int, result: dict[str, Any], found: dict[str, float]) -> None:
+        """What a rung cost and measured. A trial that was started again tells of its first rungs again."""
+        costs = {**trial.user_attrs.get("rungs", {}), str(budget): [result["rung_seconds"], result["pairs"],
+                                                                    result["cpu_seconds"]]}  # fmt: skip
+        seconds, pairs, cpu_seconds = (sum(column) for column in zip(*costs.values(), strict=True))
+        facts = {"rungs": costs, SECONDS: seconds, PAIRS: pairs, CPU_SECONDS: cpu_seconds, METRICS: found}
+        if self.guard is not None:
+            facts[GUARD] = [self.guard.violation(found)]
+        for name, value in facts.items():
+            trial.set_user_attr(name, value)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing is left to do: should_stop has heard of it."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if trial_id in self._completed_trials or (result is None and not error):
+            return
+        self._completed_trials.add(trial_id)
+        trial, result = self._ot_trials[trial_id], result or {}
+        if error:
+            fail(self._ot_study, trial, self._why(trial))
+        elif "failure" in result:
+            fail(self._ot_study, trial, result["failure"])
+        else:
+            self._finish(trial, result["budget"], json.loads(result["metrics"]))
+        self.tell("end", trial.number, row_of(self._ot_study.get_trials(deepcopy=False)[trial.number]))
+
+    def _finish(self, trial: optuna.Trial, budget: int, found: dict[str, float]) -> None:
+        if self.guard is not None:
+            trial.set_constraint(GUARD, self.guard.violation(found))  # samplers go by it, of stopped trials too
+        if budget < self.last:
+            prune(self._ot_study, trial)
+        else:
+            complete(self._ot_study, trial, self.metrics, found)
+
+    def _why(self, trial: optuna.Trial) -> str:
+        path = join(self.folder, trial.user_attrs[FOLDER], FAILURE)
+        if storage.exists(path):
+            return storage.read_bytes(path).decode()
+        return DIED
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune writes down what it was given; nobody reads it, and locks and live displays cannot be written."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune wants a file; a study is restored from Optuna's storage alone."""
+        Path(checkpoint_path).touch()
+
+
+class StopAfterRung(FIFOScheduler):  # type: ignore[misc]
+    """Stops trials at their last rung, and those that the study's pruner gives up before. `check` may raise."""
+
+    def __init__(self, search: StudySearch, check: Callable[[], None]):
+        super().__init__()
+        self.search, self.check = search, check
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as the searcher's
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        self.check()
+        return super().choose_trial_to_run(tune_controller)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        stop = self.search.should_stop(trial.trial_id, result) or result["budget"] == self.search.last
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)

@@ -1,0 +1,106 @@
+"""What a study leaves for people: trials.csv, best.yaml, and a page that shows why it won."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import yaml
+
+from mixdpo_ray import storage
+from mixdpo_ray.recipe.measure import read_metrics
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.search.report.facts import StudyFacts
+from mixdpo_ray.search.report.page import write_report
+from mixdpo_ray.search.space import Space, put, with_settings
+from mixdpo_ray.search.trials import TrialRow, best, front, rows, to_csv
+from mixdpo_ray.storage import join
+
+CSV, BEST, REPORT = "trials.csv", "best.yaml", "report.html"
+NO_PLOTLY = (
+    "report.html will have no figures: pip install 'mixdpo_ray[report]'; the same command, repeated, draws them and "
+    "runs no trial again"
+)
+
+
+@dataclass(frozen=True)
+class StudyOutput:
+    recipe: Recipe  # the person's own, with the workers that a trial gets
+    folder: str  # as the person wrote it
+    space: Space
+    study: optuna.Study
+    steps: Mapping[int, int]  # budget -> steps
+    arithmetic: str
+    command: str
+
+    def write(self, counters: Mapping[str, int]) -> None:
+        """At any time; what was written before is replaced whole."""
+        trials, metrics = rows(self.study), read_metrics(self.recipe.tune.metric)
+        text = to_csv(trials, metrics, self.space.settings, self.recipe.tune.early_stopping.budgets)
+        storage.write_bytes(join(self.folder, CSV), text.encode())
+        winner = best(trials, metrics)
+        if winner is not None:
+            self._write_recipe(BEST, winner, f"{self.recipe.output.name}-best")
+        if len(metrics) > 1:
+            for row in front(trials, metrics):
+                name = f"trial-{row.number:04d}"
+                self._write_recipe(f"pareto/{name}.yaml", row, f"{self.recipe.output.name}-{name}")
+        write_report(self.study, self._facts(winner, counters), join(self.folder, REPORT))
+
+    def describe(self) -> str:
+        """The closing lines."""
+        trials, metrics = rows(self.study), read_metrics(self.recipe.tune.metric)
+        counts = {state: sum(row.state == state for row in trials) for state in ("COMPLETE", "PRUNED", "FAIL")}
+        ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        lines = [f"{self.folder}: {len(trials)} trials ({ended})"]
+        winner = best(trials, metrics)
+        if winner is None:
+            guard = f" and kept {self.recipe.tune.guard}" if self.recipe.tune.guard else ""
+            lines.append(f"  no trial was trained to the end{guard}: {CSV} says why")
+        else:
+            own = trials[0]
+            scores = ", ".join(f"{m.name} {value:.4f}" for m, value in zip(metrics, winner.values, strict=True))
+            before = f"; the recipe's own settings: {own.values[0]:.4f}" if own.values and own is not winner else ""
+            lines.append(f"  best     trial {winner.number}: {scores}{before}")
+            lines += [f"           {setting} = {value}" for setting, value in winner.settings.items()]
+            lines.append(f"  train    {self._train_command}")
+        lines.append(f"  trials   {self.folder}/{CSV}")
+        lines.append(f"  picture  {self.folder}/{REPORT}")
+        return "\n".join(lines)
+
+    @property
+    def _train_command(self) -> str:
+        return f"python jobs/train.py {self.folder}/{BEST}"
+
+    def _write_recipe(self, name: str, row: TrialRow, run: str) -> None:
+        trained = with_settings(self.recipe, row.settings)
+        tree: dict[str, Any] = trained.model_dump(mode="json", exclude_defaults=True)
+        tree.pop("tune", None)
+        for setting, value in row.settings.items():  # also where it is the default: it was searched
+            put(tree, setting, value)
+        put(tree, "output.name", run)
+        tree["output"].pop("fresh", None)
+        head = [f"# Trial {row.number} of {self.folder}: {', '.join(f'{value:.6f}' for value in row.values)}"]
+        text = "\n".join([*head, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)])
+        storage.write_bytes(join(self.folder, name), text.encode())
+
+    def _facts(self, winner: TrialRow | None, counters: Mapping[str, int]) -> StudyFacts:
+        return StudyFacts(
+            name=self.recipe.output.name,
+            folder=self.folder,
+            metrics=tuple((metric.name, metric.direction) for metric in read_metrics(self.recipe.tune.metric)),
+            guard=self.recipe.tune.guard,
+            best=winner.number if winner else None,
+            train_command=self._train_command,
+            tune_command=self.command,
+            rungs=tuple(self.steps.items()),
+            resources=self.arithmetic,
+            counters=counters,
+        )
+
+
+def can_draw() -> bool:
+    return importlib.util.find_spec("plotly") is not None

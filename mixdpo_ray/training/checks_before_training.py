@@ -1,0 +1,93 @@
+"""What is checked once, before the first step: that numbers mean what everybody takes them for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.objectives.step_objective import reads_mismatched
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
+from mixdpo_ray.training.engine import Policy
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.logps import check_exactness, pair_logps
+from mixdpo_ray.training.world import World
+
+ROWS = 4
+
+
+def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> References | None:
+    """Of the training split; every pair that the objective will compare must be covered."""
+    if job.reference is None:
+        if job.objective.needs_reference and not plan.hard.all():
+            raise PreparedTableError(
+                f"{type(job.objective).__name__} compares with a reference, and the job names no reference table"
+            )
+        return None
+    index = table.index("train")
+    foreign = reads_mismatched(job.objective)
+    references = References.of(job.reference, index, mismatched=foreign, tokens=job.objective.needs_tokens)
+    unknown = np.isnan(references.chosen) | np.isnan(references.rejected)
+    if references.mismatched is not None:
+        unknown |= np.isnan(references.mismatched.chosen) | np.isnan(references.mismatched.rejected)
+    if references.tokens is not None:
+        unknown |= np.diff(references.tokens[0].offsets) != index.chosen_length
+    absent = np.flatnonzero(job.compared(plan) & unknown)
+    if len(absent):
+        raise PreparedTableError(
+            f"{job.reference} lacks {len(absent)} easy pairs, the first {index.pair_id[absent[0]]}: repeat "
+            "jobs/train.py, which adds what is missing"
+        )
+    return references
+
+
+def check_scoring(
+    policy: Policy, job: TrainingJob, table: PreparedTable, plan: Plan, references: References | None, world: World
+) -> None:
+    """Collective, before step 0. The log-probs are the model's own, and the stored reference is this very policy."""
+    positions = np.flatnonzero(job.compared(plan))[:ROWS]
+    if not len(positions):
+        positions = np.arange(min(ROWS, len(plan.hard)))
+    batch = _batch(policy, table, positions, references, world)
+    policy.engine.eval()
+    check_exactness(policy.engine, batch, _chunks(batch, job), getattr(torch, job.model.dtype))
+    if references is not None and job.model.reference is None and not plan.hard[positions].any():
+        _check_reference(policy, job, batch)
+    policy.engine.train()
+
+
+def _check_reference(policy: Policy, job: TrainingJob, batch: PairBatch) -> None:
+    with torch.no_grad():
+        pairs = pair_logps(policy.engine, batch, _chunks(batch, job)).easy
+    assert pairs.ref_rejected is not None
+    gaps = torch.stack(
+        [pairs.chosen_ratio / pairs.chosen_length, (pairs.rejected - pairs.ref_rejected) / pairs.rejected_length]
+    )
+    gap = float(gaps.abs().max())
+    if not gap <= job.model.reference_tolerance:
+        raise PreparedTableError(
+            f"{job.reference}: stored log-probs differ by {gap:.3g} per token from those of {job.model.path} (allowed: "
+            f"model.reference_tolerance {job.model.reference_tolerance:g}); remove the folder and repeat"
+        )
+
+
+def _chunks(batch: PairBatch, job: TrainingJob) -> int:
+    return -(-len(batch.targets) // job.train.logp_chunk_tokens)
+
+
+def _batch(
+    policy: Policy, table: PreparedTable, positions: NDArray[np.int64], references: References | None, world: World
+) -> PairBatch:
+    return build_batch(
+        TokenRows.of(table.read("train", positions), positions),
+        positions,
+        np.zeros(len(positions), np.bool_),
+        references,
+        weight=1.0,
+        padding=policy.padding,
+        device=world.torch_device,
+        grouped=policy.grouped,
+    )

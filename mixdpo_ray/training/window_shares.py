@@ -1,0 +1,82 @@
+"""One window shared out, and the global counts that losses are divided by. From the index alone: no rank asks another.
+
+A mean of means depends on how a window is split; a sum divided by the window's own count does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixdpo_ray.curriculum.plan import Window
+from mixdpo_ray.curriculum.shares import Lengths, MicroBatch, Share, deal
+from mixdpo_ray.tables.prepared_table import Index
+from mixdpo_ray.training.length_groups import length_groups
+
+
+@dataclass(frozen=True)
+class WindowTotals:
+    """Over all ranks and micro-steps; fillers are in `padded` only."""
+
+    pairs: int
+    easy: int
+    hard: int
+    hard_tokens: int  # completion tokens of hard pairs' chosen answers
+    hard_micro_batches: int
+    chunks: tuple[int, ...]  # of the vocabulary projection in each micro-step: the most that any rank needs
+    tokens: int  # real tokens that are run
+    padded: int  # places in the tensors that are run
+
+
+@dataclass(frozen=True)
+class SharedWindow:
+    window: Window
+    shares: tuple[Share, ...]  # of each rank
+    totals: WindowTotals
+
+
+def share_window(
+    window: Window, index: Index, world_size: int, per_device: int, chunk_tokens: int, *, grouped: bool = True
+) -> SharedWindow:
+    lengths = index_lengths(index, window.positions)
+    shares = deal(lengths, window.hard, world_size, per_device)
+    return SharedWindow(window, shares, _totals(window.hard, lengths, shares, chunk_tokens, grouped))
+
+
+def index_lengths(index: Index, positions: NDArray[np.int64]) -> Lengths:
+    return Lengths(index.prompt_length, index.chosen_length, index.rejected_length)[positions]
+
+
+def _totals(
+    hard: NDArray[np.bool_], lengths: Lengths, shares: tuple[Share, ...], chunk_tokens: int, grouped: bool
+) -> WindowTotals:
+    micro_batches = [micro for share in shares for micro in share]
+    easy_tokens = np.where(hard, 0, lengths.prompt + lengths.rejected)
+    return WindowTotals(
+        pairs=len(hard),
+        easy=int(np.count_nonzero(~hard)),
+        hard=int(np.count_nonzero(hard)),
+        hard_tokens=int(lengths.chosen[hard].sum()),
+        hard_micro_batches=sum(bool(micro.weight and hard[micro.rows].any()) for micro in micro_batches),
+        chunks=chunk_counts(hard, lengths, shares, chunk_tokens),
+        tokens=int((lengths.prompt + lengths.chosen + easy_tokens).sum()),
+        padded=sum(_places(micro, hard, lengths, grouped) for micro in micro_batches),
+    )
+
+
+def chunk_counts(
+    hard: NDArray[np.bool_], lengths: Lengths, shares: tuple[Share, ...], chunk_tokens: int
+) -> tuple[int, ...]:
+    """Equal on every rank: under ZeRO-3 each chunk gathers the projection's weights together."""
+    completion = lengths.chosen + np.where(hard, 0, lengths.rejected)
+    most = [max(int(completion[micro.rows].sum()) for micro in together) for together in zip(*shares, strict=True)]
+    return tuple(-(-tokens // chunk_tokens) for tokens in most)
+
+
+def _places(micro: MicroBatch, hard: NDArray[np.bool_], lengths: Lengths, grouped: bool) -> int:
+    mine, easy = lengths[micro.rows], ~hard[micro.rows]
+    sequences = np.concatenate([mine.prompt + mine.chosen, (mine.prompt + mine.rejected)[easy]])
+    groups = length_groups(sequences) if grouped else [np.arange(len(sequences))]
+    return sum(len(rows) * int(sequences[rows].max()) for rows in groups)

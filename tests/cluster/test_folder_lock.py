@@ -1,0 +1,81 @@
+"""One driver at a time writes a table, nothing half-written takes its name, and no CPU is waited for in silence."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from mixdpo_ray.cluster.folder_lock import alone, prepared_folder, unfinished
+from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
+from mixdpo_ray.errors import ResourceError
+
+
+def test_the_folder_is_absolute_and_named_by_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert prepared_folder("outputs", "abc") == f"{tmp_path}/outputs/prepared/abc"
+    assert prepared_folder("s3://bucket/outputs/", "abc") == "s3://bucket/outputs/prepared/abc"
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    with unfinished(str(folder)) as place:
+        (Path(place) / "part").write_text("new")
+        assert not folder.exists()
+    assert (folder / "part").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def test_what_fails_leaves_nothing_and_what_was_killed_is_swept(tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    (tmp_path / ".unfinished-table").mkdir()
+    (tmp_path / ".unfinished-table" / "old").touch()
+
+    def fail() -> None:
+        with unfinished(str(folder)) as place:
+            assert not list(Path(place).iterdir())
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_driver_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, order = str(tmp_path / "table"), []
+
+    def second() -> None:
+        with alone(folder):
+            order.append("second")
+
+    with alone(folder):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while "waiting" not in capsys.readouterr().err:
+            time.sleep(0.01)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_without_a_free_cpu_the_numbers_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    everything = ray.cluster_resources()["CPU"]
+
+    class Greedy:
+        def there(self) -> bool:
+            return True
+
+    wait_for_a_cpu(10)
+    greedy: Any = ray.remote(num_cpus=everything)(Greedy).remote()
+    assert ray.get(greedy.there.remote())
+    with pytest.raises(ResourceError, match=f"free 0 of {everything:g}, need 1"):
+        wait_for_a_cpu(0.5)
+    assert "waiting for a CPU" in capsys.readouterr().err
+    ray.kill(greedy)
+    wait_for_a_cpu(30)

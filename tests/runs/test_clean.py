@@ -1,0 +1,186 @@
+"""What is used stays, what is locked stays, and nothing goes without being asked for."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from mixdpo_ray.cluster.folder_lock import lock_file
+from mixdpo_ray.runs.clean import Item, describe, remove, survey
+from mixdpo_ray.tables.prepared_table import Manifest, SplitFacts, commit
+from tests.runs.trainings import job
+
+MODEL = {"path": "a-model", "revision": None, "reference": None}
+
+
+def prepared_table(storage: Path, name: str, digest: str, **facts: str) -> Path:
+    folder = storage / "prepared" / name
+    folder.mkdir(parents=True)
+    (folder / "part").write_bytes(b"x" * 5000)
+    splits = {split: SplitFacts(rows=0) for split in ("train", "eval")}
+    counts = {"splits": splits, "rows_in": 0, "rows_kept": 0}
+    commit(
+        str(folder), Manifest.model_validate({"fingerprint": name, "content_digest": digest, "facts": facts, **counts})
+    )
+    return folder
+
+
+def reference_table(storage: Path, name: str, model: Mapping[str, object]) -> Path:
+    folder = storage / "reference" / name
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"fingerprint": name, "facts": {"model": model}}))
+    return folder
+
+
+def run(storage: Path, name: str, digest: str, finished: bool = False) -> Path:
+    folder = storage / "runs" / name
+    for step, mark in (("step-5", True), ("step-10", False)):
+        checkpoint = folder / "checkpoints" / step
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "shard").write_bytes(b"y" * 2000)
+        if mark:
+            (checkpoint / "COMMITTED").touch()
+    (folder / "recipe.json").write_text(json.dumps({"recipe": {"model": MODEL}, "identity": {"prepared": digest}}))
+    if finished:
+        (folder / "model").mkdir()
+        (folder / "model" / "config.json").write_text("{}")
+        (folder / "summary.json").write_text("{}")
+    return folder
+
+
+def unused(items: list[Item], storage: Path) -> set[str]:
+    return {str(Path(item.path).relative_to(storage)) for item in items if item.unused}
+
+
+def test_tables_that_a_run_uses_stay(tmp_path: Path) -> None:
+    prepared_table(tmp_path, "used", "d1")
+    prepared_table(tmp_path, "spare", "d2")
+    reference_table(tmp_path, "used", MODEL)
+    reference_table(tmp_path, "spare", {**MODEL, "path": "another"})
+    run(tmp_path, "mine", "d1")
+    items = survey(str(tmp_path))
+    assert unused(items, tmp_path) == {"prepared/spare", "reference/spare", "runs/mine/checkpoints/step-10"}
+    remove(items)
+    assert (tmp_path / "prepared" / "used" / "manifest.json").exists()
+    assert (tmp_path / "reference" / "used").exists()
+    assert (tmp_path / "runs" / "mine" / "checkpoints" / "step-5").exists()
+    assert unused(survey(str(tmp_path)), tmp_path) == set()
+
+
+def test_what_a_used_table_was_derived_from_stays(tmp_path: Path) -> None:
+    """Another metric would otherwise tokenise everything again."""
+    prepared_table(tmp_path, "base", "d1")
+    prepared_table(tmp_path, "derived", "d2", base="base")
+    prepared_table(tmp_path, "spare", "d3", base="base")
+    run(tmp_path, "mine", "d2")
+    items = survey(str(tmp_path))
+    assert unused(items, tmp_path) == {"prepared/spare", "runs/mine/checkpoints/step-10"}
+    assert [item.used_by for item in items if item.path.endswith("/base")] == [("run mine",)]
+
+
+def test_tables_that_a_study_uses_stay(tmp_path: Path) -> None:
+    prepared_table(tmp_path, "used", "d1")
+    prepared_table(tmp_path, "spare", "d2")
+    record = {"recipe": {"model": MODEL}, "identity": {"prepared": ["d1", "d3"]}}
+    (tmp_path / "studies" / "wide").mkdir(parents=True)
+    (tmp_path / "studies" / "wide" / "recipe.json").write_text(json.dumps(record))
+    items = survey(str(tmp_path))
+    assert unused(items, tmp_path) == {"prepared/spare"}
+    assert [item.used_by for item in items if item.path.endswith("/used")] == [("study wide",)]
+
+
+def test_scores_stay_while_a_recipe_names_their_metric(tmp_path: Path) -> None:
+    for name, metric in (("a", "ches"), ("b", "dcrm"), ("c", "bees")):
+        folder = tmp_path / "scores" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"fingerprint": name, "facts": {"metric": metric}}))
+        lock_file(str(folder)).touch()
+    (tmp_path / "scores" / "correlations-1.png").write_bytes(b"p")
+    reference_table(tmp_path, "of-a-metric", {**MODEL, "path": "judge"})
+    record = json.loads((run(tmp_path, "mine", "d1") / "recipe.json").read_text())
+    record["recipe"] |= {"curriculum": {"difficulty": "ches"}, "metrics": {"dcrm": {"model": "judge"}}}
+    (tmp_path / "runs" / "mine" / "recipe.json").write_text(json.dumps(record))
+    items = [item for item in survey(str(tmp_path)) if "checkpoints" not in item.path]
+    assert unused(items, tmp_path) == {"scores/c", "scores/correlations-1.png"}
+
+
+def test_tables_that_a_comparison_uses_stay_those_of_all_its_models(tmp_path: Path) -> None:
+    prepared_table(tmp_path, "used", "d1")
+    reference_table(tmp_path, "used", {**MODEL, "path": "worlds/seed-1/base"})
+    reference_table(tmp_path, "spare", {**MODEL, "path": "worlds/seed-2/base"})
+    models = [{**MODEL, "path": f"worlds/seed-{seed}/base"} for seed in (0, 1)]
+    record = {
+        "recipe": {"model": {**MODEL, "path": "<world>/base"}},
+        "identity": {"prepared": ["d1"]},
+        "models": models,
+    }
+    folder = tmp_path / "comparisons" / "arms"
+    (folder / "ray").mkdir(parents=True)
+    (folder / "recipe.json").write_text(json.dumps(record))
+    items = survey(str(tmp_path))
+    assert unused(items, tmp_path) == {"reference/spare", "comparisons/arms/ray"}
+    assert {user for item in items for user in item.used_by} == {"comparison arms"}
+
+
+def test_checkpoints_of_a_finished_run_may_go_but_its_model_stays(tmp_path: Path) -> None:
+    folder = run(tmp_path, "done", "d1", finished=True)
+    remove(survey(str(tmp_path)))
+    assert not list((folder / "checkpoints").iterdir())
+    assert (folder / "model" / "config.json").exists()
+
+
+def test_half_written_leftovers_may_go_unless_their_lock_is_held(tmp_path: Path) -> None:
+    leftovers = [
+        tmp_path / "prepared" / ".unfinished-abc",
+        tmp_path / "prepared" / "def",
+        tmp_path / "reference" / "ghi",
+    ]
+    for folder in leftovers:
+        folder.mkdir(parents=True)
+        (folder / "part").write_bytes(b"x" * 100)
+    (tmp_path / "prepared" / "jkl.quarantine.jsonl").write_text("{}\n")
+    path = lock_file(str(tmp_path / "prepared" / "abc"))
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        items = survey(str(tmp_path))
+        assert len(remove(items)) == 3
+    assert [folder.exists() for folder in leftovers] == [True, False, False]
+    assert len(remove(survey(str(tmp_path)))) == 1
+    assert not leftovers[0].exists()
+
+
+def test_checkpoints_of_a_run_that_is_going_on_are_left_alone(tmp_path: Path) -> None:
+    folder = run(tmp_path, "busy", "d1")
+    with (tmp_path / "runs" / ".busy.driver.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert remove(survey(str(tmp_path))) == []
+    assert (folder / "checkpoints" / "step-10").exists()
+
+
+def test_sizes_are_told_and_summed(tmp_path: Path) -> None:
+    prepared_table(tmp_path, "spare", "d2")
+    text = describe([Item("/x/big", 2_500_000, "prepared table"), Item("/x/kept", 900, "checkpoint", ("run a",))])
+    assert text.splitlines() == [
+        "     900 B  /x/kept  checkpoint; used by run a",
+        "    2.5 MB  /x/big  prepared table; used by nothing",
+        "2.5 MB in 1 places are used by nothing",
+    ]
+    assert describe(survey(str(tmp_path / "absent"))) == "0 B in 0 places are used by nothing"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--remove"]])
+def test_the_job_lists_and_removes_only_on_request(tmp_path: Path, arguments: list[str]) -> None:
+    folder = prepared_table(tmp_path / "out", "spare", "d2")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {{path: m}}\ndata: {{source: {{path: p}}}}\noutput: {{storage_path: {tmp_path / 'out'}}}\n"
+    )
+    status, said, _ = job("clean", str(recipe), *arguments)
+    assert status == 0
+    assert f"{folder}  prepared table; used by nothing" in said
+    assert folder.exists() == (not arguments)
+    assert ("removed 1" in said) == bool(arguments)

@@ -1,0 +1,56 @@
+"""What a person sees of a job that cannot work: one line, and an exit status to trust."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from tests.runs.trainings import job
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe that works, once there is a model. Its paths are relative: workers have other working directories."""
+    write_pairs(tmp_path / "pairs.jsonl", 80)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        """
+model: {path: ./model, dtype: float32}
+data: {source: {path: pairs.jsonl}, max_prompt_length: 16, max_length: 64}
+train: {global_batch_size: 8, per_device_train_batch_size: 4}
+cluster: {use_gpu: false}
+output: {storage_path: out}
+"""
+    )
+    return path
+
+
+def run(name: str, folder: Path, *arguments: str) -> tuple[int, list[str]]:
+    """Exit status and what was said on stderr by a job that was started in a folder."""
+    command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr.strip().splitlines()
+
+
+@pytest.mark.cluster
+def test_a_missing_model_is_one_line_and_exit_status_1(recipe: Path) -> None:
+    status, said = run("train", recipe.parent, recipe.name)
+    assert status == 1
+    assert len(said) == 1
+    assert said[0] == "failed: model.path './model' is no folder; correct the path, or give a Hugging Face name"
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_a_warm_up_longer_than_its_stage_is_refused_before_training(recipe: Path) -> None:
+    write_tiny_model(recipe.parent / "model")
+    status, _, said = job("train", recipe.name, "train.schedule.warmup_steps=500", folder=recipe.parent)
+    assert status == 2
+    assert "train.schedule.warmup_steps 500 is longer than the easy stage" in said.splitlines()[-1]
+    assert not (recipe.parent / "out" / "reference").exists()

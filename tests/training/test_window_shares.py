@@ -1,0 +1,51 @@
+"""The counts that losses are divided by, and what each rank runs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixdpo_ray.curriculum.plan import Window
+from mixdpo_ray.tables.prepared_table import Index
+from mixdpo_ray.training.step import LossWeights
+from mixdpo_ray.training.window_shares import share_window
+
+PROMPT = np.array([2, 2, 2, 2])
+CHOSEN = np.array([3, 1, 4, 6])
+REJECTED = np.array([1, 2, 5, 9])
+INDEX = Index(["a", "b", "c", "d"], np.array([2.0, 1.0, 0.0, 0.0]), PROMPT, CHOSEN, REJECTED)
+WINDOW = Window(0, "mixed", 0, 0, 0, 1, np.arange(4), np.array([False, False, True, True]))
+
+
+def test_counts_are_of_the_window_whatever_the_split() -> None:
+    """Easy 2 + 3 + 2 + 1 and 2 + 1 + 2 + 2 tokens, hard 2 + 4 and 2 + 6: 29 in all; completions of hard pairs 10."""
+    for world, per_device in ((1, 4), (1, 1), (2, 1), (3, 2), (4, 1)):
+        totals = share_window(WINDOW, INDEX, world, per_device, 100).totals
+        assert (totals.pairs, totals.easy, totals.hard, totals.hard_tokens, totals.tokens) == (4, 2, 2, 10, 29)
+
+
+def test_padding_is_what_the_tensors_hold_beyond_the_tokens() -> None:
+    """One micro-batch: six sequences as long as the longest, 2 + 6. One pair each: 8, 6, 2 x 5 and 2 x 4."""
+    assert share_window(WINDOW, INDEX, 1, 4, 100).totals.padded == 6 * 8
+    assert share_window(WINDOW, INDEX, 1, 1, 100).totals.padded == 8 + 6 + 10 + 8
+
+
+def test_a_filler_is_padding_and_nothing_else() -> None:
+    """Three ranks for four pairs with one pair at a time: two micro-steps, two fillers."""
+    shared = share_window(WINDOW, INDEX, 3, 1, 100)
+    assert [len(share) for share in shared.shares] == [2, 2, 2]
+    assert sum(micro.weight for share in shared.shares for micro in share) == 4
+    assert shared.totals.hard_micro_batches == 2
+    assert shared.totals.padded > 8 + 6 + 10 + 8
+
+
+def test_chunks_are_the_most_that_any_rank_needs() -> None:
+    """One pair a rank: 6 completion tokens of d, 4 of c, 3 + 1 of a and 1 + 2 of b, in chunks of 2."""
+    assert share_window(WINDOW, INDEX, 4, 1, 2).totals.chunks == (3,)
+    assert share_window(WINDOW, INDEX, 1, 1, 2).totals.chunks == (3, 2, 2, 2)
+
+
+def test_hard_pairs_weigh_as_much_as_easy_ones_beside_them() -> None:
+    totals = share_window(WINDOW, INDEX, 1, 4, 100).totals
+    assert LossWeights(totals, "mixed", "example_mean", 0.5).hard == 0.5 * 2 / 4
+    assert LossWeights(totals, "hard", "example_mean", 0.5).hard == 0.5
+    assert LossWeights(totals, "mixed", "example_mean", 0.5).easy == 1 / 4
