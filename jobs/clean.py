@@ -14,10 +14,10 @@ def main() -> None:
 
 
 def clean(recipe: Recipe, *, really: bool) -> None:
-    from mixdpo_ray.runs.clean import describe, remove, survey
+    from mixdpo_ray.runs.clean import describe_items, remove, survey_storage
 
-    items = survey(recipe.output.storage_path)
-    print(describe(items))
+    items = survey_storage(recipe.output.storage_path)
+    print(describe_items(items))
     if really:
         removed = remove(items)
         held = sum(item.unused for item in items) - len(removed)

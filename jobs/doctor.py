@@ -19,9 +19,9 @@ def main() -> None:
 
 
 def look_over(recipe: Recipe, *, probe: bool) -> None:
-    from mixdpo_ray.doctor.run import consult
+    from mixdpo_ray.doctor.run import examine_all
 
-    consult(recipe, Path.cwd(), probe=probe)
+    examine_all(recipe, Path.cwd(), probe=probe)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
     from mixdpo_ray.cluster.connect import connected
     from mixdpo_ray.cluster.preflight import preflight
     from mixdpo_ray.playground.build import WorldFolder
-    from mixdpo_ray.runs.summary import describe
+    from mixdpo_ray.runs.summary import describe_run
     from mixdpo_ray.runs.train import train
 
     torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
@@ -65,7 +65,7 @@ def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
     _title("train")
     with connected(recipe.cluster):
         preflight(recipe)
-        print(describe(run_folder(recipe), train(recipe)))
+        print(describe_run(run_folder(recipe), train(recipe)))
     _title("judge")
     judge(world, recipe)
     print(f"\n{time.monotonic() - began:.0f} s in all")

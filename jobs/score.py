@@ -6,10 +6,10 @@ from mixdpo_ray.recipe.recipe import Recipe
 
 def main(recipe: Recipe) -> None:
     from mixdpo_ray.cluster.preflight import preflight
-    from mixdpo_ray.preparation.score import score
+    from mixdpo_ray.preparation.score import score_pairs
 
     preflight(recipe, trains="validation_loss" in (*recipe.metrics, *recipe.metrics_used))
-    print(score(recipe))
+    print(score_pairs(recipe))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from mixdpo_ray.recipe.recipe import Recipe
 def main(recipe: Recipe) -> None:
     from mixdpo_ray.cluster.preflight import preflight
     from mixdpo_ray.cluster.run_record import run_folder
-    from mixdpo_ray.runs.summary import describe
+    from mixdpo_ray.runs.summary import describe_run
     from mixdpo_ray.runs.train import train
 
     preflight(recipe)
-    print(describe(run_folder(recipe), train(recipe)))
+    print(describe_run(run_folder(recipe), train(recipe)))
 
 
 if __name__ == "__main__":

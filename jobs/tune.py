@@ -5,11 +5,11 @@ import sys
 
 from mixdpo_ray.cluster.command import run_job
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.search.check import check
+from mixdpo_ray.search.check import check_search
 
 
 def main(recipe: Recipe) -> None:
-    check(recipe)  # before anything that takes seconds to import
+    check_search(recipe)  # before anything that takes seconds to import
 
     from mixdpo_ray.search.tune import tune
 

@@ -12,15 +12,15 @@ from typing import Any
 import ray.train
 from ray.train import Checkpoint
 
-from mixdpo_ray.cluster.early_checkpoint import Notices
-from mixdpo_ray.cluster.heartbeat import Signs
+from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
+from mixdpo_ray.cluster.heartbeat import Heartbeat
 
 
 @dataclass(frozen=True)
 class ActorListener:
     tell: Callable[[str, Any], None]  # the board
-    signs: Signs
-    notices: Notices
+    heartbeat: Heartbeat
+    early_checkpoint: EarlyCheckpoint
 
     def on_step(self, metrics: dict[str, Any]) -> None:
         self.tell("step", metrics)
@@ -34,11 +34,11 @@ class ActorListener:
     def on_warning(self, text: str) -> None:
         self.tell("warning", text)
 
-    def on_place(self, place: str | None, *, slow: bool = False) -> None:
-        self.signs.at(place, slow=slow)
+    def at_location(self, location: str | None, *, slow: bool = False) -> None:
+        self.heartbeat.at(location, slow=slow)
 
     def checkpoint_wanted(self) -> str | None:
-        return self.notices.checkpoint_wanted()
+        return self.early_checkpoint.checkpoint_wanted()
 
     def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
         """Called by every rank, for Ray's report is a barrier. Ray keeps a pointer: the checkpoint itself is ours."""

@@ -26,7 +26,7 @@ from mixdpo_ray.tables.keyed_table import KeyedTable
 from mixdpo_ray.tables.mismatched import ids_of, index_of
 from mixdpo_ray.tables.prepared_table import PreparedTable
 
-Positions = NDArray[np.int64]
+SplitPositions = NDArray[np.int64]
 PAIRS_PER_BATCH = 16  # sorted by length first, so little of a batch is padding
 PAIRS_PER_PART = 1024  # what a killed run has to compute again
 RETRIES = 2  # where actors die: a node went, or there is no memory
@@ -42,7 +42,7 @@ class Pool:
     settings: ClusterSettings
 
 
-def cover(pool: Pool, table: PreparedTable, store: KeyedTable, needed: Mapping[str, Positions]) -> None:
+def cover_positions(pool: Pool, table: PreparedTable, store: KeyedTable, needed: Mapping[str, SplitPositions]) -> None:
     """Afterwards the store has all pairs at these positions, by split."""
     for retries_left in reversed(range(RETRIES + 1)):
         missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
@@ -63,7 +63,7 @@ def _reason(error: Exception) -> str:
     return lines[0].rstrip(".") if lines else "killed, or out of memory"
 
 
-def _missing(store: KeyedTable, table: PreparedTable, split: str, positions: Positions) -> Positions:
+def _missing(store: KeyedTable, table: PreparedTable, split: str, positions: SplitPositions) -> SplitPositions:
     index, names = index_of(table, split), ids_of(table, split, positions)
     absent = set(store.missing(names))
     missing = np.array([position for position, name in zip(positions, names, strict=True) if name in absent], np.int64)
@@ -71,7 +71,7 @@ def _missing(store: KeyedTable, table: PreparedTable, split: str, positions: Pos
     return missing[np.argsort(-longest[missing], kind="stable")]  # longest first: memory runs out at once or never
 
 
-def _compute(pool: Pool, store: KeyedTable, missing: Mapping[str, Positions]) -> None:
+def _compute(pool: Pool, store: KeyedTable, missing: Mapping[str, SplitPositions]) -> None:
     store.begin_pass()
     batches = [
         {"split": split, "positions": positions[first : first + PAIRS_PER_BATCH].tolist()}

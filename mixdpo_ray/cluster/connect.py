@@ -37,7 +37,7 @@ def connected(settings: ClusterSettings, cpus: float = 0) -> Iterator[None]:
         os.environ.setdefault(name, value)
     shared = True
     if address := os.environ.get("RAY_ADDRESS"):
-        join(address)
+        join_cluster(address)
     else:
         cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_for(settings.most_workers)), math.ceil(cpus))
         shared = not _start(cpus)
@@ -65,7 +65,7 @@ _SILENT = {"include_dashboard": False, "log_to_driver": False, "logging_level": 
 _ANSWER_SECONDS = 5
 
 
-def join(address: str) -> None:
+def join_cluster(address: str) -> None:
     """The cluster at RAY_ADDRESS. Ray itself would wait two minutes for a host that is not there, and then kill us."""
     if address.startswith("ray://"):
         raise ResourceError(
@@ -95,7 +95,7 @@ def join(address: str) -> None:
 def _start(cpus: int) -> bool:
     """Whether it is ours alone. On a laptop Ray's CPUs are seats, not cores: enough for the workers and for reading."""
     try:
-        with alone():
+        with lone_ray():
             ray.init(num_cpus=cpus, **_SILENT)
         ours = True
     except ValueError:  # a running cluster takes no resources from a driver
@@ -106,7 +106,7 @@ def _start(cpus: int) -> bool:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def lone_ray() -> Iterator[None]:
     """A Ray that starts here is for one machine, in what ray.init has no argument for.
 
     Nothing watches for nodes to add, nor for logs to forward. Its agent takes a free port: by default all take the
@@ -160,7 +160,7 @@ def worker_resources(settings: ClusterSettings) -> dict[str, float]:
     return {"CPU": settings.cpus_per_worker, **gpu, **settings.resources_per_worker}
 
 
-def places(nodes: Sequence[Mapping[str, float]], each: Mapping[str, float]) -> list[int]:
+def room_on_nodes(nodes: Sequence[Mapping[str, float]], each: Mapping[str, float]) -> list[int]:
     """How many workers each node has room for: one worker cannot be spread over two."""
     needed = {name: amount for name, amount in each.items() if amount}
     return [min(int(node.get(name, 0) / amount + 1e-9) for name, amount in needed.items()) for node in nodes]

@@ -14,7 +14,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from mixdpo_ray.cluster.connect import places
+from mixdpo_ray.cluster.connect import room_on_nodes
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.world import World
 
@@ -22,7 +22,7 @@ SECONDS = 5.0  # between two looks
 RESIZE_SECONDS = 30.0  # between two looks of Ray Train, which restarts the group where it could be larger
 
 
-class Notices:
+class EarlyCheckpoint:
     """Of one worker. `needs`: what a worker reserves."""
 
     def __init__(self, world: World, cluster: ClusterSettings, needs: Mapping[str, float]):
@@ -57,4 +57,4 @@ class Notices:
 
 def room(needs: Mapping[str, float]) -> int:
     """Workers that the living nodes could hold."""
-    return sum(places([node["Resources"] for node in ray.nodes() if node["Alive"]], needs))
+    return sum(room_on_nodes([node["Resources"] for node in ray.nodes() if node["Alive"]], needs))

@@ -28,7 +28,7 @@ def lock_file(folder: str) -> Path:
 
 
 @contextmanager
-def alone(folder: str) -> Iterator[None]:
+def exclusive(folder: str) -> Iterator[None]:
     """A second driver that wants the same table waits for the first and then finds it made."""
     if not storage.is_local(folder):
         yield
@@ -47,7 +47,7 @@ def alone(folder: str) -> Iterator[None]:
 
 
 @contextmanager
-def unfinished(folder: str) -> Iterator[str]:
+def atomic_folder(folder: str) -> Iterator[str]:
     """The folder to write into; it becomes `folder` when the body is done, and goes away when it fails."""
     if not storage.is_local(folder):
         yield folder

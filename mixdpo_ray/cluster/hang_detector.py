@@ -12,41 +12,41 @@ SLOW = 10  # times the patience: where one place may rightly take minutes
 
 
 @dataclass(frozen=True)
-class Sign:
+class Beat:
     rank: int
     world: int
     process: str  # changes when the rank is started again
     count: int  # places passed so far; equal numbers on every rank
-    place: str | None  # None: nothing to watch (loading, exporting)
+    location: str | None  # None: nothing to watch (loading, exporting)
     slow: bool  # saving, evaluating, the first step
     frame: str  # the line of code
 
 
 @dataclass
 class _Rank:
-    sign: Sign
+    beat: Beat
     heard: float
     moved: float
 
 
-class Vigil:
+class HangDetector:
     def __init__(self, patience: float):
         self.patience = patience
         self.ranks: dict[int, _Rank] = {}
         self.longest = 0.0  # time that no rank moved, at no slow place, and yet all went on
         self.verdict: str | None = None
 
-    def hear(self, sign: Sign, now: float) -> str | None:
+    def observe(self, beat: Beat, now: float) -> str | None:
         """The verdict, once there is one."""
-        before = self.ranks.get(sign.rank)
-        if before is not None and before.sign.process != sign.process:  # the group was started again
+        before = self.ranks.get(beat.rank)
+        if before is not None and before.beat.process != beat.process:  # the group was started again
             self.ranks, self.verdict, before = {}, None, None
-        if before is None or before.sign.count != sign.count:
-            if self.ranks and not any(rank.sign.slow for rank in self.ranks.values()):
+        if before is None or before.beat.count != beat.count:
+            if self.ranks and not any(rank.beat.slow for rank in self.ranks.values()):
                 self.longest = max(self.longest, now - self._last_move)
-            self.ranks[sign.rank] = _Rank(sign, now, now)
+            self.ranks[beat.rank] = _Rank(beat, now, now)
         else:
-            self.ranks[sign.rank] = _Rank(sign, now, before.moved)
+            self.ranks[beat.rank] = _Rank(beat, now, before.moved)
         self.verdict = self.verdict or self._judge(now)
         return self.verdict
 
@@ -55,10 +55,10 @@ class Vigil:
         return max(rank.moved for rank in self.ranks.values())
 
     def _judge(self, now: float) -> str | None:
-        signs = [rank.sign for rank in self.ranks.values()]
-        if len(signs) < signs[0].world or any(sign.place is None for sign in signs):
+        beats = [rank.beat for rank in self.ranks.values()]
+        if len(beats) < beats[0].world or any(beat.location is None for beat in beats):
             return None
-        limit = self.patience * (SLOW if any(sign.slow for sign in signs) else 1)
+        limit = self.patience * (SLOW if any(beat.slow for beat in beats) else 1)
         limit = max(limit, 3 * self.longest)  # large models on small machines
         stood = now - self._last_move
         if stood < limit:
@@ -67,11 +67,12 @@ class Vigil:
 
     def _blame(self, now: float, limit: float) -> str:
         ranks = sorted(self.ranks.items())
-        if silent := [(number, rank) for number, rank in ranks if now - rank.heard > limit / 2]:
-            number, rank = silent[0]
-            return f"rank {number} of {rank.sign.world} has not answered since {rank.sign.place}, nor moved any other,"
-        furthest = max(rank.sign.count for rank in self.ranks.values())
-        behind = min(ranks, key=lambda item: item[1].sign.count)[1].sign
+        if silent := [(number, rank.beat) for number, rank in ranks if now - rank.heard > limit / 2]:
+            number, last = silent[0]
+            return f"rank {number} of {last.world} has not answered since {last.location}, nor moved any other,"
+        furthest = max(rank.beat.count for rank in self.ranks.values())
+        behind = min(ranks, key=lambda item: item[1].beat.count)[1].beat
+        stands = f"at {behind.location} ({behind.frame})"
         if behind.count < furthest:
-            return f"rank {behind.rank} of {behind.world} stands at {behind.place} ({behind.frame}); the others wait"
-        return f"all {behind.world} ranks stand at {behind.place} ({behind.frame}): look at the network between them;"
+            return f"rank {behind.rank} of {behind.world} stands {stands}; the others wait"
+        return f"all {behind.world} ranks stand {stands}: look at the network between them;"

@@ -13,29 +13,29 @@ from typing import Any
 
 import ray
 
-from mixdpo_ray.cluster.hang_detector import Sign
+from mixdpo_ray.cluster.hang_detector import Beat
 from mixdpo_ray.training.world import World
 
 EXIT_STATUS = 70  # of a worker that ends because the group hangs
 
 
-class Signs:
-    def __init__(self, send: Callable[[Sign], Any], world: World, patience: float, warn: Callable[[str], None]):
+class Heartbeat:
+    def __init__(self, send: Callable[[Beat], Any], world: World, patience: float, warn: Callable[[str], None]):
         """`send`: a sign to the board, whose answer is awaited."""
         self.send, self.world, self.patience, self.warn = send, world, patience, warn
         self.process = uuid.uuid4().hex
         self.count, self.slow = 0, True
-        self.place: str | None = None
+        self.location: str | None = None
         self.thread_id = threading.get_ident()
         self.finished = threading.Event()
 
-    def at(self, place: str | None, *, slow: bool) -> None:
+    def at(self, location: str | None, *, slow: bool) -> None:
         """Called by the training thread at every place that it comes to."""
-        self.place, self.slow = place, slow
+        self.location, self.slow = location, slow
         self.count += 1
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def reporting(self) -> Iterator[None]:
         thread = threading.Thread(target=self._tell, daemon=True)
         thread.start()
         try:
@@ -46,11 +46,11 @@ class Signs:
     def _tell(self) -> None:
         """Every few seconds. On a verdict the process ends at once: its training thread is stuck in a collective."""
         while not self.finished.wait(min(5.0, self.patience / 6)):
-            sign = Sign(
-                self.world.rank, self.world.size, self.process, self.count, self.place, self.slow, self._frame()
+            beat = Beat(
+                self.world.rank, self.world.size, self.process, self.count, self.location, self.slow, self._frame()
             )
             try:
-                verdict, first = ray.get(self.send(sign), timeout=30)
+                verdict, first = ray.get(self.send(beat), timeout=30)
             except ray.exceptions.GetTimeoutError:
                 continue
             except ray.exceptions.RayActorError:  # the driver has gone, and takes the workers with it

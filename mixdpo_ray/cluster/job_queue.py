@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mixdpo_ray.cluster.hang_detector import Sign, Vigil
+from mixdpo_ray.cluster.hang_detector import Beat, HangDetector
 from mixdpo_ray.errors import MixDPOError
 
 Waiting = tuple[int, bytes]  # a job's number, and the job, which the board never opens
@@ -38,7 +38,7 @@ class JobQueue:
         self.open = True  # whether more may come
         self.stopped = False  # by an error that would only come again
         self.abandoned = False  # by its group, which is no more
-        self.vigil: Vigil | None = None  # of the current job
+        self.hang_detector: HangDetector | None = None  # of the current job
         self.room: Any = None  # that Ray keeps for the workers, also after the death of whoever started them
         self.changed = asyncio.Event()
 
@@ -70,7 +70,7 @@ class JobQueue:
         """Only the first word about a job counts. `for_good`: the workers cannot go on to the next one."""
         if number == len(self.ends):
             self.ends.append(ended)
-            self.jobs[number], self.vigil = b"", None
+            self.jobs[number], self.hang_detector = b"", None
             if for_good:
                 self.open, self.stopped, self.jobs = False, True, self.jobs[: len(self.ends)]
             self._change()
@@ -80,12 +80,12 @@ class JobQueue:
         await self._until(lambda: self.abandoned or number < len(self.ends))
         return self.ends[number] if number < len(self.ends) else None
 
-    def hear(self, number: int, sign: Sign, patience: float, now: float) -> tuple[str | None, bool]:
+    def observe(self, number: int, beat: Beat, patience: float, now: float) -> tuple[str | None, bool]:
         """Whether the job hangs, and whether this is the first rank to be told so."""
         if number != len(self.ends):  # a late sign of a job that has ended
             return None, False
-        self.vigil = self.vigil or Vigil(patience)
-        before, verdict = self.vigil.verdict, self.vigil.hear(sign, now)
+        self.hang_detector = self.hang_detector or HangDetector(patience)
+        before, verdict = self.hang_detector.verdict, self.hang_detector.observe(beat, now)
         return verdict, before is None
 
     def holds(self, run: str) -> bool:
@@ -95,7 +95,7 @@ class JobQueue:
     @property
     def hang(self) -> str | None:
         """Of the workers heard last: one that a restart has cured explains no later failure."""
-        return None if self.vigil is None else self.vigil.verdict
+        return None if self.hang_detector is None else self.hang_detector.verdict
 
     @property
     def _any_left(self) -> bool:

@@ -32,12 +32,12 @@ from mixdpo_ray.errors import ResourceError, StorageError
 
 PACKAGES = ("ray", "torch", "transformers", "deepspeed")
 LAGGING = 3.0  # seconds that a network file system gets to show what another node wrote
-PROBE = ".probe-"
+STORAGE_PROBE = ".probe-"
 GPU_MEMORY = "import torch as t; print(*(x for n in range(t.cuda.device_count()) for x in t.cuda.mem_get_info(n)))"
 
 
 @dataclass(frozen=True)
-class Answer:
+class NodeAnswer:
     """Of one node."""
 
     versions: Mapping[str, str]
@@ -54,7 +54,7 @@ class Answer:
 class Node:
     name: str
     resources: Mapping[str, float]
-    answer: Answer
+    answer: NodeAnswer
     unseen: tuple[str, ...] = ()  # nodes whose files it does not see
 
     @property
@@ -78,7 +78,7 @@ def survey(
     here = ray.get_runtime_context().get_node_id()
     alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != here)
     names = _names(alive)
-    place = _Place(storage_path, storage.join(storage_path, f"{PROBE}{uuid.uuid4().hex[:12]}"), tuple(paths))
+    place = _Place(storage_path, storage.join(storage_path, f"{STORAGE_PROBE}{uuid.uuid4().hex[:12]}"), tuple(paths))
     gpus = [gpu_memory and node["Resources"].get("GPU", 0) > 0 for node in alive]
     made = _missing_folders(storage_path)
     try:
@@ -182,7 +182,7 @@ def _last_line(error: Exception) -> str:
 # What runs on a node.
 
 
-def _introduce(place: _Place, node_id: str, gpus: bool) -> Answer:
+def _introduce(place: _Place, node_id: str, gpus: bool) -> NodeAnswer:
     written, problem, made = None, "", _missing_folders(place.storage_path)
     file = storage.join(place.folder, node_id)
     try:
@@ -192,8 +192,8 @@ def _introduce(place: _Place, node_id: str, gpus: bool) -> Answer:
         problem = " ".join(str(error).split())
         for ours in (file, place.folder):
             problem = problem.replace(ours, place.storage_path)
-    return Answer(
-        versions=versions(),
+    return NodeAnswer(
+        versions=library_versions(),
         written=written,
         problem=problem,
         made=made,
@@ -237,7 +237,7 @@ def _missing_folders(storage_path: str) -> tuple[Path, ...]:
     return tuple(path for path in (folder, *folder.parents) if not path.exists())
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     found = {"Python": platform.python_version()}
     for package in PACKAGES:
         try:

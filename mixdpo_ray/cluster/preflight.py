@@ -9,7 +9,7 @@ from ray._private import worker
 from ray._private.state import state
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import missing_resources, places, worker_resources
+from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
 from mixdpo_ray.errors import ResourceError, StorageError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -49,7 +49,7 @@ def never_fits(settings: ClusterSettings, nodes: list[Node]) -> str | None:
             "cluster.use_gpu=false, or set RAY_ADDRESS to a cluster that has them"
         )
     shape = " + ".join(f"{amount:g} {name}" for name, amount in each.items())
-    room = places([node.resources for node in nodes], each)
+    room = room_on_nodes([node.resources for node in nodes], each)
     return does_not_fit(settings, shape, [node.name for node in nodes], room)
 
 

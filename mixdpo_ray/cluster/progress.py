@@ -18,7 +18,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from tqdm import tqdm
 
-from mixdpo_ray.cluster.hang_detector import Sign
+from mixdpo_ray.cluster.hang_detector import Beat
 from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Waiting
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -27,7 +27,7 @@ Event = tuple[str, Any]  # (kind, content): phase, step, evaluation, checkpoint,
 
 
 @ray.remote(num_cpus=0, max_concurrency=100_000)  # every idle worker waits in a call of its own
-class Board:
+class RunActor:
     """Also the run's lock inside a cluster: its name can be taken once."""
 
     def __init__(self) -> None:
@@ -71,8 +71,8 @@ class Board:
     def stopped(self, queue: str) -> bool:
         return self.queues[queue].stopped
 
-    def hear_sign(self, queue: str, number: int, sign: Sign, patience: float) -> tuple[str | None, bool]:
-        return self.queues[queue].hear(number, sign, patience, time.monotonic())
+    def observe_beat(self, queue: str, number: int, beat: Beat, patience: float) -> tuple[str | None, bool]:
+        return self.queues[queue].observe(number, beat, patience, time.monotonic())
 
     def hang_of(self, queue: str) -> str | None:
         return self.queues[queue].hang
@@ -176,12 +176,12 @@ class Display:
 
 
 @contextmanager
-def watching(board: Any, display: Watched, missing: Callable[[], str]) -> Iterator[None]:
+def watching(run_actor: Any, display: Watched, missing: Callable[[], str]) -> Iterator[None]:
     """Draw what the board hears while the body runs; where it hears nothing, what the cluster lacks."""
     finished = threading.Event()
 
     def draw() -> bool:
-        events = ray.get(board.take.remote())
+        events = ray.get(run_actor.take.remote())
         for kind, content in events:
             display.show(kind, content)
         return bool(events)

@@ -9,19 +9,19 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mixdpo_ray.cluster.progress import Board
+from mixdpo_ray.cluster.progress import RunActor
 from mixdpo_ray.errors import RunConflictError
 
 NAMESPACE = "mixdpo_ray"
 
 
-def take_board(run: str) -> Any:
+def claim_run(run: str) -> Any:
     """A killed driver's board lives on for some seconds.
 
     It lies on the driver's node: no other node's death may take it away.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor_class: Any = Board  # a Ray actor class: its own attributes are not the plain class's
+    actor_class: Any = RunActor  # a Ray actor class: its own attributes are not the plain class's
     name = f"board-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
     for _ in range(20):
         try:

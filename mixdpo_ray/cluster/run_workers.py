@@ -34,20 +34,20 @@ _FORGET = {"RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "30"}
 START_SECONDS = 60.0  # Ray Train's own patience with one attempt to start the workers
 
 
-def fit(cluster: ClusterSettings, job: TrainingJob, board: Any) -> dict[str, Any]:
+def fit(cluster: ClusterSettings, job: TrainingJob, run_actor: Any) -> dict[str, Any]:
     """The summary of rank 0, of one training by workers that end with it. The board hears how it goes."""
-    (summary,) = fit_in_turn(cluster, [QueuedJob(job)], job.run, board)
+    (summary,) = fit_in_turn(cluster, [QueuedJob(job)], job.run, run_actor)
     return summary
 
 
-def fit_in_turn(cluster: ClusterSettings, jobs: Sequence[QueuedJob], run: str, board: Any) -> list[dict[str, Any]]:
+def fit_in_turn(cluster: ClusterSettings, jobs: Sequence[QueuedJob], run: str, run_actor: Any) -> list[dict[str, Any]]:
     """Each by the workers that trained the one before. `run`: the folder that Ray may write to."""
     queue = queue_name()
-    ray.get([board.queue_job.remote(queue, job.job.run, job.packed()) for job in jobs])
-    ray.get(board.close_queue.remote(queue))
-    run_workers(cluster, queue, storage.join(run, "ray"), board)
-    ray.get(board.abandon_queue.remote(queue))
-    ends: list[Ended] = ray.get([board.ended.remote(queue, number) for number in range(len(jobs))])
+    ray.get([run_actor.queue_job.remote(queue, job.job.run, job.packed()) for job in jobs])
+    ray.get(run_actor.close_queue.remote(queue))
+    run_workers(cluster, queue, storage.join(run, "ray"), run_actor)
+    ray.get(run_actor.abandon_queue.remote(queue))
+    ends: list[Ended] = ray.get([run_actor.ended.remote(queue, number) for number in range(len(jobs))])
     summaries = [ended.result() for ended in ends]  # after one that ended the workers there is nothing, but it raises
     storage.delete(storage.join(run, "ray"))
     return summaries
@@ -58,13 +58,13 @@ def queue_name() -> str:
     return f"group-{uuid.uuid4().hex[:16]}"
 
 
-def run_workers(cluster: ClusterSettings, queue: str, folder: str, board: Any) -> None:
+def run_workers(cluster: ClusterSettings, queue: str, folder: str, run_actor: Any) -> None:
     """Until the queue is closed and empty. Raises where they die too often; how jobs ended is told by the board."""
     start_autoscaling_coordinator()
     gpu, resources = uses_gpu(cluster), worker_resources(cluster)
     trainer = WorkersTrainer(
         work,
-        train_loop_config={"group": pickle.dumps(Group(queue, board, cluster, gpu, resources))},
+        train_loop_config={"group": pickle.dumps(Group(queue, run_actor, cluster, gpu, resources))},
         scaling_config=ScalingConfig(
             num_workers=cluster.num_workers,
             use_gpu=gpu,
@@ -88,9 +88,9 @@ def run_workers(cluster: ClusterSettings, queue: str, folder: str, board: Any) -
         with _interruptible():
             trainer.fit()
     except TrainingFailedError as error:
-        if ray.get(board.stopped.remote(queue)):
+        if ray.get(run_actor.stopped.remote(queue)):
             return
-        hang = ray.get(board.hang_of.remote(queue))
+        hang = ray.get(run_actor.hang_of.remote(queue))
         raise (_never_started(error, cluster) or workers_error(error, cluster.max_failures, hang)) from error
 
 

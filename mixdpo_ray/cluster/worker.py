@@ -20,8 +20,8 @@ import torch
 from ray.util import get_current_placement_group
 
 from mixdpo_ray.cluster.actor_listener import ActorListener
-from mixdpo_ray.cluster.early_checkpoint import Notices
-from mixdpo_ray.cluster.heartbeat import Signs
+from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
+from mixdpo_ray.cluster.heartbeat import Heartbeat
 from mixdpo_ray.cluster.job_queue import Ended
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.stream import RayDataWindows
@@ -38,13 +38,13 @@ def train_what_is_queued(group: Group) -> None:
     """Collective: every rank trains the same jobs, in the same order."""
     world, number = world_of_this_worker(group), -1
     if world.leads:
-        group.board.hold_room.remote(group.name, get_current_placement_group())
-    while waiting := ray.get(group.board.next_job.remote(group.name, number)):
+        group.run_actor.hold_room.remote(group.name, get_current_placement_group())
+    while waiting := ray.get(group.run_actor.next_job.remote(group.name, number)):
         number, packed = waiting
         with isolated(world):
             ended = _train(group, number, pickle.loads(packed), world)
         if world.leads:
-            ray.get(group.board.end_job.remote(group.name, number, ended))
+            ray.get(group.run_actor.end_job.remote(group.name, number, ended))
 
 
 def world_of_this_worker(group: Group) -> World:
@@ -60,7 +60,7 @@ def _train(group: Group, number: int, queued: QueuedJob, world: World) -> Ended:
     except NonFiniteError as error:  # of sums over all ranks, so that all of them are here
         return Ended(error=type(error)(str(error)))  # without its frames, which hold the model
     except MixDPOError as error:  # perhaps of this rank alone; started again it would only come again
-        ray.get(group.board.end_job.remote(group.name, number, Ended(error=error), for_good=True))
+        ray.get(group.run_actor.end_job.remote(group.name, number, Ended(error=error), for_good=True))
         raise
 
 
@@ -80,16 +80,16 @@ def _summary(group: Group, number: int, queued: QueuedJob, world: World) -> dict
 
 def train_in_worker(group: Group, number: int, queued: QueuedJob, world: World) -> dict[str, Any]:
     def tell(kind: str, content: Any) -> None:
-        group.board.tell.remote(kind, content if queued.label is None else (queued.label, content))
+        group.run_actor.tell.remote(kind, content if queued.label is None else (queued.label, content))
 
-    signs = Signs(
-        lambda sign: group.board.hear_sign.remote(group.name, number, sign, group.cluster.hang_seconds),
+    heartbeat = Heartbeat(
+        lambda beat: group.run_actor.observe_beat.remote(group.name, number, beat, group.cluster.hang_seconds),
         world,
         group.cluster.hang_seconds,
         lambda text: tell("warning", text),
     )
-    listener = ActorListener(tell, signs, Notices(world, group.cluster, group.resources))
-    with signs.told():
+    listener = ActorListener(tell, heartbeat, EarlyCheckpoint(world, group.cluster, group.resources))
+    with heartbeat.reporting():
         return run_training(queued.job, world, _windows(group.cluster, world, listener.on_warning), listener)
 
 

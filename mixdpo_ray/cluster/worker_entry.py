@@ -14,7 +14,7 @@ class Group:
     """What its workers are told when they start."""
 
     name: str  # of its queue
-    board: Any
+    run_actor: Any
     cluster: ClusterSettings
     gpu: bool
     resources: dict[str, float]  # of each worker

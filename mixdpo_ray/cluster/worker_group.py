@@ -18,9 +18,9 @@ from mixdpo_ray.recipe.cluster import ClusterSettings
 class WorkerGroup:
     """Of a process that is not the driver: Ray would not end in peace under threads of that one."""
 
-    def __init__(self, cluster: ClusterSettings, folder: str, board: Any):
+    def __init__(self, cluster: ClusterSettings, folder: str, run_actor: Any):
         """`folder`: where Ray may write."""
-        self.cluster, self.folder, self.board = cluster, folder, board
+        self.cluster, self.folder, self.run_actor = cluster, folder, run_actor
         self.queue = ""
         self.running: Future[None] | None = None
         self.thread = ThreadPoolExecutor(1, "workers")
@@ -31,7 +31,7 @@ class WorkerGroup:
         if number is None:
             self._start()
             number = self._put(job)
-        ended = None if number is None else ray.get(self.board.ended.remote(self.queue, number))
+        ended = None if number is None else ray.get(self.run_actor.ended.remote(self.queue, number))
         if ended is None:
             assert self.running is not None
             error = self.running.exception()
@@ -42,7 +42,7 @@ class WorkerGroup:
 
     def close(self) -> None:
         if self.running is not None:
-            ray.get(self.board.close_queue.remote(self.queue))
+            ray.get(self.run_actor.close_queue.remote(self.queue))
             self.running.exception()  # waits; how they go home concerns no job
             storage.delete(storage.join(self.folder, self.queue))
 
@@ -50,7 +50,7 @@ class WorkerGroup:
         """Its number, unless nobody is there to train it."""
         if self.running is None:
             return None
-        number: int | None = ray.get(self.board.queue_job.remote(self.queue, job.job.run, job.packed()))
+        number: int | None = ray.get(self.run_actor.queue_job.remote(self.queue, job.job.run, job.packed()))
         return number
 
     def _start(self) -> None:
@@ -62,14 +62,14 @@ class WorkerGroup:
 
     def _run(self, queue: str) -> None:
         try:
-            run_workers(self.cluster, queue, self.folder, self.board)
+            run_workers(self.cluster, queue, self.folder, self.run_actor)
         finally:
-            ray.get(self.board.abandon_queue.remote(queue))
+            ray.get(self.run_actor.abandon_queue.remote(queue))
 
 
 @contextmanager
-def worker_group(cluster: ClusterSettings, folder: str, board: Any) -> Iterator[WorkerGroup]:
-    group = WorkerGroup(cluster, folder, board)
+def worker_group(cluster: ClusterSettings, folder: str, run_actor: Any) -> Iterator[WorkerGroup]:
+    group = WorkerGroup(cluster, folder, run_actor)
     try:
         yield group
     finally:

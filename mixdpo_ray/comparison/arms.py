@@ -70,7 +70,7 @@ def world_folder(recipe: Recipe, seed: int) -> str:
     return join(worlds_folder(recipe), f"seed-{seed}")
 
 
-def check(recipe: Recipe) -> None:
+def check_arms(recipe: Recipe) -> None:
     """What can be known before Ray starts."""
     compare = recipe.compare
     if not compare.arms:

@@ -17,10 +17,10 @@ from mixdpo_ray.cluster.interruption import Interruption
 from mixdpo_ray.cluster.preflight import preflight
 from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.ray_errors import plain_errors
-from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import locked
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, count_seats, cpus_to_start_with
-from mixdpo_ray.comparison.arms import arms_of, check, of_seed
+from mixdpo_ray.comparison.arms import arms_of, check_arms, of_seed
 from mixdpo_ray.comparison.display import CompareDisplay
 from mixdpo_ray.comparison.inputs import Unit, make_units
 from mixdpo_ray.comparison.job_sequence import RecordedJob, train_in_sequence
@@ -33,7 +33,7 @@ from mixdpo_ray.storage import join
 
 def compare(recipe: Recipe) -> CompareOutput:
     """To its end. What cannot work is refused before Ray starts, if it can be known then."""
-    check(recipe)
+    check_arms(recipe)
     folder = join(recipe.output.storage_path, "comparisons", recipe.output.name)
     output = CompareOutput(recipe, folder)
     clusters = [recipe.cluster, *(arm.recipe.cluster for arm in arms_of(recipe, recipe.compare.seeds[0]))]
@@ -61,17 +61,17 @@ def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
     if not left:
         return
     folder = storage.absolute(output.folder)
-    board = take_board(folder)
+    run_actor = claim_run(folder)
     jobs = [job for unit in left for job in unit.jobs]
-    already = sum(job.ended for unit in units for job in unit.jobs if not job.leaves_state)
+    already = sum(job.ended for unit in units for job in unit.jobs if not job.keeps_state)
     display = CompareDisplay(recipe.output.name, jobs, already, output.write_tables)
-    with watching(board, display, lambda: missing_resources(recipe.cluster, to_start=False)):
+    with watching(run_actor, display, lambda: missing_resources(recipe.cluster, to_start=False)):
         for cluster in dict.fromkeys(unit.cluster.model_dump_json() for unit in left):
             settings = ClusterSettings.model_validate_json(cluster)
             wait_for_resources(settings, lambda text: display.show("phase", text), DRIVER_CPUS)
             seats = count_seats(settings, uses_gpu(settings), ray.cluster_resources(), recipe.compare.at_once)
             mine = [unit for unit in left if unit.cluster.model_dump_json() == cluster]
-            _in_lanes(settings, _lanes(mine, seats.at_once), join(folder, "ray"), board)
+            _in_lanes(settings, _lanes(mine, seats.at_once), join(folder, "ray"), run_actor)
     storage.delete(join(folder, "ray"))
     for unit in units:
         unit.forget_stage()
@@ -85,11 +85,11 @@ def _lanes(units: Sequence[Unit], count: int) -> list[list[RecordedJob]]:
     return lanes
 
 
-def _in_lanes(cluster: ClusterSettings, lanes: Sequence[Sequence[RecordedJob]], folder: str, board: object) -> None:
+def _in_lanes(cluster: ClusterSettings, lanes: Sequence[Sequence[RecordedJob]], folder: str, run_actor: object) -> None:
     """Each lane follows its group of workers in a process of its own (worker_group.py)."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     follow = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(train_in_sequence)
-    running = [follow.remote(cluster, jobs, folder, board) for jobs in lanes]
+    running = [follow.remote(cluster, jobs, folder, run_actor) for jobs in lanes]
     interruption = Interruption()
     with interruption.heard(), plain_errors():
         while running:

@@ -50,7 +50,7 @@ class Unit:
     def left(self) -> Unit:
         """Without what has ended, and without a stage that nobody waits for."""
         left = [job for job in self.jobs if not job.ended]
-        if all(job.leaves_state for job in left):
+        if all(job.keeps_state for job in left):
             left = []
         return replace(self, jobs=tuple(left))
 
@@ -89,7 +89,7 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
         check_warmup(job.plan(table), recipe.train.schedule)
     except RecipeError as error:
         raise RecipeError(f"compare.arms.{arm.name}: {error}") from None
-    return Entry(arm, table, job if _leaves_model(recipe) else job.alone())
+    return Entry(arm, table, job if _leaves_model(recipe) else job.without_export())
 
 
 def _leaves_model(recipe: Recipe) -> bool:
@@ -111,9 +111,13 @@ def _table_key(recipe: Recipe) -> str:
 def _with_references(entries: Sequence[Entry]) -> list[Entry]:
     """Whoever needs most comes first: the others then find what they need, and no model is loaded for them."""
     folders: dict[str, str | None] = {}
-    for entry in sorted(entries, key=lambda entry: -np.count_nonzero(entry.job.compared(entry.job.plan(entry.table)))):
+    for entry in sorted(entries, key=_pairs_of_reference, reverse=True):
         folders[entry.job.run] = reference(entry.arm.recipe, entry.table, entry.job)
     return [_with_reference(entry, folders[entry.job.run]) for entry in entries]
+
+
+def _pairs_of_reference(entry: Entry) -> int:
+    return int(np.count_nonzero(entry.job.reference_positions(entry.job.plan(entry.table))))
 
 
 def _with_reference(entry: Entry, folder: str | None) -> Entry:
@@ -132,6 +136,6 @@ def _unit(group: Sequence[Entry], folder: str) -> Unit:
     for entry in group:
         recipe, job = entry.arm.recipe, entry.job
         steps = job.steps(job.plan(entry.table)) - (stage.step if stage else 0)
-        queued = QueuedJob(replace(job, beginning=stage), entry.arm.label, judge_of(recipe, entry.arm.seed))
+        queued = QueuedJob(replace(job, start_from=stage), entry.arm.label, judge_of(recipe, entry.arm.seed))
         jobs.append(RecordedJob(queued, steps, recipe.compare.keep_models))
     return Unit(first.arm.recipe.cluster, tuple(jobs), tuple(entry.arm for entry in group), digests)

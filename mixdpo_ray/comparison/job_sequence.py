@@ -36,46 +36,46 @@ class RecordedJob:
         return self.queued.job.run
 
     @property
-    def leaves_state(self) -> bool:
-        return self.queued.job.leaves_state
+    def keeps_state(self) -> bool:
+        return self.queued.job.keeps_state
 
     @property
     def ended(self) -> bool:
         """A stage has not while somebody wants the state that it left, and it was cleared away."""
         if storage.exists(join(self.run, FAILURE)):
             return True
-        there = not self.leaves_state or committed_steps(join(self.run, "checkpoints"))
+        there = not self.keeps_state or committed_steps(join(self.run, "checkpoints"))
         return bool(there) and storage.exists(join(self.run, SUMMARY))
 
 
-def train_in_sequence(cluster: ClusterSettings, jobs: Sequence[RecordedJob], folder: str, board: Any) -> None:
+def train_in_sequence(cluster: ClusterSettings, jobs: Sequence[RecordedJob], folder: str, run_actor: Any) -> None:
     """`folder`: where Ray may write."""
-    with worker_group(cluster, folder, board) as group:
+    with worker_group(cluster, folder, run_actor) as group:
         for job in jobs:
             if not job.ended:
-                _train(group, job, board)
+                _train(group, job, run_actor)
 
 
-def _train(group: WorkerGroup, job: RecordedJob, board: Any) -> None:
-    beginning = job.queued.job.beginning
-    if beginning is not None and (failed := failure(beginning.run)):
-        _record_end(job, board, FAILURE, failed)
+def _train(group: WorkerGroup, job: RecordedJob, run_actor: Any) -> None:
+    start_from = job.queued.job.start_from
+    if start_from is not None and (failed := failure(start_from.run)):
+        _record_end(job, run_actor, FAILURE, failed)
         return
     try:
         summary = group.train(job.queued)
     except NonFiniteError as error:
-        _record_end(job, board, FAILURE, " ".join(str(error).split()))
+        _record_end(job, run_actor, FAILURE, " ".join(str(error).split()))
         return
-    _record_end(job, board, SUMMARY, json.dumps(summary, indent=2))
+    _record_end(job, run_actor, SUMMARY, json.dumps(summary, indent=2))
 
 
-def _record_end(job: RecordedJob, board: Any, mark: str, content: str) -> None:
+def _record_end(job: RecordedJob, run_actor: Any, mark: str, content: str) -> None:
     storage.write_bytes(join(job.run, mark), content.encode())
-    if not job.leaves_state:
+    if not job.keeps_state:
         storage.delete(join(job.run, "checkpoints"))
     if not job.keeps_model:
         storage.delete(join(job.run, "model"))
-    board.tell.remote("ended", (job.label, mark == SUMMARY, content))
+    run_actor.tell.remote("ended", (job.label, mark == SUMMARY, content))
 
 
 def failure(run: str) -> str | None:

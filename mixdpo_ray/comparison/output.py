@@ -14,7 +14,7 @@ from mixdpo_ray.comparison.arms import Arm, all_arms
 from mixdpo_ray.comparison.inputs import Unit
 from mixdpo_ray.comparison.job_sequence import failure
 from mixdpo_ray.comparison.picture import picture
-from mixdpo_ray.comparison.results import Outcome, Row, rows_of, to_csv
+from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write_results
 from mixdpo_ray.comparison.table import notes_text, table_text
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.storage import join
@@ -63,8 +63,8 @@ class CompareOutput:
         place = {name: number for number, name in enumerate(self.recipe.compare.names)}
         return sorted(found, key=lambda one: (place[one.arm], one.seed))
 
-    def rows(self) -> list[Row]:
-        return rows_of(self.outcomes(), self.recipe.compare.names, self.against)
+    def rows(self) -> list[ResultRow]:
+        return result_rows(self.outcomes(), self.recipe.compare.names, self.against)
 
     def write(self) -> None:
         self.write_tables()
@@ -74,7 +74,7 @@ class CompareOutput:
 
     def write_tables(self) -> None:
         """At any time; what was written before is replaced whole."""
-        storage.write_bytes(join(self.folder, CSV), to_csv(self.outcomes()).encode())
+        storage.write_bytes(join(self.folder, CSV), write_results(self.outcomes()).encode())
         storage.write_bytes(join(self.folder, TABLE), f"{self._text()}\n".encode())
         storage.write_bytes(join(self.folder, SUMMARY), json.dumps({"seconds": self.seconds}).encode())
 

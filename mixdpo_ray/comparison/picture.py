@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mixdpo_ray.comparison.results import Row
+from mixdpo_ray.comparison.results import ResultRow
 from mixdpo_ray.comparison.student import Estimate
 
 DOT, MEAN, INK, SURE = "#b3b9c2", "#444444", "#444444", "#1b6ca8"
 
 
-def picture(rows: Sequence[Row], metric: str, against: str) -> bytes:
+def picture(rows: Sequence[ResultRow], metric: str, against: str) -> bytes:
     """Left the values, right the differences, which are paired and so much narrower."""
     from matplotlib.figure import Figure
 

@@ -25,7 +25,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """An arm over its seeds."""
 
     arm: str
@@ -62,14 +62,14 @@ class Row:
         return [one for one in self.outcomes if one.failure]
 
 
-def rows_of(outcomes: Sequence[Outcome], names: Sequence[str], against: str) -> list[Row]:
+def result_rows(outcomes: Sequence[Outcome], names: Sequence[str], against: str) -> list[ResultRow]:
     def of(name: str) -> tuple[Outcome, ...]:
         return tuple(one for one in outcomes if one.arm == name)
 
-    return [Row(name, of(name), of(against)) for name in names]
+    return [ResultRow(name, of(name), of(against)) for name in names]
 
 
-def to_csv(outcomes: Sequence[Outcome]) -> str:
+def write_results(outcomes: Sequence[Outcome]) -> str:
     metrics = sorted({name for one in outcomes for name in one.metrics})
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from mixdpo_ray.comparison.results import Row
+from mixdpo_ray.comparison.results import ResultRow
 from mixdpo_ray.comparison.student import Estimate
 
 ASIDE = {  # shown beside the metric that is compared, as plain means
@@ -16,7 +16,7 @@ ASIDE = {  # shown beside the metric that is compared, as plain means
 }
 
 
-def table_text(rows: Sequence[Row], metric: str, against: str) -> str:
+def table_text(rows: Sequence[ResultRow], metric: str, against: str) -> str:
     aside = [name for name in ASIDE if name != metric and any(row.values(name) for row in rows)]
     head = ["arm", f"{metric}, mean", f"against {against}", "seeds", *(ASIDE[name] for name in aside), "seconds"]
     digits = digits_for([row.mean(metric) for row in rows])
@@ -24,7 +24,7 @@ def table_text(rows: Sequence[Row], metric: str, against: str) -> str:
     return "\n".join(_markdown([head, *cells]))
 
 
-def notes_text(rows: Sequence[Row], metric: str) -> str:
+def notes_text(rows: Sequence[ResultRow], metric: str) -> str:
     lines = ["± is half a 95 % interval over seeds (Student's t); differences are paired by seed, * excludes 0."]
     if any(row.values("eval_logps/chosen_drift") for row in rows):
         lines.append("drift: log-prob of held-out chosen answers, policy minus reference.")
@@ -49,7 +49,7 @@ def digits_for(estimates: Sequence[Estimate]) -> int:
     return min(4, max(2, 1 - math.floor(math.log10(median(halves))))) if halves else 3
 
 
-def _cells(row: Row, metric: str, aside: Sequence[str], digits: int) -> list[str]:
+def _cells(row: ResultRow, metric: str, aside: Sequence[str], digits: int) -> list[str]:
     mean, difference = row.mean(metric), row.difference(metric)
     mark = " *" if difference.excludes_zero else ""
     plain = [row.mean(name) for name in aside]

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Order = Literal["descending", "ascending", "shuffled"]
-Ids = Sequence[str] | Any  # or an Arrow column of them: many millions take a third of the memory
+PairIdColumn = Sequence[str] | Any  # or an Arrow column of them: many millions take a third of the memory
 AT_ONCE = 1 << 20
 
 
-def seeded_hashes(pair_ids: Ids, seed: int) -> NDArray[np.uint64]:
+def seeded_hashes(pair_ids: PairIdColumn, seed: int) -> NDArray[np.uint64]:
     """A uniform 64-bit number per pair id (hexadecimal digests), by splitmix64 of its first 8 bytes and the seed."""
     import pyarrow as pa
 
@@ -40,14 +40,14 @@ def _first_words(ids: pa.Array) -> NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
-def easiest_first(difficulty: NDArray[np.float64], pair_ids: Ids, seed: int) -> NDArray[np.int64]:
+def easiest_first(difficulty: NDArray[np.float64], pair_ids: PairIdColumn, seed: int) -> NDArray[np.int64]:
     """Row numbers from the clearest pair to the most ambiguous one. A missing difficulty is a bug: NaN sorts last."""
     assert not np.isnan(difficulty).any(), "difficulty must be finite before it is sorted"
     return np.lexsort((seeded_hashes(pair_ids, seed), -difficulty))
 
 
 def curriculum_order(
-    difficulty: NDArray[np.float64], pair_ids: Ids, order: Order, seed: int, swap_fraction: float = 0.0
+    difficulty: NDArray[np.float64], pair_ids: PairIdColumn, order: Order, seed: int, swap_fraction: float = 0.0
 ) -> NDArray[np.int64]:
     """Row numbers in the order in which the prepared table holds them."""
     if order == "shuffled":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mixdpo_ray.difficulty.implicit_margin import mean_margin
-from mixdpo_ray.difficulty.metric import Column, Facts, Metric, language_model, standardised
+from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs, language_model, standardised
 from mixdpo_ray.training.settings import ModelSettings
 
 
@@ -30,7 +30,7 @@ class AlignmentPotential(Metric):
     def logps_of(self, policy: ModelSettings) -> tuple[ModelSettings, ...]:
         return (language_model(policy, self.model),)
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         own = mean_margin(facts.logps[0], facts.chosen_length, facts.rejected_length)
         return alignment_potential(
             facts.metrics[self.external], own, facts.train if self.standardise else None, self.weight

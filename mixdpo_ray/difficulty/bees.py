@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Facts, Metric
+from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs
 
 Bounds = tuple[float, float]
 
@@ -26,7 +26,7 @@ class BeeS(Metric):
     def others(self) -> tuple[str, ...]:
         return (self.external, self.implicit)
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         votes = [
             vote(margin, bounds or quantile_bounds(margin[facts.train], self.quantiles))
             for margin, bounds in (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Facts, Metric, Scorer, language_model
+from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs, PairScorer, language_model
 from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class CHES(Metric):
     def scoring_model(self, policy: ModelSettings) -> ModelSettings:
         return language_model(policy, self.model)
 
-    def scorer(self, policy: ModelSettings, device: str) -> Scorer:
+    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
         import numpy as np
         import torch
 
@@ -57,7 +57,7 @@ class CHES(Metric):
 
         return score
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         return -facts.scores["ches_per_token" if self.length_normalised else "ches"]
 
 

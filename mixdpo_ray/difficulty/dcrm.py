@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Facts, Metric, Scorer, language_model
+from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs, PairScorer, language_model
 from mixdpo_ray.pairs.edit_distance import edit_distance as edit_distance
 from mixdpo_ray.training.settings import ModelSettings
 
@@ -38,20 +38,20 @@ class DCRM(Metric):
     def logps_of(self, policy: ModelSettings) -> tuple[ModelSettings, ...]:
         return (language_model(policy, self.model),)
 
-    def scorer(self, policy: ModelSettings, device: str) -> Scorer:
+    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
         def count(rows: pa.Table) -> dict[str, Any]:
             pairs = zip(rows["chosen_ids"].to_pylist(), rows["rejected_ids"].to_pylist(), strict=True)
             return {"edits": [edit_distance(one[: self.max_tokens], two[: self.max_tokens]) for one, two in pairs]}
 
         return count
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         edits = facts.scores["edits"]
         if self.normalised:
             edits = edits / np.minimum(np.maximum(facts.chosen_length, facts.rejected_length), self.max_tokens)
         gap = np.abs(facts.logps[0].chosen - facts.logps[0].rejected)
-        return dcrm(facts.metrics[self.reward], edits, gap, self.epsilon)
+        return distance_calibrated_margin(facts.metrics[self.reward], edits, gap, self.epsilon)
 
 
-def dcrm(reward: Column, edits: Column, gap: Column, epsilon: float = 1.0) -> Column:
+def distance_calibrated_margin(reward: Column, edits: Column, gap: Column, epsilon: float = 1.0) -> Column:
     return np.tanh(reward / 2) / 2 / (edits + gap + epsilon)  # sigmoid(h) - 1/2, without overflow

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Facts, ModelMetric, Scorer
+from mixdpo_ray.difficulty.metric import Column, MetricInputs, ModelMetric, PairScorer
 from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class EmbeddingDistance(ModelMetric):
     easy: Literal["far", "near"] = Field("far", description="Which pairs are easy; the paper does not say")
     max_length: int = Field(512, ge=2, description="Tokens; of longer texts the end is cut")
 
-    def scorer(self, policy: ModelSettings, device: str) -> Scorer:
+    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
         import torch
         from transformers import AutoModel
 
@@ -58,7 +58,7 @@ class EmbeddingDistance(ModelMetric):
 
         return score
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         distance = facts.scores["distance"]
         return distance if self.easy == "far" else -distance
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixdpo_ray.curriculum.order import Ids, seeded_hashes
+from mixdpo_ray.curriculum.order import PairIdColumn, seeded_hashes
 from mixdpo_ray.curriculum.plan import Plan, Segment
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
 
 
-def half_of(pair_ids: Ids, seed: int, half: int) -> NDArray[np.int64]:
+def half_of(pair_ids: PairIdColumn, seed: int, half: int) -> NDArray[np.int64]:
     """Row numbers of half 0 or half 1, shuffled; together they are all rows, each once."""
     return np.argsort(seeded_hashes(pair_ids, seed), kind="stable")[half::2]
 

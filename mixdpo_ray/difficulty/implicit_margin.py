@@ -4,7 +4,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from mixdpo_ray.difficulty.metric import AnswerLogps, Column, Facts, Metric, language_model
+from mixdpo_ray.difficulty.metric import AnswerLogps, Column, Metric, MetricInputs, language_model
 from mixdpo_ray.training.settings import ModelSettings
 
 
@@ -32,7 +32,7 @@ class ImplicitMargin(Metric):
         own = language_model(policy, self.model)
         return (own,) if self.reference_free else (own, language_model(policy, self.against))
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         if self.reference_free:
             return mean_margin(facts.logps[0], facts.chosen_length, facts.rejected_length)
         return log_ratio_gap(*facts.logps)

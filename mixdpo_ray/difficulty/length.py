@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Facts, Metric
+from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs
 
 
 class Length(Metric):
@@ -16,7 +16,7 @@ class Length(Metric):
         "chosen", description="What is counted: one answer, both, or both and the prompt"
     )
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         answers = facts.chosen_length + facts.rejected_length
         counted = {
             "chosen": facts.chosen_length,

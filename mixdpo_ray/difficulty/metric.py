@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Column = NDArray[np.float64]  # [pairs]
-Scorer = Callable[["pa.Table"], Mapping[str, Any]]  # rows of a prepared table -> a value per row for each column
+PairScorer = Callable[["pa.Table"], Mapping[str, Any]]  # rows of a prepared table -> a value per row for each column
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AnswerLogps:
 
 
 @dataclass(frozen=True)
-class Facts:
+class MetricInputs:
     """All that a metric asked for, of every pair of both splits: [pairs] each."""
 
     margin: Column
@@ -57,7 +57,7 @@ class Metric(Settings, ABC):
     applied_later: ClassVar[tuple[str, ...]] = ()  # settings that do not change the columns
 
     @abstractmethod
-    def values(self, facts: Facts) -> Column: ...
+    def values(self, facts: MetricInputs) -> Column: ...
 
     def others(self) -> tuple[str, ...]:
         """The metrics that it combines."""
@@ -71,7 +71,7 @@ class Metric(Settings, ABC):
         """The one that the scorer loads."""
         return None
 
-    def scorer(self, policy: ModelSettings, device: str) -> Scorer:
+    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
         """Made once in each worker. Heavy libraries are imported here: a recipe must load without them."""
         raise NotImplementedError
 

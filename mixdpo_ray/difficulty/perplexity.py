@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Facts, Metric, language_model
+from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs, language_model
 from mixdpo_ray.training.settings import ModelSettings
 
 
@@ -18,5 +18,5 @@ class Perplexity(Metric):
     def logps_of(self, policy: ModelSettings) -> tuple[ModelSettings, ...]:
         return (language_model(policy, self.model),)
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         return facts.logps[0].chosen / facts.chosen_length

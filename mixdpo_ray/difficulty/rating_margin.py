@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from mixdpo_ray.difficulty.metric import Column, Facts, Metric
+from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs
 
 
 class RatingMargin(Metric):
@@ -10,5 +10,5 @@ class RatingMargin(Metric):
 
     needs: ClassVar[str] = "ratings"
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         return facts.margin

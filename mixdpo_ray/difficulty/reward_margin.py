@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Facts, ModelMetric, Scorer
+from mixdpo_ray.difficulty.metric import Column, MetricInputs, ModelMetric, PairScorer
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-WHERE = "metrics.reward_margin.model"
+REWARD_MODEL = "metrics.reward_margin.model"
 
 
 class RewardMargin(ModelMetric):
@@ -24,7 +24,7 @@ class RewardMargin(ModelMetric):
 
     max_length: int = Field(4096, ge=2, description="Tokens; of longer texts the beginning is cut")
 
-    def scorer(self, policy: ModelSettings, device: str) -> Scorer:
+    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
         import torch
         from transformers import AutoModelForSequenceClassification
 
@@ -34,8 +34,10 @@ class RewardMargin(ModelMetric):
         from mixdpo_ray.training.tokenizer import load_tokenizer
 
         settings = self.scoring_model(policy)
-        texts, tokenizer = Texts(load_tokenizer(policy)), load_tokenizer(settings, WHERE)
-        model, found = load_pretrained(AutoModelForSequenceClassification, settings, WHERE, output_loading_info=True)
+        texts, tokenizer = Texts(load_tokenizer(policy)), load_tokenizer(settings, REWARD_MODEL)
+        model, found = load_pretrained(
+            AutoModelForSequenceClassification, settings, REWARD_MODEL, output_loading_info=True
+        )
         _refuse_what_is_no_reward_model(self.model, model.config.num_labels, sorted(found["missing_keys"]))
         model, room = model.to(device).eval(), longest(tokenizer, self.max_length)
 
@@ -51,15 +53,17 @@ class RewardMargin(ModelMetric):
 
         return score
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         return facts.scores["reward_chosen"] - facts.scores["reward_rejected"]
 
 
 def _refuse_what_is_no_reward_model(path: str, outputs: int, untrained: list[str]) -> None:
     if untrained:
         raise ModelError(
-            f"{WHERE} {path!r} has no trained weights for {untrained[0]}, so its scores would be random: give a reward "
-            "model, not a language model"
+            f"{REWARD_MODEL} {path!r} has no trained weights for {untrained[0]}, so its scores would be random: give a "
+            "reward model, not a language model"
         )
     if outputs != 1:
-        raise ModelError(f"{WHERE} {path!r} gives {outputs} numbers for a text and a reward is one: give another model")
+        raise ModelError(
+            f"{REWARD_MODEL} {path!r} gives {outputs} numbers for a text and a reward is one: give another model"
+        )

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Facts, Metric
+from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs
 from mixdpo_ray.training.settings import LoraSettings
 
 
@@ -28,7 +28,7 @@ class ValidationLoss(Metric):
     global_batch_size: int | None = Field(None, ge=1, description="Of the short trainings; train's by default")
     lora: LoraSettings | None = Field(LoraSettings(rank=16), description="Adapters; null trains all weights")
 
-    def values(self, facts: Facts) -> Column:
+    def values(self, facts: MetricInputs) -> Column:
         return -facts.scores["loss"]
 
     def split_seeds(self) -> range:

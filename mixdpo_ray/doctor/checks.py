@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mixdpo_ray.doctor import cluster_checks, input_checks, size_checks, timing_check
-from mixdpo_ray.doctor.examination import Patient
+from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, Finding, Unchecked
 from mixdpo_ray.errors import MixDPOError
 
 
 @dataclass(frozen=True)
 class Check:
-    look: Callable[[Patient], str | Caution]
+    look: Callable[[Examination], str | Caution]
     needs: tuple[str, ...] = ()  # where one of these is not green, this one would only fail again
 
 
@@ -40,21 +40,21 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-def examine(patient: Patient, checks: Mapping[str, Check] = CHECKS) -> Iterator[Finding]:
+def examine(examination: Examination, checks: Mapping[str, Check] = CHECKS) -> Iterator[Finding]:
     """One after the other, as soon as each is known."""
     sound: set[str] = set()
     for name, check in checks.items():
-        finding = _look(name, check, patient, [needed for needed in check.needs if needed not in sound])
+        finding = _look(name, check, examination, [needed for needed in check.needs if needed not in sound])
         if finding.state in ("green", "yellow"):
             sound.add(name)
         yield finding
 
 
-def _look(name: str, check: Check, patient: Patient, lacking: list[str]) -> Finding:
+def _look(name: str, check: Check, examination: Examination, lacking: list[str]) -> Finding:
     if lacking:
         return Finding(name, "unchecked", f"not checked, because {lacking[0]} is not sound")
     try:
-        found = check.look(patient)
+        found = check.look(examination)
     except Unchecked as reason:
         return Finding(name, "unchecked", f"not checked: {reason}")
     except MixDPOError as error:

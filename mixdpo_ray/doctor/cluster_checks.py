@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import ray
 from ray._private.state import state
 
-from mixdpo_ray.cluster.connect import missing_resources, places, worker_resources
+from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
 from mixdpo_ray.cluster.preflight import absent_file, does_not_fit, lacking, some_of
 from mixdpo_ray.cluster.upload import LIMIT, measure_upload
-from mixdpo_ray.doctor.examination import Patient
-from mixdpo_ray.doctor.finding import Caution, Red, Unchecked, counted, spelled
+from mixdpo_ray.doctor.examination import Examination
+from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted, spelled
 
 
-def cluster(patient: Patient) -> str:
+def cluster(examination: Examination) -> str:
     if not ray.is_initialized():
-        raise Red("no Ray is connected: start one, or unset RAY_ADDRESS to run on this machine")
-    nodes = patient.nodes
+        raise CheckFailed("no Ray is connected: start one, or unset RAY_ADDRESS to run on this machine")
+    nodes = examination.nodes
     have = ray.cluster_resources()
     names = f" ({some_of([node.name for node in nodes])})" if len(nodes) > 1 else ""
     where = f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else "on this machine"
@@ -27,45 +27,45 @@ def cluster(patient: Patient) -> str:
     return f"{counted(len(nodes), 'node')}{names}, {have.get('CPU', 0):g} CPU, {gpus}, {where}"
 
 
-def storage(patient: Patient) -> str:
-    path = patient.recipe.output.storage_path
-    if problem := storage_problem(path, patient.nodes):
-        raise Red(problem)
-    free = [node.answer.free_disk for node in patient.nodes if node.answer.free_disk is not None]
+def storage(examination: Examination) -> str:
+    path = examination.recipe.output.storage_path
+    if problem := storage_problem(path, examination.nodes):
+        raise CheckFailed(problem)
+    free = [node.answer.free_disk for node in examination.nodes if node.answer.free_disk is not None]
     room = f", {spelled(min(free))} free" if free else ""
-    who = "this node" if len(patient.nodes) == 1 else f"each of {len(patient.nodes)} nodes, and read by all"
+    who = "this node" if len(examination.nodes) == 1 else f"each of {len(examination.nodes)} nodes, and read by all"
     return f"{path}: written by {who}{room}"
 
 
-def versions(patient: Patient) -> str:
-    if problem := version_problem(patient.nodes):
-        raise Red(problem)
-    driver = patient.nodes[0].answer.versions
+def versions(examination: Examination) -> str:
+    if problem := version_problem(examination.nodes):
+        raise CheckFailed(problem)
+    driver = examination.nodes[0].answer.versions
     found = ", ".join(f"{name} {version}" for name, version in driver.items())
-    return found if len(patient.nodes) == 1 else f"{found}; the same on {len(patient.nodes)} nodes"
+    return found if len(examination.nodes) == 1 else f"{found}; the same on {len(examination.nodes)} nodes"
 
 
-def files(patient: Patient) -> str:
-    if problem := absent_file(patient.nodes):
-        raise Red(problem)
-    if not patient.local_paths:
+def files(examination: Examination) -> str:
+    if problem := absent_file(examination.nodes):
+        raise CheckFailed(problem)
+    if not examination.local_paths:
         return "no local path is needed"
-    return f"{counted(len(patient.local_paths), 'local path')} seen by {counted(len(patient.nodes), 'node')}"
+    return f"{counted(len(examination.local_paths), 'local path')} seen by {counted(len(examination.nodes), 'node')}"
 
 
-def workers(patient: Patient) -> str | Caution:
-    settings = patient.recipe.cluster
+def workers(examination: Examination) -> str | Caution:
+    settings = examination.recipe.cluster
     each = worker_resources(settings)
     shape = " + ".join(f"{amount:g} {name}" for name, amount in each.items())
     if missing := missing_resources(settings):
         remedy = "add nodes, or lower cluster.num_workers or cluster.cpus_per_worker"
         brought = state.get_max_resources_from_cluster_config()
         if brought is None or lacking(settings, each, brought):
-            raise Red(f"the cluster lacks {missing}: {remedy}")
+            raise CheckFailed(f"the cluster lacks {missing}: {remedy}")
         return Caution(f"the cluster lacks {missing}; its autoscaler is allowed to bring them")
-    room = places([node.resources for node in patient.nodes], each)
-    if problem := does_not_fit(settings, shape, [node.name for node in patient.nodes], room):
-        raise Red(problem)
+    room = room_on_nodes([node.resources for node in examination.nodes], each)
+    if problem := does_not_fit(settings, shape, [node.name for node in examination.nodes], room):
+        raise CheckFailed(problem)
     count = min(settings.most_workers, sum(room))
     cpus = ray.cluster_resources().get("CPU", 0)
     left = cpus - count * each["CPU"]
@@ -77,15 +77,15 @@ def workers(patient: Patient) -> str | Caution:
     return f"{asked} workers{now} of {shape}; {left:g} of {cpus:g} CPU left to read, {count} needed"
 
 
-def upload(patient: Patient) -> str:
-    folder = patient.folder
+def upload(examination: Examination) -> str:
+    folder = examination.folder
     if not all((folder / name).is_dir() for name in ("jobs", "mixdpo_ray")):
         raise Unchecked(f"{folder} is no checkout; run this where `ray job submit --working-dir .` would be run")
     measured = measure_upload(folder)
     largest = ", ".join(f"{name} {spelled(size)}" for name, size in measured.largest)
     found = f"{spelled(measured.bytes)} in {counted(measured.files, 'file')}"
     if measured.bytes > LIMIT:
-        raise Red(
+        raise CheckFailed(
             f"{found} would be submitted, and Ray takes {spelled(LIMIT)}: name the largest in .rayignore ({largest})"
         )
     return f"{found}; the largest: {largest}"

@@ -31,7 +31,7 @@ FIRST_ROWS = 64
 
 
 @dataclass(frozen=True)
-class Patient:
+class Examination:
     recipe: Recipe
     folder: Path  # that would be submitted
     probe: bool = False

@@ -24,7 +24,7 @@ class Caution:
     text: str
 
 
-class Red(MixDPOError):  # noqa: N818 what a person sees is the colour
+class CheckFailed(MixDPOError):  # noqa: N818 what a person sees is the colour
     pass
 
 

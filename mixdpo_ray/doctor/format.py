@@ -12,13 +12,13 @@ SIGNS: dict[State, tuple[str, str]] = {
     "red": ("✗", "31"),
     "unchecked": ("-", "2"),
 }
-WORDS: dict[State, str] = {"green": "ok", "yellow": "note", "red": "RED", "unchecked": "-"}
+PLAIN_SIGNS: dict[State, str] = {"green": "ok", "yellow": "note", "red": "RED", "unchecked": "-"}
 WIDTH = len("tokenizer")  # the longest name of a check
 
 
 def line(finding: Finding, *, terminal: bool) -> str:
     if not terminal:
-        return f"{WORDS[finding.state]:<4}  {finding.check:<{WIDTH}}  {finding.text}"
+        return f"{PLAIN_SIGNS[finding.state]:<4}  {finding.check:<{WIDTH}}  {finding.text}"
     sign, colour = SIGNS[finding.state]
     text = f"\033[2m{finding.text}\033[0m" if finding.state == "unchecked" else finding.text
     return f"\033[{colour}m{sign}\033[0m {finding.check:<{WIDTH}}  {text}"
@@ -26,7 +26,7 @@ def line(finding: Finding, *, terminal: bool) -> str:
 
 def summary(findings: Sequence[Finding]) -> str:
     """Where nothing is red."""
-    of_state = {state: [finding.check for finding in findings if finding.state == state] for state in WORDS}
+    of_state = {state: [finding.check for finding in findings if finding.state == state] for state in PLAIN_SIGNS}
     parts = [f"{len(of_state['green'])} checks are green"]
     if of_state["yellow"]:
         parts.append(f"worth a look: {', '.join(of_state['yellow'])}")

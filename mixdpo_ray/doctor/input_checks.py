@@ -11,8 +11,8 @@ from huggingface_hub import HfApi, constants, get_session, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from mixdpo_ray import storage
-from mixdpo_ray.doctor.examination import Patient
-from mixdpo_ray.doctor.finding import Caution, Red, counted, spelled
+from mixdpo_ray.doctor.examination import Examination
+from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted, spelled
 from mixdpo_ray.errors import first_line
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.formats import find_format
@@ -20,15 +20,15 @@ from mixdpo_ray.pairs.reading import file_kind
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.preparation.sources import Source
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 FILES = (".parquet", ".json", ".jsonl", ".ndjson", ".gz")
 HUB_SECONDS = 10
 HTTP_ERROR: Any = HfHubHTTPError.__bases__[0]  # the root of what the Hub's HTTP library raises, whichever that is
 
 
-def hub(patient: Patient) -> str:
+def hub(examination: Examination) -> str:
     """Asked once and briefly: each library would try six times before it says that nobody answers."""
-    model, data = patient.recipe.model, patient.recipe.data
+    model, data = examination.recipe.model, examination.recipe.data
     names = [name for name in (model.path, model.tokenizer, model.reference) if name and _on_hub(name)]
     sources = [source.path for source in (data.source, data.heldout.source) if source]
     names += [path for path in sources if isinstance(path, str) and _is_data_set(path)]
@@ -39,7 +39,7 @@ def hub(patient: Patient) -> str:
     try:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
     except (OSError, HTTP_ERROR) as error:
-        raise Red(
+        raise CheckFailed(
             f"{constants.ENDPOINT} does not answer ({first_line(error)}), and {names[0]} is taken from there: mend "
             "the network, give folders instead, or set HF_HUB_OFFLINE=1 where everything is cached"
         ) from error
@@ -56,12 +56,12 @@ def _is_data_set(path: str) -> bool:
     return "://" not in path and not is_file and _on_hub(path)
 
 
-def model(patient: Patient) -> str:
-    settings = patient.recipe.model
+def model(examination: Examination) -> str:
+    settings = examination.recipe.model
     found = weights("model.path", settings.path, settings.revision)
     if settings.reference:
         weights("model.reference", settings.reference, None)
-    shape = patient.shape
+    shape = examination.shape
     adapters = f", {shape.trained / 1e6:,.1f} million of them trained" if settings.lora else ""
     size = (
         f"{shape.parameters / 1e9:.2f} billion" if shape.parameters > 1e9 else f"{shape.parameters / 1e6:.1f} million"
@@ -75,24 +75,24 @@ def weights(setting: str, name: str, revision: str | None) -> str:
     if folder.is_dir():
         return _local_weights(setting, folder)
     if not _on_hub(name):
-        raise Red(f"{setting} {name!r} is no folder: correct the path, or give a Hugging Face name")
+        raise CheckFailed(f"{setting} {name!r} is no folder: correct the path, or give a Hugging Face name")
     try:
         if constants.HF_HUB_OFFLINE:
             return _local_weights(setting, Path(snapshot_download(name, revision=revision, local_files_only=True)))
         info = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
     except (OSError, ValueError, HTTP_ERROR) as error:
-        raise Red(
+        raise CheckFailed(
             f"{setting} {name!r} is no folder here, and the Hugging Face Hub says: {first_line(error)}; correct the "
             "name or model.revision, log in with HF_TOKEN, or give a folder"
         ) from error
     files = [file.rfilename for file in info.siblings or ()]
     if not any(file.endswith((".safetensors", ".bin")) for file in files):
-        raise Red(f"{setting} {name!r} has no weights on the Hugging Face Hub: choose a model that has")
+        raise CheckFailed(f"{setting} {name!r} has no weights on the Hugging Face Hub: choose a model that has")
     return f"on the Hub at {str(info.sha)[:8]}"
 
 
 def _local_weights(setting: str, folder: Path) -> str:
-    for name in WEIGHTS:
+    for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return f"{spelled((folder / name).stat().st_size)} in {name}"
         index = folder / f"{name}.index.json"
@@ -100,24 +100,26 @@ def _local_weights(setting: str, folder: Path) -> str:
             parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
             absent = [part for part in parts if not (folder / part).is_file()]
             if absent:
-                raise Red(
+                raise CheckFailed(
                     f"{setting} {folder} lacks {_few(absent)} of {len(parts)} weight files: copy the folder again"
                 )
             return f"{spelled(sum((folder / part).stat().st_size for part in parts))} in {len(parts)} files"
-    raise Red(f"{setting} {folder} has neither {' nor '.join(WEIGHTS)}: give the folder that holds the weights")
+    raise CheckFailed(
+        f"{setting} {folder} has neither {' nor '.join(WEIGHT_FILES)}: give the folder that holds the weights"
+    )
 
 
-def tokenizer(patient: Patient) -> str:
-    PairTokenizer(patient.tokenizer, patient.recipe.data)  # refuses what has no template or no end token
-    kind = type(patient.tokenizer).__name__
-    own = "model.chat_template" if patient.recipe.model.chat_template else "its own chat template"
-    return f"{kind}, {len(patient.tokenizer):,} tokens, {own}"
+def tokenizer(examination: Examination) -> str:
+    PairTokenizer(examination.tokenizer, examination.recipe.data)  # refuses what has no template or no end token
+    kind = type(examination.tokenizer).__name__
+    own = "model.chat_template" if examination.recipe.model.chat_template else "its own chat template"
+    return f"{kind}, {len(examination.tokenizer):,} tokens, {own}"
 
 
-def data(patient: Patient) -> str:
-    recipe = patient.recipe
+def data(examination: Examination) -> str:
+    recipe = examination.recipe
     found = []
-    for source in patient.sources:
+    for source in examination.sources:
         settings = recipe.data.model_copy(update={"source": source.settings})
         name = find_format(settings, source.columns(recipe.data.max_row_bytes))
         what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
@@ -126,16 +128,16 @@ def data(patient: Patient) -> str:
     return "; held out: ".join(found)
 
 
-def pairs(patient: Patient) -> str | Caution:
+def pairs(examination: Examination) -> str | Caution:
     """The first rows, all the way to tokens, by the code that prepares all of them."""
-    recipe, rows = patient.recipe, patient.first_rows()
-    format_name = find_format(recipe.data, patient.sources[0].columns(recipe.data.max_row_bytes))
-    converted = Converter(recipe.data, format_name, patient.tokenizer).convert(rows)
+    recipe, rows = examination.recipe, examination.first_rows()
+    format_name = find_format(recipe.data, examination.sources[0].columns(recipe.data.max_row_bytes))
+    converted = Converter(recipe.data, format_name, examination.tokenizer).convert(rows)
     refused = [refusal.reason for refusal in converted.refused]
     reasons = ", ".join(f"{refused.count(reason)} {reason}" for reason in dict.fromkeys(refused))
     kept, counted_in = len(converted.kept), converted.rows_in
     if not kept:
-        raise Red(
+        raise CheckFailed(
             f"none of the first {counted_in} pairs is kept ({reasons}): look at data.max_prompt_length, "
             "data.max_length and the columns, or whether the tokenizer's chat template fits"
         )

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.doctor.checks import CHECKS, Check, examine
-from mixdpo_ray.doctor.examination import Patient
-from mixdpo_ray.doctor.finding import Red
+from mixdpo_ray.doctor.examination import Examination
+from mixdpo_ray.doctor.finding import CheckFailed
 from mixdpo_ray.doctor.format import line, summary
 from mixdpo_ray.errors import MixDPOError
 from mixdpo_ray.recipe.recipe import Recipe
 
 
-def consult(recipe: Recipe, folder: Path, *, probe: bool) -> None:
+def examine_all(recipe: Recipe, folder: Path, *, probe: bool) -> None:
     """Print what is found; raise where something is red. Without a cluster, what needs none is checked all the same."""
     terminal = sys.stdout.isatty()
     checks, findings = dict(CHECKS), []
@@ -24,18 +24,18 @@ def consult(recipe: Recipe, folder: Path, *, probe: bool) -> None:
             stack.enter_context(connected(recipe.cluster))
         except MixDPOError as error:
             checks["cluster"] = _unreachable(error)
-        for finding in examine(Patient(recipe, folder, probe), checks):
+        for finding in examine(Examination(recipe, folder, probe), checks):
             print(line(finding, terminal=terminal), flush=True)
             findings.append(finding)
     red = [finding.check for finding in findings if finding.state == "red"]
     if red:
         verb = "is" if len(red) == 1 else "are"
-        raise Red(f"{len(red)} of {len(findings)} checks {verb} red: {', '.join(red)}")
+        raise CheckFailed(f"{len(red)} of {len(findings)} checks {verb} red: {', '.join(red)}")
     print(summary(findings))
 
 
 def _unreachable(error: MixDPOError) -> Check:
-    def look(_: Patient) -> str:
+    def look(_: Examination) -> str:
         raise error
 
     return Check(look)

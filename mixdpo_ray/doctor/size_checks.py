@@ -7,22 +7,22 @@ import math
 from collections.abc import Iterator
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import places, worker_resources
+from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.doctor.cluster_checks import free_gpu_memory
-from mixdpo_ray.doctor.examination import Patient
-from mixdpo_ray.doctor.finding import Caution, Red, Unchecked, counted, spelled
+from mixdpo_ray.doctor.examination import Examination
+from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted, spelled
 from mixdpo_ray.doctor.input_checks import row_count
-from mixdpo_ray.training.memory_estimate import Memory, checkpoint_bytes, model_bytes, worker_memory
+from mixdpo_ray.training.memory_estimate import WorkerMemory, checkpoint_bytes, model_bytes, worker_memory
 from mixdpo_ray.training.schedule import check_warmup, warmup_steps
 from mixdpo_ray.training.settings import DeepSpeedSettings, TrainSettings
 
 
-def batch(patient: Patient) -> str | Caution:
-    train, cluster = patient.recipe.train, patient.recipe.cluster
+def batch(examination: Examination) -> str | Caution:
+    train, cluster = examination.recipe.train, examination.recipe.cluster
     pairs, each, workers = train.global_batch_size, train.per_device_train_batch_size, cluster.most_workers
     if workers > pairs:
-        raise Red(
+        raise CheckFailed(
             f"{workers} workers share train.global_batch_size {pairs}: {workers - pairs} of them would train "
             "nothing; raise it, or lower cluster.num_workers"
         )
@@ -37,25 +37,25 @@ def batch(patient: Patient) -> str | Caution:
     return f"{text}{f', {idle} places empty' if idle else ''}"
 
 
-def steps(patient: Patient) -> str | Caution:
-    recipe, plan = patient.recipe, patient.plan
+def steps(examination: Examination) -> str | Caution:
+    recipe, plan = examination.recipe, examination.plan
     if plan is None:
-        return _about_steps(patient)
+        return _about_steps(examination)
     rows = len(plan.hard)
     if rows < recipe.train.global_batch_size:
-        raise Red(_too_few(rows, recipe.train.global_batch_size))
+        raise CheckFailed(_too_few(rows, recipe.train.global_batch_size))
     total = min(plan.steps, recipe.train.max_steps or plan.steps)
     stages = " + ".join(f"{count} {stage}" for stage, count in _stages(plan).items())
     limited = f", the first {total} by train.max_steps" if total < plan.steps else ""
     return f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {int(plan.hard.sum()):,} of them hard)"
 
 
-def _about_steps(patient: Patient) -> str | Caution:
-    rows, train = _rows(patient), patient.recipe.train
+def _about_steps(examination: Examination) -> str | Caution:
+    rows, train = _rows(examination), examination.recipe.train
     if rows is None:
         raise Unchecked("the number of pairs is known after jobs/prepare.py")
     if rows < train.global_batch_size:
-        raise Red(_too_few(rows, train.global_batch_size))
+        raise CheckFailed(_too_few(rows, train.global_batch_size))
     about = math.ceil(rows / train.global_batch_size) * train.num_train_epochs
     return f"about {about} (some {rows:,} rows); the exact stages are known after jobs/prepare.py"
 
@@ -64,9 +64,9 @@ def _too_few(rows: int, pairs: int) -> str:
     return f"{rows} pairs are fewer than train.global_batch_size {pairs}: give more pairs or lower the batch size"
 
 
-def _rows(patient: Patient) -> int | None:
-    sizes = [len(json.dumps(row.value).encode()) + 1 for row in patient.first_rows() if row.value is not None]
-    return row_count(patient.sources[0], sum(sizes) / max(1, len(sizes)))
+def _rows(examination: Examination) -> int | None:
+    sizes = [len(json.dumps(row.value).encode()) + 1 for row in examination.first_rows() if row.value is not None]
+    return row_count(examination.sources[0], sum(sizes) / max(1, len(sizes)))
 
 
 def _stages(plan: Plan) -> dict[str, int]:
@@ -76,8 +76,8 @@ def _stages(plan: Plan) -> dict[str, int]:
     return counts
 
 
-def warm_up(patient: Patient) -> str:
-    schedule, plan = patient.recipe.train.schedule, patient.plan
+def warm_up(examination: Examination) -> str:
+    schedule, plan = examination.recipe.train.schedule, examination.plan
     if plan is not None:
         check_warmup(plan, schedule)
         lengths = {"the run": plan.steps} if schedule.kind == "single" else _stages(plan)
@@ -87,75 +87,77 @@ def warm_up(patient: Patient) -> str:
         )
     if schedule.warmup_steps < 1:
         return f"{schedule.warmup_steps:.0%} of {'the run' if schedule.kind == 'single' else 'each stage'}"
-    rows = _rows(patient)
+    rows = _rows(examination)
     if rows is None:
         raise Unchecked("the length of the stages is known after jobs/prepare.py")
-    about = math.ceil(rows / patient.recipe.train.global_batch_size) * patient.recipe.train.num_train_epochs
+    about = math.ceil(rows / examination.recipe.train.global_batch_size) * examination.recipe.train.num_train_epochs
     if schedule.warmup_steps > about:
-        raise Red(
+        raise CheckFailed(
             f"train.schedule.warmup_steps {schedule.warmup_steps:g} is longer than the whole run (about {about} "
             "steps): give fewer steps, or a share below 1"
         )
     raise Unchecked("the length of the stages is known after jobs/prepare.py")
 
 
-def memory(patient: Patient) -> str | Caution:
+def memory(examination: Examination) -> str | Caution:
     """On a GPU the device's, and the host's for what is loaded or kept there; on CPU the host's alone."""
-    need = _need(patient, patient.recipe.train, patient.recipe.deepspeed)
+    need = _need(examination, examination.recipe.train, examination.recipe.deepspeed)
     parts = ", ".join(f"{name} {spelled(size)}" for name, size in need.largest())
     text = f"{spelled(need.device_bytes)} per worker ({parts})"
-    if not patient.gpu:
-        return _on_hosts(patient, text, need.device_bytes)
-    free = free_gpu_memory(patient.nodes)
+    if not examination.gpu:
+        return _on_hosts(examination, text, need.device_bytes)
+    free = free_gpu_memory(examination.nodes)
     if not free:
         return Caution(f"{text}; no GPU could be asked what it has")
     if need.device_bytes > min(free):
-        raise Red(f"{text}, and a GPU has {spelled(min(free))} free: {_remedy(patient, min(free))}")
-    shape = patient.shape
+        raise CheckFailed(f"{text}, and a GPU has {spelled(min(free))} free: {_remedy(examination, min(free))}")
+    shape = examination.shape
     whole = 1.1 * shape.element * shape.parameters
-    if patient.recipe.objective.needs_reference and whole > min(free):
-        raise Red(
+    if examination.recipe.objective.needs_reference and whole > min(free):
+        raise CheckFailed(
             f"the reference model needs {spelled(whole)} on one GPU, which has {spelled(min(free))} free: use larger "
             "GPUs, or an objective without a reference such as simpo"
         )
-    return _on_hosts(patient, f"{text} of the {spelled(min(free))} free on a GPU", need.host_bytes)
+    return _on_hosts(examination, f"{text} of the {spelled(min(free))} free on a GPU", need.host_bytes)
 
 
-def _need(patient: Patient, train: TrainSettings, deepspeed: DeepSpeedSettings) -> Memory:
+def _need(examination: Examination, train: TrainSettings, deepspeed: DeepSpeedSettings) -> WorkerMemory:
     """With the fewest workers each holds most."""
-    recipe = patient.recipe
+    recipe = examination.recipe
     return worker_memory(
-        patient.shape, train, deepspeed, recipe.data.max_length, recipe.cluster.fewest_workers, gpu=patient.gpu
+        examination.shape, train, deepspeed, recipe.data.max_length, recipe.cluster.fewest_workers, gpu=examination.gpu
     )
 
 
-def _on_hosts(patient: Patient, text: str, each: int) -> str:
+def _on_hosts(examination: Examination, text: str, each: int) -> str:
     """Workers are packed: the node with the least memory for those that it may get decides."""
-    rooms = places([node.resources for node in patient.nodes], worker_resources(patient.recipe.cluster))
+    rooms = room_on_nodes([node.resources for node in examination.nodes], worker_resources(examination.recipe.cluster))
     hosts = [
-        (node.answer.free_memory, min(room, patient.recipe.cluster.most_workers), node.name)
-        for node, room in zip(patient.nodes, rooms, strict=True)
+        (node.answer.free_memory, min(room, examination.recipe.cluster.most_workers), node.name)
+        for node, room in zip(examination.nodes, rooms, strict=True)
         if room
     ]
     if not hosts:
         return text
     free, workers, name = min(hosts, key=lambda host: host[0] - host[1] * each)
     if workers * each > free:
-        remedy = "spread them by cluster.placement_strategy" if patient.gpu else _remedy(patient, free // workers)
+        remedy = (
+            "spread them by cluster.placement_strategy" if examination.gpu else _remedy(examination, free // workers)
+        )
         lack = (
             f"{workers} workers on {name} need {spelled(workers * each)} of host memory, and {spelled(free)} are free"
         )
-        raise Red(f"{text}: {lack}; {remedy}")
+        raise CheckFailed(f"{text}: {lack}; {remedy}")
     return f"{text}; {workers} of them need {spelled(workers * each)} of the {spelled(free)} free in host memory"
 
 
-def _remedy(patient: Patient, free: int) -> str:
+def _remedy(examination: Examination, free: int) -> str:
     """The first change that would do, each tried on top of those before it."""
-    changes, train, deepspeed = [], patient.recipe.train, patient.recipe.deepspeed
-    for text, new_train, new_deepspeed in _remedies(train, deepspeed, patient.gpu):
+    changes, train, deepspeed = [], examination.recipe.train, examination.recipe.deepspeed
+    for text, new_train, new_deepspeed in _remedies(train, deepspeed, examination.gpu):
         train, deepspeed = train.model_copy(update=new_train), deepspeed.model_copy(update=new_deepspeed)
         changes.append(text)
-        need = _need(patient, train, deepspeed).device_bytes
+        need = _need(examination, train, deepspeed).device_bytes
         if need <= free:
             return f"{' '.join(changes)} would need {spelled(need)}"
     return "even with the leanest settings it would not fit: use more or larger GPUs, model.lora, or a smaller model"
@@ -179,19 +181,19 @@ def _remedies(
         yield "deepspeed.offload_parameters=true", {}, {"offload_parameters": True}
 
 
-def disk(patient: Patient) -> str:
+def disk(examination: Examination) -> str:
     """What is kept, one more while it is written, and the exported model."""
-    settings, path = patient.recipe.train.checkpoints, patient.recipe.output.storage_path
-    one, exported = checkpoint_bytes(patient.shape, patient.recipe.deepspeed), model_bytes(patient.shape)
+    settings, path = examination.recipe.train.checkpoints, examination.recipe.output.storage_path
+    one, exported = checkpoint_bytes(examination.shape, examination.recipe.deepspeed), model_bytes(examination.shape)
     kept = settings.keep_last + (settings.keep_best is not None) + 1
     need = kept * one + exported
     each = f"{kept} checkpoints of {spelled(one)} (one while it is written)"
     text = f"{spelled(need)}: {each} and the model, {spelled(exported)}"
     if not storage.is_local(path):
         return f"{text}, in {path}"
-    free = min(node.answer.free_disk or 0 for node in patient.nodes)
+    free = min(node.answer.free_disk or 0 for node in examination.nodes)
     if need > free:
-        raise Red(
+        raise CheckFailed(
             f"{text}, and {path} has {spelled(free)} free: lower train.checkpoints.keep_last, free space "
             "(jobs/clean.py lists what is unused), or choose another output.storage_path"
         )

@@ -16,10 +16,10 @@ import numpy as np
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import wait_for_resources
-from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.curriculum.plan import Plan
-from mixdpo_ray.doctor.examination import Patient
+from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Unchecked
 from mixdpo_ray.objectives.amapo import AMaPO
 from mixdpo_ray.objectives.simpo import SimPO
@@ -27,19 +27,19 @@ from mixdpo_ray.objectives.step_objective import StepObjective
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
 
-STEPS = 4  # the first one is slower, and not counted
+TIMED_STEPS = 4  # the first one is slower, and not counted
 
 
-def duration(patient: Patient) -> str:
-    if not patient.probe:
+def duration(examination: Examination) -> str:
+    if not examination.probe:
         raise Unchecked("--probe measures a few real steps")
-    table, plan = patient.table, patient.plan
+    table, plan = examination.table, examination.plan
     if table is None or plan is None:
         raise Unchecked("there is nothing to train on before jobs/prepare.py")
-    folder = storage.join(storage.absolute(patient.recipe.output.storage_path), f".probe-{uuid.uuid4().hex[:12]}")
+    folder = storage.join(storage.absolute(examination.recipe.output.storage_path), f".probe-{uuid.uuid4().hex[:12]}")
     began = time.monotonic()
     try:
-        lines = _train(patient, shortened(patient.job(table, folder)))
+        lines = _train(examination, shortened(examination.job(table, folder)))
     finally:
         storage.delete(folder)
     seconds = time.monotonic() - began
@@ -58,7 +58,7 @@ def shortened(job: TrainingJob) -> TrainingJob:
     """A few steps, nothing saved and nothing exported."""
     train = job.train.model_copy(
         update={
-            "max_steps": min(STEPS, job.train.max_steps or STEPS),
+            "max_steps": min(TIMED_STEPS, job.train.max_steps or TIMED_STEPS),
             "evaluation": job.train.evaluation.model_copy(update={"every_steps": None}),
             "checkpoints": job.train.checkpoints.model_copy(update={"every_steps": None, "keep_best": None}),
         }
@@ -67,13 +67,13 @@ def shortened(job: TrainingJob) -> TrainingJob:
     objective = job.objective
     if objective.needs_reference:
         objective = AMaPO() if looks else SimPO()
-    return replace(job, train=train, objective=objective, tensorboard=False).alone()
+    return replace(job, train=train, objective=objective, tensorboard=False).without_export()
 
 
-def _train(patient: Patient, job: TrainingJob) -> list[dict[str, Any]]:
-    board = take_board(job.run)
-    wait_for_resources(patient.recipe.cluster, lambda text: None)
-    fit(patient.recipe.cluster, job, board)
+def _train(examination: Examination, job: TrainingJob) -> list[dict[str, Any]]:
+    run_actor = claim_run(job.run)
+    wait_for_resources(examination.recipe.cluster, lambda text: None)
+    fit(examination.recipe.cluster, job, run_actor)
     lines = storage.read_bytes(storage.join(job.run, "metrics.jsonl")).decode().splitlines()
     return [line for line in map(json.loads, lines) if "perf/seconds" in line]
 

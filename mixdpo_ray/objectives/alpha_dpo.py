@@ -10,7 +10,7 @@ from pydantic import Field
 from mixdpo_ray.objectives.length_mean import LengthMeanObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView, moving, spread
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView, moving, spread
 from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
@@ -31,14 +31,14 @@ class AlphaDPO(LengthMeanObjective, StepObjective):
     momentum: float = Field(0.9, ge=0, lt=1, description="Of the moving mean and spread")
     unbiased: bool = Field(False, description="Divide the averages by the weight that they have gathered")
 
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
         pairs = step.pairs
         gap = pairs.chosen_ratio / pairs.chosen_length - pairs.rejected_ratio / pairs.rejected_length
         now = {"mean": gap.mean(), "deviation": spread(gap), "weight": gap.new_ones(())}
-        memory = {name: moving(step.memory, name, value, self.momentum) for name, value in now.items()}
-        weight = memory["weight"] if self.unbiased else gap.new_ones(())
-        standing = (gap - memory["mean"] / weight) / (memory["deviation"] / weight).clamp_min(1e-5)
-        return {"target": self.gamma_beta_ratio + self.alpha * standing}, memory
+        state = {name: moving(step.state, name, value, self.momentum) for name, value in now.items()}
+        weight = state["weight"] if self.unbiased else gap.new_ones(())
+        standing = (gap - state["mean"] / weight) / (state["deviation"] / weight).clamp_min(1e-5)
+        return {"target": self.gamma_beta_ratio + self.alpha * standing}, state
 
     def losses(self, pairs: PairLogps) -> Tensor:
         return -logsigmoid(self.beta * (pairs.mean_gap - pairs.seen["target"]))

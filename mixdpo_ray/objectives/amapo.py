@@ -10,7 +10,7 @@ from pydantic import Field
 from mixdpo_ray.objectives.length_mean import LengthMeanObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView, spread
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView, spread
 from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 LARGEST_EXPONENT = 10.0
@@ -23,7 +23,7 @@ class AMaPO(LengthMeanObjective, StepObjective):
 
     beta: float = Field(2.0, gt=0, description="Scale of the length-mean rewards")
 
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
         gap = step.pairs.mean_gap
         mean, deviation = gap.mean(), spread(gap)
         exponent = (mean - gap) / deviation.clamp_min(1e-12) * mean

@@ -11,7 +11,7 @@ from pydantic import Field
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
 from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
@@ -23,7 +23,7 @@ class AOT(LogRatioObjective, StepObjective):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Share of labels that are taken to be flipped")
     unpaired: bool = Field(False, description="Compare chosen with rejected log-ratios, not policy with reference")
 
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
         pairs = step.pairs
         if self.unpaired:
             chosen, rejected = pairs.chosen_ratio, pairs.rejected_ratio

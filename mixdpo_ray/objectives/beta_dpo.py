@@ -9,7 +9,7 @@ from pydantic import Field
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView, moving, spread
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView, moving, spread
 from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 SMALLEST_BETA = 1e-3
@@ -29,10 +29,10 @@ class BetaDPO(LogRatioObjective, StepObjective):
     keep: float = Field(0.8, gt=0, le=1, description="Share of the step's pairs that is trained")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of the moving mean and spread of the gap")
 
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
         gap = step.pairs.gap
-        mean = moving(step.memory, "mean", gap.mean(), self.momentum)
-        deviation = moving(step.memory, "deviation", spread(gap), self.momentum)
+        mean = moving(step.state, "mean", gap.mean(), self.momentum)
+        deviation = moving(step.state, "deviation", spread(gap), self.momentum)
         kept = self._kept(gap, mean, deviation, step)
         beta = (self.beta * (1 + self.a * (gap[kept].mean() - mean))).clamp_min(SMALLEST_BETA)
         weight = gap.new_zeros(len(gap))

@@ -12,7 +12,7 @@ from pydantic import Field
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
 from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
@@ -26,7 +26,7 @@ class DPOPoP(LogRatioObjective, StepObjective):
     min_gap: float = Field(0.0, ge=0, description="How much smaller the weaker pair's rating margin must be")
     max_margin: float | None = Field(None, gt=0, description="Largest margin; none is no limit")
 
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
         import torch
 
         margin, logit = step.pairs.margin, self.logit(step.pairs)

@@ -8,7 +8,7 @@ from mixdpo_ray.objectives.gamma_margins import shared_margins, with_earlier
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
 from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
@@ -26,10 +26,10 @@ class GammaDPO(LogRatioObjective, StepObjective):
     tau: float = Field(1.0, gt=0, description="Pull towards equal margins")
     queue: int = Field(0, ge=0, le=2048, description="Earlier gaps that are kept, to stand beside those of small steps")
 
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
-        gaps, memory = with_earlier(self.logit(step.pairs), step, self.queue)
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
+        gaps, state = with_earlier(self.logit(step.pairs), step, self.queue)
         margins = shared_margins(gaps, self.gamma, self.tau)
-        return {"target": margins[: len(step.pairs.margin)] - self.gamma}, memory
+        return {"target": margins[: len(step.pairs.margin)] - self.gamma}, state
 
     def losses(self, pairs: PairLogps) -> Tensor:
         return -logsigmoid(self.logit(pairs) - pairs.seen["target"])

@@ -7,10 +7,10 @@ rank by itself; here all ranks draw the same ones.
 
 from __future__ import annotations
 
-from mixdpo_ray.objectives.step_objective import Memory, StepView
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepView
 from mixdpo_ray.objectives.tensors import Tensor, sigmoid
 
-STEPS = 20
+BISECTIONS = 20
 TOGETHER = 256  # gaps of the step and earlier ones
 
 
@@ -21,19 +21,19 @@ def shared_margins(gaps: Tensor, mean_margin: float, tau: float) -> Tensor:
     count = len(gaps)
     shares, margins = torch.full_like(gaps, 1 / count), torch.full_like(gaps, mean_margin)
     rate = min(0.5 / tau, 1.0)
-    for _ in range(STEPS):
+    for _ in range(BISECTIONS):
         margins = mean_margin * count * shares
         slope = tau * (1 + torch.log(count * shares)) + mean_margin * sigmoid(margins - gaps)
         shares = torch.softmax(torch.log(shares) - rate * slope, 0).clamp_min(1e-30)
     return margins
 
 
-def with_earlier(gaps: Tensor, step: StepView, queue: int) -> tuple[Tensor, Memory]:
+def with_earlier(gaps: Tensor, step: StepView, queue: int) -> tuple[Tensor, ObjectiveState]:
     """The gaps with earlier ones behind them, and the queue with these gaps in it."""
     import torch
 
     if not queue:
         return gaps, {}
-    before = step.memory.get("gaps", gaps.new_zeros(0))
+    before = step.state.get("gaps", gaps.new_zeros(0))
     drawn = torch.randperm(len(before), generator=step.generator)[: max(0, TOGETHER - len(gaps))]
     return torch.cat([gaps, before[drawn]]), {"gaps": torch.cat([before, gaps])[-queue:]}

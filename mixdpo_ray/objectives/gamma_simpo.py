@@ -8,7 +8,7 @@ from mixdpo_ray.objectives.gamma_margins import shared_margins, with_earlier
 from mixdpo_ray.objectives.length_mean import LengthMeanObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
 from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 
@@ -27,10 +27,10 @@ class GammaSimPO(LengthMeanObjective, StepObjective):
     tau: float = Field(10.0, gt=0, description="Pull towards equal margins")
     queue: int = Field(0, ge=0, le=2048, description="Earlier gaps that are kept, to stand beside those of small steps")
 
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
-        gaps, memory = with_earlier(self.beta * step.pairs.mean_gap, step, self.queue)
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
+        gaps, state = with_earlier(self.beta * step.pairs.mean_gap, step, self.queue)
         margins = shared_margins(gaps, self.beta * self.gamma_beta_ratio, self.tau)
-        return {"target": margins[: len(step.pairs.margin)]}, memory
+        return {"target": margins[: len(step.pairs.margin)]}, state
 
     def losses(self, pairs: PairLogps) -> Tensor:
         return -logsigmoid(self.beta * pairs.mean_gap - pairs.seen["target"])

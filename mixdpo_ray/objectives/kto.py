@@ -13,7 +13,7 @@ from pydantic import Field
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
 from mixdpo_ray.objectives.tensors import Tensor, sigmoid
 
 
@@ -30,8 +30,8 @@ class KTO(LogRatioObjective, StepObjective):
     desirable_weight: float = Field(1.0, gt=0, description="Weight of chosen answers")
     undesirable_weight: float = Field(1.0, gt=0, description="Weight of rejected answers")
 
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
-        z = step.memory.get("z", step.pairs.margin.new_zeros(()))
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
+        z = step.state.get("z", step.pairs.margin.new_zeros(()))
         if step.mismatched_ratio is not None:
             z = step.mismatched_ratio.mean().clamp_min(0)
         return {"z": z.expand(len(step.pairs.margin))}, {"z": z}

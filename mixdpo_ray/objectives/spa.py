@@ -11,7 +11,7 @@ from pydantic import Field
 from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Ranges
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
 from mixdpo_ray.objectives.tensors import Tensor, logsigmoid
 
 STEPS = 50
@@ -31,11 +31,11 @@ class SPA(LogRatioObjective, StepObjective):
     percentile: float = Field(10.0, ge=0, le=100, description="Of the last steps' mean margins: below it is unsure")
     warmup_fraction: float = Field(0.2, ge=0, le=1, description="Share of the stage without smoothing")
 
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
         import torch
 
         logit = self.logit(step.pairs)
-        before = step.memory.get("margins", logit.new_zeros(0))
+        before = step.state.get("margins", logit.new_zeros(0))
         flipped = torch.zeros_like(logit)
         if len(before) and step.progress >= self.warmup_fraction:
             flipped[logit <= before.quantile(self.percentile / 100)] = self.label_smoothing

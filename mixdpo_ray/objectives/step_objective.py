@@ -18,13 +18,13 @@ from mixdpo_ray.objectives.tensors import Tensor
 if TYPE_CHECKING:
     import torch
 
-Memory = Mapping[str, Tensor]  # float64; saved with every checkpoint
+ObjectiveState = Mapping[str, Tensor]  # float64; saved with every checkpoint
 
 
 @dataclass(frozen=True)
 class StepView:
     pairs: PairLogps  # all easy pairs of the step in the order of the plan, detached, in float64
-    memory: Memory = field(default_factory=dict)  # what was kept of the steps before
+    state: ObjectiveState = field(default_factory=dict)  # what was kept of the steps before
     progress: float = 1.0  # share of the stage that is done
     seed: int = 0  # of this step; equal on every rank
     mismatched_ratio: Tensor | None = None  # policy minus reference on foreign answers, where they are asked for
@@ -40,7 +40,7 @@ class StepObjective(Objective):
     reads_mismatched: ClassVar[bool] = False  # wants sums of foreign answers and not of the step's own pairs
 
     @abstractmethod
-    def look(self, step: StepView) -> tuple[dict[str, Tensor], Memory]:
+    def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
         """Detached numbers for each pair of the step [pairs], which `losses` finds in `pairs.seen`; what to keep."""
 
 
@@ -53,6 +53,6 @@ def spread(values: Tensor) -> Tensor:
     return values.std() if len(values) > 1 else values.new_zeros(())
 
 
-def moving(memory: Memory, name: str, now: Tensor, momentum: float) -> Tensor:
+def moving(state: ObjectiveState, name: str, now: Tensor, momentum: float) -> Tensor:
     """A moving average that began at 0, with `now` in it."""
-    return momentum * memory.get(name, now.new_zeros(now.shape)) + (1 - momentum) * now
+    return momentum * state.get(name, now.new_zeros(now.shape)) + (1 - momentum) * now

@@ -65,7 +65,7 @@ def is_fatal(reason: str, data: DataSettings) -> bool:
     return bool(setting) and getattr(data, setting) == value
 
 
-def check(candidate: Candidate, data: DataSettings) -> Pair | str:
+def check_pair(candidate: Candidate, data: DataSettings) -> Pair | str:
     """The pair, or the reason why it is none. data.margin_scale auto must have been resolved."""
     turns = _check_turns(candidate, data.max_row_bytes)
     if isinstance(turns, str):

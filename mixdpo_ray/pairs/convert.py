@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mixdpo_ray.errors import DataError
 from mixdpo_ray.pairs.augment import reward_augmented
-from mixdpo_ray.pairs.checking import FATAL, REASONS, check, is_fatal
+from mixdpo_ray.pairs.checking import FATAL, REASONS, check_pair, is_fatal
 from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pair import Candidate, Pair
@@ -20,7 +20,7 @@ from mixdpo_ray.pairs.reading import RawRow
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer
 
-BATCH = 256  # pairs in one call of the tokenizer
+CONVERT_ROWS = 256  # pairs in one call of the tokenizer
 
 CONVERTED_SCHEMA = pa.schema(
     {
@@ -115,7 +115,7 @@ class Converter:
                 yield Place(first.file, first.row, number), found
 
     def _made_of(self, candidate: Candidate | str) -> list[Pair] | str:
-        pair = check(candidate, self.data) if isinstance(candidate, Candidate) else candidate
+        pair = check_pair(candidate, self.data) if isinstance(candidate, Candidate) else candidate
         if isinstance(pair, str):
             return pair
         return reward_augmented(pair) if self.data.pair.augment else [pair]
@@ -129,8 +129,8 @@ class Converter:
         return [sorted(group, key=lambda raw: (raw.file, raw.row)) for group in groups.values()]
 
     def _encoded(self, pairs: list[tuple[Place, Pair]]) -> Iterator[tuple[Place, Pair, EncodedPair | str]]:
-        for start in range(0, len(pairs), BATCH):
-            batch = pairs[start : start + BATCH]
+        for start in range(0, len(pairs), CONVERT_ROWS):
+            batch = pairs[start : start + CONVERT_ROWS]
             for (place, pair), encoded in zip(batch, self.tokens.encode_many([pair for _, pair in batch]), strict=True):
                 yield place, pair, encoded
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mixdpo_ray.curriculum.order import Ids, seeded_hashes
+from mixdpo_ray.curriculum.order import PairIdColumn, seeded_hashes
 
 FLIP_SALT = 1 << 41  # not the hash that breaks ties: among equal margins noise would come first
 EXCHANGED = (
@@ -22,7 +22,7 @@ EXCHANGED = (
 )  # fmt: skip
 
 
-def flipped(pair_ids: Ids, probability: float, seed: int) -> NDArray[np.bool_]:
+def flipped(pair_ids: PairIdColumn, probability: float, seed: int) -> NDArray[np.bool_]:
     if probability == 0:
         return np.zeros(len(pair_ids), np.bool_)
     return np.asarray(seeded_hashes(pair_ids, seed + FLIP_SALT) / 2.0**64 < probability)

@@ -11,16 +11,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mixdpo_ray.curriculum.order import Ids, seeded_hashes
+from mixdpo_ray.curriculum.order import PairIdColumn, seeded_hashes
 from mixdpo_ray.pairs.settings import HeldoutSettings
 
 
-def split_heldout(prompt_ids: Ids, margins: NDArray[np.float64], settings: HeldoutSettings) -> NDArray[np.bool_]:
+def split_heldout(
+    prompt_ids: PairIdColumn, margins: NDArray[np.float64], settings: HeldoutSettings
+) -> NDArray[np.bool_]:
     """The mask [pairs] of held-out pairs; a prompt is held out with all its pairs or not at all."""
-    return spread(prompt_ids, margins, round(settings.fraction * len(margins)), settings)
+    return spread_out(prompt_ids, margins, round(settings.fraction * len(margins)), settings)
 
 
-def spread(prompt_ids: Ids, margins: NDArray[np.float64], pairs: int, settings: HeldoutSettings) -> NDArray[np.bool_]:
+def spread_out(
+    prompt_ids: PairIdColumn, margins: NDArray[np.float64], pairs: int, settings: HeldoutSettings
+) -> NDArray[np.bool_]:
     """About `pairs` pairs and never more than settings.max_pairs, evenly over the margins."""
     if not len(margins):
         return np.zeros(0, np.bool_)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mixdpo_ray.pairs.pair import Candidate, Found, Row, answered, user
 from mixdpo_ray.pairs.pairing import Answers, PairSettings, paired
-from mixdpo_ray.pairs.ratings import Answer, is_number
+from mixdpo_ray.pairs.ratings import RatedAnswer, is_number
 
 
 def helpsteer2(*rows: Row) -> Found:
@@ -18,7 +18,7 @@ def helpsteer2(*rows: Row) -> Found:
 
 def helpsteer2_answers(*rows: Row) -> Answers:
     prompt = _helpsteer2_turns(rows[0].get("prompt"))
-    rated = [Answer(row.get("response"), row.get("helpfulness")) for row in rows]
+    rated = [RatedAnswer(row.get("response"), row.get("helpfulness")) for row in rows]
     return Answers(prompt, rated, "helpsteer2", scale=(0, 4))
 
 

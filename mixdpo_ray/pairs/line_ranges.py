@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mixdpo_ray import storage
 
-BLOCK = 1 << 20
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def _line_starts(file: str, bytes_each: int) -> list[tuple[int, int]]:
     if size is not None and size <= bytes_each:
         return starts
     with storage.explained(file), filesystem.open_input_stream(inner) as stream:
-        while block := stream.read(BLOCK):
+        while block := stream.read(READ_BYTES):
             at = 0
             while (wanted := starts[-1][0] + bytes_each - place) <= len(block):
                 end = block.find(b"\n", max(wanted - 1, at))

@@ -17,10 +17,10 @@ from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from mixdpo_ray.pairs.edit_distance import edit_distance
 from mixdpo_ray.pairs.pair import Candidate, answered, content_hash
-from mixdpo_ray.pairs.ratings import Answer, is_number
+from mixdpo_ray.pairs.ratings import RatedAnswer, is_number
 from mixdpo_ray.settings import Settings
 
-Chosen = tuple[Answer, Answer]  # and the rejected one
+Chosen = tuple[RatedAnswer, RatedAnswer]  # and the rejected one
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Answers:
     """To one prompt, as a source rates them."""
 
     prompt: list[Any]
-    rated: Sequence[Answer]
+    rated: Sequence[RatedAnswer]
     source: str
     scale: tuple[float, float] | None = None  # the lowest and the highest rating
 
 
 @dataclass(frozen=True)
 class Lots:
-    answers: Sequence[Answer]  # usable ones, in the order in which they were drawn; two at least
+    answers: Sequence[RatedAnswer]  # usable ones, in the order in which they were drawn; two at least
     prompt: str  # names the prompt in draws
 
 
@@ -141,9 +141,9 @@ def paired(answers: Answers | str, settings: PairSettings) -> Candidate | str:
     )
 
 
-def _best(answers: Sequence[Answer]) -> Answer:
+def _best(answers: Sequence[RatedAnswer]) -> RatedAnswer:
     return max(answers, key=lambda answer: answer.score)
 
 
-def _others(answers: Sequence[Answer], best: Answer) -> list[Answer]:
+def _others(answers: Sequence[RatedAnswer], best: RatedAnswer) -> list[RatedAnswer]:
     return [answer for answer in answers if answer is not best]

@@ -11,7 +11,7 @@ ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 
 
 @dataclass(frozen=True)
-class Answer:
+class RatedAnswer:
     text: Any
     score: Any
 

@@ -24,7 +24,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.errors import DataError, StorageError
 from mixdpo_ray.pairs.line_ranges import LineRange
 
-BATCH = 256
+READ_ROWS = 256
 COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
 LINES = (".jsonl", ".ndjson")
 
@@ -49,7 +49,7 @@ def read_rows(file: str, max_row_bytes: int) -> Iterator[RawRow]:
     kind = file_kind(file)
     if kind == "parquet":
         return read_parquet(file)
-    return read_json(file, max_row_bytes) if kind == "json" else read_jsonl(file, max_row_bytes)
+    return read_json(file, max_row_bytes) if kind == "json" else read_json_lines(file, max_row_bytes)
 
 
 def file_kind(file: str) -> str:
@@ -74,7 +74,7 @@ def first_columns(files: Iterable[str], max_row_bytes: int) -> list[str]:
     raise DataError("data.source: no file has a row that can be read")
 
 
-def read_jsonl(file: str, max_row_bytes: int, lines: LineRange | None = None) -> Iterator[RawRow]:
+def read_json_lines(file: str, max_row_bytes: int, lines: LineRange | None = None) -> Iterator[RawRow]:
     """One JSON object a line. NaN and lone surrogates arrive as they are, to be refused by name."""
     first_row, rows = (lines.first_row, lines.rows) if lines else (0, None)
     row = first_row - 1
@@ -95,7 +95,7 @@ def read_json(file: str, max_row_bytes: int) -> Iterator[RawRow]:
     try:
         with _open(file) as stream:
             if stream.read(64).lstrip()[:1] != b"[":
-                yield from read_jsonl(file, max_row_bytes)
+                yield from read_json_lines(file, max_row_bytes)
                 return
         with _open(file) as stream:
             values = json.load(stream)
@@ -136,7 +136,7 @@ def _read_row_group(file: str, parquet: pq.ParquetFile, group: int, rows: range)
     """The rows of a damaged group that could not be read are all refused: their number is known."""
     row = rows.start
     try:
-        for batch in parquet.iter_batches(BATCH, row_groups=[group]):
+        for batch in parquet.iter_batches(READ_ROWS, row_groups=[group]):
             yield from _values(file, row, batch)
             row += batch.num_rows
     except (OSError, pa.ArrowException) as error:

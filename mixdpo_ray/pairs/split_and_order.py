@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.order import curriculum_order, easiest_first
 from mixdpo_ray.curriculum.settings import CurriculumSettings
-from mixdpo_ray.pairs.heldout import split_heldout, spread
+from mixdpo_ray.pairs.heldout import split_heldout, spread_out
 from mixdpo_ray.pairs.margin_scale import quantile_margins
 from mixdpo_ray.pairs.settings import HeldoutSettings
 
@@ -112,6 +112,6 @@ def _splits(
     # every prompt of the held-out source, chosen or not: another max_pairs must not change what is trained
     leaks = np.asarray(pc.is_in(prompts.take(train), prompts.take(evaluation).combine_chunks()))
     refused["prompt_in_heldout"] = train[leaks]
-    kept = spread(prompts.take(evaluation), margin[evaluation], len(evaluation), heldout)
+    kept = spread_out(prompts.take(evaluation), margin[evaluation], len(evaluation), heldout)
     refused["heldout_is_full"] = evaluation[~kept]
     return train[~leaks], evaluation[kept]

@@ -19,7 +19,7 @@ from mixdpo_ray.errors import ModelError
 from mixdpo_ray.pairs.pair import Message, Pair
 from mixdpo_ray.pairs.settings import DataSettings
 
-PROBE = "probe of where the answer ends"
+TEMPLATE_PROBE = "probe of where the answer ends"
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class PairTokenizer:
 
     def _find_end(self) -> tuple[str, str]:
         """What the template puts behind an answer, and what of it is trained on: up to the end token."""
-        whole = self._template([Message(role="user", content="a"), Message(role="assistant", content=PROBE)])
-        _, found, behind = whole.rpartition(PROBE)
+        whole = self._template([Message(role="user", content="a"), Message(role="assistant", content=TEMPLATE_PROBE)])
+        _, found, behind = whole.rpartition(TEMPLATE_PROBE)
         if not found:
             raise ModelError(
                 f"the chat template of {self.tokenizer.name_or_path} does not render the assistant's answer"

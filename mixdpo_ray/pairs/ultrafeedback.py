@@ -7,7 +7,7 @@ from typing import Any
 
 from mixdpo_ray.pairs.pair import Candidate, Found, Row, user
 from mixdpo_ray.pairs.pairing import Answers, PairSettings, paired
-from mixdpo_ray.pairs.ratings import Answer, overall_score
+from mixdpo_ray.pairs.ratings import RatedAnswer, overall_score
 
 
 def ultrafeedback_binarized(row: Row) -> Found:
@@ -47,7 +47,7 @@ def simpo_answers(row: Row) -> Answers | str:
         return "malformed_row"
     chosen = row.get("chosen")
     prompt = chosen[:-1] if isinstance(chosen, list) and len(chosen) > 1 else [user(row.get("prompt"))]
-    return Answers(prompt, [Answer(*both) for both in zip(answers, scores, strict=True)], "simpo_ultrafeedback")
+    return Answers(prompt, [RatedAnswer(*both) for both in zip(answers, scores, strict=True)], "simpo_ultrafeedback")
 
 
 def _last_text(conversation: Any) -> str:
@@ -65,5 +65,5 @@ def ultrafeedback_answers(row: Row) -> Answers | str:
     completions = row.get("completions")
     if not isinstance(completions, list) or not all(isinstance(completion, Mapping) for completion in completions):
         return "malformed_row"
-    rated = [Answer(completion.get("response"), overall_score(completion)) for completion in completions]
+    rated = [RatedAnswer(completion.get("response"), overall_score(completion)) for completion in completions]
     return Answers([user(row.get("instruction"))], rated, "ultrafeedback", scale=(1, 10))

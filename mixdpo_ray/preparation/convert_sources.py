@@ -19,7 +19,7 @@ from ray.data import Dataset
 
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.split_and_order import KEY_SCHEMA
-from mixdpo_ray.preparation.convert_tasks import Stage, converted, converted_here
+from mixdpo_ray.preparation.convert_tasks import ConversionSettings, convert_locally, converted
 from mixdpo_ray.preparation.sources import Source
 
 NARROW = [*KEY_SCHEMA.names, "row_key", "reason", "note", "count"]
@@ -37,7 +37,7 @@ SIZES = Sizes()
 
 
 @dataclass(frozen=True)
-class Staged:
+class ConvertedRows:
     rows: Dataset  # STAGED_SCHEMA, in Ray's object store
     keys: pa.Table  # KEPT_SCHEMA, of the pairs that were kept so far
     refused: tuple[Refusal, ...]
@@ -48,23 +48,25 @@ class Staged:
         return len(self.keys) + len(self.refused)
 
 
-def stage_all(sources: list[Source], stages: list[Stage], sizes: Sizes, done: Callable[[int, int], None]) -> Staged:
+def convert_sources(
+    sources: list[Source], settings: list[ConversionSettings], sizes: Sizes, done: Callable[[int, int], None]
+) -> ConvertedRows:
     """`done(tasks, of)` is called as tasks finish."""
-    pieces = [source.pieces() for source in sources]
-    work = list(zip(sources, pieces, stages, strict=True))
+    file_slices = [source.file_slices() for source in sources]
+    work = list(zip(sources, file_slices, settings, strict=True))
     if sum(source.bytes for source in sources) <= sizes.driver_bytes:
-        tables = [converted_here(*one) for one in work]
-        return _sorted_out(ray.data.from_arrow(tables), (rows.select(NARROW) for rows in tables))
+        tables = [convert_locally(*one) for one in work]
+        return _split_kept_and_refused(ray.data.from_arrow(tables), (rows.select(NARROW) for rows in tables))
     parts = [converted(*one) for one in work]
     rows = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
-    tasks = sum(max(1, len(some)) for some in pieces)
+    tasks = sum(max(1, len(some)) for some in file_slices)
     blocks = []
     for bundle in rows.iter_internal_ref_bundles():
         blocks.extend(bundle.block_refs)
         done(min(len(blocks), tasks), tasks)
     held = ray.data.from_arrow_refs(blocks)
     narrow = held.select_columns(NARROW).iter_batches(batch_size=None, batch_format="pyarrow")
-    return _sorted_out(held, narrow)
+    return _split_kept_and_refused(held, narrow)
 
 
 def _large(kind: Any) -> Any:
@@ -75,7 +77,7 @@ def _large(kind: Any) -> Any:
 KEPT_SCHEMA = pa.schema([*((field.name, _large(field.type)) for field in KEY_SCHEMA), ("row_key", pa.uint64())])
 
 
-def _sorted_out(held: Dataset, narrow: Iterable[pa.Table]) -> Staged:
+def _split_kept_and_refused(held: Dataset, narrow: Iterable[pa.Table]) -> ConvertedRows:
     """Block by block, so that the driver holds what it keeps and not also what it came in."""
     refused: list[Refusal] = []
     notes: Counter[str] = Counter()
@@ -89,4 +91,4 @@ def _sorted_out(held: Dataset, narrow: Iterable[pa.Table]) -> Staged:
     kept = pa.concat_tables(keys)
     row_key = np.sort(kept["row_key"].to_numpy())
     assert not (row_key[1:] == row_key[:-1]).any(), "two rows have one key"
-    return Staged(held, kept, tuple(refused), dict(sorted(notes.items())))
+    return ConvertedRows(held, kept, tuple(refused), dict(sorted(notes.items())))

@@ -21,7 +21,7 @@ from mixdpo_ray.pairs.convert import CONVERTED_SCHEMA, Conversion, Converter
 from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.reading import RawRow
 from mixdpo_ray.pairs.settings import DataSettings
-from mixdpo_ray.preparation.file_slices import Piece
+from mixdpo_ray.preparation.file_slices import FileSlice
 from mixdpo_ray.preparation.sources import Source, block_rows
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer
@@ -43,7 +43,7 @@ GROUP_BITS = 62
 
 
 @dataclass(frozen=True)
-class Stage:
+class ConversionSettings:
     """What a task needs to convert rows of one source; small, because every task gets a copy."""
 
     model: ModelSettings
@@ -74,7 +74,7 @@ def shared_tokenizer(tokenizer: Any, model: ModelSettings) -> Any:
     return None if model.trust_remote_code else ray.put(tokenizer)
 
 
-def converted(source: Source, pieces: list[Piece], stage: Stage) -> Dataset:
+def converted(source: Source, file_slices: list[FileSlice], settings: ConversionSettings) -> Dataset:
     """Rows of STAGED_SCHEMA, not yet computed."""
     if source.mapped is not None:
         name = source.name
@@ -84,35 +84,35 @@ def converted(source: Source, pieces: list[Piece], stage: Stage) -> Dataset:
         def read(block: pa.Table) -> list[RawRow]:
             return list(block_rows(name, block))
     else:
-        raw = ray.data.range(len(pieces), override_num_blocks=len(pieces))
-        tasks = len(pieces)
-        max_row_bytes = stage.data.max_row_bytes
+        raw = ray.data.range(len(file_slices), override_num_blocks=len(file_slices))
+        tasks = len(file_slices)
+        max_row_bytes = settings.data.max_row_bytes
 
         def read(block: pa.Table) -> list[RawRow]:
-            return [raw for number in block["id"].to_pylist() for raw in pieces[number].read(max_row_bytes)]
+            return [raw for number in block["id"].to_pylist() for raw in file_slices[number].read(max_row_bytes)]
 
-    if FORMATS[stage.format].group_by is None:
-        return _map(raw, lambda block: convert(stage, read(block)))
-    return _converted_groups(_map(raw, lambda block: _grouped(stage, read(block))), tasks, stage)
+    if FORMATS[settings.format].group_by is None:
+        return _map(raw, lambda block: convert(settings, read(block)))
+    return _converted_groups(_map(raw, lambda block: _grouped(settings, read(block))), tasks, settings)
 
 
-def converted_here(source: Source, pieces: list[Piece], stage: Stage) -> pa.Table:
+def convert_locally(source: Source, file_slices: list[FileSlice], settings: ConversionSettings) -> pa.Table:
     """The same rows, by this process."""
-    rows = [raw for piece in pieces for raw in piece.read(stage.data.max_row_bytes)]
+    rows = [raw for file_slice in file_slices for raw in file_slice.read(settings.data.max_row_bytes)]
     if source.mapped is not None:
         rows = [raw for block in source.blocks() for raw in block_rows(source.name, block)]
-    return convert(stage, rows)
+    return convert(settings, rows)
 
 
 def _map(dataset: Dataset, function: Callable[[pa.Table], pa.Table]) -> Dataset:
     return dataset.map_batches(function, batch_size=None, batch_format="pyarrow")
 
 
-def convert(stage: Stage, rows: list[RawRow]) -> pa.Table:
-    return staged(stage.converter().convert(rows), stage.heldout_source)
+def convert(settings: ConversionSettings, rows: list[RawRow]) -> pa.Table:
+    return to_staged_rows(settings.converter().convert(rows), settings.heldout_source)
 
 
-def staged(conversion: Conversion, heldout_source: bool) -> pa.Table:
+def to_staged_rows(conversion: Conversion, heldout_source: bool) -> pa.Table:
     kept = conversion.kept
     columns = {name: kept[name] for name in kept.column_names}
     for name in LENGTHS:
@@ -147,14 +147,14 @@ def _filled(rows: pa.Table) -> pa.Table:
     return pa.table(columns, schema=STAGED_SCHEMA)
 
 
-def _grouped(stage: Stage, rows: list[RawRow]) -> pa.Table:
+def _grouped(settings: ConversionSettings, rows: list[RawRow]) -> pa.Table:
     """Whole raw rows with a number that equal groups share. Pickled: they are whatever the source held."""
-    converter = stage.converter()
+    converter = settings.converter()
     groups = [int(converter.group_key(raw)[:16], 16) >> (64 - GROUP_BITS) for raw in rows]
     return pa.table({"group": groups, "rows": [pickle.dumps(raw) for raw in rows]}, schema=GROUP_SCHEMA)
 
 
-def _converted_groups(grouped: Dataset, tasks: int, stage: Stage) -> Dataset:
+def _converted_groups(grouped: Dataset, tasks: int, settings: ConversionSettings) -> Dataset:
     """Rows of one group meet in one block by a sort with even boundaries over the hash.
 
     Dataset.groupby does it too, but its shuffle actors took 1.6 to 3 s where this sort takes 0.1 s.
@@ -162,6 +162,6 @@ def _converted_groups(grouped: Dataset, tasks: int, stage: Stage) -> Dataset:
     boundaries = [(1 << GROUP_BITS) * number // tasks for number in range(1, tasks + 1)]
 
     def convert_groups(block: pa.Table) -> pa.Table:
-        return convert(stage, [pickle.loads(row) for row in block["rows"].to_pylist()])
+        return convert(settings, [pickle.loads(row) for row in block["rows"].to_pylist()])
 
     return _map(grouped.sort("group", boundaries=boundaries), convert_groups)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ray.data import Dataset
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.folder_lock import unfinished
+from mixdpo_ray.cluster.folder_lock import atomic_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
@@ -35,14 +35,14 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.report import draw
 from mixdpo_ray.pairs.selection import Selectable, Selected, name_of, select
 from mixdpo_ray.preparation.convert_sources import Sizes
-from mixdpo_ray.preparation.write_sorted import places, write_all
+from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.scoring.metric_columns import metric_columns, metric_identities
+from mixdpo_ray.scoring.metric_columns import computed_columns, metric_identities
 from mixdpo_ray.tables.parquet import write_parquet
 from mixdpo_ray.tables.prepared_table import SPLITS, Index, Manifest, PreparedTable, commit, write_index
 
 NOT_SELECTED = "not_selected.parquet"  # position in the base table, pair_id, number of the rule
-LENGTHS = ("prompt_length", "chosen_length", "rejected_length")
+LENGTH_COLUMNS = ("prompt_length", "chosen_length", "rejected_length")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def derive(recipe: Recipe, base: PreparedTable, name: str, folder: str, sizes: S
     quiet_ray_data()
     wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
     derived = arrange_again(recipe, base)
-    with Progress("derive", "part") as progress, unfinished(folder) as place:
+    with Progress("derive", "part") as progress, atomic_folder(folder) as place:
         manifest = _write(place, recipe, base, derived, sizes, progress)
         commit(place, manifest.model_copy(update={"fingerprint": name}))
     table = PreparedTable.open(folder)
@@ -70,7 +70,7 @@ def derive(recipe: Recipe, base: PreparedTable, name: str, folder: str, sizes: S
 
 def arrange_again(recipe: Recipe, base: PreparedTable) -> Derived:
     """Which pairs of the base, in which order."""
-    columns = metric_columns(recipe, base, recipe.metrics_used)
+    columns = computed_columns(recipe, base, recipe.metrics_used)
     metric = recipe.curriculum.difficulty
     difficulty = {split: sign_of(metric) * columns[metric][split] for split in SPLITS}
     for split, values in difficulty.items():
@@ -114,7 +114,7 @@ def _write(
     train, held_out = derived.rows["train"], derived.rows["eval"]
     margin = {split: base.index(split).margin for split in SPLITS}
     by_metric = recipe.curriculum.difficulty != RATING_MARGIN
-    where = places(
+    where = positions_of(
         np.concatenate([train, base.rows("train") + held_out]).astype(np.uint64),
         np.concatenate([margin["train"][train], margin["eval"]]),
         len(train),
@@ -123,7 +123,7 @@ def _write(
     tokens = sum(
         int(getattr(base.index(split), name)[derived.rows[split]].sum(dtype=np.int64))
         for split in SPLITS
-        for name in LENGTHS
+        for name in LENGTH_COLUMNS
     )
     rows = base_rows(base, recipe.data.pair, small=tokens <= sizes.part_tokens)
     written = write_all(rows, where, folder, tokens, sizes.part_tokens, partial(progress.reach, doing="sort and write"))
@@ -196,7 +196,7 @@ def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, d
     columns: dict[str, Any] = {
         "position": np.arange(len(members)),
         "pair_id": _ids(index).take(members),
-        **{name: np.asarray(getattr(index, name)[members]) for name in ("margin", *LENGTHS)},
+        **{name: np.asarray(getattr(index, name)[members]) for name in ("margin", *LENGTH_COLUMNS)},
     }
     if recipe.curriculum.difficulty != RATING_MARGIN:
         columns["difficulty"] = derived.difficulty[split][members]

@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 
 from mixdpo_ray import storage
 from mixdpo_ray.pairs.line_ranges import LineRange, line_ranges
-from mixdpo_ray.pairs.reading import LINES, RawRow, file_kind, read_jsonl, read_parquet, read_rows
+from mixdpo_ray.pairs.reading import LINES, RawRow, file_kind, read_json_lines, read_parquet, read_rows
 
-ROWS = 2_000
+SLICE_ROWS = 2_000
 BYTES = 4 << 20
 MOST_SHARES = 8
 
 
 @dataclass(frozen=True)
-class Piece:
+class FileSlice:
     file: str
     row_groups: tuple[int, int] | None = None  # first and behind the last; None is the whole file
     skip: int = 0  # rows inside the row groups
@@ -33,30 +33,30 @@ class Piece:
 
     def read(self, max_row_bytes: int) -> Iterator[RawRow]:
         if self.lines is not None:
-            return read_jsonl(self.file, max_row_bytes, self.lines)
+            return read_json_lines(self.file, max_row_bytes, self.lines)
         if self.row_groups is None:
             return read_rows(self.file, max_row_bytes)
         rows = read_parquet(self.file, range(*self.row_groups))
         return islice(rows, self.skip, None if self.take is None else self.skip + self.take)
 
 
-def cut(file: str) -> list[Piece]:
+def slices_of(file: str) -> list[FileSlice]:
     if file_kind(file) == "parquet":
-        return cut_parquet(file)
+        return parquet_slices(file)
     if file.endswith(LINES):
-        return [Piece(file, lines=lines) for lines in line_ranges(file, BYTES)]
-    return [Piece(file)]
+        return [FileSlice(file, lines=lines) for lines in line_ranges(file, BYTES)]
+    return [FileSlice(file)]
 
 
-def cut_parquet(file: str) -> list[Piece]:
+def parquet_slices(file: str) -> list[FileSlice]:
     try:
         filesystem, inner = storage.open_filesystem(file)
         with filesystem.open_input_file(inner) as stream:
             metadata = pq.read_metadata(stream)
     except (OSError, pa.ArrowException):
-        return [Piece(file)]  # whoever reads it reports it
+        return [FileSlice(file)]  # whoever reads it reports it
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    return [piece for run in _runs(sizes) for piece in _shares(file, run, sum(sizes[run[0] : run[1]]))]
+    return [file_slice for run in _runs(sizes) for file_slice in _shares(file, run, sum(sizes[run[0] : run[1]]))]
 
 
 def _runs(sizes: list[int]) -> Iterator[tuple[int, int]]:
@@ -64,14 +64,14 @@ def _runs(sizes: list[int]) -> Iterator[tuple[int, int]]:
     first, rows = 0, 0
     for group, size in enumerate(sizes):
         rows += size
-        if rows >= ROWS or group == len(sizes) - 1:
+        if rows >= SLICE_ROWS or group == len(sizes) - 1:
             yield first, group + 1
             first, rows = group + 1, 0
 
 
-def _shares(file: str, run: tuple[int, int], rows: int) -> list[Piece]:
-    shares = min(max(1, rows // ROWS), MOST_SHARES) if run[1] - run[0] == 1 else 1
+def _shares(file: str, run: tuple[int, int], rows: int) -> list[FileSlice]:
+    shares = min(max(1, rows // SLICE_ROWS), MOST_SHARES) if run[1] - run[0] == 1 else 1
     edges = [rows * share // shares for share in range(shares + 1)]
-    pieces = [Piece(file, run, low, high - low) for low, high in pairwise(edges)]
+    file_slices = [FileSlice(file, run, low, high - low) for low, high in pairwise(edges)]
     # the last share has no end: a damaged group may give one row more, the one that says so
-    return [*pieces[:-1], Piece(file, run, edges[-2], None)]
+    return [*file_slices[:-1], FileSlice(file, run, edges[-2], None)]

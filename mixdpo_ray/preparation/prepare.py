@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.folder_lock import alone, prepared_folder, unfinished
+from mixdpo_ray.cluster.folder_lock import atomic_folder, exclusive, prepared_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
@@ -35,13 +35,13 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, ov
 from mixdpo_ray.pairs.report import accounting_text, draw, histogram_text, thresholds_text
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
-from mixdpo_ray.preparation.convert_sources import SIZES, Sizes, Staged, stage_all
-from mixdpo_ray.preparation.convert_tasks import LENGTHS, Stage, shared_tokenizer
+from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
+from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
 from mixdpo_ray.preparation.sources import Source, find_source
 from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
-from mixdpo_ray.preparation.write_sorted import places, write_all
+from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, write_index
 from mixdpo_ray.training.model_files import with_absolute_paths
@@ -53,7 +53,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
     sources = [find_source(settings) for settings in _source_settings(recipe)]
     name = table_name(recipe, digest_of_tokenizer(recipe.model, recipe.output.storage_path), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
-    with alone(folder):
+    with exclusive(folder):
         found = PreparedTable.committed(folder)
         if found:
             table = PreparedTable.open(folder)
@@ -68,7 +68,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
             with plain_errors():
                 table = _make(recipe, sources, load_tokenizer(recipe.model), name, folder, sizes)
     if describe_again or not found:
-        print(describe(table, recipe))
+        print(describe_table(table, recipe))
     return table
 
 
@@ -90,14 +90,14 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     began = time.monotonic()
     stages = _stages(recipe, sources, tokenizer)
     with Progress("prepare", "task") as progress:
-        staged = stage_all(sources, stages, sizes, partial(progress.reach, doing="read, check, tokenise"))
+        staged = convert_sources(sources, stages, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
         arranged = arrange(
             staged.keys, recipe.data.heldout, recipe.curriculum, stages[0].data.margin_scale == "quantile"
         )
         quarantine = _quarantine(staged, arranged)
         _check(recipe, staged, arranged, quarantine, folder)
-        with unfinished(folder) as place:
+        with atomic_folder(folder) as place:
             manifest = _write(
                 place, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
             )
@@ -115,7 +115,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     return table
 
 
-def describe(table: PreparedTable, recipe: Recipe) -> str:
+def describe_table(table: PreparedTable, recipe: Recipe) -> str:
     """What a person looks at before choosing a threshold."""
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
@@ -131,7 +131,7 @@ def describe(table: PreparedTable, recipe: Recipe) -> str:
     )
 
 
-def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[Stage]:
+def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[ConversionSettings]:
     model = with_absolute_paths(recipe.model)
     shared = shared_tokenizer(tokenizer, model)
     stages = []
@@ -140,11 +140,13 @@ def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[Stage
         if number == 1:  # held-out pairs of a source of their own are judged by as they are
             data = data.model_copy(update={"pair": PairSettings()})
         format_name = find_format(data, source.columns(data.max_row_bytes))
-        stages.append(Stage(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1, shared))
+        stages.append(
+            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1, shared)
+        )
     return stages
 
 
-def _quarantine(staged: Staged, arranged: Arrangement) -> Quarantine:
+def _quarantine(staged: ConvertedRows, arranged: Arrangement) -> Quarantine:
     late = [
         Refusal(file, row, reason)
         for reason, rows in arranged.refused.items()
@@ -153,7 +155,7 @@ def _quarantine(staged: Staged, arranged: Arrangement) -> Quarantine:
     return Quarantine.of([*staged.refused, *late])
 
 
-def _check(recipe: Recipe, staged: Staged, arranged: Arrangement, quarantine: Quarantine, folder: str) -> None:
+def _check(recipe: Recipe, staged: ConvertedRows, arranged: Arrangement, quarantine: Quarantine, folder: str) -> None:
     limit = recipe.data.max_quarantined_fraction
     if not within_budget(quarantine.counts, staged.rows_in, limit):
         path = f"{folder}.{QUARANTINE}"
@@ -164,7 +166,7 @@ def _check(recipe: Recipe, staged: Staged, arranged: Arrangement, quarantine: Qu
 
 def _write(
     folder: str,
-    staged: Staged,
+    staged: ConvertedRows,
     arranged: Arrangement,
     quarantine: Quarantine,
     sizes: Sizes,
@@ -176,7 +178,7 @@ def _write(
     lengths = [f"{name}_length" for name in LENGTHS]
     keys = staged.keys.select(["row_key", *lengths]).take(order)
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
-    where = places(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
+    where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
     written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
     for split, members in splits.items():
         index = staged.keys.select(["pair_id", *lengths]).take(members)

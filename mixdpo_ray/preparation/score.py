@@ -8,17 +8,17 @@ from mixdpo_ray.difficulty.correlations import correlations_text, draw_correlati
 from mixdpo_ray.preparation.prepare import prepare
 from mixdpo_ray.preparation.table_key import base_recipe
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.scoring.metric_columns import metric_columns
+from mixdpo_ray.scoring.metric_columns import computed_columns
 from mixdpo_ray.tables.keyed_table import SCORES
 
 ALWAYS = (RATING_MARGIN, "length")  # they cost nothing
 
 
-def score(recipe: Recipe) -> str:
+def score_pairs(recipe: Recipe) -> str:
     """What a person reads. Ray must be connected."""
     table = prepare(base_recipe(recipe))  # all pairs, in an order that needs no scores
     names = dict.fromkeys([*ALWAYS, *recipe.metrics, *recipe.metrics_used])
-    columns = metric_columns(recipe, table, list(names))
+    columns = computed_columns(recipe, table, list(names))
     train = {name: sign_of(name) * splits["train"] for name, splits in columns.items()}
     folder = storage.join(storage.absolute(recipe.output.storage_path), SCORES)
     picture = storage.join(folder, f"correlations-{table.manifest.content_digest[:16]}.png")

@@ -23,7 +23,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.errors import DataError
 from mixdpo_ray.pairs.reading import RawRow, expand_paths, first_columns
 from mixdpo_ray.pairs.settings import SourceSettings
-from mixdpo_ray.preparation.file_slices import Piece, cut
+from mixdpo_ray.preparation.file_slices import FileSlice, slices_of
 
 ROW = "__row"
 ROWS_PER_BLOCK = 2_000
@@ -53,10 +53,10 @@ class Source:
             return list(self.mapped.column_names)
         return first_columns(self.files, max_row_bytes)
 
-    def pieces(self) -> list[Piece]:
+    def file_slices(self) -> list[FileSlice]:
         """What single tasks read, in the order of the files. Files are looked at side by side: stores answer slowly."""
         with ThreadPoolExecutor(16) as pool:
-            return [piece for pieces in pool.map(cut, self.files) for piece in pieces]
+            return [file_slice for file_slices in pool.map(slices_of, self.files) for file_slice in file_slices]
 
     def blocks(self) -> Iterator[pa.Table]:
         """A mapped data set's rows with their numbers."""

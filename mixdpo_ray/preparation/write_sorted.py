@@ -53,7 +53,7 @@ class Written:
     digest: str
 
 
-def places(
+def positions_of(
     row_key: NDArray[np.uint64],
     margin: NDArray[np.float64],
     train_rows: int,
@@ -73,13 +73,13 @@ def boundaries(rows: int, tokens: int, part_tokens: int) -> list[int]:
 
 
 def write_all(
-    staged: Dataset, places: Places, folder: str, tokens: int, part_tokens: int, done: Callable[[int, int], None]
+    staged: Dataset, positions_of: Places, folder: str, tokens: int, part_tokens: int, done: Callable[[int, int], None]
 ) -> Written:
     """Every part of both splits; `done(parts, of)` is called as they appear."""
-    rows = {"train": places.train_rows, "eval": len(places.position) - places.train_rows}
-    starts = boundaries(len(places.position), tokens, part_tokens)
+    rows = {"train": positions_of.train_rows, "eval": len(positions_of.position) - positions_of.train_rows}
+    starts = boundaries(len(positions_of.position), tokens, part_tokens)
     parts = []
-    for part in write_sorted(staged, places, folder, starts):
+    for part in write_sorted(staged, positions_of, folder, starts):
         parts.append(part)
         done(len(parts), len(starts) + 1)
     written = summed_up(parts, rows)
@@ -99,15 +99,15 @@ def _check_visible(folder: str, splits: dict[str, SplitFacts]) -> None:
 
 
 def write_sorted(
-    staged: Dataset, places: Places, folder: str, starts: list[int], most_blocks: int = MOST_BLOCKS
+    staged: Dataset, positions_of: Places, folder: str, starts: list[int], most_blocks: int = MOST_BLOCKS
 ) -> Iterator[dict[str, Any]]:
     """Facts of each part as soon as it is written."""
     if not starts:  # one part: no more than a task would hold
         blocks = staged.iter_batches(batch_size=None, batch_format="pyarrow")
-        rows = pa.concat_tables([placed(block, places) for block in blocks])
-        yield from written(rows.sort_by("position"), places, folder, starts).to_pylist()
+        rows = pa.concat_tables([placed(block, positions_of) for block in blocks])
+        yield from written(rows.sort_by("position"), positions_of, folder, starts).to_pylist()
         return
-    shared = ray.put(places)
+    shared = ray.put(positions_of)
     together = -(-(len(starts) + 1) // most_blocks)
 
     def place(block: pa.Table) -> pa.Table:
@@ -122,28 +122,28 @@ def write_sorted(
     yield from ordered.map_batches(write, batch_size=None, batch_format="pyarrow").iter_rows()
 
 
-def placed(block: pa.Table, places: Places) -> pa.Table:
+def placed(block: pa.Table, positions_of: Places) -> pa.Table:
     """The rows that have a place, with it; the others are dropped: refused rows, and what only counts."""
     keys = block["row_key"].fill_null(0).to_numpy()
-    at = np.searchsorted(places.row_key, keys).clip(max=len(places.row_key) - 1)
-    found = (places.row_key[at] == keys) & block["row_key"].is_valid().to_numpy()
+    at = np.searchsorted(positions_of.row_key, keys).clip(max=len(positions_of.row_key) - 1)
+    found = (positions_of.row_key[at] == keys) & block["row_key"].is_valid().to_numpy()
     at = at[found]
     rows = block.filter(pa.array(found)).drop_columns(["margin"])
-    rows = rows.append_column("position", pa.array(places.position[at]))
-    rows = rows.append_column("margin", pa.array(places.margin[at]))
-    if places.difficulty is not None:
-        rows = rows.append_column("difficulty", pa.array(places.difficulty[at]))
+    rows = rows.append_column("position", pa.array(positions_of.position[at]))
+    rows = rows.append_column("margin", pa.array(positions_of.margin[at]))
+    if positions_of.difficulty is not None:
+        rows = rows.append_column("difficulty", pa.array(positions_of.difficulty[at]))
     return rows.select([*PREPARED_SCHEMA.names, *(name for name in OPTIONAL if name in rows.column_names)])
 
 
-def written(block: pa.Table, places: Places, folder: str, starts: list[int]) -> pa.Table:
+def written(block: pa.Table, positions_of: Places, folder: str, starts: list[int]) -> pa.Table:
     """A block of consecutive positions as parts that begin at `starts`, and where one split ends."""
     first = block["position"][0].as_py() if len(block) else 0
     end = first + len(block)
-    edges = sorted({first, end, *(edge for edge in (*starts, places.train_rows) if first < edge < end)})
+    edges = sorted({first, end, *(edge for edge in (*starts, positions_of.train_rows) if first < edge < end)})
     facts = []
     for begin, behind in pairwise(edges):
-        split, offset = ("train", 0) if begin < places.train_rows else ("eval", places.train_rows)
+        split, offset = ("train", 0) if begin < positions_of.train_rows else ("eval", positions_of.train_rows)
         rows = block.slice(begin - first, behind - begin)
         position = pa.array(rows["position"].to_numpy() - offset)
         part = write_part(folder, split, rows.set_column(0, "position", position))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from mixdpo_ray.playground.settings import WorldSettings
-from mixdpo_ray.recipe.measure import Metric, read_metric
+from mixdpo_ray.recipe.measure import Measure, read_metric
 from mixdpo_ray.settings import Settings
 
 QUALITY = "quality"  # mean true quality of sampled answers, where the pairs come from a playground world
@@ -63,10 +63,10 @@ class CompareSettings(Settings):
         return (*([self.untrained] if self.untrained is not None else []), *self.arms)
 
     @property
-    def measure(self) -> Metric:
+    def measure(self) -> Measure:
         written = self.metric or (QUALITY if self.world else "accuracy")
-        return Metric(written, "max") if written in OF_A_WORLD else read_metric(written)
+        return Measure(written, "max") if written in OF_A_WORLD else read_metric(written)
 
 
-def _written(metric: Metric) -> str:
+def _written(metric: Measure) -> str:
     return f"{metric.direction} {metric.name}"

@@ -13,7 +13,7 @@ SHORT = {"chosen_drift": "eval_logps/chosen_drift", "accuracy": "eval_rewards/ac
 
 
 @dataclass(frozen=True)
-class Metric:
+class Measure:
     name: str
     direction: Direction
 
@@ -22,7 +22,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Guard:
+class MeasureGuard:
     name: str
     at_least: bool
     bound: float
@@ -38,7 +38,7 @@ class Guard:
         return f"{self.name} {'>=' if self.at_least else '<='} {self.bound:.15g}"
 
 
-def read_metric(written: str) -> Metric:
+def read_metric(written: str) -> Measure:
     """`NAME`, `max NAME` or `min NAME`: losses and likelihoods per token go down, everything else up."""
     direction, _, name = written.rpartition(" ")
     name = SHORT.get(name, name)
@@ -47,14 +47,14 @@ def read_metric(written: str) -> Metric:
     if not name.startswith("eval_"):
         raise ValueError(f"{name!r} is not measured on held-out pairs; take one that begins with eval_")
     falls = re.match(r"eval_(loss|nll)\b", name) is not None
-    return Metric(name, "min" if direction == "min" or (falls and not direction) else "max")
+    return Measure(name, "min" if direction == "min" or (falls and not direction) else "max")
 
 
-def read_metrics(written: str | Iterable[str]) -> tuple[Metric, ...]:
+def read_metrics(written: str | Iterable[str]) -> tuple[Measure, ...]:
     return tuple(read_metric(name) for name in ([written] if isinstance(written, str) else written))
 
 
-def read_guard(written: str) -> Guard:
+def read_guard(written: str) -> MeasureGuard:
     match = re.fullmatch(r"\s*([\w/.+-]+?)\s*(>=|<=)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*", written)
     if match is None:
         raise ValueError("write a measure, >= or <=, and a number, such as: chosen_drift >= -20")
@@ -62,10 +62,10 @@ def read_guard(written: str) -> Guard:
     name = SHORT.get(name, name)
     if not name.startswith("eval_"):
         raise ValueError(f"{name!r} is not measured on held-out pairs; known short names: {', '.join(SHORT)}")
-    return Guard(name, sign == ">=", float(bound))
+    return MeasureGuard(name, sign == ">=", float(bound))
 
 
-def why_unfair(metric: Metric, searched: Iterable[str]) -> str | None:
+def why_unfair(metric: Measure, searched: Iterable[str]) -> str | None:
     """The reason why a measure cannot compare trials whose settings differ in what is searched."""
     objective = next((name for name in searched if name.split(".")[0] == "objective"), None)
     routing = next((name for name in searched if name.startswith(("curriculum.threshold", "curriculum.mode"))), None)

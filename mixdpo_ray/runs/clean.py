@@ -44,7 +44,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunItem:
     """Or a study or a comparison: they have claims on tables, and no checkpoints of their own."""
 
     name: str
@@ -67,7 +67,7 @@ class Run:
         return folder.with_name(f".{folder.name}.{LOCK}")
 
 
-def survey(storage_path: str) -> list[Item]:
+def survey_storage(storage_path: str) -> list[Item]:
     runs, comparisons = find_runs(storage_path, "runs"), find_runs(storage_path, "comparisons")
     users = [*runs, *find_runs(storage_path, "studies"), *comparisons]
     return [
@@ -78,7 +78,7 @@ def survey(storage_path: str) -> list[Item]:
     ]
 
 
-def find_runs(storage_path: str, kind: str) -> list[Run]:
+def find_runs(storage_path: str, kind: str) -> list[RunItem]:
     folder = storage.join(storage_path, kind)
     runs = []
     for name in storage.names(folder):
@@ -86,7 +86,7 @@ def find_runs(storage_path: str, kind: str) -> list[Run]:
         if storage.exists(storage.join(run, RECIPE)):
             content = json.loads(storage.read_bytes(storage.join(run, RECIPE)))
             finished = all(storage.exists(storage.join(run, part)) for part in (SUMMARY, "model"))
-            runs.append(Run(f"{USERS[kind]} {name}", run, content, finished))
+            runs.append(RunItem(f"{USERS[kind]} {name}", run, content, finished))
     return runs
 
 
@@ -103,7 +103,7 @@ def remove(items: list[Item]) -> list[Item]:
     return removed
 
 
-def describe(items: list[Item]) -> str:
+def describe_items(items: list[Item]) -> str:
     lines = [
         f"{_size(item.bytes):>10}  {item.path}  {item.about}; used by {', '.join(item.used_by) or 'nothing'}"
         for item in sorted(items, key=lambda item: (item.unused, -item.bytes))
@@ -114,7 +114,7 @@ def describe(items: list[Item]) -> str:
     )
 
 
-def _prepared(folder: str, runs: list[Run]) -> Iterator[Item]:
+def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
     names = storage.names(folder)
     tables = {
         name: PreparedTable.open(storage.join(folder, name)).manifest
@@ -139,7 +139,7 @@ def _prepared(folder: str, runs: list[Run]) -> Iterator[Item]:
             yield _item(path, "unfinished prepared table", _too_young(path), lock_file(table))
 
 
-def _references(folder: str, runs: list[Run]) -> Iterator[Item]:
+def _references(folder: str, runs: list[RunItem]) -> Iterator[Item]:
     for name in _tables(folder):
         path = storage.join(folder, name)
         manifest = storage.join(path, MANIFEST)
@@ -152,7 +152,7 @@ def _references(folder: str, runs: list[Run]) -> Iterator[Item]:
         yield _item(path, "reference table", (*users, *metrics), lock_file(path))
 
 
-def _scores(folder: str, runs: list[Run]) -> Iterator[Item]:
+def _scores(folder: str, runs: list[RunItem]) -> Iterator[Item]:
     """Of a metric that a run orders or selects by, or that its recipe describes: in doubt they are used."""
     for name in _tables(folder):
         path = storage.join(folder, name)
@@ -171,7 +171,7 @@ def _tables(folder: str) -> list[str]:
     return [name for name in storage.names(folder) if not name.endswith(".lock")]
 
 
-def _mentions(run: Run, name: object) -> bool:
+def _mentions(run: RunItem, name: object) -> bool:
     """Whether the name stands anywhere in the run's recipe, as a setting or as a value."""
 
     def found(content: object) -> bool:
@@ -189,7 +189,7 @@ def _weights(model: dict[str, Any]) -> tuple[Any, ...]:
     return model.get("reference") or model.get("path"), model.get("revision")
 
 
-def _of_run(run: Run) -> Iterator[Item]:
+def _of_run(run: RunItem) -> Iterator[Item]:
     folder, lock = storage.join(run.folder, "checkpoints"), run.lock
     committed = {f"step-{step}" for step in committed_steps(folder)}
     for name in storage.names(folder):

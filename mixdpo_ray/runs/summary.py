@@ -12,7 +12,7 @@ SHOWN = {
 }
 
 
-def describe(folder: str, summary: Mapping[str, Any]) -> str:
+def describe_run(folder: str, summary: Mapping[str, Any]) -> str:
     before, after = summary["eval_before"], summary["eval_after"]
     head = "was already finished" if summary["already_finished"] else f"finished in {_clock(summary['seconds'])}"
     lines = [f"{folder} {head}: {summary['steps']} steps, {summary['pairs']} pairs"]

@@ -14,7 +14,7 @@ from mixdpo_ray.cluster.command import import_meanwhile
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
 from mixdpo_ray.cluster.preflight import preflight
 from mixdpo_ray.cluster.progress import Display, watching
-from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import finished_summary, locked, run_folder, write_summary
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.preparation.prepare import prepare
@@ -37,14 +37,14 @@ def train(recipe: Recipe) -> dict[str, Any]:
             return {**summary, "already_finished": True}
         folder = reference(recipe, table, job)
         job = job.with_reference(folder and storage.absolute(folder))
-        board = take_board(job.run)
+        run_actor = claim_run(job.run)
         display = Display("train", steps)
         wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))
         preflight(recipe)  # of the nodes that came while it waited
         began = time.monotonic()
         import_meanwhile("matplotlib.figure")  # for the picture, while this process only waits
-        with watching(board, display, lambda: missing_resources(recipe.cluster, to_start=False)):
-            summary = fit(recipe.cluster, job, board)
+        with watching(run_actor, display, lambda: missing_resources(recipe.cluster, to_start=False)):
+            summary = fit(recipe.cluster, job, run_actor)
         summary = {**summary, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
         draw_curves(job.run)
         write_summary(recipe, summary)

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
-from mixdpo_ray.cluster.folder_lock import alone
+from mixdpo_ray.cluster.folder_lock import exclusive
 from mixdpo_ray.cluster.progress import Display, watching
 from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import SUMMARY
 from mixdpo_ray.cluster.run_workers import fit_in_turn
 from mixdpo_ray.curriculum.settings import CurriculumSettings
@@ -75,7 +75,7 @@ class CrossFit:
         halves = [self._half(seed, half) for seed in self.metric.split_seeds() for half in (0, 1)]
         with ExitStack() as held:
             for half in sorted(halves, key=lambda half: half.folder):  # so that no two drivers wait for each other
-                held.enter_context(alone(half.folder))
+                held.enter_context(exclusive(half.folder))
             titles = {half.name: f"validation loss, training {n} of {len(halves)}" for n, half in enumerate(halves, 1)}
             self._train({titles[half.name]: half for half in halves if self._missing(half)})
             for half in halves:
@@ -118,7 +118,7 @@ class CrossFit:
             plan = job.plan(self.table)
             check_warmup(plan, job.train.schedule)
             steps[title] = plan.steps
-        boards = [take_board(job.run) for job in jobs.values()]  # all of them: each is a lock inside the cluster
+        boards = [claim_run(job.run) for job in jobs.values()]  # all of them: each is a lock inside the cluster
         display, cluster = DisplayInTurn(steps), self.recipe.cluster
         wait_for_resources(cluster, lambda text: display.show("phase", text))
         queued = [QueuedJob(job, title) for title, job in jobs.items()]
@@ -133,7 +133,9 @@ class CrossFit:
         if store.missing(ids):
             model: str = json.loads(storage.read_bytes(_summary(half)))["model"]
             trained = self.start.model_copy(update={"path": model, "revision": None})
-            actor_pool.cover(logps_pool(self.recipe, self.table, trained, title), self.table, store, self._needed(half))
+            actor_pool.cover_positions(
+                logps_pool(self.recipe, self.table, trained, title), self.table, store, self._needed(half)
+            )
             for part in ("model", "checkpoints", SUMMARY):
                 storage.delete(storage.join(half.run, part))
         chosen, rejected = store.aligned(ids)

@@ -16,13 +16,13 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import SPLITS, PreparedTable
 
 if TYPE_CHECKING:
-    from mixdpo_ray.scoring.metric_scores import Columns
+    from mixdpo_ray.scoring.metric_scores import ScoreColumns
 
 
-def metric_columns(recipe: Recipe, table: PreparedTable, names: Iterable[str]) -> Columns:
+def computed_columns(recipe: Recipe, table: PreparedTable, names: Iterable[str]) -> ScoreColumns:
     """As people know the values: those of the table by themselves, computed ones with higher as easier."""
     names = list(dict.fromkeys(names))
-    own: Columns = {
+    own: ScoreColumns = {
         name: {split: _own(table, split, DIFFICULTIES[name].column) for split in SPLITS}
         for name in names
         if name in DIFFICULTIES
@@ -35,7 +35,7 @@ def metric_identities(recipe: Recipe) -> dict[str, Any]:
     return {name: None if name in DIFFICULTIES else _identity(recipe, name) for name in recipe.metrics_used}
 
 
-def _computed(recipe: Recipe, table: PreparedTable, names: list[str]) -> Columns:
+def _computed(recipe: Recipe, table: PreparedTable, names: list[str]) -> ScoreColumns:
     if not names:
         return {}
     from mixdpo_ray.scoring.metric_scores import metric_columns

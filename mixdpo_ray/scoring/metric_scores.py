@@ -20,8 +20,8 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.actor_pool import Pool
 from mixdpo_ray.cluster.connect import uses_gpu
-from mixdpo_ray.cluster.folder_lock import alone
-from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric, language_model
+from mixdpo_ray.cluster.folder_lock import exclusive
+from mixdpo_ray.difficulty.metric import AnswerLogps, Metric, MetricInputs, language_model
 from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.difficulty.texts import Texts
 from mixdpo_ray.difficulty.validation_loss import ValidationLoss
@@ -38,11 +38,11 @@ from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder,
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 
-SAMPLE = 64  # prompts that are looked at before texts are made of them
-Columns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position, higher is easier
+SHOWN_SAMPLE = 64  # prompts that are looked at before texts are made of them
+ScoreColumns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position, higher is easier
 
 
-def metric_columns(recipe: Recipe, table: PreparedTable, names: Sequence[str]) -> Columns:
+def metric_columns(recipe: Recipe, table: PreparedTable, names: Sequence[str]) -> ScoreColumns:
     """Of these metrics, and of those that they combine. Ray must be connected."""
     values: dict[str, NDArray[np.float64]] = {}
     for name, metric in _needed(recipe, names).items():
@@ -82,7 +82,7 @@ def _needed(recipe: Recipe, names: Sequence[str]) -> dict[str, Metric]:
 
 def _facts(
     recipe: Recipe, table: PreparedTable, name: str, metric: Metric, known: dict[str, NDArray[np.float64]]
-) -> Facts:
+) -> MetricInputs:
     indexes = [table.index(split) for split in SPLITS]
     policy = with_absolute_paths(recipe.model)
 
@@ -91,7 +91,7 @@ def _facts(
 
     _refuse_one_model_twice(name, metric.logps_of(policy))
     logps = [_logps(recipe, table, name, model)[1] for model in metric.logps_of(policy)]
-    return Facts(
+    return MetricInputs(
         margin=both("margin"),
         prompt_length=both("prompt_length"),
         chosen_length=both("chosen_length"),
@@ -126,7 +126,7 @@ def _scores(
     if metric.own_tokenizer:
         _say_what_is_not_understood(table, name, policy)
     folder = scores_folder(recipe, content)
-    with alone(folder):
+    with exclusive(folder):
         store = KeyedTable.create(folder, fingerprint(content), {"metric": name, **content}, metric.columns)
         gpu = uses_gpu(recipe.cluster) and metric.scoring_model(policy) is not None
         pool = Pool(
@@ -137,7 +137,7 @@ def _scores(
             gpu=gpu,
             settings=recipe.cluster,
         )
-        actor_pool.cover(pool, table, store, every_position(table))
+        actor_pool.cover_positions(pool, table, store, every_position(table))
     return {
         column: np.concatenate([store.column(column, table.index(split).pair_id) for split in SPLITS])
         for column in metric.columns
@@ -174,7 +174,7 @@ def every_position(table: PreparedTable) -> dict[str, NDArray[np.int64]]:
 
 
 def _say_what_is_not_understood(table: PreparedTable, name: str, policy: ModelSettings) -> None:
-    sample = np.linspace(0, table.rows("train") - 1, min(SAMPLE, table.rows("train"))).astype(np.int64)
+    sample = np.linspace(0, table.rows("train") - 1, min(SHOWN_SAMPLE, table.rows("train"))).astype(np.int64)
     texts = Texts(load_tokenizer(policy))
     prompts = table.read("train", sample)["prompt_ids"].to_pylist()
     whole = sum(not texts.understood(ids) for ids in prompts)

@@ -18,9 +18,9 @@ import torch
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
-from mixdpo_ray.cluster.actor_pool import Pool, Positions
+from mixdpo_ray.cluster.actor_pool import Pool, SplitPositions
 from mixdpo_ray.cluster.connect import uses_gpu
-from mixdpo_ray.cluster.folder_lock import alone
+from mixdpo_ray.cluster.folder_lock import exclusive
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.objectives.step_objective import reads_mismatched
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
@@ -66,13 +66,13 @@ def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | N
     return cover(recipe, table, needed)
 
 
-def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
+def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, SplitPositions]) -> str:
     """The folder of the reference table, with every one of these positions in it."""
     pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs")
     return _cover(recipe, table, needed, ReferenceTable, reference_folder(recipe, table), pool)
 
 
-def cover_tokens(recipe: Recipe, table: PreparedTable, needed: dict[str, Positions]) -> str:
+def cover_tokens(recipe: Recipe, table: PreparedTable, needed: dict[str, SplitPositions]) -> str:
     """The same of single tokens, in a table of its own: it is as large as the tokens themselves."""
     pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs of tokens")
     folder = reference_folder(recipe, table) + TOKENS
@@ -80,12 +80,17 @@ def cover_tokens(recipe: Recipe, table: PreparedTable, needed: dict[str, Positio
 
 
 def _cover(
-    recipe: Recipe, table: PreparedTable, needed: dict[str, Positions], kind: type[KeyedTable], folder: str, pool: Pool
+    recipe: Recipe,
+    table: PreparedTable,
+    needed: dict[str, SplitPositions],
+    kind: type[KeyedTable],
+    folder: str,
+    pool: Pool,
 ) -> str:
-    with alone(folder):
+    with exclusive(folder):
         facts = {"model": recipe.model.model_dump(mode="json")}
         store = kind.create(folder, folder.rsplit("/", 1)[-1], facts)
-        actor_pool.cover(pool, table, store, needed)
+        actor_pool.cover_positions(pool, table, store, needed)
     return folder
 
 
@@ -101,11 +106,11 @@ def logps_pool(recipe: Recipe, table: PreparedTable, model: ModelSettings, title
     )
 
 
-def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, Positions]:
+def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, SplitPositions]:
     """The easy pairs that the plan trains, fewer than all where it is thinned or stopped early; every held-out pair."""
-    compared = np.flatnonzero(job.compared(job.plan(table)))
-    needed = {"train": compared, "eval": np.arange(table.rows("eval"))}
-    return needed | ({MISMATCHED: compared} if reads_mismatched(job.objective) else {})
+    positions = np.flatnonzero(job.reference_positions(job.plan(table)))
+    needed = {"train": positions, "eval": np.arange(table.rows("eval"))}
+    return needed | ({MISMATCHED: positions} if reads_mismatched(job.objective) else {})
 
 
 @contextmanager

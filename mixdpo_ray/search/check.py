@@ -10,7 +10,7 @@ from mixdpo_ray.search.samplers import refuse_missing_extra
 from mixdpo_ray.search.space import Space, starting_points
 
 
-def check(recipe: Recipe) -> Space:
+def check_search(recipe: Recipe) -> Space:
     space = Space.of(recipe)
     _check_storage(recipe)
     refuse_missing_extra(recipe.tune.sampler)

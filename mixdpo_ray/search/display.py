@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mixdpo_ray.recipe.measure import Metric
+from mixdpo_ray.recipe.measure import Measure
 from mixdpo_ray.search.trials import TrialRow, best
 
 STYLES = {"RUNNING": "bold", "COMPLETE": "green", "PRUNED": "dim", "FAIL": "red"}
@@ -38,7 +38,7 @@ class Line:
 @dataclass
 class StudyDisplay:
     name: str
-    metrics: Sequence[Metric]
+    metrics: Sequence[Measure]
     budgets: Sequence[int]
     epochs: int
     wanted: int
@@ -55,7 +55,7 @@ class StudyDisplay:
         with self.lock:
             if event == "start":
                 self.lines[number] = Line(number, content, time.monotonic())
-                self._say(number, f"started: {shown(content)}")
+                self._say(number, f"started: {shown_setting(content)}")
             elif event == "rung":
                 line = self.lines[number]
                 line.budget, line.score = content
@@ -122,7 +122,7 @@ class StudyDisplay:
         now = line.doing if line.state == "RUNNING" else line.reason
         score = "" if line.score is None else f"{line.score:.4f}"
         clock = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-        cells = [f"{line.number}", line.state, self.place(line.budget), now, score, clock, shown(line.settings)]
+        cells = [f"{line.number}", line.state, self.place(line.budget), now, score, clock, shown_setting(line.settings)]
         return [Text(cell) for cell in cells]  # plain: brackets in a reason are no markup
 
     def _end(self, row: TrialRow) -> None:
@@ -140,19 +140,19 @@ class StudyDisplay:
             print(f"trial {number}: {text}", file=sys.stderr, flush=True)
 
 
-def shown(settings: Mapping[str, Any]) -> str:
+def shown_setting(settings: Mapping[str, Any]) -> str:
     """Short names are enough between people who wrote the space."""
     values = (f"{value:.4g}" if isinstance(value, float) else f"{value}" for value in settings.values())
     return "  ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in zip(settings, values, strict=True))
 
 
 @contextmanager
-def showing(display: StudyDisplay, board: Any) -> Iterator[None]:
+def showing(display: StudyDisplay, run_actor: Any) -> Iterator[None]:
     """Draw while the body runs, with what the board has heard from the workers."""
     finished = threading.Event()
 
     def draw() -> None:
-        for kind, (number, content) in ray.get(board.take.remote()):
+        for kind, (number, content) in ray.get(run_actor.take.remote()):
             display.hear(number, kind, content)
 
     def follow() -> None:

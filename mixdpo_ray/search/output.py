@@ -16,7 +16,7 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.page import write_report
 from mixdpo_ray.search.space import Space, put, with_settings
-from mixdpo_ray.search.trials import TrialRow, best, front, rows, to_csv
+from mixdpo_ray.search.trials import TrialRow, best, front, rows, write_trials
 from mixdpo_ray.storage import join
 
 CSV, BEST, REPORT = "trials.csv", "best.yaml", "report.html"
@@ -39,7 +39,7 @@ class StudyOutput:
     def write(self, counters: Mapping[str, int]) -> None:
         """At any time; what was written before is replaced whole."""
         trials, metrics = rows(self.study), read_metrics(self.recipe.tune.metric)
-        text = to_csv(trials, metrics, self.space.settings, self.recipe.tune.early_stopping.budgets)
+        text = write_trials(trials, metrics, self.space.settings, self.recipe.tune.early_stopping.budgets)
         storage.write_bytes(join(self.folder, CSV), text.encode())
         winner = best(trials, metrics)
         if winner is not None:

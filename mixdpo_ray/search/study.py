@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import RunConflictError, StorageError
-from mixdpo_ray.recipe.measure import Metric, read_metrics
+from mixdpo_ray.recipe.measure import Measure, read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.tune import EarlyStoppingSettings
 from mixdpo_ray.storage import join
@@ -130,7 +130,7 @@ def report(trial: optuna.Trial, budget: int, value: float) -> None:
         trial.report(value, budget)
 
 
-def complete(study: optuna.Study, trial: optuna.Trial, metrics: Sequence[Metric], found: Mapping[str, float]) -> None:
+def complete(study: optuna.Study, trial: optuna.Trial, metrics: Sequence[Measure], found: Mapping[str, float]) -> None:
     """With its scores, if it has them: a measure that is missing or not finite is a failure, and never the best."""
     values = [found.get(metric.name, math.nan) for metric in metrics]
     bad = [metric.name for metric, value in zip(metrics, values, strict=True) if not math.isfinite(value)]

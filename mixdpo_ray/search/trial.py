@@ -98,7 +98,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         identity = {**recipe.training_identity(), "prepared": table.manifest.content_digest}
         record = {"recipe": recipe.to_dict(), "identity": identity}
         storage.write_bytes(join(folder, RECIPE), json.dumps(record).encode())
-        job = job_in(folder, recipe, table, fingerprint(identity)).alone().with_reference(self.shared.reference)
+        job = (
+            job_in(folder, recipe, table, fingerprint(identity)).without_export().with_reference(self.shared.reference)
+        )
         summary = self.group.train(QueuedJob(job, label=self.trial["number"]))
         storage.write_bytes(join(folder, SUMMARY), json.dumps(summary, indent=2).encode())
         storage.delete(join(folder, "checkpoints"))

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mixdpo_ray.recipe.measure import Metric
+from mixdpo_ray.recipe.measure import Measure
 from mixdpo_ray.search.samplers import GUARD
 from mixdpo_ray.search.study import CONTINUES, FOLDER, REASON, SETTINGS
 
@@ -63,7 +63,7 @@ def row_of(trial: FrozenTrial) -> TrialRow:
     )
 
 
-def best(trials: Sequence[TrialRow], metrics: Sequence[Metric]) -> TrialRow | None:
+def best(trials: Sequence[TrialRow], metrics: Sequence[Measure]) -> TrialRow | None:
     """By the first metric, among those that were trained to the end and keep the guard; of equals the earliest."""
     winner: TrialRow | None = None
     for row in trials:
@@ -73,18 +73,20 @@ def best(trials: Sequence[TrialRow], metrics: Sequence[Metric]) -> TrialRow | No
     return winner
 
 
-def front(trials: Sequence[TrialRow], metrics: Sequence[Metric]) -> list[TrialRow]:
+def front(trials: Sequence[TrialRow], metrics: Sequence[Measure]) -> list[TrialRow]:
     """Those that no other beats in one metric without losing in the other."""
     usable = [row for row in trials if row.state == "COMPLETE" and row.guarded]
     return [row for row in usable if not any(_dominates(other, row, metrics) for other in usable)]
 
 
-def _dominates(one: TrialRow, other: TrialRow, metrics: Sequence[Metric]) -> bool:
+def _dominates(one: TrialRow, other: TrialRow, metrics: Sequence[Measure]) -> bool:
     pairs = list(zip(metrics, one.values, other.values, strict=True))
     return any(metric.better(a, b) for metric, a, b in pairs) and not any(metric.better(b, a) for metric, a, b in pairs)
 
 
-def to_csv(trials: Sequence[TrialRow], metrics: Sequence[Metric], settings: Sequence[str], rungs: Sequence[int]) -> str:
+def write_trials(
+    trials: Sequence[TrialRow], metrics: Sequence[Measure], settings: Sequence[str], rungs: Sequence[int]
+) -> str:
     text = io.StringIO()
     names = [metric.name for metric in metrics]
     heads = ["number", "state", *names, *(f"rung {rung}" for rung in rungs), *settings]

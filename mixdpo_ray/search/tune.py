@@ -22,12 +22,12 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import connected, uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.interruption import Interruption
 from mixdpo_ray.cluster.preflight import preflight
-from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RECIPE, differences, locked
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, Seats, count_seats, cpus_to_start_with
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.search.check import check
+from mixdpo_ray.search.check import check_search
 from mixdpo_ray.search.display import StudyDisplay, showing
 from mixdpo_ray.search.inputs import Tables, cover_all, identity, prepare_all, rung_steps
 from mixdpo_ray.search.margins import resolve
@@ -61,7 +61,7 @@ _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", 
 
 def tune(recipe: Recipe, command: str, kind: type[Trial] = Trial) -> StudyOutput:
     """The study of this recipe, to its end. What cannot work is refused before Ray starts, if it can be known then."""
-    space = check(recipe)
+    space = check_search(recipe)
     if not can_draw():
         print(NO_PLOTLY, file=sys.stderr)
     workers = recipe.tune.workers_per_trial or recipe.cluster.fewest_workers  # as many for every trial
@@ -106,7 +106,7 @@ def _seats(recipe: Recipe) -> Seats:
 
 def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], seats: Seats, kind: type[Trial]) -> None:
     recipe, study, space, folder = output.recipe, output.study, output.space, storage.absolute(output.folder)
-    watcher = take_board(folder)
+    watcher = claim_run(folder)
     reference = cover_all(recipe, space, tables)
     counted = {"prepared tables": len(tables), **_passes(reference, "before the first trial")}
     if stale := release_stale(study, recipe.tune.max_failures):

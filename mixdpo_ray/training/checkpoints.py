@@ -47,7 +47,7 @@ class CheckpointManifest(Settings):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """A checkpoint whose every file was verified."""
 
     path: str
@@ -67,7 +67,7 @@ class Checkpoints:
     def path(self, step: int) -> str:
         return storage.join(self.folder, f"step-{step}")
 
-    def find(self) -> Found | None:
+    def find(self) -> FoundCheckpoint | None:
         """Collective. The newest sound checkpoint; None for a run that never committed one."""
         if self.world.leads:
             self._sweep()
@@ -77,7 +77,7 @@ class Checkpoints:
         for step in reversed(steps):
             problems = self._problems(self.path(step))
             if not problems:
-                return Found(self.path(step), read_manifest(self.path(step)))
+                return FoundCheckpoint(self.path(step), read_manifest(self.path(step)))
             self._together()  # nobody still reads what is moved away
             if self.world.leads:
                 self._set_aside(step, problems)

@@ -16,7 +16,7 @@ from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.logps import check_exactness, pair_logps
 from mixdpo_ray.training.world import World
 
-ROWS = 4
+CHECKED_ROWS = 4
 
 
 def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> References | None:
@@ -35,7 +35,7 @@ def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> Refere
         unknown |= np.isnan(references.mismatched.chosen) | np.isnan(references.mismatched.rejected)
     if references.tokens is not None:
         unknown |= np.diff(references.tokens[0].offsets) != index.chosen_length
-    absent = np.flatnonzero(job.compared(plan) & unknown)
+    absent = np.flatnonzero(job.reference_positions(plan) & unknown)
     if len(absent):
         raise PreparedTableError(
             f"{job.reference} lacks {len(absent)} easy pairs, the first {index.pair_id[absent[0]]}: repeat "
@@ -48,9 +48,9 @@ def check_scoring(
     policy: Policy, job: TrainingJob, table: PreparedTable, plan: Plan, references: References | None, world: World
 ) -> None:
     """Collective, before step 0. The log-probs are the model's own, and the stored reference is this very policy."""
-    positions = np.flatnonzero(job.compared(plan))[:ROWS]
+    positions = np.flatnonzero(job.reference_positions(plan))[:CHECKED_ROWS]
     if not len(positions):
-        positions = np.arange(min(ROWS, len(plan.hard)))
+        positions = np.arange(min(CHECKED_ROWS, len(plan.hard)))
     batch = _batch(policy, table, positions, references, world)
     policy.engine.eval()
     check_exactness(policy.engine, batch, _chunks(batch, job), getattr(torch, job.model.dtype))

@@ -27,7 +27,7 @@ from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, Optim
 from mixdpo_ray.training.world import World
 
 
-class Guard:
+class GradientGuard:
     """Runs before every update of parameters: knows the gradients' norm, and refuses one that is not finite.
 
     Without ZeRO, float32 gradients are clipped here as well, since DeepSpeed then hides their norm.
@@ -57,7 +57,7 @@ class Policy:
     """The model that is trained."""
 
     engine: Any  # deepspeed.DeepSpeedEngine around a Scorer
-    guard: Guard
+    guard: GradientGuard
     padding: int
     memory: dict[str, Tensor] = field(default_factory=dict)  # what a StepObjective keeps from step to step
 
@@ -102,7 +102,7 @@ def make_policy(
     optimizer = adamw(scorer, train.optimizer)
     with quiet():
         engine, *_ = library.initialize(model=scorer, optimizer=optimizer, config=config, dist_init_required=False)
-    guard = Guard(train.max_grad_norm)
+    guard = GradientGuard(train.max_grad_norm)
     guard.engine, guard.clips = engine, engine.optimizer is optimizer
     optimizer.register_step_pre_hook(guard)
     engine.train()

@@ -22,7 +22,7 @@ from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.logps import pair_logps
-from mixdpo_ray.training.step_statistics import gathered, seen_by, step_pairs
+from mixdpo_ray.training.step_statistics import gathered, statistics_of, step_pairs
 from mixdpo_ray.training.window_shares import chunk_counts, index_lengths
 from mixdpo_ray.training.world import World
 
@@ -120,8 +120,8 @@ def _pairs(policy: Policy, objective: Objective, held_out: HeldOut, world: World
     sums = [torch.stack([pairs.chosen, pairs.rejected]) for pairs in found]
     everything = gathered(sums, rows, held_out.share, len(held_out.index), world)
     whole = step_pairs(everything, held_out.index, np.arange(len(held_out.index)), held_out.references)
-    seen, _ = objective.look(StepView(whole, policy.memory))
-    return [replace(pairs, seen=seen_by(seen, mine, world)) for pairs, mine in zip(found, rows, strict=True)]
+    seen, _ = objective.statistics(StepView(whole, policy.memory))
+    return [replace(pairs, seen=statistics_of(seen, mine, world)) for pairs, mine in zip(found, rows, strict=True)]
 
 
 def _values(objective: Objective, pairs: PairLogps) -> Tensor:

@@ -17,50 +17,50 @@ from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.errors import CheckpointError
 from mixdpo_ray.tables.prepared_table import PreparedTable
-from mixdpo_ray.training.checkpoints import Checkpoints, Found
-from mixdpo_ray.training.job import Beginning, TrainingJob
-from mixdpo_ray.training.metrics import METRICS, read_lines, write_lines
+from mixdpo_ray.training.checkpoints import Checkpoints, FoundCheckpoint
+from mixdpo_ray.training.job import StartFrom, TrainingJob
+from mixdpo_ray.training.metrics import STEP_METRICS, read_lines, write_lines
 from mixdpo_ray.training.schedule import learning_rate
 
 # what changes no step; learning rates and windows are compared one by one
 _ASIDE = {"checkpoints", "max_steps", "num_train_epochs", "schedule"}
 
 
-def first_stage(job: TrainingJob, table: PreparedTable, run: str) -> Beginning:
+def first_stage(job: TrainingJob, table: PreparedTable, run: str) -> StartFrom:
     """Up to the first step of the second stage, or the whole run. `run`: the folder that stages are kept in."""
     plan = job.plan(table)
     steps = plan.window(0).phase_steps
     name = _fingerprint(job, table, plan, steps)
-    return Beginning(storage.join(run, name), name, steps)
+    return StartFrom(storage.join(run, name), name, steps)
 
 
-def stage_job(job: TrainingJob, stage: Beginning) -> TrainingJob:
+def stage_job(job: TrainingJob, stage: StartFrom) -> TrainingJob:
     """The job that trains this stage of a job and leaves its state."""
     train = job.train.model_copy(update={"max_steps": stage.step})
     return replace(
-        job, train=train, run=stage.run, fingerprint=stage.fingerprint, leaves_model=False, leaves_state=True
+        job, train=train, run=stage.run, fingerprint=stage.fingerprint, exports_model=False, keeps_state=True
     )
 
 
-def adopt(job: TrainingJob, plan: Plan, checkpoints: Checkpoints) -> Found:
+def adopt(job: TrainingJob, plan: Plan, checkpoints: Checkpoints) -> FoundCheckpoint:
     """Collective. The state that the job begins with, and the lines of metrics that led there."""
-    beginning = job.beginning
-    assert beginning is not None, "only a job that begins where another ended adopts its state"
-    folder = storage.join(beginning.run, "checkpoints")
-    found = replace(checkpoints, folder=folder, fingerprint=beginning.fingerprint).find()
-    if found is None or found.manifest.step != beginning.step:
+    start_from = job.start_from
+    assert start_from is not None, "only a job that begins where another ended adopts its state"
+    folder = storage.join(start_from.run, "checkpoints")
+    found = replace(checkpoints, folder=folder, fingerprint=start_from.fingerprint).find()
+    if found is None or found.manifest.step != start_from.step:
         raise CheckpointError(
-            f"{folder} does not hold step-{beginning.step}, with which {job.run} begins: train it first"
+            f"{folder} does not hold step-{start_from.step}, with which {job.run} begins: train it first"
         )
     if checkpoints.world.leads:
         steps, every = job.steps(plan), job.train.evaluation.every_steps
-        lines = list(read_lines(storage.join(beginning.run, METRICS)))
-        if beginning.step < steps and (every is None or beginning.step % every):
-            lines = [line for line in lines if line.get("kind") != "eval" or line["step"] < beginning.step]
+        lines = list(read_lines(storage.join(start_from.run, STEP_METRICS)))
+        if start_from.step < steps and (every is None or start_from.step % every):
+            lines = [line for line in lines if line.get("kind") != "eval" or line["step"] < start_from.step]
         for line in lines:
             if "epoch" in line:  # as a share of this run, which may be longer
                 line["epoch"] = job.train.num_train_epochs * (line["step"] + 1) / plan.steps
-        write_lines(storage.join(job.run, METRICS), lines)
+        write_lines(storage.join(job.run, STEP_METRICS), lines)
     return found
 
 

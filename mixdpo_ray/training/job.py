@@ -18,7 +18,7 @@ from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, Train
 
 
 @dataclass(frozen=True)
-class Beginning:
+class StartFrom:
     """Where another run ended (first_stage.py)."""
 
     run: str
@@ -39,9 +39,9 @@ class TrainingJob:
     fingerprint: str  # checkpoints of another fingerprint are refused
     card: dict[str, Any] = field(default_factory=dict)  # facts for the model card
     tensorboard: bool = False
-    leaves_model: bool = True  # a search wants to know how good it is, and trains the winner again
-    leaves_state: bool = False  # others begin where it ends
-    beginning: Beginning | None = None  # instead of the model as it is
+    exports_model: bool = True  # a search wants to know how good it is, and trains the winner again
+    keeps_state: bool = False  # others begin where it ends
+    start_from: StartFrom | None = None  # instead of the model as it is
 
     def plan(self, table: PreparedTable) -> Plan:
         return make_plan(self.curriculum, self.hard(table), self.train.global_batch_size, self.train.num_train_epochs)
@@ -65,16 +65,16 @@ class TrainingJob:
     def steps(self, plan: Plan) -> int:
         return min(plan.steps, self.train.max_steps or plan.steps)
 
-    def compared(self, plan: Plan) -> NDArray[np.bool_]:
+    def reference_positions(self, plan: Plan) -> NDArray[np.bool_]:
         """The positions whose pairs meet the objective, and so the reference: easy, and in a window that is trained."""
         trained = np.zeros(len(plan.hard), np.bool_)
         for step in range(self.steps(plan)):
             trained[plan.window(step).positions] = True
         return trained & ~plan.hard
 
-    def alone(self) -> Self:
+    def without_export(self) -> Self:
         """For its measurements only."""
-        return replace(self, leaves_model=False)
+        return replace(self, exports_model=False)
 
     def with_reference(self, folder: str | None) -> Self:
         return replace(self, reference=folder)

@@ -21,7 +21,7 @@ import torch
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.errors import NonFiniteError
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training import shards
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
@@ -36,7 +36,7 @@ from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
 from mixdpo_ray.training.step import LossWeights, train_step
-from mixdpo_ray.training.step_statistics import Sight, with_look
+from mixdpo_ray.training.step_statistics import StatisticsContext, with_statistics
 from mixdpo_ray.training.tensorboard import TensorBoard
 from mixdpo_ray.training.tokenizer import load_tokenizer, padding_id
 from mixdpo_ray.training.window_shares import SharedWindow, share_window
@@ -63,7 +63,7 @@ class Run:
     held_out: HeldOut | None
     checkpoints: Checkpoints
     log: MetricsLog | None  # rank 0's
-    board: TensorBoard
+    run_actor: TensorBoard
     listener: Listener
 
     @property
@@ -100,14 +100,14 @@ def _train(run: Run, evaluation: dict[str, float], windows: WindowSource) -> dic
         if _due(run, step + 1, job.train.evaluation.every_steps) or _best_needs_it(run, step + 1):
             evaluation = _evaluate(run, step + 1)
         due, wanted = _due(run, step + 1, job.train.checkpoints.every_steps), run.listener.checkpoint_wanted()
-        if (due or wanted) and (job.leaves_model or job.leaves_state or step + 1 < run.steps):
+        if (due or wanted) and (job.exports_model or job.keeps_state or step + 1 < run.steps):
             _save(run, step + 1, evaluation if due else {}, wanted)
-    run.listener.on_place(None)
+    run.listener.at_location(None)
     return _summary(run, _export(run, evaluation), metrics, evaluation)
 
 
 def _export(run: Run, evaluation: dict[str, float]) -> str | None:
-    if not run.job.leaves_model:
+    if not run.job.exports_model:
         return None
     run.say("exporting the model")
     return export(run.policy, run.tokenizer, run.job, evaluation, run.world)
@@ -127,7 +127,7 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     folder = storage.join(job.run, "checkpoints")
     checkpoints = Checkpoints(folder, job.fingerprint, job.train.checkpoints, world, listener.on_warning)
     found = checkpoints.find()
-    if found is None and job.beginning is not None:
+    if found is None and job.start_from is not None:
         found = adopt(job, plan, checkpoints)
     if world.leads:
         listener.on_phase("loading the model")
@@ -156,7 +156,7 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     """One optimizer step, and the line that it leaves."""
     began = time.perf_counter()
     first = step == run.start
-    run.listener.on_place(f"step {step}, waiting for its pairs", slow=first)
+    run.listener.at_location(f"step {step}, waiting for its pairs", slow=first)
     arrived = next(rows)
     waited = time.perf_counter() - began
     job, window = run.job, run.plan.window(step)
@@ -171,10 +171,10 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, grouped=run.policy.grouped)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
     batches: Iterable[PairBatch] = _batches(run, shared, arrived, first)
-    memory: Memory = run.policy.memory
+    memory: ObjectiveState = run.policy.memory
     try:
         if isinstance(job.objective, StepObjective):
-            batches, memory = with_look(run.policy, job.objective, shared, list(batches), _sight(run))
+            batches, memory = with_statistics(run.policy, job.objective, shared, list(batches), _context(run))
         sums, norm = train_step(run.policy, job.objective, batches, weights, run.world)
     except NonFiniteError as error:
         raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}; nothing was updated") from None
@@ -195,8 +195,8 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     return metrics
 
 
-def _sight(run: Run) -> Sight:
-    return Sight(run.table, run.references, run.world, run.job.train.logp_chunk_tokens, run.job.train.seed)
+def _context(run: Run) -> StatisticsContext:
+    return StatisticsContext(run.table, run.references, run.world, run.job.train.logp_chunk_tokens, run.job.train.seed)
 
 
 def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iterator[PairBatch]:
@@ -206,7 +206,7 @@ def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iter
     verify_rows(rows, positions, run.index, window.step)
     tokens = TokenRows.of(rows, positions)
     for number, micro in enumerate(share):
-        run.listener.on_place(f"step {window.step}, micro-batch {number + 1} of {len(share)}", slow=slow)
+        run.listener.at_location(f"step {window.step}, micro-batch {number + 1} of {len(share)}", slow=slow)
         yield build_batch(
             tokens,
             window.positions[micro.rows],
@@ -217,7 +217,7 @@ def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iter
             device=run.world.torch_device,
             grouped=run.policy.grouped,
         )
-    run.listener.on_place(f"step {window.step}, the update", slow=slow)
+    run.listener.at_location(f"step {window.step}, the update", slow=slow)
 
 
 def _blamed(run: Run, window: Window) -> str:
@@ -230,7 +230,7 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
     if run.held_out is None:
         return {}
     run.say("evaluating")
-    run.listener.on_place(f"the evaluation after step {step}", slow=True)
+    run.listener.at_location(f"the evaluation after step {step}", slow=True)
     metrics = evaluate(run.policy, run.job.objective, run.held_out, run.world)
     if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise NonFiniteError(f"evaluation after {step} steps: {bad[0]} is not finite; look at the learning rate")
@@ -240,10 +240,10 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
 
 def _save(run: Run, step: int, metrics: dict[str, float], why: str | None) -> None:
     run.say(f"saving a checkpoint{f': {why}' if why else ''}")
-    run.listener.on_place(f"the checkpoint after step {step}", slow=True)
+    run.listener.at_location(f"the checkpoint after step {step}", slow=True)
     if run.log is not None:
         run.log.upload()  # first: lines past a checkpoint are cut, lines before it must exist
-    path = shards.save(run.policy, run.checkpoints, step, metrics, adapters=run.job.model.lora is not None)
+    path = shards.save_checkpoint(run.policy, run.checkpoints, step, metrics, adapters=run.job.model.lora is not None)
     run.listener.on_checkpoint(path, {"step": step, **metrics})
 
 
@@ -260,7 +260,7 @@ def _tell(run: Run, metrics: dict[str, Any]) -> None:
     if run.log is None:
         return
     run.log.append(metrics)
-    run.board.add(metrics)
+    run.run_actor.add(metrics)
     if metrics.get("kind") == "eval":
         run.listener.on_evaluation(metrics)
     else:
@@ -271,7 +271,7 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
     before = run.log.first_evaluation if run.log is not None else None
     if run.log is not None:
         run.log.upload()
-    run.board.close()
+    run.run_actor.close()
     return {
         "steps": run.steps,
         "pairs": sum(len(run.plan.window(step).positions) for step in range(run.steps)),

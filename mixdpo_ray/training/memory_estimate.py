@@ -70,7 +70,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
-class Memory:
+class WorkerMemory:
     """Bytes of one worker by term, on its device and in its host's memory. On CPU the device is the host."""
 
     device: dict[str, int]
@@ -140,7 +140,7 @@ def adapter_parameters(model: Any, lora: LoraSettings) -> int:
 
 def worker_memory(
     shape: ModelShape, train: TrainSettings, deepspeed: DeepSpeedSettings, max_length: int, workers: int, *, gpu: bool
-) -> Memory:
+) -> WorkerMemory:
     activations, logits = _activations(shape, train, max_length), _logits(shape, train, max_length)
     states = _states(shape, deepspeed, workers)
     if deepspeed.zero_stage == 0 or (deepspeed.zero_stage == 1 and shape.element == 2):
@@ -160,7 +160,7 @@ def worker_memory(
         if deepspeed.zero_stage < 3:
             host["loading"] = shape.element * shape.parameters  # the whole model, before it is moved
         host["runtime"] = CPU_RUNTIME
-    return Memory({name: size for name, size in device.items() if size}, host)
+    return WorkerMemory({name: size for name, size in device.items() if size}, host)
 
 
 def _states(shape: ModelShape, deepspeed: DeepSpeedSettings, workers: int) -> dict[str, int]:

@@ -19,7 +19,7 @@ from mixdpo_ray.tables.prepared_table import Index
 from mixdpo_ray.training.window_shares import WindowTotals
 from mixdpo_ray.training.world import World
 
-METRICS = "metrics.jsonl"
+STEP_METRICS = "metrics.jsonl"
 # What a step sums over pairs and ranks; every one is divided by a count that is known from the window.
 SUMS = (
     "loss", "loss/easy", "loss/hard", "logps/chosen", "logps/rejected",
@@ -69,7 +69,7 @@ class MetricsLog:
 
     def __init__(self, run: str, step: int):
         """Continue at `step`: lines of it and later ones, left by a killed run, are cut."""
-        self.target = storage.join(run, METRICS)
+        self.target = storage.join(run, STEP_METRICS)
         self.remote = not storage.is_local(run)
         # the evaluation after k steps was made before the checkpoint of k steps; at the start there is no checkpoint
         before = read_lines(self.target) if step else []
@@ -77,7 +77,7 @@ class MetricsLog:
         self.first_evaluation: dict[str, Any] | None = next((line for line in kept if line.get("kind") == "eval"), None)
         if self.remote:
             self._scratch = tempfile.TemporaryDirectory(prefix="mixdpo-metrics-")
-            self.path = Path(self._scratch.name) / METRICS
+            self.path = Path(self._scratch.name) / STEP_METRICS
         else:
             self.path = storage.local(self.target)
         write_lines(str(self.path), kept)

@@ -18,14 +18,16 @@ import torch.distributed as dist
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import CheckpointError, StorageError
-from mixdpo_ray.training.checkpoints import Checkpoints, File, Found
+from mixdpo_ray.training.checkpoints import Checkpoints, File, FoundCheckpoint
 from mixdpo_ray.training.engine import Policy, quiet
 from mixdpo_ray.training.world import World
 
 TAG = "shards"
 
 
-def save(policy: Policy, checkpoints: Checkpoints, step: int, metrics: dict[str, float], *, adapters: bool) -> str:
+def save_checkpoint(
+    policy: Policy, checkpoints: Checkpoints, step: int, metrics: dict[str, float], *, adapters: bool
+) -> str:
     """Collective. The committed folder of a step. A failure leaves the checkpoints before it as they are."""
     target = checkpoints.path(step)
     with _scratch(checkpoints.folder, f".writing-step-{step}-rank-{checkpoints.world.rank}") as scratch:
@@ -43,7 +45,7 @@ def save(policy: Policy, checkpoints: Checkpoints, step: int, metrics: dict[str,
     return target
 
 
-def load(policy: Policy, checkpoints: Checkpoints, found: Found, *, adapters: bool) -> None:
+def load(policy: Policy, checkpoints: Checkpoints, found: FoundCheckpoint, *, adapters: bool) -> None:
     """Collective. Bit for bit what was saved, at the same number of workers; otherwise by DeepSpeed's conversion."""
     with _local_copy(found) as folder:
         source = folder
@@ -61,7 +63,7 @@ def load(policy: Policy, checkpoints: Checkpoints, found: Found, *, adapters: bo
     dist.barrier()
 
 
-def needs_conversion(found: Found, world: World) -> bool:
+def needs_conversion(found: FoundCheckpoint, world: World) -> bool:
     """Without ZeRO every rank holds everything, and any number of them can load it."""
     return found.manifest.world != world.size and found.manifest.zero_stage > 0
 
@@ -107,7 +109,7 @@ def _scratch(folder: str, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _local_copy(found: Found) -> Iterator[Path]:
+def _local_copy(found: FoundCheckpoint) -> Iterator[Path]:
     if storage.is_local(found.path):
         yield storage.local(found.path).absolute()
         return

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mixdpo_ray.curriculum.shares import Share
 from mixdpo_ray.objectives.logps import PairLogps
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
 from mixdpo_ray.tables.mismatched import behind, mismatched_rows
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
@@ -30,7 +30,7 @@ Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Sight:
+class StatisticsContext:
     """What looking needs beside the policy and the step."""
 
     table: PreparedTable
@@ -40,11 +40,15 @@ class Sight:
     seed: int
 
 
-def with_look(
-    policy: Policy, objective: StepObjective, shared: SharedWindow, batches: Sequence[PairBatch], sight: Sight
-) -> tuple[Sequence[PairBatch], Memory]:
+def with_statistics(
+    policy: Policy,
+    objective: StepObjective,
+    shared: SharedWindow,
+    batches: Sequence[PairBatch],
+    context: StatisticsContext,
+) -> tuple[Sequence[PairBatch], ObjectiveState]:
     """Collective. The micro-batches with what was seen of their pairs, and what to remember when they are trained."""
-    window, share = shared.window, shared.shares[sight.world.rank]
+    window, share = shared.window, shared.shares[context.world.rank]
     easy = np.flatnonzero(~window.hard)
     if not len(easy):
         return batches, policy.memory
@@ -53,20 +57,21 @@ def with_look(
     policy.engine.eval()
     with torch.no_grad():
         if objective.reads_mismatched:  # in place of the pairs' own sums, which nobody asks for
-            sums, ratio = torch.zeros(2, len(easy)), _foreign_ratio(policy, positions, shared, sight)
+            sums, ratio = torch.zeros(2, len(easy)), _foreign_ratio(policy, positions, shared, context)
         else:
-            sums, ratio = gathered(_own(policy, batches, shared), numbers, share, len(easy), sight.world), None
+            sums, ratio = gathered(_own(policy, batches, shared), numbers, share, len(easy), context.world), None
     policy.engine.train()
     view = StepView(
-        step_pairs(sums, sight.table.index("train"), positions, sight.references),
-        memory=policy.memory,
+        step_pairs(sums, context.table.index("train"), positions, context.references),
+        state=policy.memory,
         progress=window.phase_step / window.phase_steps,
-        seed=sight.seed * 1_000_003 + window.step,
+        seed=context.seed * 1_000_003 + window.step,
         mismatched_ratio=ratio,
     )
-    seen, memory = objective.look(view)
+    seen, memory = objective.statistics(view)
     return [
-        replace(batch, seen=seen_by(seen, mine, sight.world)) for batch, mine in zip(batches, numbers, strict=True)
+        replace(batch, seen=statistics_of(seen, mine, context.world))
+        for batch, mine in zip(batches, numbers, strict=True)
     ], memory
 
 
@@ -89,7 +94,7 @@ def gathered(values: Sequence[Tensor], numbers: Sequence[Numbers], share: Share,
     return sums.cpu()
 
 
-def seen_by(seen: Mapping[str, Tensor], numbers: Numbers, world: World) -> dict[str, Tensor]:
+def statistics_of(seen: Mapping[str, Tensor], numbers: Numbers, world: World) -> dict[str, Tensor]:
     rows = torch.from_numpy(numbers)
     return {name: values[rows].float().to(world.torch_device) for name, values in seen.items()}
 
@@ -106,27 +111,27 @@ def _own(policy: Policy, batches: Sequence[PairBatch], shared: SharedWindow) -> 
     return [torch.stack([one.chosen, one.rejected]) for one in pairs]
 
 
-def _foreign_ratio(policy: Policy, positions: Numbers, shared: SharedWindow, sight: Sight) -> Tensor:
+def _foreign_ratio(policy: Policy, positions: Numbers, shared: SharedWindow, context: StatisticsContext) -> Tensor:
     """Policy minus reference of both foreign answers of every easy pair: [2 x pairs].
 
     A micro-batch without an easy pair runs one that belongs to another: under ZeRO-3 every rank runs equally often.
     """
-    assert sight.references is not None
+    assert context.references is not None
     everyone = [[_easy_numbers(shared, micro.rows) for micro in share] for share in shared.shares]
     run = [[positions[mine if len(mine) else [0]] for mine in micros] for micros in everyone]
-    mine = np.unique(np.concatenate(run[sight.world.rank]))
-    tokens = TokenRows.of(mismatched_rows(sight.table, mine), mine)
-    index = sight.table.index("train")
+    mine = np.unique(np.concatenate(run[context.world.rank]))
+    tokens = TokenRows.of(mismatched_rows(context.table, mine), mine)
+    index = context.table.index("train")
     answers = index.chosen_length.astype(np.int64) + index.rejected_length
     values = []
-    for step, here in enumerate(run[sight.world.rank]):
+    for step, here in enumerate(run[context.world.rank]):
         most = max(int(answers[behind(micros[step], len(index))].sum()) for micros in run)
         batch = build_batch(
-            tokens, here, np.zeros(len(here), np.bool_), sight.references.mismatched,
-            weight=1.0, padding=policy.padding, device=sight.world.torch_device, grouped=policy.grouped,
+            tokens, here, np.zeros(len(here), np.bool_), context.references.mismatched,
+            weight=1.0, padding=policy.padding, device=context.world.torch_device, grouped=policy.grouped,
         )  # fmt: skip
-        pairs = pair_logps(policy.engine, batch, -(-most // sight.chunk_tokens)).easy
+        pairs = pair_logps(policy.engine, batch, -(-most // context.chunk_tokens)).easy
         values.append(torch.stack([pairs.chosen_ratio, pairs.rejected_ratio]))
-    ours = everyone[sight.world.rank]
+    ours = everyone[context.world.rank]
     kept = [value[:, : len(numbers)] for value, numbers in zip(values, ours, strict=True)]
-    return gathered(kept, ours, shared.shares[sight.world.rank], len(positions), sight.world).flatten()
+    return gathered(kept, ours, shared.shares[context.world.rank], len(positions), context.world).flatten()

@@ -6,7 +6,7 @@ import sys
 import pytest
 import ray
 
-from mixdpo_ray.cluster.connect import connected, join, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.connect import connected, join_cluster, uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -42,12 +42,12 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ResourceError, match=rf"RAY_ADDRESS {address} does not answer \(.*refused.*unset RAY_ADDRESS"):
-        join(address)
+        join_cluster(address)
 
 
 def test_the_client_protocol_is_refused_with_the_way_to_submit() -> None:
     with pytest.raises(ResourceError, match="ray job submit"):
-        join("ray://127.0.0.1:10001")
+        join_cluster("ray://127.0.0.1:10001")
 
 
 CONNECT = """

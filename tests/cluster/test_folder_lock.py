@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from mixdpo_ray.cluster.folder_lock import alone, prepared_folder, unfinished
+from mixdpo_ray.cluster.folder_lock import atomic_folder, exclusive, prepared_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.errors import ResourceError
 
@@ -23,7 +23,7 @@ def test_the_folder_is_absolute_and_named_by_the_request(tmp_path: Path, monkeyp
 
 def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
     folder = tmp_path / "table"
-    with unfinished(str(folder)) as place:
+    with atomic_folder(str(folder)) as place:
         (Path(place) / "part").write_text("new")
         assert not folder.exists()
     assert (folder / "part").read_text() == "new"
@@ -36,7 +36,7 @@ def test_what_fails_leaves_nothing_and_what_was_killed_is_swept(tmp_path: Path) 
     (tmp_path / ".unfinished-table" / "old").touch()
 
     def fail() -> None:
-        with unfinished(str(folder)) as place:
+        with atomic_folder(str(folder)) as place:
             assert not list(Path(place).iterdir())
             raise OSError("disk full")
 
@@ -49,10 +49,10 @@ def test_a_second_driver_waits_for_the_first(tmp_path: Path, capsys: pytest.Capt
     folder, order = str(tmp_path / "table"), []
 
     def second() -> None:
-        with alone(folder):
+        with exclusive(folder):
             order.append("second")
 
-    with alone(folder):
+    with exclusive(folder):
         thread = threading.Thread(target=second)
         thread.start()
         while "waiting" not in capsys.readouterr().err:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mixdpo_ray.cluster.hang_detector import Sign
+from mixdpo_ray.cluster.hang_detector import Beat
 from mixdpo_ray.cluster.job_queue import Ended, JobQueue
 from mixdpo_ray.errors import NonFiniteError, PreparedTableError
 
-STUCK = Sign(0, 1, "a", 7, "step 3, the update", False, "logps.py:88 pair_logps")
+STUCK = Beat(0, 1, "a", 7, "step 3, the update", False, "logps.py:88 pair_logps")
 
 
 def queue(*jobs: bytes) -> JobQueue:
@@ -113,14 +113,14 @@ def test_workers_that_are_gone_leave_no_one_waiting() -> None:
 
 def test_a_hang_that_a_restart_cured_explains_no_later_failure() -> None:
     jobs = queue(b"first")
-    assert jobs.hear(0, STUCK, 10, now=0.0) == (None, True)
-    verdict, first = jobs.hear(0, STUCK, 10, now=11.0)
+    assert jobs.observe(0, STUCK, 10, now=0.0) == (None, True)
+    verdict, first = jobs.observe(0, STUCK, 10, now=11.0)
     assert first
     assert verdict is not None
     assert "step 3, the update" in verdict
-    assert jobs.hear(0, STUCK, 10, now=11.5) == (verdict, False)
+    assert jobs.observe(0, STUCK, 10, now=11.5) == (verdict, False)
     assert jobs.hang == verdict
-    assert jobs.hear(0, replace(STUCK, process="b"), 10, now=12.0)[0] is None
+    assert jobs.observe(0, replace(STUCK, process="b"), 10, now=12.0)[0] is None
     assert jobs.hang is None
 
 
@@ -128,12 +128,12 @@ def test_a_job_is_not_judged_by_the_one_before() -> None:
     """Neither by its verdict, nor by how slow it was, nor by a sign that comes late."""
     jobs = queue(b"slow", b"quick")
     for count in range(3):
-        jobs.hear(0, replace(STUCK, count=count), 100, now=90.0 * count)
+        jobs.observe(0, replace(STUCK, count=count), 100, now=90.0 * count)
     jobs.end(0, Ended({}))
-    assert jobs.hear(0, STUCK, 100, now=1e6) == (None, False)
+    assert jobs.observe(0, STUCK, 100, now=1e6) == (None, False)
     assert jobs.hang is None
-    jobs.hear(1, STUCK, 10, now=0.0)
-    assert jobs.hear(1, STUCK, 10, now=11.0)[0] is not None
+    jobs.observe(1, STUCK, 10, now=0.0)
+    assert jobs.observe(1, STUCK, 10, now=11.0)[0] is not None
 
 
 def test_a_training_is_held_until_its_end_or_that_of_its_group() -> None:

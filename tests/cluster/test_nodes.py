@@ -14,26 +14,26 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from mixdpo_ray.cluster.nodes import (
-    Answer,
     Node,
+    NodeAnswer,
     free_disk,
+    library_versions,
     source_digest,
     storage_problem,
     survey,
     version_problem,
-    versions,
 )
 from tests.cluster.two_nodes import APART, two_nodes
 from tests.doctor.examinations import sound
 
 
 def node(name: str, **changed: str) -> Node:
-    answer = Answer({**versions(), **changed}, name, "", (), (), None, 1, ())
+    answer = NodeAnswer({**library_versions(), **changed}, name, "", (), (), None, 1, ())
     return Node(name, {"CPU": 1.0}, answer)
 
 
 def test_equal_versions_are_no_problem_however_torch_was_built() -> None:
-    release = versions()["torch"].partition("+")[0]
+    release = library_versions()["torch"].partition("+")[0]
     assert version_problem([node("head", torch=f"{release}+cpu"), node("gpu", torch=f"{release}+cu130")]) is None
 
 

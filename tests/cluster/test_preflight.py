@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from mixdpo_ray.cluster.connect import places
-from mixdpo_ray.cluster.preflight import preflight
-from mixdpo_ray.doctor.cluster_checks import does_not_fit, lacking
-from mixdpo_ray.doctor.examination import Patient
-from mixdpo_ray.doctor.finding import Red
+from mixdpo_ray.cluster.connect import room_on_nodes
+from mixdpo_ray.cluster.preflight import does_not_fit, lacking, preflight
+from mixdpo_ray.doctor.examination import Examination
+from mixdpo_ray.doctor.finding import CheckFailed
 from mixdpo_ray.doctor.size_checks import memory
 from mixdpo_ray.errors import ResourceError, StorageError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -29,12 +28,12 @@ def settings(**changes: Any) -> ClusterSettings:
 
 
 def test_a_node_has_room_for_as_many_workers_as_its_scarcest_resource_allows() -> None:
-    assert places([{"CPU": 16.0}, GPU_NODE, {"CPU": 6.0, "GPU": 8.0}], WORKER) == [0, 4, 1]
-    assert places([{"CPU": 2.0}], {"CPU": 0.1}) == [20]
+    assert room_on_nodes([{"CPU": 16.0}, GPU_NODE, {"CPU": 6.0, "GPU": 8.0}], WORKER) == [0, 4, 1]
+    assert room_on_nodes([{"CPU": 2.0}], {"CPU": 0.1}) == [20]
 
 
 def test_enough_in_all_is_not_enough_where_no_worker_can_be_spread_over_two_nodes() -> None:
-    room = places([{"CPU": 6.0}] * 3, {"CPU": 4.0})
+    room = room_on_nodes([{"CPU": 6.0}] * 3, {"CPU": 4.0})
     said = does_not_fit(settings(num_workers=4), "4 CPU", ["a", "b", "c"], room)
     assert said is not None
     assert said.startswith(
@@ -94,8 +93,8 @@ def test_memory_is_held_against_what_the_gpus_have(tree: dict[str, Any], tmp_pat
 
     def said(free_gib: int, workers: int, **changes: Any) -> str:
         recipe = changed(tree, cluster__use_gpu=True, cluster__num_workers=workers, data__max_length=1024, **changes)
-        patient = Patient(recipe, tmp_path)
-        (node,) = Patient(changed(tree), tmp_path).nodes
+        patient = Examination(recipe, tmp_path)
+        (node,) = Examination(changed(tree), tmp_path).nodes
         answer = replace(node.answer, gpu_memory=((free_gib << 30, 140 << 30),) * 4, free_memory=1 << 40)
         patient.__dict__["nodes"] = [replace(node, resources=GPU_NODE, answer=answer)]
         patient.__dict__["shape"] = LLAMA_8B
@@ -103,10 +102,10 @@ def test_memory_is_held_against_what_the_gpus_have(tree: dict[str, Any], tmp_pat
 
     assert " of the 140.0 GiB free on a GPU; 4 of them need 62.8 GiB of the 1,024.0 GiB free in host" in said(140, 8)
     with pytest.raises(
-        Red, match=r"a GPU has 80.0 GiB free: train.gradient_checkpointing=true would need \d\d\.\d GiB"
+        CheckFailed, match=r"a GPU has 80.0 GiB free: train.gradient_checkpointing=true would need \d\d\.\d GiB"
     ):
         said(80, 8, train__per_device_train_batch_size=8)
-    with pytest.raises(Red, match=r"deepspeed.zero_stage=3 deepspeed.offload_optimizer=true .*would need"):
+    with pytest.raises(CheckFailed, match=r"deepspeed.zero_stage=3 deepspeed.offload_optimizer=true .*would need"):
         said(24, 2)
-    with pytest.raises(Red, match="even with the leanest settings it would not fit"):
+    with pytest.raises(CheckFailed, match="even with the leanest settings it would not fit"):
         said(3, 2)

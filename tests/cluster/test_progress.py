@@ -1,8 +1,8 @@
 import pytest
 import ray
 
-from mixdpo_ray.cluster.progress import Board, Display, watching
-from mixdpo_ray.runs.summary import describe
+from mixdpo_ray.cluster.progress import Display, RunActor, watching
+from mixdpo_ray.runs.summary import describe_run
 
 
 def step(number: int, stage: str = "easy", loss: float = 0.5) -> dict[str, object]:
@@ -52,9 +52,9 @@ def test_a_phase_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.cluster
 @pytest.mark.usefixtures("local_ray")
 def test_the_driver_shows_what_workers_told(capsys: pytest.CaptureFixture[str]) -> None:
-    board = Board.remote()  # type: ignore[attr-defined]
-    with watching(board, Display("train", steps=1), lambda: ""):
-        ray.get(board.tell.remote("step", step(0, "hard", 2.0)))
+    run_actor = RunActor.remote()  # type: ignore[attr-defined]
+    with watching(run_actor, Display("train", steps=1), lambda: ""):
+        ray.get(run_actor.tell.remote("step", step(0, "hard", 2.0)))
     assert "train: hard 1/1  loss 2.0000" in capsys.readouterr().err
 
 
@@ -68,8 +68,8 @@ def test_the_closing_lines_leave_out_what_was_not_measured() -> None:
         "eval_after": {"eval_rewards/accuracies": 0.75},
         "peak_memory_gib": 1.5,
     }
-    lines = describe("out/runs/a", summary).splitlines()
+    lines = describe_run("out/runs/a", summary).splitlines()
     assert lines[0] == "out/runs/a finished in 1 min 11 s: 8 steps, 120 pairs"
     assert lines[1].split() == ["held-out", "preference", "accuracy", "0.500", "->", "0.750"]
     assert lines[2].split() == ["peak", "memory", "of", "a", "worker", "1.50", "GiB"]
-    assert "was already finished" in describe("out/runs/a", {**summary, "already_finished": True})
+    assert "was already finished" in describe_run("out/runs/a", {**summary, "already_finished": True})

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.cluster.worker_group import WorkerGroup
 from mixdpo_ray.errors import NonFiniteError, PreparedTableError, WorkersError
@@ -41,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def group(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Iterator[WorkerGroup]:
     """Of one worker: that the others leave with one that dies is shown where a run dies (test_death.py)."""
     folder = str(tmp_path_factory.mktemp("group"))
-    group = WorkerGroup(ONE, folder, take_board(folder))
+    group = WorkerGroup(ONE, folder, claim_run(folder))
     yield group
     group.close()
 
@@ -64,7 +64,7 @@ def test_a_training_in_a_standing_group_is_the_one_alone(
     """After others of another objective, ZeRO stage and dtype, of which one was not finite. Closed, it leaves neither
     process nor file."""
     folder = tmp_path_factory.mktemp("two")
-    group = WorkerGroup(TWO, str(folder), take_board(str(folder)))
+    group = WorkerGroup(TWO, str(folder), claim_run(str(folder)))
     world = make_biased(tiny, tmp_path / "world")
     first = train(group, job_of(world, tmp_path / "sharded", "sharded"))
     with pytest.raises(NonFiniteError, match=r"^step \d: "):
@@ -78,7 +78,7 @@ def test_a_training_in_a_standing_group_is_the_one_alone(
     assert list(folder.iterdir()) == []
 
     alone = job_of(world, tmp_path / "alone", "half")
-    fit(TWO, alone, take_board(alone.run))
+    fit(TWO, alone, claim_run(alone.run))
     assert told(tmp_path / "half") == told(tmp_path / "alone")
     assert weights(tmp_path / "half") == weights(tmp_path / "alone")
     assert not (tmp_path / "alone" / "ray").exists()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mixdpo_ray.comparison.arms import all_arms, check
+from mixdpo_ray.comparison.arms import all_arms, check_arms
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.file import load_recipe
 
@@ -32,7 +32,7 @@ def small(tmp_path: Path) -> Path:
 
 def complaint(path: Path, *overrides: str) -> str:
     with pytest.raises(RecipeError) as caught:
-        check(load_recipe(str(path), overrides))
+        check_arms(load_recipe(str(path), overrides))
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -62,14 +62,14 @@ def test_every_shipped_comparison_can_be_made() -> None:
     shipped = [recipe for path in RECIPES.glob("*.yaml") if (recipe := load_recipe(str(path))).compare.arms]
     assert shipped
     for recipe in shipped:
-        check(recipe)
+        check_arms(recipe)
 
 
 def test_the_paper_s_models_can_be_compared_too() -> None:
     shuffled = "{curriculum.mode: sorted_dpo, curriculum.order: shuffled}"
     arms = f"compare.arms={{mixdpo: {{}}, dpo: {shuffled}, simpo: {{objective.name: simpo}}}}"
     recipe = load_recipe(str(RECIPES / "llama3-8b-ultrafeedback.yaml"), [arms])
-    check(recipe)
+    check_arms(recipe)
     assert recipe.compare.measure.name == "eval_rewards/accuracies"
 
 

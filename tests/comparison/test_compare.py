@@ -13,7 +13,7 @@ from mixdpo_ray.errors import RunConflictError
 from mixdpo_ray.playground.build import WorldFolder
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.runs.clean import survey
+from mixdpo_ray.runs.clean import survey_storage
 from mixdpo_ray.search.space import with_settings
 
 pytestmark = pytest.mark.cluster
@@ -111,8 +111,8 @@ def test_arms_that_are_identical_up_to_the_switch_share_their_first_stage(said: 
 
 
 def test_what_a_comparison_uses_is_not_swept_away(said: str, folder: Path) -> None:
-    assert [item.path for item in survey(str(folder)) if item.unused] == []
-    assert {user for item in survey(str(folder)) for user in item.used_by} == {"comparison small"}
+    assert [item.path for item in survey_storage(str(folder)) if item.unused] == []
+    assert {user for item in survey_storage(str(folder)) for user in item.used_by} == {"comparison small"}
 
 
 def test_the_same_command_trains_nothing_and_another_arm_that_arm_alone(said: str, folder: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_comparison_that_died_continues_and_repeats_no_finished_arm(local_ray:
     job = StudyJob(write_world(tmp_path), "cut", environment=ENVIRONMENT)
     job.start_job("compare", *settings())
     job.wait_until(lambda: steps(tmp_path, "sorted") + steps(tmp_path, "simpo") > 0, "step")
-    ended = job.interrupt(alone=True)
+    ended = job.interrupt(without_export=True)
     assert (ended.status, ended.lines[-1]) == (130, "interrupted; the same command continues"), ended.err
     assert "Traceback" not in ended.err
     assert (tmp_path / "out/comparisons/cut/results.csv").exists()

@@ -63,7 +63,7 @@ def test_a_job_has_ended_with_a_summary_or_a_failure_and_a_stage_while_its_state
         Path(one.run).mkdir(parents=True)
         Path(join(one.run, mark)).write_text("{}")
         assert one.ended
-    stage = RecordedJob(QueuedJob(replace(make_job(tmp_path, tmp_path / "stage"), leaves_state=True), "stage"), 1)
+    stage = RecordedJob(QueuedJob(replace(make_job(tmp_path, tmp_path / "stage"), keeps_state=True), "stage"), 1)
     checkpoint = tmp_path / "stage" / "checkpoints" / "step-1"
     checkpoint.mkdir(parents=True)
     (tmp_path / "stage" / "summary.json").write_text("{}")

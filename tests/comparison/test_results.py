@@ -8,7 +8,7 @@ import io
 import pytest
 
 from mixdpo_ray.comparison.picture import picture
-from mixdpo_ray.comparison.results import Outcome, Row, rows_of, to_csv
+from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write_results
 from mixdpo_ray.comparison.student import Estimate
 from mixdpo_ray.comparison.table import digits_for, notes_text, shown, table_text
 
@@ -17,8 +17,8 @@ MIX = [Outcome("mix", seed, {"quality": value}, 2.0) for seed, value in enumerat
 BAD = [Outcome("bad", 0, {"quality": 1.0}, 1.0), Outcome("bad", 1, failure="step 3: the loss is not finite")]
 
 
-def rows() -> dict[str, Row]:
-    return {row.arm: row for row in rows_of([*DPO, *MIX, *BAD], ["dpo", "mix", "bad"], "dpo")}
+def rows() -> dict[str, ResultRow]:
+    return {row.arm: row for row in result_rows([*DPO, *MIX, *BAD], ["dpo", "mix", "bad"], "dpo")}
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -63,7 +63,7 @@ def test_an_estimate_is_shown_with_what_it_has() -> None:
 
 
 def test_the_csv_has_a_row_for_every_arm_and_seed() -> None:
-    table = list(csv.DictReader(io.StringIO(to_csv([*DPO, *BAD, Outcome("late", 0)]))))
+    table = list(csv.DictReader(io.StringIO(write_results([*DPO, *BAD, Outcome("late", 0)]))))
     assert [(row["arm"], row["seed"], row["state"], row["quality"]) for row in table] == [
         ("dpo", "0", "ended", "7.0"), ("dpo", "1", "ended", "8.0"), ("dpo", "2", "ended", "9.0"),
         ("bad", "0", "ended", "1.0"), ("bad", "1", "failed", ""), ("late", "0", "missing", ""),
@@ -73,5 +73,5 @@ def test_the_csv_has_a_row_for_every_arm_and_seed() -> None:
 
 def test_the_picture_is_drawn_also_where_an_arm_has_nothing_to_show() -> None:
     failed = [Outcome("worse", 0, failure="no")]
-    drawn = picture(rows_of([*DPO, *MIX, *failed], ["dpo", "mix", "worse"], "dpo"), "quality", "dpo")
+    drawn = picture(result_rows([*DPO, *MIX, *failed], ["dpo", "mix", "worse"], "dpo"), "quality", "dpo")
     assert drawn.startswith(b"\x89PNG")

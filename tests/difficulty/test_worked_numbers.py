@@ -10,11 +10,11 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.alignment_potential import AlignmentPotential, alignment_potential
 from mixdpo_ray.difficulty.bees import BeeS, joined, vote
 from mixdpo_ray.difficulty.ches import CHES, ches, ches_per_token
-from mixdpo_ray.difficulty.dcrm import DCRM, dcrm, edit_distance
+from mixdpo_ray.difficulty.dcrm import DCRM, distance_calibrated_margin, edit_distance
 from mixdpo_ray.difficulty.embedding_distance import EmbeddingDistance
 from mixdpo_ray.difficulty.implicit_margin import ImplicitMargin
 from mixdpo_ray.difficulty.length import Length
-from mixdpo_ray.difficulty.metric import AnswerLogps, Facts, Metric
+from mixdpo_ray.difficulty.metric import AnswerLogps, Metric, MetricInputs
 from mixdpo_ray.difficulty.perplexity import Perplexity
 from mixdpo_ray.difficulty.rating_margin import RatingMargin
 from mixdpo_ray.difficulty.reward_margin import RewardMargin
@@ -31,14 +31,14 @@ POLICY, REFERENCE = AnswerLogps(CHOSEN, REJECTED), AnswerLogps(REF_CHOSEN, REF_R
 EXTERNAL = {"reward_margin": MARGIN, "implicit_margin": GAP}
 
 
-def facts(**more: object) -> Facts:
+def facts(**more: object) -> MetricInputs:
     lengths = {"chosen_length": np.array([10.0, 16, 24, 6]), "rejected_length": np.array([14.0, 12, 30, 8])}
     given = {"prompt_length": np.full(4, 5.0), "train": np.ones(4, np.bool_), **lengths, **more}
-    return Facts(margin=MARGIN, **given)  # type: ignore[arg-type]
+    return MetricInputs(margin=MARGIN, **given)  # type: ignore[arg-type]
 
 
 # name -> (settings, what it is told, its values, derived once by hand, or three operations away)
-WORKED: dict[str, list[tuple[Metric, Facts, list[float]]]] = {
+WORKED: dict[str, list[tuple[Metric, MetricInputs, list[float]]]] = {
     "rating_margin": [(RatingMargin(), facts(), [1.5, 0, 5, 1])],
     "length": [
         (Length(), facts(), [-10, -16, -24, -6]),
@@ -131,7 +131,7 @@ def test_ches_of_the_toy_answers() -> None:
 
 def test_dcrm_of_the_toy_answers() -> None:
     assert edit_distance(list(b"ABCDE"), list(b"ABXDEF")) == 2
-    one = dcrm(np.array([1.5]), np.array([2.0]), np.array([0.2]), 1.0)
+    one = distance_calibrated_margin(np.array([1.5]), np.array([2.0]), np.array([0.2]), 1.0)
     assert one[0] == pytest.approx((1 / (1 + math.exp(-1.5)) - 0.5) / 3.2)
 
 

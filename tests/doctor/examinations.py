@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixdpo_ray.doctor.checks import examine
-from mixdpo_ray.doctor.examination import Patient
+from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Finding
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.recipe.recipe import Recipe
@@ -42,7 +42,7 @@ def changed(tree: Mapping[str, Any], **changes: Any) -> Recipe:
 
 
 def findings(recipe: Recipe, folder: Path, *, probe: bool = False) -> dict[str, Finding]:
-    return {finding.check: finding for finding in examine(Patient(recipe, folder, probe))}
+    return {finding.check: finding for finding in examine(Examination(recipe, folder, probe))}
 
 
 def red(recipe: Recipe, folder: Path, check: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 import ray
 import yaml
 
-from mixdpo_ray.doctor.run import consult
+from mixdpo_ray.doctor.run import examine_all
 from tests.doctor.examinations import changed, sound
 from tests.runs.trainings import job
 
@@ -102,7 +102,7 @@ def test_a_terminal_gets_signs_and_colours(recipe: Path) -> None:
     reader = Thread(target=_read_all, args=(ours, pieces))
     reader.start()
     with os.fdopen(theirs, "w") as terminal, contextlib.redirect_stdout(terminal):
-        consult(settings, ROOT, probe=False)
+        examine_all(settings, ROOT, probe=False)
     reader.join()
     os.close(ours)
     text = b"".join(pieces).decode()

@@ -55,7 +55,7 @@ def job_of(setup: Setup, run: str, **settings: Any) -> TrainingJob:
     """`settings`: parts of the job that are changed, each by a dictionary. The policy leaves nothing behind."""
     job = make_job(setup, setup.model.parent, DPO(beta=setup.beta), run)
     changed = {name: getattr(job, name).model_copy(update=update) for name, update in settings.items()}
-    return replace(job, leaves_model=False, **changed)
+    return replace(job, exports_model=False, **changed)
 
 
 def world_of(measurement: Measurement) -> World:

@@ -47,7 +47,7 @@ def _job(measurement: Measurement, run: str) -> TrainingJob:
     setup = setup_of(measurement, SHALLOW, sizes.peer_batch, sizes.peer_per_device, sizes.steps)
     job = job_of(setup, run, deepspeed={"zero_stage": ZERO})
     checkpoints = CheckpointSettings(every_steps=EVERY, keep_last=1)
-    return replace(job, leaves_model=True, train=job.train.model_copy(update={"checkpoints": checkpoints}))
+    return replace(job, exports_model=True, train=job.train.model_copy(update={"checkpoints": checkpoints}))
 
 
 def _together(measurement: Measurement, runs: list[tuple[TrainingJob, bool, int]]) -> None:

@@ -124,7 +124,7 @@ def changed(settings: S, **changes: Any) -> S:
 def configured(job: TrainingJob, settings: Mapping[str, float], thin: int, folder: Path) -> TrainingJob:
     train = job.train
     job = replace(
-        job.alone(),
+        job.without_export(),
         curriculum=changed(job.curriculum, threshold={"value": settings["curriculum.threshold.value"]}, thin=thin),
         objective=DPO(beta=settings["objective.beta"]),
         train=changed(

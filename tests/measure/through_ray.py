@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from mixdpo_ray.cluster.connect import connected
-from mixdpo_ray.cluster.run_actor import take_board
+from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from tests.measure.inputs import MODEL, job_of, setup_of
@@ -26,7 +26,7 @@ def run(measurement: Measurement, report: Report, beside: str) -> None:
     began = time.monotonic()
     with connected(cluster):
         started = time.monotonic() - began
-        fit(cluster, job, take_board(job.run))
+        fit(cluster, job, claim_run(job.run))
     lines = (json.loads(line) for line in (Path(job.run) / "metrics.jsonl").read_text().splitlines())
     losses = [line["loss"] for line in lines if "loss" in line]
     alone = measurement.last(beside, "losses")

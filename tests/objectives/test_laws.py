@@ -24,7 +24,7 @@ from mixdpo_ray.objectives.margin_dpo import MarginDPO
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.sft import SFT
 from mixdpo_ray.objectives.slic import SLiC
-from mixdpo_ray.objectives.step_objective import Memory, StepObjective, StepView
+from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
 from mixdpo_ray.recipe.ranges import read_range
 from tests.objectives.extremes import Row, drawn
 
@@ -79,7 +79,7 @@ def losses_of(objective: Objective, pairs: PairLogps) -> torch.Tensor:
         return objective.losses(pairs)
     columns = {name: value.detach().double() for name, value in vars(pairs).items() if isinstance(value, torch.Tensor)}
     mismatched = torch.tensor([0.3, -0.1], dtype=torch.float64)
-    seen, _ = objective.look(StepView(PairLogps(**columns), mismatched_ratio=mismatched))  # type: ignore[arg-type]
+    seen, _ = objective.statistics(StepView(PairLogps(**columns), mismatched_ratio=mismatched))  # type: ignore[arg-type]
     return objective.losses(replace(pairs, seen={name: value.float() for name, value in seen.items()}))
 
 
@@ -205,14 +205,14 @@ def test_an_objective_without_a_loss_for_ties_says_so() -> None:
 
 def test_earlier_gaps_stand_beside_those_of_a_small_step_and_their_number_is_bounded() -> None:
     objective = GammaDPO(queue=3)
-    memory: Memory = {}
+    state: ObjectiveState = {}
     rows = [(-12.5, -14.0, 10, 14, 1.5, -13.0, -13.2), (-20.0, -19.0, 16, 12, 1.0, -20.5, -19.4)]
     for _ in range(3):
         pairs = pairs_of(rows)
         columns = {name: v.detach().double() for name, v in vars(pairs).items() if isinstance(v, torch.Tensor)}
-        seen, memory = objective.look(StepView(PairLogps(**columns), memory))  # type: ignore[arg-type]
+        seen, state = objective.statistics(StepView(PairLogps(**columns), state))  # type: ignore[arg-type]
         assert len(seen["target"]) == 2
-    assert memory["gaps"].tolist() == pytest.approx([0.01, 0.13, 0.01], abs=1e-6)
+    assert state["gaps"].tolist() == pytest.approx([0.01, 0.13, 0.01], abs=1e-6)
 
 
 def test_rewards_are_beta_times_the_log_ratio_or_the_length_mean() -> None:

@@ -44,7 +44,7 @@ class Worked:
     by_chosen: float  # derivative with respect to the chosen answer's sum
     by_rejected: float
     batch: tuple[Row, ...] = (PAIR,)  # the numbers are about the first of them
-    memory: dict[str, list[float]] = field(default_factory=dict)
+    state: dict[str, list[float]] = field(default_factory=dict)
     mismatched: float | None = None
 
 
@@ -120,8 +120,8 @@ WORKED = [
     Worked("ropo", {}, 1.7860012564200745, -0.0983807936675084, 0.0983807936675084),
     Worked("aps", {}, 0.04530523539569706, -0.028020610709477423, 0.028020610709477423),  # tau 0.137794
     # 0.13 lies below 0.2, so a tenth of the label counts as flipped; above 0.05 nothing does
-    Worked("spa", {}, 0.6432581946816907, -0.03675456936126813, 0.03675456936126813, memory={"margins": [0.2]}),
-    Worked("spa", {}, 0.6302581946816906, -0.04675456936126812, 0.04675456936126812, memory={"margins": [0.05]}),
+    Worked("spa", {}, 0.6432581946816907, -0.03675456936126813, 0.03675456936126813, state={"margins": [0.2]}),
+    Worked("spa", {}, 0.6302581946816906, -0.04675456936126812, 0.04675456936126812, state={"margins": [0.05]}),
     # weights 1.164006 and, with tau 2, 1.044609
     Worked("madpo", {}, 0.7336246248382736, -0.05442262186604111, 0.05442262186604111),
     Worked("madpo", {"tau": 2.0}, 0.658373422939727, -0.04884024694672521, 0.04884024694672521),
@@ -177,7 +177,7 @@ def seen_by(objective: Objective, pairs: PairLogps, view: StepView | None = None
     """The pairs with what the objective finds in them, if they are a whole step."""
     if not isinstance(objective, StepObjective):
         return pairs
-    seen, _ = objective.look(view or StepView(detached(pairs)))
+    seen, _ = objective.statistics(view or StepView(detached(pairs)))
     return replace(pairs, seen=seen)
 
 
@@ -186,7 +186,7 @@ def test_loss_and_both_gradients_equal_the_worked_numbers(case: Worked) -> None:
     objective, pairs = OBJECTIVES[case.name](**case.hyperparameters), pairs_of(case.batch)
     view = StepView(
         detached(pairs),
-        memory={name: torch.tensor(values, dtype=torch.float64) for name, values in case.memory.items()},
+        state={name: torch.tensor(values, dtype=torch.float64) for name, values in case.state.items()},
         mismatched_ratio=None if case.mismatched is None else torch.tensor([case.mismatched], dtype=torch.float64),
     )
     loss = objective.losses(seen_by(objective, pairs, view))[0]
@@ -245,10 +245,10 @@ def test_madpo_weighs_small_margins_up_and_disagreement_down(margin: float, weig
 
 def test_gamma_po_shares_out_its_total_margin() -> None:
     """Mean 4 = beta 10 x ratio 0.4; the pairs with the wider gaps get more."""
-    seen, memory = GammaSimPO().look(StepView(detached(pairs_of(FOUR))))
+    seen, state = GammaSimPO().statistics(StepView(detached(pairs_of(FOUR))))
     assert seen["target"].tolist() == pytest.approx([3.819317, 4.271169, 4.085220, 3.824294], abs=1e-6)
     assert seen["target"].mean().item() == pytest.approx(4.0, abs=1e-9)
-    assert memory == {}
+    assert state == {}
 
 
 def test_the_gradient_of_sorting_is_that_of_sorting_all_at_once() -> None:

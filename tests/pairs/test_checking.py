@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixdpo_ray.pairs.checking import FATAL, REASONS, check, is_fatal
+from mixdpo_ray.pairs.checking import FATAL, REASONS, check_pair, is_fatal
 from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.margin_scale import quantile_margins, resolve_scale
 from mixdpo_ray.pairs.pair import Candidate, Message, Pair, content_hash
@@ -18,7 +18,7 @@ def candidate(margin: Any = 1.0, chosen: Any = None, rejected: Any = None, **sco
 
 
 def kept(one: Candidate, **settings: Any) -> Pair:
-    pair = check(one, data(**settings))
+    pair = check_pair(one, data(**settings))
     assert isinstance(pair, Pair), pair
     return pair
 
@@ -39,7 +39,7 @@ def kept(one: Candidate, **settings: Any) -> Pair:
     ],
 )
 def test_turns_that_are_no_conversation_are_refused(turns: Any) -> None:
-    assert check(candidate(chosen=turns, rejected=turns), data()) == "bad_turns"
+    assert check_pair(candidate(chosen=turns, rejected=turns), data()) == "bad_turns"
 
 
 def test_a_system_turn_and_several_rounds_are_fine() -> None:
@@ -56,7 +56,7 @@ def test_further_keys_of_a_message_are_left_out() -> None:
 def test_a_missing_or_nan_score_follows_its_policy() -> None:
     for missing, reason in ((None, "missing_score"), (math.nan, "nan_score")):
         one = candidate(None, score_chosen=missing, score_rejected=2.0)
-        assert check(one, data()) == reason
+        assert check_pair(one, data()) == reason
         assert is_fatal(reason, data(missing_score="error"))
         assert not is_fatal(reason, data())
         hard = kept(one, missing_score="hard")
@@ -73,13 +73,13 @@ def test_infinite_and_other_scores_are_refused_whatever_the_policy() -> None:
         (True, "bad_score"),
         ([1], "bad_score"),
     ):
-        assert check(candidate(value), data(missing_score="hard")) == reason
-    assert check(candidate(None, score_chosen=1e308, score_rejected=-1e308), data()) == "infinite_score"
+        assert check_pair(candidate(value), data(missing_score="hard")) == reason
+    assert check_pair(candidate(None, score_chosen=1e308, score_rejected=-1e308), data()) == "infinite_score"
 
 
 def test_a_negative_margin_follows_its_policy() -> None:
     one = candidate(None, score_chosen=2.0, score_rejected=5.0)
-    assert check(one, data()) == "negative_margin"
+    assert check_pair(one, data()) == "negative_margin"
     assert is_fatal("negative_margin", data())
     assert not is_fatal("negative_margin", data(negative_margin="drop"))
     hard = kept(one, negative_margin="hard")
@@ -95,8 +95,8 @@ def test_a_tie_is_kept() -> None:
 
 def test_row_size_is_counted_in_bytes_of_all_texts() -> None:
     size = len((QUESTION + GOOD + BAD).encode())
-    assert isinstance(check(candidate(), data(max_row_bytes=size)), Pair)
-    assert check(candidate(), data(max_row_bytes=size - 1)) == "oversized_row"
+    assert isinstance(check_pair(candidate(), data(max_row_bytes=size)), Pair)
+    assert check_pair(candidate(), data(max_row_bytes=size - 1)) == "oversized_row"
 
 
 def test_the_pair_id_depends_on_the_texts_and_their_places_and_on_nothing_else() -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from mixdpo_ray.errors import FormatError
-from mixdpo_ray.pairs.checking import REASONS, check
+from mixdpo_ray.pairs.checking import REASONS, check_pair
 from mixdpo_ray.pairs.formats import FORMATS, detect_format, find_format
 from mixdpo_ray.pairs.pair import Candidate, Pair
 from mixdpo_ray.pairs.ratings import overall_score
@@ -25,7 +25,7 @@ def refusal(name: str, *rows: dict[str, Any]) -> str:
 
 
 def checked(one: Candidate, **settings: Any) -> Pair:
-    pair = check(one, data(**settings))
+    pair = check_pair(one, data(**settings))
     assert isinstance(pair, Pair), pair
     return pair
 
@@ -59,7 +59,7 @@ def test_a_row_with_nothing_in_its_columns_is_refused_and_breaks_nothing(name: s
     for nothing in nothings:
         row = dict.fromkeys(SAMPLES[name].rows[0], nothing)
         for found in FORMATS[name].candidates(row):
-            reason = check(found, data()) if isinstance(found, Candidate) else found
+            reason = check_pair(found, data()) if isinstance(found, Candidate) else found
             assert isinstance(reason, str)
             assert reason in REASONS
 
@@ -146,14 +146,14 @@ def test_dpo_mix_margins_are_shares_of_their_sources_rating_scale(dataset: str, 
 
 def test_a_source_whose_scale_is_unknown_is_refused_where_the_scale_is_needed() -> None:
     unknown = candidate("dpo_mix_7k", {**SAMPLES["dpo_mix_7k"].rows[0], "dataset": "something new"})
-    assert check(unknown, data(margin_scale="range")) == "unknown_scale"
-    assert check(unknown, data(margin_scale={"other": 1.0})) == "unknown_scale"
+    assert check_pair(unknown, data(margin_scale="range")) == "unknown_scale"
+    assert check_pair(unknown, data(margin_scale={"other": 1.0})) == "unknown_scale"
     assert checked(unknown, margin_scale="none").margin == 3.0
 
 
 def test_simpo_scores_that_cannot_be_found_are_missing() -> None:
     row = {**SAMPLES["simpo_ultrafeedback"].rows[0], "chosen": conversation(QUESTION, "Never generated.")}
-    assert check(candidate("simpo_ultrafeedback", row), data()) == "missing_score"
+    assert check_pair(candidate("simpo_ultrafeedback", row), data()) == "missing_score"
 
 
 @pytest.mark.parametrize(
@@ -230,5 +230,5 @@ def test_a_helpsteer3_tie_is_decided_by_its_annotators_or_refused() -> None:
 def test_hh_transcripts_that_part_before_the_last_answer_are_refused() -> None:
     row = dict(SAMPLES["hh_rlhf"].rows[0])
     row["rejected"] = row["rejected"].replace("Hello", "Bye")
-    assert check(candidate("hh_rlhf", row), data()) == "answers_differ_before_last_turn"
-    assert check(candidate("hh_rlhf", {**row, "chosen": "no turns at all"}), data()) == "bad_turns"
+    assert check_pair(candidate("hh_rlhf", row), data()) == "answers_differ_before_last_turn"
+    assert check_pair(candidate("hh_rlhf", {**row, "chosen": "no turns at all"}), data()) == "bad_turns"

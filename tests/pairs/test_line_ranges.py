@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixdpo_ray.pairs.line_ranges import LineRange, line_ranges
-from mixdpo_ray.pairs.reading import read_jsonl
+from mixdpo_ray.pairs.reading import read_json_lines
 
 
 def write(path: Path, lines: list[str], end: str = "\n") -> str:
@@ -30,8 +30,8 @@ def test_the_runs_together_read_what_the_whole_file_reads(tmp_path: Path, bytes_
     values[20] = "{broken"
     values[30] = json.dumps({"text": "y" * 500})  # too long for a row
     file = write(tmp_path / "a.jsonl", values, end)
-    whole = list(read_jsonl(file, 200))
-    pieces = [raw for lines in line_ranges(file, bytes_each) for raw in read_jsonl(file, 200, lines)]
+    whole = list(read_json_lines(file, 200))
+    pieces = [raw for lines in line_ranges(file, bytes_each) for raw in read_json_lines(file, 200, lines)]
     assert pieces == whole
     assert [raw.reason for raw in whole if raw.reason] == ["corrupt_line", "oversized_row"]
 
@@ -41,10 +41,10 @@ def test_blocks_of_the_counting_pass_do_not_matter(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [json.dumps({"text": "z" * size}) for size in (1_048_500, 200, 2_500_000, 5)])
     ranges = line_ranges(file, 1_048_570)
     assert [lines.first_row for lines in ranges] == [0, 2, 3]
-    rows = [raw.row for lines in ranges for raw in read_jsonl(file, 10**7, lines)]
+    rows = [raw.row for lines in ranges for raw in read_json_lines(file, 10**7, lines)]
     assert rows == [0, 1, 2, 3]
 
 
 def test_an_empty_file_is_one_empty_run(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [], "")
-    assert [list(read_jsonl(file, 100, lines)) for lines in line_ranges(file, 10)] == [[]]
+    assert [list(read_json_lines(file, 100, lines)) for lines in line_ranges(file, 10)] == [[]]

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixdpo_ray.errors import FormatError
-from mixdpo_ray.pairs.checking import check
+from mixdpo_ray.pairs.checking import check_pair
 from mixdpo_ray.pairs.edit_distance import edit_distance
 from mixdpo_ray.pairs.formats import FORMATS, find_format
 from mixdpo_ray.pairs.pair import Candidate, Pair, content_hash, user
 from mixdpo_ray.pairs.pairing import PAIRINGS, Answers, PairSettings, paired
-from mixdpo_ray.pairs.ratings import Answer
+from mixdpo_ray.pairs.ratings import RatedAnswer
 from tests.pairs.samples import QUESTION, SAMPLES, completion, data
 
 law = settings(max_examples=80, deadline=None)
@@ -25,7 +25,7 @@ TEXTS = {"a b c d": 9.0, "a b c e": 7.0, "a b c d e f g h": 4.0, "w x y z v u t 
 
 def made(rule: str, rated: dict[str, Any] = TEXTS, **options: Any) -> tuple[str, str, float]:
     """Chosen, rejected and the difference of their scores."""
-    answers = [Answer(text, score) for text, score in rated.items()]
+    answers = [RatedAnswer(text, score) for text, score in rated.items()]
     candidate = paired(Answers([user(QUESTION)], answers, "test"), PairSettings(rule=rule, **options))
     assert isinstance(candidate, Candidate)
     texts = [conversation[-1]["content"] for conversation in (candidate.chosen, candidate.rejected)]
@@ -45,7 +45,7 @@ def test_a_controlled_margin_is_the_closest_one_to_its_target(target: float, rej
 
 def test_targets_are_drawn_for_each_prompt_in_their_shares() -> None:
     settings = PairSettings(rule="margin_controlled", margins=(2.0, 7.0, 7.0, 7.0))
-    answers = [Answer(text, score) for text, score in TEXTS.items()]
+    answers = [RatedAnswer(text, score) for text, score in TEXTS.items()]
     made = [paired(Answers([user(f"{number}")], answers, "test"), settings) for number in range(400)]
     margins = [one.score_chosen - one.score_rejected for one in made if isinstance(one, Candidate)]
     assert set(margins) == {2.0, 7.0}
@@ -87,7 +87,7 @@ def test_the_default_of_ultrafeedback_is_the_best_against_the_first_of_the_other
     row = {"instruction": QUESTION, "completions": [completion(text, score) for text, score in TEXTS.items()]}
     (found,) = FORMATS["ultrafeedback"].pairs([row], PairSettings())
     assert isinstance(found, Candidate)
-    pair = check(found, data())
+    pair = check_pair(found, data())
     assert isinstance(pair, Pair)
     key = repr([user(QUESTION)])
     others = sorted((text for text in TEXTS if text != "a b c d"), key=lambda text: content_hash([key, repr(text)]))
@@ -123,7 +123,7 @@ def test_answers_without_a_usable_rating_take_no_part(rule: str) -> None:
     options = {"margins": (1.0,)} if rule == "margin_controlled" else {}
     rated: dict[str, Any] = {"good": 5, "none": None, "bad": 1.0, "nan": math.nan, "text": "9", "inf": math.inf}
     assert made(rule, rated, **options) == ("good", "bad", 4.0)
-    lonely = Answers([user(QUESTION)], [Answer("good", 5), Answer(None, 7), Answer("x", None)], "test")
+    lonely = Answers([user(QUESTION)], [RatedAnswer("good", 5), RatedAnswer(None, 7), RatedAnswer("x", None)], "test")
     assert paired(lonely, PairSettings(rule=rule, **options)) == "too_few_rated_answers"
 
 
@@ -131,7 +131,7 @@ def test_answers_without_a_usable_rating_take_no_part(rule: str) -> None:
 def test_every_format_of_several_answers_gives_the_largest_margin_that_it_holds(name: str) -> None:
     (found,) = FORMATS[name].pairs(SAMPLES[name].rows, PairSettings(rule="max_min"))
     assert isinstance(found, Candidate)
-    pair = check(found, data())
+    pair = check_pair(found, data())
     assert isinstance(pair, Pair)
     assert tuple(message["content"] for message in pair.prompt) == SAMPLES[name].prompt
     expected = {"simpo_ultrafeedback": ("Honey.", "Buzz.", 0.72)}

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixdpo_ray.pairs.reading import RawRow, read_rows
-from mixdpo_ray.preparation.file_slices import MOST_SHARES, ROWS, Piece, cut
+from mixdpo_ray.preparation.file_slices import MOST_SHARES, SLICE_ROWS, FileSlice, slices_of
 from mixdpo_ray.preparation.write_sorted import boundaries
 
 
@@ -19,44 +19,46 @@ def parquet(path: Path, rows: int, row_group_size: int) -> str:
     return str(path)
 
 
-def read(pieces: list[Piece]) -> list[RawRow]:
-    return [raw for piece in pieces for raw in piece.read(max_row_bytes=1000)]
+def read(file_slices: list[FileSlice]) -> list[RawRow]:
+    return [raw for file_slice in file_slices for raw in file_slice.read(max_row_bytes=1000)]
 
 
 @pytest.mark.parametrize(
     ("rows", "row_group_size", "pieces"),
     [
         (100, 10, 1),  # ten small row groups are one piece
-        (3 * ROWS, 500, 3),  # runs of four
-        (3 * ROWS, 10**6, 3),  # one large group is shared out
-        (20 * ROWS, 10**6, MOST_SHARES),  # but only so far
-        (ROWS + 1, 10**6, 1),
+        (3 * SLICE_ROWS, 500, 3),  # runs of four
+        (3 * SLICE_ROWS, 10**6, 3),  # one large group is shared out
+        (20 * SLICE_ROWS, 10**6, MOST_SHARES),  # but only so far
+        (SLICE_ROWS + 1, 10**6, 1),
         (0, 10, 1),
     ],
 )
-def test_pieces_of_a_parquet_file_cover_it_once(tmp_path: Path, rows: int, row_group_size: int, pieces: int) -> None:
+def test_pieces_of_a_parquet_file_cover_it_once(
+    tmp_path: Path, rows: int, row_group_size: int, file_slices: int
+) -> None:
     file = parquet(tmp_path / "a.parquet", rows, row_group_size)
-    assert len(cut(file)) == pieces
-    assert read(cut(file)) == list(read_rows(file, 1000)) == [RawRow(file, n, {"n": n}) for n in range(rows)]
+    assert len(slices_of(file)) == file_slices
+    assert read(slices_of(file)) == list(read_rows(file, 1000)) == [RawRow(file, n, {"n": n}) for n in range(rows)]
 
 
 def test_a_damaged_row_group_is_reported_row_by_row_however_it_is_shared(tmp_path: Path) -> None:
-    file = parquet(tmp_path / "a.parquet", 4 * ROWS, 10**6)
+    file = parquet(tmp_path / "a.parquet", 4 * SLICE_ROWS, 10**6)
     metadata = pq.read_metadata(file)
-    pieces = cut(file)
+    file_slices = slices_of(file)
     content = bytearray(Path(file).read_bytes())
     chunk = metadata.row_group(0).column(0)
     content[chunk.data_page_offset : chunk.data_page_offset + 60] = b"\xff" * 60
     Path(file).write_bytes(content)
-    assert len(pieces) == 4
-    assert {raw.reason for raw in read(pieces)} == {"corrupt_file"}
-    assert [raw.row for raw in read(pieces)] == list(range(4 * ROWS))
+    assert len(file_slices) == 4
+    assert {raw.reason for raw in read(file_slices)} == {"corrupt_file"}
+    assert [raw.row for raw in read(file_slices)] == list(range(4 * SLICE_ROWS))
 
 
 def test_a_file_that_is_no_parquet_is_one_piece_and_one_refused_row(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     file.write_bytes(b"PAR1 nothing of the kind")
-    assert read(cut(str(file))) == [RawRow(str(file), -1, None, "corrupt_file")]
+    assert read(slices_of(str(file))) == [RawRow(str(file), -1, None, "corrupt_file")]
 
 
 def test_parts_begin_at_row_groups_and_hold_about_so_many_tokens() -> None:

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from mixdpo_ray.preparation.convert_tasks import STAGED_SCHEMA
-from mixdpo_ray.preparation.write_sorted import Places, placed, places, summed_up, write_sorted, written
+from mixdpo_ray.preparation.write_sorted import Places, placed, positions_of, summed_up, write_sorted, written
 from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit
 
 PART = 64
@@ -32,7 +32,7 @@ def staged_rows(count: int) -> pa.Table:
 
 
 def reversed_places(count: int, train_rows: int) -> Places:
-    return places(np.arange(count, 0, -1).astype(np.uint64), np.arange(count, dtype=np.float64)[::-1], train_rows)
+    return positions_of(np.arange(count, 0, -1).astype(np.uint64), np.arange(count, dtype=np.float64)[::-1], train_rows)
 
 
 @pytest.mark.cluster

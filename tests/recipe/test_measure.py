@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mixdpo_ray.recipe.measure import Guard, Metric, read_guard, read_metric, read_metrics, why_unfair
+from mixdpo_ray.recipe.measure import Measure, MeasureGuard, read_guard, read_metric, read_metrics, why_unfair
 
 BETA, NAME, VALUE = "objective.beta", "objective.name", "curriculum.threshold.value"
 RATE = "train.optimizer.learning_rate"
@@ -46,7 +46,7 @@ def test_what_is_no_measure_of_held_out_pairs_is_refused(written: str, expected:
 
 
 def test_better_means_larger_or_smaller_as_the_direction_says_and_never_equal() -> None:
-    up, down = Metric("eval_a", "max"), Metric("eval_a", "min")
+    up, down = Measure("eval_a", "max"), Measure("eval_a", "min")
     assert [up.better(2, 1), up.better(1, 2), up.better(1, 1)] == [True, False, False]
     assert [down.better(2, 1), down.better(1, 2), down.better(1, 1)] == [False, True, False]
 
@@ -59,13 +59,13 @@ def test_one_measure_and_two_are_read_alike() -> None:
 @pytest.mark.parametrize(
     ("written", "guard"),
     [
-        ("chosen_drift >= -20", Guard("eval_logps/chosen_drift", True, -20)),
-        ("  eval_loss<=0.7 ", Guard("eval_loss", False, 0.7)),
-        ("accuracy >= 6e-1", Guard("eval_rewards/accuracies", True, 0.6)),
-        ("eval_logps/chosen_drift >= -1234567.5", Guard("eval_logps/chosen_drift", True, -1234567.5)),
+        ("chosen_drift >= -20", MeasureGuard("eval_logps/chosen_drift", True, -20)),
+        ("  eval_loss<=0.7 ", MeasureGuard("eval_loss", False, 0.7)),
+        ("accuracy >= 6e-1", MeasureGuard("eval_rewards/accuracies", True, 0.6)),
+        ("eval_logps/chosen_drift >= -1234567.5", MeasureGuard("eval_logps/chosen_drift", True, -1234567.5)),
     ],
 )
-def test_a_guard_is_read_and_read_again_as_it_is_written_down(written: str, guard: Guard) -> None:
+def test_a_guard_is_read_and_read_again_as_it_is_written_down(written: str, guard: MeasureGuard) -> None:
     assert read_guard(written) == guard
     assert read_guard(str(guard)) == guard
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mixdpo_ray.cluster.folder_lock import lock_file
-from mixdpo_ray.runs.clean import Item, describe, remove, survey
+from mixdpo_ray.runs.clean import Item, describe_items, remove, survey_storage
 from mixdpo_ray.tables.prepared_table import Manifest, SplitFacts, commit
 from tests.runs.trainings import job
 
@@ -62,13 +62,13 @@ def test_tables_that_a_run_uses_stay(tmp_path: Path) -> None:
     reference_table(tmp_path, "used", MODEL)
     reference_table(tmp_path, "spare", {**MODEL, "path": "another"})
     run(tmp_path, "mine", "d1")
-    items = survey(str(tmp_path))
+    items = survey_storage(str(tmp_path))
     assert unused(items, tmp_path) == {"prepared/spare", "reference/spare", "runs/mine/checkpoints/step-10"}
     remove(items)
     assert (tmp_path / "prepared" / "used" / "manifest.json").exists()
     assert (tmp_path / "reference" / "used").exists()
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "step-5").exists()
-    assert unused(survey(str(tmp_path)), tmp_path) == set()
+    assert unused(survey_storage(str(tmp_path)), tmp_path) == set()
 
 
 def test_what_a_used_table_was_derived_from_stays(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_what_a_used_table_was_derived_from_stays(tmp_path: Path) -> None:
     prepared_table(tmp_path, "derived", "d2", base="base")
     prepared_table(tmp_path, "spare", "d3", base="base")
     run(tmp_path, "mine", "d2")
-    items = survey(str(tmp_path))
+    items = survey_storage(str(tmp_path))
     assert unused(items, tmp_path) == {"prepared/spare", "runs/mine/checkpoints/step-10"}
     assert [item.used_by for item in items if item.path.endswith("/base")] == [("run mine",)]
 
@@ -88,7 +88,7 @@ def test_tables_that_a_study_uses_stay(tmp_path: Path) -> None:
     record = {"recipe": {"model": MODEL}, "identity": {"prepared": ["d1", "d3"]}}
     (tmp_path / "studies" / "wide").mkdir(parents=True)
     (tmp_path / "studies" / "wide" / "recipe.json").write_text(json.dumps(record))
-    items = survey(str(tmp_path))
+    items = survey_storage(str(tmp_path))
     assert unused(items, tmp_path) == {"prepared/spare"}
     assert [item.used_by for item in items if item.path.endswith("/used")] == [("study wide",)]
 
@@ -104,7 +104,7 @@ def test_scores_stay_while_a_recipe_names_their_metric(tmp_path: Path) -> None:
     record = json.loads((run(tmp_path, "mine", "d1") / "recipe.json").read_text())
     record["recipe"] |= {"curriculum": {"difficulty": "ches"}, "metrics": {"dcrm": {"model": "judge"}}}
     (tmp_path / "runs" / "mine" / "recipe.json").write_text(json.dumps(record))
-    items = [item for item in survey(str(tmp_path)) if "checkpoints" not in item.path]
+    items = [item for item in survey_storage(str(tmp_path)) if "checkpoints" not in item.path]
     assert unused(items, tmp_path) == {"scores/c", "scores/correlations-1.png"}
 
 
@@ -121,14 +121,14 @@ def test_tables_that_a_comparison_uses_stay_those_of_all_its_models(tmp_path: Pa
     folder = tmp_path / "comparisons" / "arms"
     (folder / "ray").mkdir(parents=True)
     (folder / "recipe.json").write_text(json.dumps(record))
-    items = survey(str(tmp_path))
+    items = survey_storage(str(tmp_path))
     assert unused(items, tmp_path) == {"reference/spare", "comparisons/arms/ray"}
     assert {user for item in items for user in item.used_by} == {"comparison arms"}
 
 
 def test_checkpoints_of_a_finished_run_may_go_but_its_model_stays(tmp_path: Path) -> None:
     folder = run(tmp_path, "done", "d1", finished=True)
-    remove(survey(str(tmp_path)))
+    remove(survey_storage(str(tmp_path)))
     assert not list((folder / "checkpoints").iterdir())
     assert (folder / "model" / "config.json").exists()
 
@@ -146,10 +146,10 @@ def test_half_written_leftovers_may_go_unless_their_lock_is_held(tmp_path: Path)
     path = lock_file(str(tmp_path / "prepared" / "abc"))
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        items = survey(str(tmp_path))
+        items = survey_storage(str(tmp_path))
         assert len(remove(items)) == 3
     assert [folder.exists() for folder in leftovers] == [True, False, False]
-    assert len(remove(survey(str(tmp_path)))) == 1
+    assert len(remove(survey_storage(str(tmp_path)))) == 1
     assert not leftovers[0].exists()
 
 
@@ -157,19 +157,19 @@ def test_checkpoints_of_a_run_that_is_going_on_are_left_alone(tmp_path: Path) ->
     folder = run(tmp_path, "busy", "d1")
     with (tmp_path / "runs" / ".busy.driver.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert remove(survey(str(tmp_path))) == []
+        assert remove(survey_storage(str(tmp_path))) == []
     assert (folder / "checkpoints" / "step-10").exists()
 
 
 def test_sizes_are_told_and_summed(tmp_path: Path) -> None:
     prepared_table(tmp_path, "spare", "d2")
-    text = describe([Item("/x/big", 2_500_000, "prepared table"), Item("/x/kept", 900, "checkpoint", ("run a",))])
+    text = describe_items([Item("/x/big", 2_500_000, "prepared table"), Item("/x/kept", 900, "checkpoint", ("run a",))])
     assert text.splitlines() == [
         "     900 B  /x/kept  checkpoint; used by run a",
         "    2.5 MB  /x/big  prepared table; used by nothing",
         "2.5 MB in 1 places are used by nothing",
     ]
-    assert describe(survey(str(tmp_path / "absent"))) == "0 B in 0 places are used by nothing"
+    assert describe_items(survey_storage(str(tmp_path / "absent"))) == "0 B in 0 places are used by nothing"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--remove"]])

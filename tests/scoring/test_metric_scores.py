@@ -20,7 +20,7 @@ from mixdpo_ray.difficulty.halves import half_of
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.preparation.prepare import prepare
-from mixdpo_ray.preparation.score import score
+from mixdpo_ray.preparation.score import score_pairs
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.scoring.metric_scores import metric_columns, metric_identity
@@ -195,7 +195,9 @@ def test_validation_losses_are_those_of_models_that_have_not_seen_the_pair_and_n
 
 
 def test_the_job_shows_how_far_metrics_agree_in_a_table_and_a_picture(world: Path) -> None:
-    said = score(recipe(world, "metrics.perplexity=", "curriculum={difficulty: length, threshold: {hard_count: 4}}"))
+    said = score_pairs(
+        recipe(world, "metrics.perplexity=", "curriculum={difficulty: length, threshold: {hard_count: 4}}")
+    )
     lines = said.splitlines()
     assert lines[0].startswith("rank correlations of 3 metrics over 90 training pairs")
     assert [line.split()[:2] for line in lines[2:5]] == [["1", "rating_margin"], ["2", "length"], ["3", "perplexity"]]

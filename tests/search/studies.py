@@ -135,10 +135,10 @@ class StudyJob:
         self.process.communicate()
         assert_gone(self)
 
-    def interrupt(self, *, alone: bool = False) -> Ended:
+    def interrupt(self, *, without_export: bool = False) -> Ended:
         """As a terminal does on Ctrl-C: everything that the command started in its group hears it, unless `alone`."""
         assert self.process is not None
-        (os.kill if alone else os.killpg)(self.process.pid, signal.SIGINT)
+        (os.kill if without_export else os.killpg)(self.process.pid, signal.SIGINT)
         ended = self.end()
         assert_gone(self)
         return ended

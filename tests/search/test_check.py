@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.search.check import check
+from mixdpo_ray.search.check import check_search
 from tests.search.recipes import make_recipe
 
 BETA = "objective.beta"
@@ -30,17 +30,17 @@ def test_a_search_that_cannot_work_is_refused_before_ray_starts(
     tune: dict[str, Any], sections: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        check(make_recipe(tune, **sections))
+        check_search(make_recipe(tune, **sections))
     assert expected in str(caught.value)
 
 
 def test_the_default_search_can_work() -> None:
-    assert check(make_recipe()).settings[1] == BETA
+    assert check_search(make_recipe()).settings[1] == BETA
 
 
 def test_a_study_in_an_object_store_needs_a_database() -> None:
     remote = {"output": {"storage_path": "s3://bucket/studies"}}
     with pytest.raises(RecipeError, match=r"tune\.storage: .* s3://bucket/studies: give the SQLAlchemy URL"):
-        check(make_recipe(**remote))
-    check(make_recipe({"storage": "postgresql://host/name"}, **remote))
-    check(make_recipe())
+        check_search(make_recipe(**remote))
+    check_search(make_recipe({"storage": "postgresql://host/name"}, **remote))
+    check_search(make_recipe())

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from mixdpo_ray.recipe.measure import read_metrics
-from mixdpo_ray.search.display import StudyDisplay, shown
+from mixdpo_ray.search.display import StudyDisplay, shown_setting
 from tests.search.driven_study import ACCURACY, DrivenStudy
 from tests.search.recipes import make_recipe
 
@@ -165,7 +165,7 @@ def test_a_log_has_a_line_for_each_event(tmp_path: Path, capsys: pytest.CaptureF
     _, settings = study.train(lambda _: 0.75), study.row(0).settings
     study.refuse(study.start()[0], "it diverged")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"trial 0: started: {shown(settings)}"
+    assert lines[0] == f"trial 0: started: {shown_setting(settings)}"
     assert lines[1:4] == [f"trial 0: rung {place}/3: 0.7500" for place in (1, 2, 3)]
     assert lines[4].startswith("trial 0: COMPLETE   small: 1 of 4 trials ended  best 0.7500 (trial 0)  ETA 0:")
     assert lines[6].startswith("trial 1: FAIL: it diverged   small: 2 of 4 trials ended  best 0.7500")
@@ -187,4 +187,4 @@ def test_a_terminal_gets_no_lines_beside_the_table(tmp_path: Path, capsys: pytes
     ],
 )
 def test_settings_are_shown_by_their_short_names(settings: dict[str, Any], expected: str) -> None:
-    assert shown(settings) == expected
+    assert shown_setting(settings) == expected

@@ -12,14 +12,14 @@ from typing import Any
 import optuna
 from optuna.storages.journal import JournalFileBackend
 
-from mixdpo_ray.recipe.measure import Metric, read_metrics
+from mixdpo_ray.recipe.measure import Measure, read_metrics
 from mixdpo_ray.search.study import JOURNAL, release_stale
-from mixdpo_ray.search.trials import TrialRow, best, front, row_of, rows, to_csv
+from mixdpo_ray.search.trials import TrialRow, best, front, row_of, rows, write_trials
 from tests.search.driven_study import ACCURACY, DRIFT, DrivenStudy
 from tests.search.recipes import make_recipe
 
-UP = (Metric(ACCURACY, "max"),)
-TWO = (Metric(ACCURACY, "max"), Metric(DRIFT, "max"))
+UP = (Measure(ACCURACY, "max"),)
+TWO = (Measure(ACCURACY, "max"), Measure(DRIFT, "max"))
 BETA, RATIO = "objective.beta", "train.schedule.stage2_lr_ratio"
 
 
@@ -31,7 +31,7 @@ def numbers(trials: list[TrialRow]) -> list[int]:
     return [trial.number for trial in trials]
 
 
-def winner(*trials: TrialRow, metrics: tuple[Metric, ...] = UP) -> int | None:
+def winner(*trials: TrialRow, metrics: tuple[Measure, ...] = UP) -> int | None:
     found = best(trials, metrics)
     return None if found is None else found.number
 
@@ -39,7 +39,7 @@ def winner(*trials: TrialRow, metrics: tuple[Metric, ...] = UP) -> int | None:
 def test_the_best_trial_has_the_best_value_in_the_metrics_direction() -> None:
     trials = [row(0, 0.5), row(1, 0.75), row(2, 0.625)]
     assert winner(*trials) == 1
-    assert winner(*trials, metrics=(Metric("eval_loss", "min"),)) == 0
+    assert winner(*trials, metrics=(Measure("eval_loss", "min"),)) == 0
 
 
 def test_of_equals_the_earliest_won() -> None:
@@ -64,7 +64,7 @@ def test_the_front_holds_those_that_no_other_beats_without_losing_something() ->
 
 
 def test_the_front_follows_each_metrics_direction() -> None:
-    metrics = (Metric(ACCURACY, "max"), Metric("eval_loss", "min"))
+    metrics = (Measure(ACCURACY, "max"), Measure("eval_loss", "min"))
     assert numbers(front([row(0, 0.5, 1), row(1, 0.75, 4), row(2, 0.625, 5)], metrics)) == [0, 1]
 
 
@@ -120,7 +120,7 @@ def stored(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def table(study: optuna.Study) -> list[dict[str, str]]:
-    text = to_csv(rows(study), read_metrics("accuracy"), (BETA, RATIO), (1, 3, 9))
+    text = write_trials(rows(study), read_metrics("accuracy"), (BETA, RATIO), (1, 3, 9))
     return list(csv.DictReader(io.StringIO(text)))
 
 
@@ -155,7 +155,7 @@ def test_settings_that_a_trial_does_not_have_are_empty_cells(tmp_path: Path) -> 
     for _ in range(8):
         study.train(lambda _: 0.5)
     columns = ("objective.name", BETA, "objective.gamma_beta_ratio")
-    lines = list(csv.DictReader(io.StringIO(to_csv(rows(study.study), UP, columns, (1,)))))
+    lines = list(csv.DictReader(io.StringIO(write_trials(rows(study.study), UP, columns, (1,)))))
     assert {line["objective.name"] for line in lines} == {"dpo", "simpo"}
     for line in lines:
         assert line[BETA]
@@ -163,7 +163,7 @@ def test_settings_that_a_trial_does_not_have_are_empty_cells(tmp_path: Path) -> 
 
 
 def test_two_metrics_are_two_columns_in_their_order() -> None:
-    text = to_csv([row(0, 0.5, -1.5), row(1, state="FAIL")], TWO, (), ())
+    text = write_trials([row(0, 0.5, -1.5), row(1, state="FAIL")], TWO, (), ())
     head, first, second = (line.split(",") for line in text.splitlines())
     assert head[:4] == ["number", "state", ACCURACY, DRIFT]
     assert (first[:4], second[:4]) == (["0", "COMPLETE", "0.5", "-1.5"], ["1", "FAIL", "", ""])

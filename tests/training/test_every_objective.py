@@ -76,11 +76,11 @@ def trained(tiny: Path, one: Gang, two: Gang, tmp_path_factory: pytest.TempPathF
 
 @pytest.mark.parametrize(("name", "mode"), CASES)
 def test_two_workers_train_what_one_does(name: str, mode: str, trained: Trained) -> None:
-    alone, together = trained(1, name, mode), trained(2, name, mode)
-    for expected, found in zip(told(alone), told(together), strict=True):
+    without_export, together = trained(1, name, mode), trained(2, name, mode)
+    for expected, found in zip(told(without_export), told(together), strict=True):
         numbers = {name: value for name, value in expected.items() if isinstance(value, float)}
         assert found == expected | {name: pytest.approx(value, rel=2e-5, abs=2e-5) for name, value in numbers.items()}
-    assert unlike(weights(together), weights(alone)) < 2e-5
+    assert unlike(weights(together), weights(without_export)) < 2e-5
 
 
 @pytest.mark.parametrize("name", LOOKING)

@@ -55,10 +55,10 @@ def test_whoever_begins_with_a_shared_stage_ends_where_it_would_alone(
     assert (summary["steps"], summary["model"]) == (3, None)
     for name in arms:
         two(train, job(name, "alone"))
-        two(train, replace(job(name, "shared"), beginning=stage))
-        alone, shared = tmp_path / "alone" / name, tmp_path / "shared" / name
-        assert unlike(weights(shared), weights(alone)) == 0
-        assert told(shared) == told(alone)
+        two(train, replace(job(name, "shared"), start_from=stage))
+        without_export, shared = tmp_path / "alone" / name, tmp_path / "shared" / name
+        assert unlike(weights(shared), weights(without_export)) == 0
+        assert told(shared) == told(without_export)
     assert unlike(weights(tmp_path / "shared" / "slow"), weights(tmp_path / "shared" / "fast")) > 0
 
 
@@ -68,9 +68,9 @@ def test_a_run_that_began_with_a_shared_stage_and_was_killed_continues_at_its_ow
     job = make_job(tiny, tmp_path / "run", checkpoints={"every_steps": 1})
     stage = first_stage(job, PreparedTable.open(job.prepared), str(tmp_path / "stages"))
     two(train, stage_job(job, stage))
-    two(train_until, replace(job, beginning=stage), 4)
+    two(train_until, replace(job, start_from=stage), 4)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-4"]
-    two(train, replace(job, beginning=stage))
+    two(train, replace(job, start_from=stage))
     two(train, replace(job, run=str(tmp_path / "alone")))
     assert unlike(weights(tmp_path / "run"), weights(tmp_path / "alone")) == 0
 
@@ -79,7 +79,7 @@ def test_a_stage_that_was_not_trained_is_no_beginning(tiny: Path, two: Gang, tmp
     job = make_job(tiny, tmp_path / "run")
     stage = first_stage(job, PreparedTable.open(job.prepared), str(tmp_path / "stages"))
     with pytest.raises(CheckpointError, match="does not hold step-3"):
-        two(train, replace(job, beginning=stage))
+        two(train, replace(job, start_from=stage))
 
 
 def test_what_comes_after_the_switch_makes_no_other_first_stage(tiny: Path, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_temperature_zero_takes_the_likeliest_token_each_time(
 
 def test_padding_on_the_left_changes_nothing(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     together = generate(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=0, batch_size=len(PROMPTS))
-    alone = generate(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=0, batch_size=1)
-    assert together == alone
+    without_export = generate(model, tokenizer, PROMPTS, max_new_tokens=8, temperature=0, batch_size=1)
+    assert together == without_export
 
 
 def test_prompts_of_unequal_lengths_end_at_the_same_place() -> None:

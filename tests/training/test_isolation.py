@@ -95,9 +95,9 @@ def used(biased: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_after_others_is_the_one_alone(kind: str, used: Path, biased: Path, tmp_path: Path) -> None:
-    alone = Gang(2)
-    assert alone(train, job_of(biased, tmp_path, kind)) == ["ended"] * 2
-    alone.close()
+    without_export = Gang(2)
+    assert without_export(train, job_of(biased, tmp_path, kind)) == ["ended"] * 2
+    without_export.close()
     runs = [used / f"{n}-{one}" for n, one in enumerate(ORDER) if one == kind]
     assert runs
     for run in runs:

@@ -66,9 +66,9 @@ def test_means_are_sums_over_the_pairs_they_are_of() -> None:
 def test_tensorboard_gets_the_numbers_where_it_is_asked_for(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = TensorBoard(str(tmp_path), 0, on=True)
-    board.add({"step": 3, "loss": 0.25, "stage": "easy"})
-    board.close()
+    run_actor = TensorBoard(str(tmp_path), 0, on=True)
+    run_actor.add({"step": 3, "loss": 0.25, "stage": "easy"})
+    run_actor.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert events.Tags()["scalars"] == ["loss"]

@@ -11,7 +11,7 @@ from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.importances import importances
 from mixdpo_ray.search.report.score_map import score_map
 from mixdpo_ray.search.report.search_figures import history, parallel_coordinates, pareto_front, rungs, slices
-from mixdpo_ray.search.report.style import Part
+from mixdpo_ray.search.report.style import PagePart
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -21,7 +21,7 @@ TRAINING = (learning_curves, rungs)
 SEARCH = (history, cost, timeline)
 
 
-def parts(study: Study, facts: StudyFacts) -> list[Part]:
+def parts(study: Study, facts: StudyFacts) -> list[PagePart]:
     """None where plotly, an extra, is not installed."""
     from optuna.visualization import is_available
 
@@ -31,7 +31,7 @@ def parts(study: Study, facts: StudyFacts) -> list[Part]:
     compared, note = comparable(study, facts)
     why = "What the settings did" if facts.best is None else "Why it won"
     return [
-        Part("settings", why, tuple(draw(compared, facts) for draw in settings), note),
-        Part("training", "How the trials trained", tuple(draw(study, facts) for draw in TRAINING)),
-        Part("search", "How the search went", tuple(draw(study, facts) for draw in SEARCH)),
+        PagePart("settings", why, tuple(draw(compared, facts) for draw in settings), note),
+        PagePart("training", "How the trials trained", tuple(draw(study, facts) for draw in TRAINING)),
+        PagePart("search", "How the search went", tuple(draw(study, facts) for draw in SEARCH)),
     ]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.scores import Objective, objectives, scored, short_names, too_few, varied
+from mixdpo_ray.search.report.scores import Target, objectives, scored, short_names, too_few, varied
 from mixdpo_ray.search.report.style import BLUE, Figure, drawing
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def importance_by_setting(study: Study, facts: StudyFacts) -> dict[str, float]:
         return dict(get_param_importances(study, evaluator=_evaluator(), target=_downward(first)))
 
 
-def _reason(done: Sequence[FrozenTrial], telling: Sequence[Objective]) -> str | None:
+def _reason(done: Sequence[FrozenTrial], telling: Sequence[Target]) -> str | None:
     if len(done) < FEW:
         return too_few(done, FEW)
     if len(varied(done)) < 2:
@@ -70,7 +70,7 @@ def _reason(done: Sequence[FrozenTrial], telling: Sequence[Objective]) -> str | 
     return None if telling else "too many trials share the same score"
 
 
-def _top_differs(done: Sequence[FrozenTrial], objective: Objective) -> bool:
+def _top_differs(done: Sequence[FrozenTrial], objective: Target) -> bool:
     """Ties with the last of the better half belong to it; where all do, there is no rest."""
     ranked = sorted((objective.of(trial) for trial in done), reverse=objective.upward)
     return bool(ranked) and objective.better(ranked[math.ceil(BEST * len(ranked)) - 1], ranked[-1])
@@ -82,9 +82,9 @@ def _evaluator() -> PedAnovaImportanceEvaluator:
     return PedAnovaImportanceEvaluator(target_quantile=BEST)
 
 
-def _downward(objective: Objective) -> Callable[[FrozenTrial], float] | None:
+def _downward(objective: Target) -> Callable[[FrozenTrial], float] | None:
     """PED-ANOVA takes any target of ours for one where less is better."""
-    if objective.alone or not objective.upward:
+    if objective.without_export or not objective.upward:
         return objective.target
     return lambda trial: -objective.of(trial)
 

@@ -26,11 +26,11 @@ ACCURACY, DRIFT = "eval_rewards/accuracies", "eval_logps/chosen_drift"
 
 
 @dataclass(frozen=True)
-class Objective:
+class Target:
     number: int
     metric: str
     upward: bool  # more is better
-    alone: bool  # the study's only one
+    without_export: bool  # the study's only one
 
     @property
     def words(self) -> str:
@@ -39,12 +39,12 @@ class Objective:
     @property
     def title(self) -> str | None:
         """Over a figure that is drawn once per metric."""
-        return None if self.alone else self.words
+        return None if self.without_export else self.words
 
     @property
     def target(self) -> Callable[[FrozenTrial], float] | None:
         """What Optuna's figures ask for. None for the only objective, as they then also know what is better."""
-        return None if self.alone else self.of
+        return None if self.without_export else self.of
 
     def of(self, trial: FrozenTrial) -> float:
         return float(trial.values[self.number])
@@ -56,9 +56,9 @@ class Objective:
         return f"{value:.4f}" if self.metric.startswith(ACCURACY) else number_text(value)
 
 
-def objectives(facts: StudyFacts) -> list[Objective]:
-    alone = len(facts.metrics) == 1
-    return [Objective(n, metric, way == "max", alone) for n, (metric, way) in enumerate(facts.metrics)]
+def objectives(facts: StudyFacts) -> list[Target]:
+    without_export = len(facts.metrics) == 1
+    return [Target(n, metric, way == "max", without_export) for n, (metric, way) in enumerate(facts.metrics)]
 
 
 def trials_of(study: Study) -> list[FrozenTrial]:
@@ -80,7 +80,7 @@ def winner_of(study: Study, facts: StudyFacts) -> FrozenTrial | None:
     return next((trial for trial in scored(study) if trial.number == facts.best), None)
 
 
-def settings_of(trial: FrozenTrial) -> Mapping[str, Any]:
+def settings_shown(trial: FrozenTrial) -> Mapping[str, Any]:
     """By their dotted names in the recipe; what Optuna was asked where the trial did not get that far."""
     chosen: Mapping[str, Any] = trial.user_attrs.get("settings") or trial.params
     return chosen
@@ -109,7 +109,7 @@ def hover_text(study: Study, number: int) -> str:
     trial = trial_by_number(study, number)
     if trial is None:
         return f"trial {number}"
-    lines = [f"trial {number}", *(f"{name}: {setting_text(value)}" for name, value in settings_of(trial).items())]
+    lines = [f"trial {number}", *(f"{name}: {setting_text(value)}" for name, value in settings_shown(trial).items())]
     return "<br>".join(lines)
 
 

@@ -137,7 +137,7 @@ def slices(study: Study, facts: StudyFacts) -> Figure:
             if winner is not None and name in winner.params:
                 value, named = winner.params[name], plot.layout.xaxis.type == "category"
                 ring(plot, repr(value) if named else value, objective.of(winner))  # names as Optuna writes them
-            title = short[name] if objective.alone else f"{objective.words} by {short[name]}"
+            title = short[name] if objective.without_export else f"{objective.words} by {short[name]}"
             drawings.append(drawing(plot, 230, title=title))
     return figure.drawn(
         "The score against one setting at a time, later trials stronger in colour: a slope or a hump means that the "

@@ -25,7 +25,7 @@ AXIS = {
     "gridcolor": "#e3e7eb", "linecolor": PALE, "zerolinecolor": PALE, "ticks": "outside", "tickcolor": PALE,
     "ticklen": 4, "automargin": True, "title": {"standoff": 10, "font": {"size": 12.5}},
 }  # fmt: skip
-TEMPLATE = {
+PLOTLY_TEMPLATE = {
     "layout": {
         "font": {"family": FONT, "size": 12, "color": "#3d4855"},
         "colorway": [BLUE, RED],
@@ -66,7 +66,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Part:
+class PagePart:
     """A chapter of the page."""
 
     anchor: str
@@ -113,7 +113,7 @@ def drawing(figure: Any, height: int, *, title: str | None = None, min_width: in
     """A plotly figure in the page's own look."""
     plain: dict[str, Any] = json.loads(figure.to_json())
     own = {name: inner for name, inner in plain["layout"].items() if name not in ("title", "width")}
-    look = {"template": TEMPLATE, "height": height, "margin": {"l": left, "r": 10, "t": 16, "b": 10}}
+    look = {"template": PLOTLY_TEMPLATE, "height": height, "margin": {"l": left, "r": 10, "t": 16, "b": 10}}
     layout = {**own, **look, "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR}
     return Drawing(Markup(script_text(_literal({"data": plain["data"], "layout": layout}))), height, min_width, title)
 

@@ -15,7 +15,7 @@ from mixdpo_ray.search.report.scores import (
     objectives,
     scored,
     setting_text,
-    settings_of,
+    settings_shown,
     short_names,
     trials_of,
 )
@@ -29,7 +29,7 @@ STATE_ORDER = ("COMPLETE", "PRUNED", "RUNNING", "WAITING", "FAIL")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     number: int
     state: str
     word: str
@@ -45,7 +45,7 @@ class Row:
 class Table:
     settings: tuple[tuple[str, str], ...]  # (full name, short name)
     scores: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Failure:
 
 def trial_table(study: Study, facts: StudyFacts) -> Table:
     trials = trials_of(study)
-    names = list(dict.fromkeys(name for trial in trials for name in settings_of(trial)))
+    names = list(dict.fromkeys(name for trial in trials for name in settings_shown(trial)))
     short = short_names(names)
     return Table(
         tuple((name, short[name]) for name in names),
@@ -92,9 +92,9 @@ def _ranked(study: Study, facts: StudyFacts) -> Sequence[FrozenTrial]:
     return sorted(trials_of(study), key=rank)
 
 
-def _row(trial: FrozenTrial, names: Sequence[str], facts: StudyFacts) -> Row:
-    chosen, drift, seconds = settings_of(trial), metrics_of(trial).get(DRIFT), trial.user_attrs.get("seconds")
-    return Row(
+def _row(trial: FrozenTrial, names: Sequence[str], facts: StudyFacts) -> TableRow:
+    chosen, drift, seconds = settings_shown(trial), metrics_of(trial).get(DRIFT), trial.user_attrs.get("seconds")
+    return TableRow(
         trial.number,
         trial.state.name.lower(),
         STATE_WORDS[trial.state.name],
@@ -123,7 +123,7 @@ def failures(study: Study) -> list[Failure]:
     return [
         Failure(
             trial.number,
-            tuple((name, setting_text(value)) for name, value in settings_of(trial).items()),
+            tuple((name, setting_text(value)) for name, value in settings_shown(trial).items()),
             str(trial.user_attrs.get("reason") or "no reason was recorded"),
             tuple(other.number for other in trials if other.user_attrs.get("continues") == trial.number),
         )

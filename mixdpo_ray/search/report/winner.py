@@ -12,7 +12,7 @@ from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.importances import importance_by_setting
 from mixdpo_ray.search.report.scores import (
     DRIFT,
-    Objective,
+    Target,
     guard_holds,
     held_out_pairs,
     metrics_of,
@@ -20,7 +20,7 @@ from mixdpo_ray.search.report.scores import (
     objectives,
     scored,
     setting_text,
-    settings_of,
+    settings_shown,
     trial_by_number,
     winner_of,
     words_for_list,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SURE = 1.96  # standard errors to each side of a 95 % interval
-NAMED = 6  # trials that a sentence lists before it counts
+NAMED_SETTINGS = 6  # trials that a sentence lists before it counts
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def _guard(winner: FrozenTrial, facts: StudyFacts) -> str | None:
     return f"It {'keeps' if guard_holds(winner) else 'breaks'} the guard {facts.guard}{known}."
 
 
-def _score(objective: Objective, winner: FrozenTrial, own: FrozenTrial | None, done: Sequence[FrozenTrial]) -> Score:
+def _score(objective: Target, winner: FrozenTrial, own: FrozenTrial | None, done: Sequence[FrozenTrial]) -> Score:
     value, error = objective.of(winner), standard_error(objective, winner)
     gain = None
     if own is not None and own in done:
         gain = f"{value - objective.of(own):+.4f}" if error else f"{value - objective.of(own):+.4g}"
     sentences = [_doubt(objective, winner, error), _comparison(objective, winner, own, done)]
-    if objective.alone:
+    if objective.without_export:
         rivals = [trial for trial in done if guard_holds(trial)]
         sentences += [_close(objective, winner, rivals, error), _luck(rivals)]
     return Score(
@@ -105,7 +105,7 @@ def _score(objective: Objective, winner: FrozenTrial, own: FrozenTrial | None, d
     )
 
 
-def standard_error(objective: Objective, trial: FrozenTrial) -> float | None:
+def standard_error(objective: Target, trial: FrozenTrial) -> float | None:
     """Of an accuracy, as of any share of n pairs."""
     pairs, share = held_out_pairs(trial, objective.metric), objective.of(trial)
     return math.sqrt(share * (1 - share) / pairs) if pairs and 0 <= share <= 1 else None
@@ -119,7 +119,7 @@ def interval(share: float, pairs: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def _doubt(objective: Objective, winner: FrozenTrial, error: float | None) -> str:
+def _doubt(objective: Target, winner: FrozenTrial, error: float | None) -> str:
     pairs = held_out_pairs(winner, objective.metric)
     if error is None or pairs is None:
         return "How far chance alone moves it is not known from one training."
@@ -129,7 +129,7 @@ def _doubt(objective: Objective, winner: FrozenTrial, error: float | None) -> st
     )
 
 
-def _interval_text(objective: Objective, winner: FrozenTrial) -> str | None:
+def _interval_text(objective: Target, winner: FrozenTrial) -> str | None:
     if standard_error(objective, winner) is None:
         return None
     low, high = interval(objective.of(winner), held_out_pairs(winner, objective.metric) or 1)
@@ -137,7 +137,7 @@ def _interval_text(objective: Objective, winner: FrozenTrial) -> str | None:
 
 
 def _comparison(
-    objective: Objective, winner: FrozenTrial, own: FrozenTrial | None, done: Sequence[FrozenTrial]
+    objective: Target, winner: FrozenTrial, own: FrozenTrial | None, done: Sequence[FrozenTrial]
 ) -> str | None:
     if winner.number == 0:
         return "These are the recipe's own settings: no other trial was better."
@@ -161,14 +161,14 @@ def _comparison(
     )
 
 
-def _close(objective: Objective, winner: FrozenTrial, done: Sequence[FrozenTrial], error: float | None) -> str | None:
+def _close(objective: Target, winner: FrozenTrial, done: Sequence[FrozenTrial], error: float | None) -> str | None:
     if not error or len(done) < 2:
         return None
     value = objective.of(winner)
     near = [trial.number for trial in done if trial is not winner and abs(objective.of(trial) - value) <= error]
     if not near:
         return "No other trial comes within one standard error of it."
-    if len(near) > NAMED:
+    if len(near) > NAMED_SETTINGS:
         return f"{len(near)} other trials are within one standard error of it; this study cannot tell them apart."
     names = f"trial{'s' if len(near) > 1 else ''} {words_for_list(sorted(near))}"
     return f"Within one standard error of it: {names}; this study cannot tell them apart."
@@ -183,7 +183,7 @@ def _luck(done: Sequence[FrozenTrial]) -> str | None:
 
 
 def _settings(winner: FrozenTrial, own: FrozenTrial | None, weights: dict[str, float]) -> Sequence[Setting]:
-    mine, theirs = settings_of(winner), settings_of(own) if own is not None else {}
+    mine, theirs = settings_shown(winner), settings_shown(own) if own is not None else {}
     by_setting = {name.partition(" [")[0]: weight for name, weight in reversed(weights.items())}
     return [
         Setting(

@@ -13,8 +13,8 @@ import pyarrow as pa
 from mixdpo_ray.pairs.convert import CONVERTED_SCHEMA, Conversion
 from mixdpo_ray.pairs.reading import RawRow
 from mixdpo_ray.pairs.settings import DataSettings, SourceSettings
-from mixdpo_ray.preparation.convert_tasks import Stage
-from mixdpo_ray.preparation.file_slices import ROWS
+from mixdpo_ray.preparation.convert_tasks import ConversionSettings
+from mixdpo_ray.preparation.file_slices import SLICE_ROWS
 from mixdpo_ray.preparation.sources import Source
 from mixdpo_ray.training.settings import ModelSettings
 from tests.measure.scale.rows import Draw, hex_ids, scored
@@ -38,15 +38,15 @@ class MadeSource(Source):
     fraction: float = 1.0
 
     def pieces(self) -> list[Any]:
-        firsts = range(0, self.rows, ROWS)
+        firsts = range(0, self.rows, SLICE_ROWS)
         return [
-            MadePiece(number, Draw(first, min(ROWS, self.rows - first), self.fraction))
+            MadePiece(number, Draw(first, min(SLICE_ROWS, self.rows - first), self.fraction))
             for number, first in enumerate(firsts)
         ]
 
 
 @dataclass(frozen=True)
-class MadeStage(Stage):
+class MadeStage(ConversionSettings):
     def converter(self) -> Any:
         return MadeConverter()
 

@@ -24,7 +24,7 @@ from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.pairs.settings import HeldoutSettings
 from mixdpo_ray.pairs.split_and_order import arrange
 from mixdpo_ray.preparation import prepare as preparation
-from mixdpo_ray.preparation.convert_sources import SIZES, stage_all
+from mixdpo_ray.preparation.convert_sources import SIZES, convert_sources
 from mixdpo_ray.tables.prepared_table import commit
 from tests.measure.scale.growth import table
 from tests.measure.scale.made_source import made
@@ -54,7 +54,7 @@ def _measured(pairs: int, fraction: float, folder: Path) -> dict[str, Any]:
     place = str(folder / "table")
     source, stage = made(pairs, fraction)
     with Watch(folder) as watch:
-        staged = stage_all([source], [stage], SIZES, lambda done, of: None)
+        staged = convert_sources([source], [stage], SIZES, lambda done, of: None)
         read, after_staging = watch.seconds, watch.own_mib
         arranged = arrange(staged.keys, HeldoutSettings(), CurriculumSettings(), False)
         ordered, after_arranging = watch.seconds, watch.own_mib
