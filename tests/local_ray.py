@@ -17,12 +17,8 @@ QUICK = {
 
 @contextmanager
 def started() -> Iterator[None]:
-    import ray
-
     from mixdpo_ray.cluster.connect import lone_ray
 
     os.environ.update(QUICK)
-    with lone_ray():
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+    with lone_ray(num_cpus=4):
+        yield

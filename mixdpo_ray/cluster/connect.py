@@ -7,14 +7,16 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private.parameter import RayParams
 from ray.autoscaler.sdk import request_resources
 
+from mixdpo_ray.cluster.fork_server import fork_server
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 
@@ -35,17 +37,14 @@ def connected(settings: ClusterSettings, cpus: float = 0) -> Iterator[None]:
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    shared = True
-    if address := os.environ.get("RAY_ADDRESS"):
-        join_cluster(address)
-    else:
-        cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_for(settings.most_workers)), math.ceil(cpus))
-        shared = not _start(cpus)
-    try:
-        with nullcontext() if shared else _without_preemption():
-            yield
-    finally:
-        ray.shutdown()
+    with ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        if address := os.environ.get("RAY_ADDRESS"):
+            join_cluster(address)
+        else:
+            cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_for(settings.most_workers)), math.ceil(cpus))
+            _start(cpus, stack)
+        yield
 
 
 @contextmanager
@@ -92,34 +91,40 @@ def join_cluster(address: str) -> None:
         ) from None
 
 
-def _start(cpus: int) -> bool:
-    """Whether it is ours alone. On a laptop Ray's CPUs are seats, not cores: enough for the workers and for reading."""
+def _start(cpus: int, stack: ExitStack) -> None:
+    """On a laptop Ray's CPUs are seats, not cores: enough for the workers and for reading."""
     try:
-        with lone_ray():
-            ray.init(num_cpus=cpus, **_SILENT)
-        ours = True
+        stack.enter_context(lone_ray(num_cpus=cpus))
+        stack.enter_context(_without_preemption())
     except ValueError:  # a running cluster takes no resources from a driver
         ray.init(**_SILENT)
-        ours = False
     keep_token_private(Path.home())
-    return ours
 
 
 @contextmanager
-def lone_ray() -> Iterator[None]:
-    """A Ray that starts here is for one machine, in what ray.init has no argument for.
+def lone_ray(**options: Any) -> Iterator[None]:
+    """Start a Ray for this machine alone, with what ray.init has no argument for, and stop it in the end.
 
     Nothing watches for nodes to add, nor for logs to forward. Its agent takes a free port: by default all take the
-    same one, and beside another Ray try for four seconds before they take another.
+    same one, and beside another Ray try for four seconds before they take another. Its workers are forked.
     """
     by_default = RayParams.__init__
-    RayParams.__init__ = partialmethod(
-        by_default, no_monitor=True, include_log_monitor=False, dashboard_agent_listen_port=0
-    )
-    try:
-        yield
-    finally:
-        RayParams.__init__ = by_default
+    with fork_server() as start_worker:
+        RayParams.__init__ = partialmethod(
+            by_default,
+            no_monitor=True,
+            include_log_monitor=False,
+            dashboard_agent_listen_port=0,
+            setup_worker_path=start_worker,
+        )
+        try:
+            ray.init(**_SILENT, **options)
+        finally:
+            RayParams.__init__ = by_default
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def keep_token_private(home: Path) -> None:

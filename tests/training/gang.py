@@ -22,7 +22,7 @@ from mixdpo_ray.training.isolation import isolated
 from mixdpo_ray.training.world import World
 
 EXTENSION = "deepspeed_shm_comm"  # what DeepSpeed compiles on CPU if it is let
-SLOW = ["mixdpo_ray.training.loop", "tests.training.slow_imports"]
+SLOW = ["tests.training.slow_imports"]
 
 
 class Gang:

@@ -1,0 +1,96 @@
+"""The workers of a Ray of this machine alone are forked from a process that has imported what takes seconds.
+
+Ray starts two interpreters for each of its workers, which then import torch, transformers and DeepSpeed for themselves:
+7 CPU seconds for one that trains, of which 2 are left. Ray itself is not imported before the fork: its random numbers
+would be the same in every worker, and so would the names that it makes of them. Where there are GPUs, Ray starts
+workers its own way, because CUDA does not survive a fork; and on clusters, where nodes are not ours to start.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+from mixdpo_ray.cluster import fork_client
+from mixdpo_ray.training.slow_imports import import_what_is_slow
+
+DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under WSL
+START = "import sys; sys.path[:] = {path!r}; from mixdpo_ray.cluster.fork_server import serve; serve({listener})"
+
+
+@contextmanager
+def fork_server() -> Iterator[str | None]:
+    """The script that starts a worker, instead of Ray's own; None where workers cannot be forked."""
+    if sys.platform != "linux" or any(Path(device).exists() for device in DEVICES):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="mixdpo-fork-") as folder:  # only this person may enter it
+        path = str(Path(folder) / "socket")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(128)
+            command = [sys.executable, "-c", START.format(path=sys.path, listener=listener.fileno())]
+            server = subprocess.Popen(
+                command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=[listener.fileno()]
+            )
+        os.environ[fork_client.SOCKET] = path
+        try:
+            yield fork_client.__file__
+        finally:
+            del os.environ[fork_client.SOCKET]
+            server.communicate()  # it ends where its input does, and so also when this process is killed
+
+
+def serve(listener: int) -> None:
+    """Fork a worker for each client, until the driver has gone."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray sets it for its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers
+    clients = socket.socket(fileno=listener)
+    with redirect_stdout(None):  # DeepSpeed tells what it finds
+        import_what_is_slow()
+    gc.freeze()
+    while True:
+        ready, _, _ = select.select([clients, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return
+        client, _ = clients.accept()
+        if os.fork() == 0:
+            clients.close()
+            _become_worker(client)
+        client.close()
+
+
+def _become_worker(client: socket.socket) -> None:
+    """The client waits until this process closes its end, by dying."""
+    request, files = fork_client.receive(client)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    os.setpriority(os.PRIO_PROCESS, 0, request["priority"])
+    Path("/proc/self/oom_score_adj").write_text(request["oom_score"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
+    sys.modules["numpy"].random.seed()  # the others were forked with the same state
+    worker, *arguments = request["worker"]
+    sys.argv, sys.path[:0] = [worker, *arguments], [str(Path(worker).parent)]
+    from ray._private.utils import update_envs
+
+    update_envs(json.loads(request["context"]).get("env_vars") or {})
+    runpy.run_path(worker, run_name="__main__")
+    sys.exit()
