@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 
 from mixdpo_ray.cluster import fork_client
@@ -58,8 +58,7 @@ def serve(listener: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers
     clients = socket.socket(fileno=listener)
-    with redirect_stdout(None):  # DeepSpeed tells what it finds
-        import_what_is_slow()
+    import_what_is_slow()
     gc.freeze()
     while True:
         ready, _, _ = select.select([clients, sys.stdin], [], [])
@@ -74,6 +73,7 @@ def serve(listener: int) -> None:
 
 def _become_worker(client: socket.socket) -> None:
     """The client waits until this process closes its end, by dying."""
+    os.setpgid(0, 0)  # Ray ends a worker's process group with it
     request, files = fork_client.receive(client)
     for number, file in enumerate(files):
         os.dup2(file, number)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 
 
 def import_what_is_slow() -> None:
     os.environ["DS_ACCELERATOR"] = "cpu"
-    with warnings.catch_warnings():
+    from mixdpo_ray.training.engine import quiet
+
+    with warnings.catch_warnings(), quiet(logging.WARNING):
         warnings.simplefilter("ignore")  # of libraries
         import deepspeed  # noqa: F401
         import pandas  # noqa: F401

@@ -112,28 +112,34 @@ def test_jobs_prepare_on_the_cluster_and_output_that_would_be_deleted_after_them
 
 
 @pytest.fixture(scope="module")
-def calm(cluster: OnPremise) -> Path:
-    """The same run by two processes of this machine, without Ray."""
-    return undisturbed(cluster.shared, world=2)
+def elastic(cluster: OnPremise) -> Path:
+    """A run of one or two workers that lost a host and went on with the one worker that was left.
 
-
-def test_training_goes_on_with_the_workers_that_are_left(cluster: OnPremise, calm: Path) -> None:
-    """With all CPUs of a host for each worker, so that two of them have no room on the one that is left.
-
-    Before any job is stopped: Ray keeps room for the workers of a stopped one for three minutes.
+    With all CPUs of a host for each worker, two of them have no room on the other host. Before any job is stopped:
+    Ray keeps room for the workers of a stopped one for three minutes.
     """
     job = train(cluster, "elastic", "cluster.num_workers=[1,2]", f"cluster.cpus_per_worker={CPUS}")
     job.wait(lambda: len(steps(cluster, "elastic")) > SAVE_EVERY)
     assert running(cluster.worker, ["RayTrainWorker"])
     cluster.worker.kill(silently=False)
     job.finish()
-    manifests = (cluster.shared / "out" / "runs" / "elastic" / "checkpoints").glob("step-*/manifest.json")
+    cluster.worker.boot()
+    return cluster.shared / "out" / "runs" / "elastic"
+
+
+@pytest.fixture(scope="module")
+def calm(cluster: OnPremise, elastic: Path) -> Path:
+    """The same run by two processes of this machine, without Ray."""
+    return undisturbed(cluster.shared, world=2)
+
+
+def test_training_goes_on_with_the_workers_that_are_left(elastic: Path, calm: Path) -> None:
+    manifests = (elastic / "checkpoints").glob("step-*/manifest.json")
     last = max((json.loads(file.read_text()) for file in manifests), key=lambda manifest: int(manifest["step"]))
     assert last["world"] == 1
-    for step, expected in zip(steps(cluster, "elastic"), steps_of(calm), strict=True):
+    for step, expected in zip(steps_of(elastic), steps_of(calm), strict=True):
         assert step["window_hash"] == expected["window_hash"]
         assert abs(step["loss"] - expected["loss"]) < 1e-3
-    cluster.worker.boot()
 
 
 @dataclass(frozen=True)
