@@ -1,10 +1,11 @@
-"""The README's tables of objectives and of difficulty metrics, from the classes themselves.
+"""Tables of the README files, from the code itself: objectives, difficulty metrics, rooms.
 
 python -m tests.readme_tables    # writes them between their marks
 """
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -13,18 +14,38 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective
+from tests.test_imports import ROOMS
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mixdpo_ray"
 
 
-def with_tables(text: str) -> str:
-    for name, rows in {"objectives": _objectives(), "metrics": _metrics()}.items():
-        block = "\n".join([f"<!-- {name} -->", *rows, f"<!-- end of {name} -->"])
-        before, _, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- end of {name} -->")
-        assert end, f"README.md has no place for the table of {name}"
-        text = before + block + after
-    return text
+def tables() -> dict[Path, str]:
+    """What each file should say."""
+    places = [
+        (ROOT / "README.md", "rooms", _rooms()),
+        (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
+        (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),
+    ]
+    return {file: with_table(file, name, rows) for file, name, rows in places}
+
+
+def with_table(file: Path, name: str, rows: list[str]) -> str:
+    before, _, rest = file.read_text().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
+    assert end, f"{file} has no place for the table of {name}"
+    return before + "\n".join([f"<!-- {name} -->", *rows, f"<!-- end of {name} -->"]) + after
+
+
+def _rooms() -> list[str]:
+    """In the order of the law of imports, each by the first line of its docstring."""
+    rows = ["| `mixdpo_ray/` | |", "|---|---|"]
+    for room in ROOMS[:-1]:
+        folder = PACKAGE / room
+        file = folder / "__init__.py" if folder.is_dir() else PACKAGE / f"{room}.py"
+        about = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0].rstrip(".")
+        rows.append(f"| `{room}{'/' if folder.is_dir() else '.py'}` | {about} |")
+    return rows
 
 
 def _objectives() -> list[str]:
@@ -71,4 +92,5 @@ def _value(value: object) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text()))
+    for file, text in tables().items():
+        file.write_text(text)

@@ -1,4 +1,4 @@
-"""What the README tells people to type exists and is understood."""
+"""What the README files tell people to type exists and is understood."""
 
 import re
 import shlex
@@ -17,15 +17,19 @@ from mixdpo_ray.recipe.ranges import KINDS
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.samplers import SAMPLERS
 from mixdpo_ray.search.space import Space
-from tests.readme_tables import with_tables
+from tests.readme_tables import tables
 
 RECIPES = "jobs/recipes/"
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+JOBS_GUIDE = (ROOT / "jobs" / "README.md").read_text()
+CLUSTER_GUIDE = (ROOT / "jobs" / "clusters" / "README.md").read_text()
+GUIDES = [README, JOBS_GUIDE, CLUSTER_GUIDE, *(file.read_text() for file in (ROOT / "mixdpo_ray").glob("*/README.md"))]
+ALL = "\n".join(GUIDES)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = ALL) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def commands() -> list[list[str]]:
@@ -60,28 +64,28 @@ def test_every_recipe_that_is_named_loads_with_its_overrides(words: list[str]) -
 
 def test_the_example_search_is_one(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text("\n".join(blocks("yaml")))
+    path.write_text("\n".join(blocks("yaml", README) + blocks("yaml", JOBS_GUIDE)))
     space = Space.of(load_recipe(str(path)))
     assert "objective.gamma_beta_ratio [simpo]" in [knob.name for knob in space.walk()]
 
 
 def test_every_file_of_a_cluster_that_is_named_exists() -> None:
-    named = re.findall(r"(?:ray (?:up|down|dashboard)|`)\s*((?:jobs/)?[\w/.-]*(?:cluster|rayjob)[\w.]*\.yaml)", README)
+    written = r"(?:ray (?:up|down|dashboard)|`)\s*((?:jobs/)?[\w/.-]*(?:cluster|rayjob)[\w.]*\.yaml)"
+    named = re.findall(written, CLUSTER_GUIDE)
     assert {"cluster.yaml", "jobs/rayjob.yaml"} <= set(named)
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_a_newcomer_needs_no_more_than_forty_lines_for_a_cluster() -> None:
-    section = README[README.index("## On a cluster") :].split("\n## ")[0]
-    assert section.count("\n") <= 40
+    assert CLUSTER_GUIDE.count("\n") <= 40
 
 
 def test_every_kind_of_range_and_every_sampler_is_named() -> None:
-    assert [name for name in (*KINDS, *SAMPLERS) if f"`{name}" not in README] == []
+    assert [name for name in (*KINDS, *SAMPLERS) if f"`{name}" not in JOBS_GUIDE] == []
 
 
 def test_the_example_recipe_is_one(tmp_path: Path) -> None:
-    block, _ = blocks("yaml")
+    (block,) = blocks("yaml", README)
     path = tmp_path / "example.yaml"
     path.write_text(block)
     recipe = load_recipe(str(path))
@@ -92,21 +96,42 @@ def test_the_example_recipe_is_one(tmp_path: Path) -> None:
 def test_every_objective_mode_and_format_is_named() -> None:
     modes = CurriculumSettings.model_fields["mode"].annotation
     for name in [*OBJECTIVES, *FORMATS, *modes.__args__]:  # type: ignore[union-attr]
-        assert f"`{name}`" in README
+        assert f"`{name}`" in ALL
 
 
-def test_the_tables_of_objectives_and_metrics_are_those_of_the_code() -> None:
-    assert with_tables(README) == README, "python -m tests.readme_tables writes them"
+def test_the_tables_of_objectives_metrics_and_rooms_are_those_of_the_code() -> None:
+    for file, text in tables().items():
+        assert file.read_text() == text, f"{file}: python -m tests.readme_tables writes it"
+
+
+def test_the_first_page_is_short() -> None:
+    assert README.count("\n") <= 200
+
+
+def test_every_link_between_the_guides_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_every_file_on_the_way_of_a_pair_and_of_a_recipe_exists() -> None:
+    named = re.findall(r"`((?:[a-z]+/)[a-z_]+\.py)`", README)
+    assert [name for name in named if not ((ROOT / name).is_file() or (ROOT / "mixdpo_ray" / name).is_file())] == []
+
+
+def test_every_job_has_a_line_in_the_guide() -> None:
+    jobs = {file.name for file in (ROOT / "jobs").glob("*.py")}
+    assert set(re.findall(r"^\| `(\w+\.py)` \|", JOBS_GUIDE, flags=re.MULTILINE)) == jobs
 
 
 def test_as_many_objectives_are_counted_as_there_are() -> None:
-    assert f"one of {len(OBJECTIVES)}, see below" in README
+    assert f"one of {len(OBJECTIVES)}, see" in JOBS_GUIDE
     assert f"(DPO or one of {len(OBJECTIVES) - 1} others)" in README
 
 
 def ablations() -> dict[str, list[str]]:
     """Experiment -> each of its sets of overrides, which semicolons separate."""
-    section = README[README.index("## Ablations of the paper") :].split("\n## ")[0]
+    section = JOBS_GUIDE[JOBS_GUIDE.index("## Ablations of the paper") :].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ") and "`" in line]
     return {name: lines.split("; `") for name, lines in rows}
 
@@ -121,4 +146,4 @@ def test_the_lines_of_every_ablation_make_a_recipe_of_its_own(name: str, lines: 
 
 
 def test_every_way_to_select_and_to_pair_is_named() -> None:
-    assert [name for name in (*SELECTIONS, *PAIRINGS) if f"`{name}`" not in README] == []
+    assert [name for name in (*SELECTIONS, *PAIRINGS) if f"`{name}`" not in JOBS_GUIDE] == []

@@ -1,0 +1,1 @@
+"""Arms times seeds: methods trained alike and told apart."""

@@ -1,0 +1,1 @@
+"""A recipe and a cluster looked over, one line a check."""

@@ -1,0 +1,1 @@
+"""A small world in which the true quality of every answer is known."""

@@ -1,0 +1,1 @@
+"""Raw files to a prepared table in curriculum order, and tables derived from one."""

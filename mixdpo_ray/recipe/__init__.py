@@ -1,0 +1,1 @@
+"""What a person writes: the recipe's sections, and how its file is read."""

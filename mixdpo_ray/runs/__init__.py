@@ -1,0 +1,1 @@
+"""One run, from its job to its summary; what lies in storage and who uses it."""

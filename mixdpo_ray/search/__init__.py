@@ -1,0 +1,1 @@
+"""Ranges become trials: a study, its samplers, its trials on the cluster."""

@@ -1,0 +1,1 @@
+"""Prepared and keyed tables on disk."""

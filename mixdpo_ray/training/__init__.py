@@ -1,0 +1,1 @@
+"""One step, the loop around it, the model, its checkpoints."""

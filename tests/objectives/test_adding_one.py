@@ -102,7 +102,7 @@ def test_tests_ask_for_its_worked_numbers_and_its_line_in_the_readme(checkout: P
     file.write_text(text)
     assert python(checkout, "-m", "tests.readme_tables").returncode == 0
     line = "| `dummy` | Minus the gap, times a strength | `beta 0.1`, `strength 1` | reference |"
-    assert line in (checkout / "README.md").read_text()
+    assert line in (checkout / "mixdpo_ray" / "objectives" / "README.md").read_text()
 
     status, report = outcome(
         checkout, NUMBERS, LAWS, TABLES, "-k", "dummy or Dummy or every_objective_has or the_tables"
