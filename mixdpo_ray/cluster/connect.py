@@ -95,7 +95,6 @@ def _start(cpus: int, stack: ExitStack) -> None:
     """On a laptop Ray's CPUs are seats, not cores: enough for the workers and for reading."""
     try:
         stack.enter_context(lone_ray(num_cpus=cpus))
-        stack.enter_context(_without_preemption())
     except ValueError:  # a running cluster takes no resources from a driver
         ray.init(**_SILENT)
     keep_token_private(Path.home())
@@ -122,7 +121,8 @@ def lone_ray(**options: Any) -> Iterator[None]:
         finally:
             RayParams.__init__ = by_default
         try:
-            yield
+            with _without_preemption():
+                yield
         finally:
             ray.shutdown()
 

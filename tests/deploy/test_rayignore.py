@@ -33,6 +33,7 @@ STAYS_HERE = (
 )
 GOES = (
     "mixdpo_ray/preparation/prepare.py",
+    "mixdpo_ray/runs/train.py",
     "mixdpo_ray/scoring/reference.py",
     "mixdpo_ray/search/report/report.html.j2",
     "mixdpo_ray/search/study.py",
