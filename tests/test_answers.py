@@ -74,6 +74,16 @@ def test_every_job_explains_itself(answer: Answer, job: str) -> None:
     assert shown.startswith(f"usage: {job}.py")
 
 
+def test_help_shows_what_one_needs_first_and_help_all_the_rest(answer: Answer) -> None:
+    _, first, _ = answer("train", "--help")
+    _, everything, said = answer("train", "--help", "all")
+    assert said == []
+    assert "model.path = (required)" in first
+    assert "cluster.hang_seconds" not in first
+    assert "cluster.hang_seconds = 60" in everything
+    assert first.count("\n") < 70
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

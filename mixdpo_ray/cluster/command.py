@@ -21,15 +21,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import MixDPOError, RecipeError
-from mixdpo_ray.recipe.file import describe_settings, load_recipe
+from mixdpo_ray.recipe.file import describe_first_settings, describe_settings, load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 
 
 def run_job(description: str, action: Callable[[Recipe], None], *, connect: bool = True) -> None:
     """Read the recipe, connect to Ray (unless the action does so itself), act, and leave with the exit status."""
-    parser = recipe_parser(description)
-    parser.epilog = "settings, their defaults and what they mean:\n\n" + describe_settings()
-    arguments = parser.parse_args()
+    arguments = recipe_parser(description).parse_args()
 
     def job() -> None:
         recipe = recipe_of(arguments)
@@ -51,8 +49,21 @@ def import_meanwhile(module: str) -> None:
     threading.Thread(target=importlib.import_module, args=(module,)).start()
 
 
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _: object, values: object, option: str | None = None) -> None:
+        if values == "all":
+            parser.epilog = "settings, their defaults and what they mean:\n\n" + describe_settings()
+        else:
+            more = "every other setting: --help all"
+            parser.epilog = f"settings that one needs first ({more}):\n\n{describe_first_settings()}"
+        parser.print_help()
+        parser.exit()
+
+
 def recipe_parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter, add_help=False)
+    parser.add_argument("-h", "--help", nargs="?", choices=["all"], action=_Help, help="this, or with every setting")
     parser.add_argument("recipe", help="a YAML file such as jobs/recipes/playground.yaml")
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="such as objective.beta=0.05")
     return parser

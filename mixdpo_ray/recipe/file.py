@@ -21,6 +21,14 @@ from mixdpo_ray.pairs.selection import SELECTIONS, Selection
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.settings import Settings
 
+FIRST = (  # settings that a person needs before all others
+    *("model.path", "model.dtype"),
+    *("data.source.path", "data.source.format", "data.source.columns", "data.heldout.fraction", "data.max_length"),
+    *("curriculum.mode", "curriculum.threshold.value", "curriculum.threshold.hard_fraction"),
+    *("objective.name", "train.num_train_epochs"),
+    *("train.global_batch_size", "train.per_device_train_batch_size", "train.optimizer.learning_rate"),
+    *("cluster.num_workers", "cluster.use_gpu", "output.storage_path", "output.name"),
+)
 SECRET = ("tune.storage",)  # may hold a password, which no log should
 
 
@@ -136,9 +144,15 @@ def _inner_settings(field: FieldInfo) -> type[Settings] | None:
     return None
 
 
+def describe_first_settings() -> str:
+    """The settings that a person needs first, with their defaults and a line each."""
+    known = {dotted: _line(dotted, default, text) for dotted, default, text in _walk(Recipe, "")}
+    return "\n".join(known[dotted] for dotted in FIRST)
+
+
 def describe_settings() -> str:
-    """Every setting with its default and one line, for --help."""
-    lines = [f"{dotted} = {default}\n    {text}" for dotted, default, text in _walk(Recipe, "")]
+    """Every setting with its default and a line."""
+    lines = [_line(*setting) for setting in _walk(Recipe, "")]
     for name, objective in OBJECTIVES.items():
         for field_name, field in objective.model_fields.items():
             lines.append(f"objective.{field_name} = {field.default}   (objective {name})\n    {field.description}")
@@ -151,6 +165,10 @@ def describe_settings() -> str:
             default = "(required)" if field.is_required() else field.default
             lines.append(f"metrics.{name}.{field_name} = {default}\n    {field.description}")
     return "\n".join(lines)
+
+
+def _line(dotted: str, default: str, text: str) -> str:
+    return f"{dotted} = {default}\n    {text}"
 
 
 def _walk(kind: type[Settings], prefix: str) -> Iterator[tuple[str, str, str]]:
