@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +78,13 @@ def test_a_violation_is_found(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text("_Y = 1\n")
     assert defined_twice(tmp_path) == {"X": ["a.py", "b.py"]}
     assert headless(tmp_path) == ["a.py: Of the other."]
+
+
+def files_that_name_the_engine(folder: Path = PACKAGE) -> list[str]:
+    """Its library by its name; a recipe's section `deepspeed` is not it."""
+    named = re.compile(r"\bDeepSpeed\b|import deepspeed|from deepspeed")
+    return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.py")) if named.search(path.read_text())]
+
+
+def test_one_file_knows_the_engine_and_another_its_memory() -> None:
+    assert files_that_name_the_engine() == ["training/engine.py", "training/memory_estimate.py"]

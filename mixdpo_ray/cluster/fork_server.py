@@ -1,7 +1,7 @@
 """The workers of a Ray of this machine alone are forked from a process that has imported what takes seconds.
 
-Ray starts two interpreters for each of its workers, which then import torch, transformers and DeepSpeed for themselves:
-7 CPU seconds for one that trains, of which 2 are left. Ray itself is not imported before the fork: its random numbers
+Ray starts two interpreters for each of its workers, and each imports torch, transformers and the engine for itself: 7
+CPU seconds for one that trains, of which 2 are left. Ray itself is not imported before the fork: its random numbers
 would be the same in every worker, and so would the names that it makes of them. Where there are GPUs, Ray starts
 workers its own way, because CUDA does not survive a fork; and on clusters, where nodes are not ours to start.
 """
@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mixdpo_ray.cluster import fork_client
-from mixdpo_ray.training.slow_imports import import_what_is_slow
 
 DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under WSL
 START = "import sys; sys.path[:] = {path!r}; from mixdpo_ray.cluster.fork_server import serve; serve({listener})"
@@ -58,6 +57,8 @@ def serve(listener: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers
     clients = socket.socket(fileno=listener)
+    from mixdpo_ray.training.engine import import_what_is_slow
+
     import_what_is_slow()
     gc.freeze()
     while True:

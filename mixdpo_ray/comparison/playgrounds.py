@@ -73,7 +73,7 @@ def _alone() -> None:
     import torch
 
     torch.set_num_threads(1)
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # saving a model makes accelerate import DeepSpeed
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # saving a model makes accelerate import the engine
 
 
 def _make(world: WorldFolder) -> None:

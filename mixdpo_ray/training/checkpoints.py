@@ -1,6 +1,6 @@
 """Checkpoints: complete or not there at all.
 
-<run>/checkpoints/step-<k>/   DeepSpeed's shards, then manifest.json (size and SHA-256 of each file), then COMMITTED
+<run>/checkpoints/step-<k>/   the engine's shards, then manifest.json (size and SHA-256 of each file), then COMMITTED
 
 Every rank writes its shards to a scratch folder and moves them into the step's folder, which nothing ever writes twice.
 Only folders with the mark count; loading verifies every file, and falls back to the one before, loudly. What a killed

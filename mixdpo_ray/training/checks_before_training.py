@@ -13,7 +13,6 @@ from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.logps import check_exactness, pair_logps
 from mixdpo_ray.training.world import World
 
 CHECKED_ROWS = 4
@@ -52,16 +51,14 @@ def check_scoring(
     if not len(positions):
         positions = np.arange(min(CHECKED_ROWS, len(plan.hard)))
     batch = _batch(policy, table, positions, references, world)
-    policy.engine.eval()
-    check_exactness(policy.engine, batch, _chunks(batch, job), getattr(torch, job.model.dtype))
-    if references is not None and job.model.reference is None and not plan.hard[positions].any():
-        _check_reference(policy, job, batch)
-    policy.engine.train()
+    with policy.evaluating():
+        policy.check_exactness(batch, _chunks(batch, job), getattr(torch, job.model.dtype))
+        if references is not None and job.model.reference is None and not plan.hard[positions].any():
+            _check_reference(policy, job, batch)
 
 
 def _check_reference(policy: Policy, job: TrainingJob, batch: PairBatch) -> None:
-    with torch.no_grad():
-        pairs = pair_logps(policy.engine, batch, _chunks(batch, job)).easy
+    pairs = policy.logps(batch, _chunks(batch, job)).easy
     assert pairs.ref_rejected is not None
     gaps = torch.stack(
         [pairs.chosen_ratio / pairs.chosen_length, (pairs.rejected - pairs.ref_rejected) / pairs.rejected_length]

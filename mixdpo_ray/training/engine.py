@@ -9,21 +9,23 @@ from __future__ import annotations
 import logging
 import math
 import os
+import warnings
+from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore
 
-from mixdpo_ray.errors import NonFiniteError, ResourceError
-from mixdpo_ray.training.logps import Scorer
+from mixdpo_ray.errors import NonFiniteError
+from mixdpo_ray.training.batch import PairBatch
+from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
 from mixdpo_ray.training.model import load_model
-from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, OptimizerSettings, TrainSettings
+from mixdpo_ray.training.optimizer import adamw
+from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
 
@@ -33,11 +35,10 @@ class GradientGuard:
     Without ZeRO, float32 gradients are clipped here as well, since DeepSpeed then hides their norm.
     """
 
-    def __init__(self, max_norm: float):
-        self.max_norm = max_norm
-        self.engine: Any = None
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, max_norm: float):
+        self.engine, self.max_norm = engine, max_norm
         self.norm = 0.0
-        self.clips = False
+        self.clips = engine.optimizer is optimizer
 
     def __call__(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         if not self.clips:
@@ -54,32 +55,95 @@ class GradientGuard:
 
 @dataclass(frozen=True)
 class Policy:
-    """The model that is trained."""
+    """The model that is trained. What runs it is nobody else's affair: this file alone knows DeepSpeed."""
 
-    engine: Any  # deepspeed.DeepSpeedEngine around a Scorer
-    guard: GradientGuard
+    _engine: Any  # deepspeed.DeepSpeedEngine around a Scorer
+    _guard: GradientGuard
     padding: int
     memory: dict[str, Tensor] = field(default_factory=dict)  # what a StepObjective keeps from step to step
 
     @property
     def scorer(self) -> Scorer:
-        scorer: Scorer = self.engine.module
+        scorer: Scorer = self._engine.module
         return scorer
+
+    @property
+    def zero_stage(self) -> int:
+        return int(self._engine.zero_optimization_stage())
 
     @property
     def grouped(self) -> bool:
         """Whether a rank may run more passes than another (batch.py)."""
-        return int(self.engine.zero_optimization_stage()) < 3
+        return self.zero_stage < 3
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        optimizer: torch.optim.Optimizer = self.engine.basic_optimizer
+        optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
         return optimizer
+
+    def logps(self, batch: PairBatch, chunks: int = 1) -> MicroLogps:
+        """One forward pass; under ZeRO-3 every rank runs equally many."""
+        return pair_logps(self._engine, batch, chunks)
+
+    def check_exactness(self, batch: PairBatch, chunks: int, dtype: torch.dtype) -> None:
+        check_exactness(self._engine, batch, chunks, dtype)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Leave out dropout and gradients while the body runs."""
+        self._engine.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._engine.train()
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds to the gradients, which are averaged over ranks."""
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    def update(self) -> float:
+        """Reduce the gradients, clip them, move the weights: their norm before. Nothing moves if it is not finite."""
+        self._engine.step()
+        if not self._engine.was_step_applied():  # ZeRO skips such a step without a word
+            raise NonFiniteError("the gradient is not finite")
+        return self._guard.norm
+
+    def set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def reset_optimizer(self) -> None:
+        """Zero the moments and the step counters in place: bit for bit what a new optimizer has."""
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                if torch.is_tensor(value):
+                    value.zero_()
+
+    def save(self, folder: str, tag: str, *, adapters: bool) -> None:
+        """Collective. This rank's shards, inside `folder`/`tag`."""
+        self._engine.save_checkpoint(
+            folder, tag=tag, client_state={}, save_latest=False, exclude_frozen_parameters=adapters
+        )
+
+    def load(self, folder: str, tag: str, *, adapters: bool) -> bool:
+        """Collective. Whether there was something to load."""
+        with quiet(logging.WARNING):
+            loaded, _ = self._engine.load_checkpoint(
+                folder, tag=tag, load_module_strict=not adapters, load_lr_scheduler_states=False
+            )
+        return loaded is not None
+
+    def state(self) -> dict[str, Tensor]:
+        """Collective. All weights on rank 0; empty elsewhere under ZeRO-3."""
+        if self.zero_stage < 3:
+            return dict(self._engine.module.state_dict())
+        return self._engine._zero3_consolidated_16bit_state_dict() or {}  # of any number format, despite its name
 
     def close(self) -> None:
         """Let go of its memory: DeepSpeed's hooks are cycles that Python's collector cannot see."""
         with quiet():
-            self.engine.destroy()
+            self._engine.destroy()
 
 
 def make_policy(
@@ -102,8 +166,7 @@ def make_policy(
     optimizer = adamw(scorer, train.optimizer)
     with quiet():
         engine, *_ = library.initialize(model=scorer, optimizer=optimizer, config=config, dist_init_required=False)
-    guard = GradientGuard(train.max_grad_norm)
-    guard.engine, guard.clips = engine, engine.optimizer is optimizer
+    guard = GradientGuard(engine, optimizer, train.max_grad_norm)
     optimizer.register_step_pre_hook(guard)
     engine.train()
     return Policy(engine, guard, padding)
@@ -141,54 +204,34 @@ def deepspeed_config(
     }
 
 
-def adamw(scorer: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """Biases and norms are not decayed, as in transformers."""
-    trained = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
-    shapes = [getattr(parameter, "ds_shape", parameter.shape) for parameter in trained]  # ds_shape: under ZeRO-3
-    groups = [{"params": trained}]
-    if settings.weight_decay:
-        wide = [parameter for parameter, shape in zip(trained, shapes, strict=True) if len(shape) > 1]
-        narrow = [parameter for parameter, shape in zip(trained, shapes, strict=True) if len(shape) <= 1]
-        groups = [{"params": wide}, {"params": narrow, "weight_decay": 0.0}]  # type: ignore[dict-item]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        weight_decay=settings.weight_decay,
-        fused=True,
+def import_what_is_slow() -> None:
+    """All that a first training imports and builds on a CPU, for a process that others are forked from."""
+    with warnings.catch_warnings(), quiet(logging.WARNING):
+        warnings.simplefilter("ignore")  # of libraries
+        _deepspeed(World())
+        import pandas  # noqa: F401
+        from deepspeed.checkpoint import ds_to_universal  # noqa: F401
+        from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+    get_checkpoint_conversion_mapping("llama")  # compiles a thousand patterns for all models
+
+
+def convert_shards(folder: Path, universal: Path) -> None:
+    """Shards of any number of workers into a format that any other number can load, in `universal`."""
+    from deepspeed.checkpoint.ds_to_universal import main
+
+    settings = Namespace(
+        input_folder=str(folder),
+        output_folder=str(universal),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
     )
-
-
-def set_learning_rate(policy: Policy, rate: float) -> None:
-    for group in policy.optimizer.param_groups:
-        group["lr"] = rate
-
-
-def reset_optimizer(policy: Policy) -> None:
-    """Zero the moments and the step counters in place: bit for bit what a new optimizer has."""
-    for state in policy.optimizer.state.values():
-        for value in state.values():
-            if torch.is_tensor(value):
-                value.zero_()
-
-
-def update(policy: Policy) -> float:
-    """Reduce the gradients, clip them, move the weights; their norm before that. Nothing moves if it is not finite."""
-    policy.engine.step()
-    if not policy.engine.was_step_applied():  # ZeRO skips such a step without a word
-        raise NonFiniteError("the gradient is not finite")
-    return policy.guard.norm
-
-
-def join_group(world: World) -> None:
-    """Process groups come from whoever started the workers; a single process makes its own."""
-    if dist.is_initialized():
-        return
-    if world.size != 1:
-        raise ResourceError(f"rank {world.rank} of {world.size} has no process group: start the workers through Ray")
-    backend = "nccl" if world.torch_device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    with quiet(logging.WARNING), Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # its bars
+        main(settings)
+    (universal.parent / "latest_universal").unlink(missing_ok=True)  # DeepSpeed's mark; ours says what counts
 
 
 def _deepspeed(world: World) -> Any:

@@ -21,7 +21,6 @@ from mixdpo_ray.objectives.step_objective import StepObjective, StepView
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
-from mixdpo_ray.training.logps import pair_logps
 from mixdpo_ray.training.step_statistics import gathered, statistics_of, step_pairs
 from mixdpo_ray.training.window_shares import chunk_counts, index_lengths
 from mixdpo_ray.training.world import World
@@ -83,13 +82,11 @@ def evaluate(policy: Policy, objective: Objective, held_out: HeldOut, world: Wor
     """Collective. Names begin with eval_."""
     groups = len(EDGES) + 2  # buckets, then easy, then hard
     sums = torch.zeros(groups, len(MEASURES) + 1, dtype=torch.float64, device=world.torch_device)  # last: pairs
-    policy.engine.eval()
-    with torch.no_grad():
+    with policy.evaluating():
         for micro, pairs in zip(held_out.share, _pairs(policy, objective, held_out, world), strict=True):
             values = micro.weight * _values(objective, pairs)  # [pairs, measures]
             for group in (held_out.bucket[micro.rows], len(EDGES) + held_out.hard[micro.rows]):
                 sums.index_add_(0, torch.from_numpy(group.astype(np.int64)).to(sums.device), values)
-    policy.engine.train()
     if world.size > 1:
         dist.all_reduce(sums)
     return _named(sums.cpu().numpy(), has_reference=held_out.references is not None)
@@ -113,7 +110,7 @@ def _pairs(policy: Policy, objective: Objective, held_out: HeldOut, world: World
     found = []
     for micro, chunks in zip(held_out.share, held_out.chunks, strict=True):
         batch = _batch(held_out, micro.rows, micro.weight, policy, world)
-        found.append(pair_logps(policy.engine, batch, chunks).easy)
+        found.append(policy.logps(batch, chunks).easy)
     if not isinstance(objective, StepObjective):
         return found
     rows = [micro.rows for micro in held_out.share]

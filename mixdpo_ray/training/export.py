@@ -49,12 +49,7 @@ def export(
 
 def consolidated(policy: Policy) -> dict[str, Tensor]:
     """Collective. The language model's whole state on rank 0's host memory; empty elsewhere under ZeRO-3."""
-    engine = policy.engine
-    if engine.zero_optimization_stage() == 3:
-        state = engine._zero3_consolidated_16bit_state_dict() or {}  # of any number format, despite its name
-    else:
-        state = engine.module.state_dict()
-    return {name.removeprefix(INSIDE): tensor.detach().cpu() for name, tensor in state.items()}
+    return {name.removeprefix(INSIDE): tensor.detach().cpu() for name, tensor in policy.state().items()}
 
 
 def merged(weights: Mapping[str, Tensor], lora: LoraSettings) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """One training after another in the same process: what one changes there is put back, so the next is as if alone.
 
 The generators need nothing: a training seeds them before it draws. Memory is free again afterwards, too, which takes
-more than to forget the model: an engine refers to itself, and DeepSpeed to models that are done.
+more than to forget the model: an engine refers to itself, and its library to models that are done.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class MicroLogps:
 
 
 def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLogps:
-    """One forward pass. `policy` is a Scorer, or the DeepSpeed engine around one: never the engine's `.module`."""
+    """One forward pass. `policy` is a Scorer, or the engine around one: never the engine's `.module`."""
     tokens, lengths = policy(batch, chunks), batch.lengths
     sums = tokens.sum(1)
     easy, both = batch.easy, batch.easy + batch.hard

@@ -27,13 +27,14 @@ from mixdpo_ray.training import shards
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, references_for
-from mixdpo_ray.training.engine import Policy, join_group, make_policy, reset_optimizer, set_learning_rate
+from mixdpo_ray.training.engine import Policy, make_policy
 from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
+from mixdpo_ray.training.process_group import join_group
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
 from mixdpo_ray.training.step import LossWeights, train_step
 from mixdpo_ray.training.step_statistics import StatisticsContext, with_statistics
@@ -163,9 +164,9 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     if window.phase_step == 0:
         run.say(f"stage {window.stage}")
         if step and job.train.schedule.resets_optimizer:
-            reset_optimizer(run.policy)
+            run.policy.reset_optimizer()
     rate = learning_rate(window, run.plan, job.train)
-    set_learning_rate(run.policy, rate)
+    run.policy.set_learning_rate(rate)
     train = job.train
     per_device, chunk_tokens = train.per_device_train_batch_size, train.logp_chunk_tokens
     shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, grouped=run.policy.grouped)

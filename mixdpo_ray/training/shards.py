@@ -1,14 +1,11 @@
-"""The files inside a checkpoint: DeepSpeed's shards and the state of the random generators, written and read back."""
+"""The files inside a checkpoint: the engine's shards and the state of the random generators, written and read back."""
 
 from __future__ import annotations
 
-import logging
-import os
 import random
 import tempfile
-from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ import torch.distributed as dist
 from mixdpo_ray import storage
 from mixdpo_ray.errors import CheckpointError, StorageError
 from mixdpo_ray.training.checkpoints import Checkpoints, File, FoundCheckpoint
-from mixdpo_ray.training.engine import Policy, quiet
+from mixdpo_ray.training.engine import Policy, convert_shards
 from mixdpo_ray.training.world import World
 
 TAG = "shards"
@@ -41,22 +38,18 @@ def save_checkpoint(
             _move(str(file), storage.join(target, file.name))
     dist.barrier()
     memory = {name: values.tolist() for name, values in policy.memory.items()}
-    checkpoints.commit(step, policy.engine.zero_optimization_stage(), files, metrics, memory)
+    checkpoints.commit(step, policy.zero_stage, files, metrics, memory)
     return target
 
 
 def load(policy: Policy, checkpoints: Checkpoints, found: FoundCheckpoint, *, adapters: bool) -> None:
-    """Collective. Bit for bit what was saved, at the same number of workers; otherwise by DeepSpeed's conversion."""
+    """Collective. Bit for bit what was saved, at the same number of workers; otherwise by the engine's conversion."""
     with _local_copy(found) as folder:
         source = folder
         if needs_conversion(found, checkpoints.world):
             source = _convert(checkpoints, folder)
-        with quiet(logging.WARNING):
-            loaded, _ = policy.engine.load_checkpoint(
-                str(source.parent), tag=source.name, load_module_strict=not adapters, load_lr_scheduler_states=False
-            )
-        if loaded is None:
-            raise CheckpointError(f"{found.path}: DeepSpeed could not load it with these settings")
+        if not policy.load(str(source.parent), source.name, adapters=adapters):
+            raise CheckpointError(f"{found.path}: the engine could not load it with these settings")
         _restore_random(folder, checkpoints.world)
     memory = found.manifest.memory
     policy.memory.update({name: torch.tensor(values, dtype=torch.float64) for name, values in memory.items()})
@@ -72,9 +65,7 @@ def _write(policy: Policy, scratch: Path, world: World, *, adapters: bool) -> li
     shards = scratch / TAG
     with _disk_full_explained(str(scratch)):
         shards.mkdir(parents=True)
-        policy.engine.save_checkpoint(
-            str(scratch), tag=TAG, client_state={}, save_latest=False, exclude_frozen_parameters=adapters
-        )
+        policy.save(str(scratch), TAG, adapters=adapters)
         torch.save(_random_states(), shards / f"random-{world.rank:05d}.pt")
     return sorted(file for file in shards.iterdir() if file.suffix == ".pt")
 
@@ -127,25 +118,12 @@ def _move(source: str, target: str) -> None:
 
 
 def _convert(checkpoints: Checkpoints, folder: Path) -> Path:
-    """Shards of another number of workers as DeepSpeed's universal format. On shared storage rank 0 does it for all."""
+    """Shards of another number of workers, in the universal format. On shared storage rank 0 does it for all."""
     shared = storage.is_local(checkpoints.folder)
     universal = storage.local(checkpoints.folder).absolute() if shared else folder.parent
     universal = universal / f".universal-{folder.name}"
     if checkpoints.world.leads or not shared:
-        from deepspeed.checkpoint.ds_to_universal import main
-
-        settings = Namespace(
-            input_folder=str(folder),
-            output_folder=str(universal),
-            num_extract_workers=1,
-            num_merge_workers=1,
-            keep_temp_folder=False,
-            strict=True,
-            inject_missing_state=True,
-        )
-        with quiet(logging.WARNING), Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # its bars
-            main(settings)
-        (universal.parent / "latest_universal").unlink(missing_ok=True)  # DeepSpeed's mark; ours says what counts
+        convert_shards(folder, universal)
     dist.barrier()
     return universal
 

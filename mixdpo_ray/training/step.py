@@ -14,8 +14,8 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.sft_weights import SftNorm, sft_weights
 from mixdpo_ray.training.batch import PairBatch
-from mixdpo_ray.training.engine import Policy, update
-from mixdpo_ray.training.logps import MicroLogps, pair_logps
+from mixdpo_ray.training.engine import Policy
+from mixdpo_ray.training.logps import MicroLogps
 from mixdpo_ray.training.metrics import SUMS, reduce_sums
 from mixdpo_ray.training.window_shares import WindowTotals
 from mixdpo_ray.training.world import World
@@ -46,18 +46,18 @@ def train_step(
     """Sums over all ranks and the gradient's norm. Raises before the update if a loss or a gradient is not finite."""
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.torch_device)
     for batch, chunks in zip(batches, weights.totals.chunks, strict=True):
-        logps = pair_logps(policy.engine, batch, chunks)
+        logps = policy.logps(batch, chunks)
         easy = (objective.losses(logps.easy) if batch.easy else logps.easy.chosen).sum()
         hard = -(_sft_weights(logps, weights) * logps.hard_chosen).sum()
         loss = weights.easy * easy + weights.hard * hard
-        # every rank runs every micro-step; a filler's gradient is zero. DeepSpeed averages over ranks: undo that
-        policy.engine.backward(loss * batch.weight * world.size, scale_wrt_gas=False)
+        # every rank runs every micro-step; a filler's gradient is zero. The mean over ranks is undone
+        policy.backward(loss * batch.weight * world.size)
         with torch.no_grad():
             sums += batch.weight * _measures(objective, logps, loss, easy, hard)
     reduced = reduce_sums(sums, world)
     if not math.isfinite(reduced["loss"]):
         raise NonFiniteError("the loss is not finite")
-    return reduced, update(policy)
+    return reduced, policy.update()
 
 
 def _sft_weights(logps: MicroLogps, weights: LossWeights) -> Tensor:

@@ -22,7 +22,6 @@ from mixdpo_ray.tables.mismatched import behind, mismatched_rows
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
-from mixdpo_ray.training.logps import pair_logps
 from mixdpo_ray.training.window_shares import SharedWindow
 from mixdpo_ray.training.world import World
 
@@ -54,13 +53,11 @@ def with_statistics(
         return batches, policy.memory
     positions = window.positions[easy]
     numbers = [_easy_numbers(shared, micro.rows) for micro in share]
-    policy.engine.eval()
-    with torch.no_grad():
+    with policy.evaluating():
         if objective.reads_mismatched:  # in place of the pairs' own sums, which nobody asks for
             sums, ratio = torch.zeros(2, len(easy)), _foreign_ratio(policy, positions, shared, context)
         else:
             sums, ratio = gathered(_own(policy, batches, shared), numbers, share, len(easy), context.world), None
-    policy.engine.train()
     view = StepView(
         step_pairs(sums, context.table.index("train"), positions, context.references),
         state=policy.memory,
@@ -107,7 +104,7 @@ def _easy_numbers(shared: SharedWindow, rows: Numbers) -> Numbers:
 
 
 def _own(policy: Policy, batches: Sequence[PairBatch], shared: SharedWindow) -> list[Tensor]:
-    pairs = [pair_logps(policy.engine, *one).easy for one in zip(batches, shared.totals.chunks, strict=True)]
+    pairs = [policy.logps(*one).easy for one in zip(batches, shared.totals.chunks, strict=True)]
     return [torch.stack([one.chosen, one.rejected]) for one in pairs]
 
 
@@ -130,7 +127,7 @@ def _foreign_ratio(policy: Policy, positions: Numbers, shared: SharedWindow, con
             tokens, here, np.zeros(len(here), np.bool_), context.references.mismatched,
             weight=1.0, padding=policy.padding, device=context.world.torch_device, grouped=policy.grouped,
         )  # fmt: skip
-        pairs = pair_logps(policy.engine, batch, -(-most // context.chunk_tokens)).easy
+        pairs = policy.logps(batch, -(-most // context.chunk_tokens)).easy
         values.append(torch.stack([pairs.chosen_ratio, pairs.rejected_ratio]))
     ours = everyone[context.world.rank]
     kept = [value[:, : len(numbers)] for value, numbers in zip(values, ours, strict=True)]

@@ -74,6 +74,8 @@ def test_without_a_free_cpu_the_numbers_are_shown(capsys: pytest.CaptureFixture[
     wait_for_a_cpu(10)
     greedy: Any = ray.remote(num_cpus=everything)(Greedy).remote()
     assert ray.get(greedy.there.remote())
+    while ray.available_resources().get("CPU", 0):  # Ray tells it a little later
+        time.sleep(0.02)
     with pytest.raises(ResourceError, match=f"free 0 of {everything:g}, need 1"):
         wait_for_a_cpu(0.5)
     assert "waiting for a CPU" in capsys.readouterr().err

@@ -97,14 +97,14 @@ DRIVER = """
 import contextlib, io, json, sys
 from pathlib import Path
 import ray
-from mixdpo_ray.doctor.run import consult
+from mixdpo_ray.doctor.run import examine_all
 from mixdpo_ray.cluster.nodes import survey
 from mixdpo_ray.errors import MixDPOError
 from mixdpo_ray.recipe.file import load_recipe
 
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 asked = {
-    "doctor": lambda recipe, *overrides: consult(load_recipe(recipe, overrides), Path.cwd(), probe=False),
+    "doctor": lambda recipe, *overrides: examine_all(load_recipe(recipe, overrides), Path.cwd(), probe=False),
     "survey": lambda path: survey(path, patience=4),
 }
 for line in sys.stdin:

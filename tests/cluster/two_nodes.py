@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,10 +32,12 @@ def two_nodes(folder: Path) -> Iterator[Cluster]:
     for name in ("a", "b"):
         (folder / name).mkdir(exist_ok=True)
     cluster = None
+    # a folder of its own: whoever starts a Ray without an address joins the one that the usual folder names; and a
+    # short one, for paths of sockets end at 107 bytes
+    temporary = tempfile.mkdtemp(prefix="ray-")
     try:
         os.chdir(folder / "a")
-        # a folder of its own: whoever starts a Ray without an address joins the one that the usual folder names
-        head = {"num_cpus": 4, "include_dashboard": False, "temp_dir": str(folder / "ray")}
+        head = {"num_cpus": 4, "include_dashboard": False, "temp_dir": temporary}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         os.chdir(folder / "b")
         cluster.add_node(num_cpus=2, env_vars={"PYTHONPATH": str(package.parent)})
@@ -45,6 +48,7 @@ def two_nodes(folder: Path) -> Iterator[Cluster]:
         if cluster is not None:
             cluster.shutdown()
             _know_our_own_again()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _know_our_own_again() -> None:

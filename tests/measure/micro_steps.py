@@ -18,8 +18,8 @@ from mixdpo_ray.curriculum.shares import deal
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
-from mixdpo_ray.training.engine import Policy, join_group, make_policy
-from mixdpo_ray.training.logps import pair_logps
+from mixdpo_ray.training.engine import Policy, make_policy
+from mixdpo_ray.training.process_group import join_group
 from mixdpo_ray.training.settings import TrainSettings
 from mixdpo_ray.training.window_shares import index_lengths
 from tests.measure.flops import Work
@@ -136,9 +136,9 @@ def _cuts(measurement: Measurement, name: str, per_device: int) -> Iterator[Cut]
 
 
 def _micro_step(policy: Policy, cut: Cut) -> None:
-    logps = pair_logps(policy.engine, cut.batch, cut.chunks)
+    logps = policy.logps(cut.batch, cut.chunks)
     loss = DPO(beta=BETA).losses(logps.easy).mean()
-    policy.engine.backward(loss, scale_wrt_gas=False)
+    policy.backward(loss)
 
 
 def _profile(measurement: Measurement, arm: str, step: Callable[[], None]) -> None:

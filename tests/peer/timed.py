@@ -11,6 +11,7 @@ import numpy as np
 
 from mixdpo_ray.training import loop as loop_module
 from mixdpo_ray.training import step as step_module
+from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.listener import Silent
 from mixdpo_ray.training.loop import run_training
@@ -56,13 +57,11 @@ def timed_training(job: TrainingJob, world: World) -> dict[str, Any]:
     Parts of the loop are replaced for good: one such run per process.
     """
     stamps, spent = Stamps(), Spent(world.device)
-    for name in ("pair_logps", "update"):  # forward, and the optimizer; backward is the engine's, below
-        vars(step_module)[name] = spent.wrap(vars(step_module)[name])
+    for name in ("logps", "backward", "update"):
+        setattr(Policy, name, spent.wrap(vars(Policy)[name]))
     timed_step, inside = step_module.train_step, []
 
     def train_step(policy: Any, *arguments: Any) -> Any:
-        if "backward" not in vars(policy.engine):
-            policy.engine.backward = spent.wrap(policy.engine.backward)
         before = spent.seconds
         result = timed_step(policy, *arguments)
         inside.append(spent.seconds - before)

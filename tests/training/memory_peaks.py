@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from mixdpo_ray.training.batch import PairBatch
-from mixdpo_ray.training.engine import make_policy, update
-from mixdpo_ray.training.logps import pair_logps
+from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
@@ -45,10 +44,10 @@ def peak_bytes(world: World, folder: str, dtype: str, zero_stage: int, pairs: in
         policy = make_policy(model, train, settings, world, 0)
         for _ in range(2):
             for _ in range(2):
-                easy = pair_logps(policy.engine, batch).easy
-                policy.engine.backward((easy.chosen - easy.rejected).sum(), scale_wrt_gas=False)
+                easy = policy.logps(batch).easy
+                policy.backward((easy.chosen - easy.rejected).sum())
                 del easy
-            update(policy)
+            policy.update()
     return _peak(profiler)
 
 

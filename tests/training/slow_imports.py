@@ -4,7 +4,7 @@ import gc
 import os
 import warnings
 
-from mixdpo_ray.training.slow_imports import import_what_is_slow
+from mixdpo_ray.training.engine import import_what_is_slow
 
 warnings.simplefilter("ignore")  # of libraries; the tests' own process has none
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -17,9 +17,10 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
-from mixdpo_ray.training.engine import adamw, make_policy, reset_optimizer, update
+from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training
+from mixdpo_ray.training.optimizer import adamw
 from mixdpo_ray.training.settings import CheckpointSettings
 from mixdpo_ray.training.windows import read_windows
 from mixdpo_ray.training.world import World
@@ -69,10 +70,10 @@ def weights_after_poison(world: World, job: TrainingJob) -> float:
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
     before = [parameter.detach().clone() for parameter in policy.scorer.parameters()]
     ids = torch.tensor([[3, 4, 5]])
-    loss = policy.engine.module.model(input_ids=ids).logits.float().sum()
-    policy.engine.backward(loss * (float("nan") if world.leads else 1.0), scale_wrt_gas=False)
+    loss = policy.scorer.model(input_ids=ids).logits.float().sum()
+    policy.backward(loss * (float("nan") if world.leads else 1.0))
     with pytest.raises(NonFiniteError):
-        update(policy)
+        policy.update()
     return max(float((now - then).abs().max()) for now, then in zip(policy.scorer.parameters(), before, strict=True))
 
 
@@ -90,9 +91,9 @@ def reset_equals_new(world: World, job: TrainingJob) -> bool:
     for value in (0.3, -0.7):
         for parameter in group["params"]:
             parameter.grad = torch.full_like(parameter, value)
-        policy.guard.clips = True
+        policy._guard.clips = True
         policy.optimizer.step()
-    reset_optimizer(policy)
+    policy.reset_optimizer()
     twin = torch.nn.Module()
     twin.weights = torch.nn.ParameterList([parameter.detach().clone() for parameter in group["params"]])
     new = adamw(twin, job.train.optimizer)

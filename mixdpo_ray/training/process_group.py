@@ -1,0 +1,19 @@
+"""The group of processes that train together."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+
+from mixdpo_ray.errors import ResourceError
+from mixdpo_ray.training.world import World
+
+
+def join_group(world: World) -> None:
+    """Process groups come from whoever started the workers; a single process makes its own."""
+    if dist.is_initialized():
+        return
+    if world.size != 1:
+        raise ResourceError(f"rank {world.rank} of {world.size} has no process group: start the workers through Ray")
+    backend = "nccl" if world.torch_device.type == "cuda" else "gloo"
+    store = dist.HashStore()  # type: ignore[attr-defined]  # as its documentation names it
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
