@@ -79,5 +79,5 @@ class WorkersError(MixDPOError):
 
 
 def first_line(error: Exception) -> str:
-    """Of what a library says, which often goes on for pages."""
+    """The first line of what a library says, which often goes on for pages."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -45,7 +45,7 @@ def _connected(recipe: Recipe) -> AbstractContextManager[None]:
 
 
 def import_meanwhile(module: str) -> None:
-    """In a thread, while the caller waits for processes to start. Python waits for it before it exits."""
+    """Import a module in a thread, while the caller waits for processes to start. Python waits for it at its exit."""
     threading.Thread(target=importlib.import_module, args=(module,)).start()
 
 

@@ -92,7 +92,7 @@ def join_cluster(address: str) -> None:
 
 
 def _start(cpus: int, stack: ExitStack) -> None:
-    """On a laptop Ray's CPUs are seats, not cores: enough for the workers and for reading."""
+    """Start Ray here; on a laptop its CPUs are seats, not cores: enough for the workers and for reading."""
     try:
         stack.enter_context(lone_ray(num_cpus=cpus))
     except ValueError:  # a running cluster takes no resources from a driver

@@ -23,7 +23,7 @@ RESIZE_SECONDS = 30.0  # between two looks of Ray Train, which restarts the grou
 
 
 class EarlyCheckpoint:
-    """Of one worker. `needs`: what a worker reserves."""
+    """One worker's reasons to save a checkpoint at once. `needs`: what a worker reserves."""
 
     def __init__(self, world: World, cluster: ClusterSettings, needs: Mapping[str, float]):
         self.world, self.cluster, self.needs = world, cluster, needs

@@ -94,7 +94,7 @@ class JobQueue:
 
     @property
     def hang(self) -> str | None:
-        """Of the workers heard last: one that a restart has cured explains no later failure."""
+        """The hang, if any, of the workers heard last: one that a restart has cured explains no later failure."""
         return None if self.hang_detector is None else self.hang_detector.verdict
 
     @property

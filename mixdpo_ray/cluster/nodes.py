@@ -38,7 +38,7 @@ GPU_MEMORY = "import torch as t; print(*(x for n in range(t.cuda.device_count())
 
 @dataclass(frozen=True)
 class NodeAnswer:
-    """Of one node."""
+    """One node's answer to a survey."""
 
     versions: Mapping[str, str]
     written: str | None  # name of its file under the storage path; None where it could not write
@@ -64,7 +64,7 @@ class Node:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a node is asked to write, and what else it is asked."""
+    """The folder that a node is asked to write to, and what else it is asked."""
 
     storage_path: str
     folder: str  # of the probes
@@ -174,7 +174,7 @@ def _ask_all(
 
 
 def _last_line(error: Exception) -> str:
-    """Of a traceback, which is what Ray hands on."""
+    """The last line of a traceback, which is what Ray hands on."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1]
 
@@ -248,7 +248,7 @@ def library_versions() -> dict[str, str]:
 
 
 def source_digest(package: Path) -> str:
-    """By content: the version number stays the same while people edit."""
+    """A digest of a package's source by content: the version number stays the same while people edit."""
     sha = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         sha.update(f"{file.relative_to(package)} {file.stat().st_size}\n".encode())
@@ -276,7 +276,7 @@ def free_memory() -> int:
 
 
 def _gpu_memory() -> tuple[tuple[int, int], ...]:
-    """By a process of its own: what CUDA takes for itself is given back when it ends."""
+    """Ask for the memory of GPUs in a process of its own: what CUDA takes for itself is given back when it ends."""
     environment = dict(os.environ)
     if not environment.get("CUDA_VISIBLE_DEVICES"):  # Ray hides GPUs from tasks that reserved none
         environment.pop("CUDA_VISIBLE_DEVICES", None)

@@ -79,7 +79,7 @@ class RunActor:
 
 
 class Progress:
-    """Of work that the driver counts itself: a bar on a terminal, a line now and then elsewhere."""
+    """The progress of work that the driver counts itself: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, title: str, unit: str, total: int = 0):
         self.title, self.unit, self.total, self.done = title, unit, total, 0
@@ -113,7 +113,7 @@ class Watched(Protocol):
 
 
 class Display:
-    """Of a training run: one bar on a terminal, a line now and then elsewhere."""
+    """What a person sees of a training run: one bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, title: str, steps: int):
         self.bar = tqdm(total=steps, desc=title, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())

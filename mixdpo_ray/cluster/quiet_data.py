@@ -10,7 +10,7 @@ FILE_HANDLER = "SessionFileHandler"
 
 
 def quiet_ray_data() -> None:
-    """To be called before a Dataset is made: it keeps the context that it was made in."""
+    """Silence Ray Data. Call it before a Dataset is made, which keeps the context that it was made in."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -47,7 +47,7 @@ def count_seats(cluster: ClusterSettings, gpu: bool, have: Mapping[str, float], 
 
 
 def cpus_to_start_with(cluster: ClusterSettings, wanted: int | None) -> float:
-    """For a Ray of this machine alone, where CPUs are seats: as many trials as there are cores for their training."""
+    """CPUs of a Ray of this machine alone, where they are seats: for as many trials as it has cores to train them."""
     cores = os.cpu_count() or 1
     at_once = wanted or max(1, int(cores / (cluster.fewest_workers * cluster.cpus_per_worker)))
     return at_once * trial_needs(cluster, gpu=False)["CPU"]

@@ -94,7 +94,7 @@ def train_in_worker(group: Group, number: int, queued: QueuedJob, world: World) 
 
 
 def cpu_seconds() -> float:
-    """Of this process so far."""
+    """CPU time that this process has used so far, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 

@@ -16,7 +16,7 @@ from mixdpo_ray.recipe.cluster import ClusterSettings
 
 
 class WorkerGroup:
-    """Of a process that is not the driver: Ray would not end in peace under threads of that one."""
+    """A worker group of a process that is not the driver: Ray would not end in peace under threads of that one."""
 
     def __init__(self, cluster: ClusterSettings, folder: str, run_actor: Any):
         """`folder`: where Ray may write."""
@@ -54,7 +54,7 @@ class WorkerGroup:
         return number
 
     def _start(self) -> None:
-        """After the workers before have left, and their room is free again."""
+        """Start new workers, after those before have left and their room is free again."""
         if self.running is not None:
             self.running.exception()
         self.queue = queue_name()

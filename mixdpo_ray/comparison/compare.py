@@ -32,7 +32,7 @@ from mixdpo_ray.storage import join
 
 
 def compare(recipe: Recipe) -> CompareOutput:
-    """To its end. What cannot work is refused before Ray starts, if it can be known then."""
+    """Run a comparison to its end. What cannot work is refused before Ray starts, if it can be known then."""
     check_arms(recipe)
     folder = join(recipe.output.storage_path, "comparisons", recipe.output.name)
     output = CompareOutput(recipe, folder)

@@ -14,7 +14,7 @@ from mixdpo_ray.comparison.job_sequence import RecordedJob
 
 
 class CompareDisplay:
-    """Of the jobs that are left, beside those that have ended; `on_end` is called whenever another one has."""
+    """Progress of the jobs that are left, beside those that have ended; `on_end` is called whenever another one has."""
 
     def __init__(self, name: str, jobs: Sequence[RecordedJob], ended: int, on_end: Callable[[], None]):
         self.name, self.on_end = name, on_end

@@ -48,7 +48,7 @@ class Unit:
 
     @property
     def left(self) -> Unit:
-        """Without what has ended, and without a stage that nobody waits for."""
+        """The unit without what has ended, and without a stage that nobody waits for."""
         left = [job for job in self.jobs if not job.ended]
         if all(job.keeps_state for job in left):
             left = []

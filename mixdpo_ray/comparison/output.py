@@ -73,7 +73,7 @@ class CompareOutput:
             storage.write_bytes(join(self.folder, PICTURE), picture(rows, self.metric, self.against))
 
     def write_tables(self) -> None:
-        """At any time; what was written before is replaced whole."""
+        """Write the outcomes, their table and the summary, at any time; what was written before is replaced whole."""
         storage.write_bytes(join(self.folder, CSV), write_results(self.outcomes()).encode())
         storage.write_bytes(join(self.folder, TABLE), f"{self._text()}\n".encode())
         storage.write_bytes(join(self.folder, SUMMARY), json.dumps({"seconds": self.seconds}).encode())

@@ -33,7 +33,7 @@ class ResultRow:
     against: tuple[Outcome, ...]  # of the arm that differences are taken from
 
     def values(self, metric: str) -> dict[int, float]:
-        """By seed, where it was measured."""
+        """The values of a metric by seed, where it was measured."""
         return _values(self.outcomes, metric)
 
     def mean(self, metric: str) -> Estimate:

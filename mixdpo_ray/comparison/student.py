@@ -42,7 +42,7 @@ class Estimate:
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """Where Student's t has this much below it; of a probability above a half."""
+    """The value that Student's t lies below with this probability, which is above a half."""
     low, high = 0.0, 1.0
     while t_below(high, freedom) < probability:
         high *= 2

@@ -44,7 +44,7 @@ def shown(estimate: Estimate, digits: int, sign: str = "") -> str:
 
 
 def digits_for(estimates: Sequence[Estimate]) -> int:
-    """As many as the usual interval is worth, two to four; the same for a whole column, which is easier to read."""
+    """Decimals that the usual interval is worth, two to four; the same for a whole column, which is easier to read."""
     halves = [estimate.half for estimate in estimates if 0 < estimate.half < math.inf]
     return min(4, max(2, 1 - math.floor(math.log10(median(halves))))) if halves else 3
 

@@ -1,1 +1,1 @@
-"""From margins to an order, a plan of steps, and each worker's share of one."""
+"""The order of pairs by their margins, a plan of steps, and each worker's share of a step."""

@@ -121,7 +121,7 @@ def _stages(settings: CurriculumSettings, hard: NDArray[np.bool_]) -> list[tuple
 
 
 def _positions(mask: NDArray[np.bool_]) -> Positions:
-    """Where the mask is true."""
+    """The positions at which the mask is true."""
     first, count = int(mask.argmax()) if len(mask) else 0, int(np.count_nonzero(mask))
     return range(first, first + count) if mask[first : first + count].all() else np.flatnonzero(mask)
 

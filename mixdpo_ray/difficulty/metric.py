@@ -27,7 +27,7 @@ PairScorer = Callable[["pa.Table"], Mapping[str, Any]]  # rows of a prepared tab
 
 @dataclass(frozen=True)
 class AnswerLogps:
-    """Of one model, summed over completion tokens: [pairs] each."""
+    """Log-probs of answers under one model, summed over completion tokens: [pairs] each."""
 
     chosen: Column
     rejected: Column

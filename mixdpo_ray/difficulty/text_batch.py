@@ -16,7 +16,7 @@ Features = dict[str, list[int]]  # input_ids, and whatever else the tokenizer gi
 def answered_features(
     tokenizer: Any, prompts: Sequence[list[Message]], answers: Sequence[str], max_length: int
 ) -> list[Features]:
-    """By the tokenizer's chat template; without one the prompt and the answer as its two texts.
+    """Encode prompts and answers by the tokenizer's chat template; without one as the two texts that it takes.
 
     What is too long for a template loses its beginning, but for the first token: a score is read at the end.
     """
@@ -50,7 +50,7 @@ def padding_token(tokenizer: Any, features: Sequence[Features]) -> int:
 
 
 def padded(features: Sequence[Features], padding: int, device: str) -> dict[str, Tensor]:
-    """On the right, [sequences, longest] each, with a mask."""
+    """Tensors of the features, padded on the right, [sequences, longest] each, with a mask."""
     import torch
 
     width = max(len(one["input_ids"]) for one in features)

@@ -25,7 +25,7 @@ def line(finding: Finding, *, terminal: bool) -> str:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Where nothing is red."""
+    """The closing line where nothing is red."""
     of_state = {state: [finding.check for finding in findings if finding.state == state] for state in PLAIN_SIGNS}
     parts = [f"{len(of_state['green'])} checks are green"]
     if of_state["yellow"]:

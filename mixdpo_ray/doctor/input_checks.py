@@ -70,7 +70,7 @@ def model(examination: Examination) -> str:
 
 
 def weights(setting: str, name: str, revision: str | None) -> str:
-    """Where they are, without reading them."""
+    """Say where a model's weights are, without reading them."""
     folder = Path(name)
     if folder.is_dir():
         return _local_weights(setting, folder)

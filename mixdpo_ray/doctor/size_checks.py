@@ -100,7 +100,7 @@ def warm_up(examination: Examination) -> str:
 
 
 def memory(examination: Examination) -> str | Caution:
-    """On a GPU the device's, and the host's for what is loaded or kept there; on CPU the host's alone."""
+    """Check memory: on a GPU the device's, and the host's for what is loaded or kept there; on CPU the host's alone."""
     need = _need(examination, examination.recipe.train, examination.recipe.deepspeed)
     parts = ", ".join(f"{name} {spelled(size)}" for name, size in need.largest())
     text = f"{spelled(need.device_bytes)} per worker ({parts})"
@@ -122,7 +122,7 @@ def memory(examination: Examination) -> str | Caution:
 
 
 def _need(examination: Examination, train: TrainSettings, deepspeed: DeepSpeedSettings) -> WorkerMemory:
-    """With the fewest workers each holds most."""
+    """The memory that a worker needs with the fewest workers, where each holds most."""
     recipe = examination.recipe
     return worker_memory(
         examination.shape, train, deepspeed, recipe.data.max_length, recipe.cluster.fewest_workers, gpu=examination.gpu
@@ -166,7 +166,7 @@ def _remedy(examination: Examination, free: int) -> str:
 def _remedies(
     train: TrainSettings, deepspeed: DeepSpeedSettings, gpu: bool
 ) -> Iterator[tuple[str, dict[str, object], dict[str, object]]]:
-    """From cheap to slow."""
+    """Changes that save memory, from cheap to slow."""
     if not train.gradient_checkpointing:
         yield "train.gradient_checkpointing=true", {"gradient_checkpointing": True}, {}
     if train.per_device_train_batch_size > 1:

@@ -44,7 +44,7 @@ class AOT(LogRatioObjective, StepObjective):
 
 
 def _matched(values: Tensor, others: Tensor) -> Tensor:
-    """For each value the other one of equal rank."""
+    """The one of `others` that has equal rank, for each value."""
     matched = others.new_empty(len(others))
     matched[values.argsort(stable=True)] = others.sort().values
     return matched

@@ -125,7 +125,7 @@ def _conversation(turns: Any) -> tuple[Message, ...] | None:
 
 
 def _margin(candidate: Candidate, data: DataSettings) -> float | str:
-    """On the scale that data asks for; NaN where a missing rating is to make the pair hard."""
+    """A pair's margin on the scale that data asks for; NaN where a missing rating is to make the pair hard."""
     scores = (candidate.score_chosen, candidate.score_rejected)
     ratings = scores if candidate.margin is None else (candidate.margin, 0.0)
     for rating in ratings:

@@ -42,7 +42,7 @@ CONVERTED_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a candidate pair came from; of a group of rows, the first one."""
+    """The place that a candidate pair came from; of a group of rows, the first one."""
 
     file: str
     row: int

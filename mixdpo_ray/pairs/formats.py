@@ -42,7 +42,7 @@ class Format:
     answers: Callable[..., Answers | str] | None = None  # where it holds several to a prompt, for data.pair.rule
 
     def pairs(self, rows: Sequence[Row], settings: PairSettings) -> Found:
-        """Of one row, or of all rows of a group."""
+        """The pairs of one row, or of all rows of a group."""
         if settings.rule is None or self.answers is None:
             return self.candidates(*rows)
         return [paired(self.answers(*rows), settings)]

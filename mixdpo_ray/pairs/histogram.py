@@ -15,7 +15,7 @@ BINS = 40
 
 
 class MarginHistogram(Settings):
-    """On a rating grid each bin is one value (low equals high); elsewhere bins of equal width, the last one closed."""
+    """Bins of margins: one value each on a rating grid (low equals high); else of equal width, the last one closed."""
 
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()

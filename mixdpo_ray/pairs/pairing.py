@@ -25,7 +25,7 @@ Chosen = tuple[RatedAnswer, RatedAnswer]  # and the rejected one
 
 @dataclass(frozen=True)
 class Answers:
-    """To one prompt, as a source rates them."""
+    """Answers to one prompt, as a source rates them."""
 
     prompt: list[Any]
     rated: Sequence[RatedAnswer]
@@ -70,7 +70,7 @@ class PairSettings(Settings):
 
 
 def best_vs_random(lots: Lots, settings: PairSettings) -> Chosen:
-    """As UltraFeedback was binarised."""
+    """The best answer against another one at random, as UltraFeedback was binarised."""
     best = _best(lots.answers)
     return best, next(answer for answer in lots.answers if answer is not best)
 

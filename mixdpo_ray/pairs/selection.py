@@ -102,7 +102,7 @@ class Hardest(_Share):
 
 
 class Sample(_Share):
-    """At random."""
+    """Pairs drawn at random."""
 
     def keeps(self, pairs: Selectable) -> Mask:
         lot = np.argsort(seeded_hashes(pairs.pair_id, self.seed + SAMPLE_SALT), kind="stable")

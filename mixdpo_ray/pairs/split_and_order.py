@@ -1,4 +1,4 @@
-"""Where every converted pair goes: its split and its position, or why it is refused after all.
+"""The place of every converted pair: its split and its position, or why it is refused after all.
 
 These decisions need all pairs at once, so they are taken on narrow keys (ids, margins and lengths, no token), which fit
 into one process for tens of millions of pairs. They depend on what the pairs say, not on where they were read: the same
@@ -50,7 +50,7 @@ class Arrangement:
 
 
 def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSettings, quantiles: bool) -> Arrangement:
-    """By rating margin: cluster/derive.py orders by another metric what was arranged here.
+    """Arrange pairs by rating margin: preparation/derive.py orders by another metric what was arranged here.
 
     `quantiles`: margins become ranks within their source, once duplicates no longer count.
     """

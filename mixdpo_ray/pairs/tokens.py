@@ -56,7 +56,7 @@ class PairTokenizer:
         return self.encode_many([pair])[0]
 
     def encode_many(self, pairs: Sequence[Pair]) -> list[EncodedPair | str]:
-        """In the order of pairs; the tokenizer is called once for all of them."""
+        """Encode pairs, in their order; the tokenizer is called once for all of them."""
         rendered = [self._render(pair) for pair in pairs]
         good = [texts for texts in rendered if isinstance(texts, Rendered)]
         prompts = self._ids([texts.prompt for texts in good])

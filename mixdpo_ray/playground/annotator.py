@@ -38,7 +38,7 @@ class RatedPair:
         return 0.5 if better == 0 else float(better > 0)
 
     def row(self) -> dict[str, Any]:
-        """In the columns of ultrafeedback_binarized."""
+        """The pair as a row in the columns of ultrafeedback_binarized."""
         asked = {"role": "user", "content": self.prompt.text}
         return {
             "prompt": self.prompt.text,

@@ -49,7 +49,7 @@ class WorldFolder:
 
     @property
     def fingerprint(self) -> str:
-        """Of the settings, and of the code that makes a world: whoever edits it gets a new one."""
+        """A digest of the settings, and of the code that makes a world: whoever edits it gets a new one."""
         sha = hashlib.sha256(self.settings.model_dump_json().encode())
         for name in CODE:
             sha.update(Path(__file__).with_name(f"{name}.py").read_bytes())
@@ -94,7 +94,7 @@ def draw_all_prompts(settings: WorldSettings) -> tuple[list[Prompt], list[Prompt
 
 
 def answers_of(model: Path, prompts: Sequence[Prompt], seed: int, answers_each: int = 1) -> list[list[str]]:
-    """At temperature 1: what a model says, and not only what it says most."""
+    """Sample answers at temperature 1: what a model says, and not only what it says most."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with without_bars():

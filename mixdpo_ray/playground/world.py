@@ -7,9 +7,11 @@ to 10 by its edit distance to the ideal one.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
+
+from mixdpo_ray.pairs.edit_distance import edit_distance
 
 LETTERS = tuple("abcdefghijklmnop")
 BEST, WORST = 10.0, 1.0
@@ -75,16 +77,6 @@ def draw_prompts(draw: random.Random, count: int, taken: set[Prompt] | None = No
 def quality(prompt: Prompt, answer: str) -> float:
     ideal = prompt.ideal
     return WORST + (BEST - WORST) * max(0.0, 1 - edit_distance(answer.split(), ideal) / len(ideal))
-
-
-def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
-    """Fewest insertions, deletions and replacements that turn a into b."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        above, row = row, [i]
-        for j, y in enumerate(b, 1):
-            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (x != y)))
-    return row[-1]
 
 
 def noisy_demonstration(draw: random.Random, prompt: Prompt) -> str:

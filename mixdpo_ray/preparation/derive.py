@@ -191,7 +191,7 @@ def _flips(pair_ids: pa.ChunkedArray, split: str, pair: PairSettings) -> NDArray
 
 
 def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, derived: Derived) -> int:
-    """And how many pairs are flipped."""
+    """Write the index of a split, and return how many of its pairs are flipped."""
     index, members, pair = base.index(split), derived.rows[split], recipe.data.pair
     columns: dict[str, Any] = {
         "position": np.arange(len(members)),
@@ -209,7 +209,7 @@ def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, d
 
 
 def _ids(index: Index) -> pa.ChunkedArray:
-    """As large strings: more than 67 million ids are more text than others hold."""
+    """The pair ids as large strings: more than 67 million ids are more text than others hold."""
     ids = pa.array(index.pair_id, pa.large_string())
     return ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([ids])
 

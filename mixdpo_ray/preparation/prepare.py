@@ -1,11 +1,11 @@
-"""From raw pairs to a prepared table: read, check, tokenise, order, write; once for every run and every search.
+"""Prepare a table from raw pairs: read, check, tokenise, order, write; once for every run and every search.
 
     sources -> pieces -> converted rows (object store) -> narrow keys (driver) -> positions -> sorted parts -> manifest
 
 Ordering needs all pairs at once but only their ids and margins: keys come to the driver, and rows with their tokens
-are sorted by Ray Data (sorting.py). Measured on two cores with pairs of 900 tokens: Dataset.sort moves and writes 45
-MB/s, and the driver holds 250 MB of a table of 1.1 GB; collecting the rows on the driver was 2.7 times as fast at 0.2
-GB, but needs the memory of the whole table three times over.
+are sorted by Ray Data (write_sorted.py). Measured on two cores with pairs of 900 tokens: Dataset.sort moves and writes
+45 MB/s, and the driver holds 250 MB of a table of 1.1 GB; collecting the rows on the driver was 2.7 times as fast at
+0.2 GB, but needs the memory of the whole table three times over.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where raw rows come from: files that workers read in pieces, or a Hugging Face data set.
+"""The sources of raw rows: files that workers read in pieces, or a Hugging Face data set.
 
 A data set on the hub that consists of parquet or JSON files is read like any other files, by the workers, from hf://
 addresses that name the commit. What has no such files (a folder that save_to_disk wrote, other kinds of files) is

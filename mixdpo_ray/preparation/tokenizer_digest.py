@@ -33,7 +33,7 @@ def digest_of_tokenizer(model: ModelSettings, storage_path: str) -> str:
 
 
 def files_digest(model: ModelSettings) -> str | None:
-    """Of everything that a tokenizer is made of; None where that is not all in a folder here."""
+    """A digest of everything that a tokenizer is made of; None where that is not all in a folder here."""
     folder = Path(model.tokenizer or model.path)
     if not folder.is_dir():
         return None

@@ -59,7 +59,7 @@ def positions_of(
     train_rows: int,
     difficulty: NDArray[np.float64] | None = None,
 ) -> Places:
-    """Of keys in the order of their positions."""
+    """The places of keys that are given in the order of their positions."""
     by_key = np.argsort(row_key)
     return Places(
         row_key[by_key], by_key, margin[by_key], train_rows, None if difficulty is None else difficulty[by_key]
@@ -67,7 +67,7 @@ def positions_of(
 
 
 def boundaries(rows: int, tokens: int, part_tokens: int) -> list[int]:
-    """Where parts begin, but for the first; they depend on the table alone, not on who writes it."""
+    """The positions at which parts begin, but for the first; they depend on the table alone, not on who writes it."""
     groups = max(1, part_tokens * rows // max(1, tokens) // PART_MULTIPLE)
     return list(range(0, rows, groups * PART_MULTIPLE))[1:]
 

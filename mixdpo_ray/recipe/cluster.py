@@ -61,7 +61,7 @@ class ClusterSettings(Settings):
 
     @property
     def cpus_needed(self) -> float:
-        """To start at all."""
+        """CPUs that the fewest workers need to start at all."""
         return self.cpus_for(self.fewest_workers)
 
     def cpus_for(self, workers: int) -> float:

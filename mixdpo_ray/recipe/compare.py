@@ -59,7 +59,7 @@ class CompareSettings(Settings):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all arms, the untrained one first."""
+        """Names of all arms, the untrained one first."""
         return (*([self.untrained] if self.untrained is not None else []), *self.arms)
 
     @property

@@ -94,7 +94,7 @@ class Interval(Range):
         return round((self.high - self.low) / self.step)
 
     def _rounded(self, value: float) -> float:
-        """On the grid: sums of binary fractions would give thresholds such as 0.30000000000000004."""
+        """Round a value to the grid: sums of binary fractions would give thresholds such as 0.30000000000000004."""
         assert self.step is not None
         return round(self.low + round((value - self.low) / self.step) * self.step, 12)
 

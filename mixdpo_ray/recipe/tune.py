@@ -23,7 +23,7 @@ class EarlyStoppingSettings(Settings):
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """Of every rung, in units of the first one's."""
+        """The budget of every rung, in units of the first one's."""
         rungs = 1 if self.pruner == "none" else self.rungs
         return tuple(self.reduction_factor**rung for rung in range(rungs))
 

@@ -45,7 +45,7 @@ class Item:
 
 @dataclass(frozen=True)
 class RunItem:
-    """Or a study or a comparison: they have claims on tables, and no checkpoints of their own."""
+    """A run, a study or a comparison: the last two have claims on tables, and no checkpoints of their own."""
 
     name: str
     folder: str
@@ -153,7 +153,7 @@ def _references(folder: str, runs: list[RunItem]) -> Iterator[Item]:
 
 
 def _scores(folder: str, runs: list[RunItem]) -> Iterator[Item]:
-    """Of a metric that a run orders or selects by, or that its recipe describes: in doubt they are used."""
+    """Scores, used by runs that order or select by their metric, or whose recipe describes it: in doubt they are."""
     for name in _tables(folder):
         path = storage.join(folder, name)
         manifest = storage.join(path, MANIFEST)
@@ -210,7 +210,7 @@ def _item(path: str, about: str, used_by: tuple[str, ...] = (), lock: Path | Non
 
 
 def _too_young(path: str) -> tuple[str, ...]:
-    """Where there is no lock to look at, time tells whether somebody may be writing."""
+    """Name who may still be writing: where there is no lock to look at, time tells."""
     if storage.is_local(path):
         return ()
     newest = max((info.mtime for info in _files(path) if info.mtime), default=None)

@@ -128,7 +128,7 @@ class CrossFit:
             storage.write_bytes(_summary(halves[title]), json.dumps(summary, indent=2).encode())
 
     def _logps(self, half: Half, title: str) -> AnswerLogps:
-        """Of the pairs that it scores, under the model that was trained on the rest."""
+        """Log-probs of the pairs that a half scores, under the model that was trained on the rest."""
         store, ids = self._store(half), self._needed_ids(half)
         if store.missing(ids):
             model: str = json.loads(storage.read_bytes(_summary(half)))["model"]

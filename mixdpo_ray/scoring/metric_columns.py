@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def computed_columns(recipe: Recipe, table: PreparedTable, names: Iterable[str]) -> ScoreColumns:
-    """As people know the values: those of the table by themselves, computed ones with higher as easier."""
+    """Values of metrics as people know them: those of the table by themselves, computed ones with higher as easier."""
     names = list(dict.fromkeys(names))
     own: ScoreColumns = {
         name: {split: _own(table, split, DIFFICULTIES[name].column) for split in SPLITS}

@@ -43,7 +43,7 @@ ScoreColumns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> v
 
 
 def metric_columns(recipe: Recipe, table: PreparedTable, names: Sequence[str]) -> ScoreColumns:
-    """Of these metrics, and of those that they combine. Ray must be connected."""
+    """The values of these metrics, and of those that they combine. Ray must be connected."""
     values: dict[str, NDArray[np.float64]] = {}
     for name, metric in _needed(recipe, names).items():
         values[name] = metric.values(_facts(recipe, table, name, metric, values))
@@ -104,7 +104,7 @@ def _facts(
 
 
 def _logps(recipe: Recipe, table: PreparedTable, name: str, model: ModelSettings) -> tuple[str, AnswerLogps]:
-    """And the folder that they lie in."""
+    """The folder that a model's log-probs lie in, and the log-probs."""
     weights_of(name, model)
     _refuse_other_tokens(recipe, name, model)
     folder = reference.cover(recipe.model_copy(update={"model": model}), table, every_position(table))

@@ -115,7 +115,7 @@ def needed_positions(table: PreparedTable, job: TrainingJob) -> dict[str, SplitP
 
 @contextmanager
 def fetched(model: ModelSettings) -> Iterator[ModelSettings]:
-    """On this machine's disk while the body runs, where a training left it in an object store."""
+    """Provide a model on this machine's disk while the body runs, where a training left it in an object store."""
     if storage.is_local(model.path):
         yield model
         return

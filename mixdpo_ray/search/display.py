@@ -64,7 +64,7 @@ class StudyDisplay:
                 self._end(content)
 
     def hear(self, number: int, kind: str, content: Any) -> None:
-        """From a trial's workers."""
+        """Take in what a trial's workers tell."""
         with self.lock:
             line = self.lines.get(number)
             if line is None:

@@ -53,7 +53,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return {"trial": {"number": trial.number, "folder": folder, "settings": settings}}
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """After a rung; the scheduler asks before the searcher hears of the result."""
+        """Tell whether a trial should stop after a rung; the scheduler asks before the searcher hears of the result."""
         trial, budget = self._ot_trials[trial_id], result["budget"]
         found = json.loads(result["metrics"])
         self._keep(trial, budget, result, found)

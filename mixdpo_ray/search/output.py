@@ -37,7 +37,7 @@ class StudyOutput:
     command: str
 
     def write(self, counters: Mapping[str, int]) -> None:
-        """At any time; what was written before is replaced whole."""
+        """Write the trials, the best recipes and the report, at any time; what was written before is replaced whole."""
         trials, metrics = rows(self.study), read_metrics(self.recipe.tune.metric)
         text = write_trials(trials, metrics, self.space.settings, self.recipe.tune.early_stopping.budgets)
         storage.write_bytes(join(self.folder, CSV), text.encode())

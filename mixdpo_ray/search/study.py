@@ -58,7 +58,7 @@ def open_storage(recipe: Recipe, folder: str) -> optuna.storages.BaseStorage:
 
 
 def forget_study(recipe: Recipe, folder: str) -> None:
-    """For output.fresh."""
+    """Delete a study and its folder, for output.fresh."""
     if recipe.tune.storage is not None:
         with _explained(recipe):
             known = optuna.get_all_study_names(recipe.tune.storage)
@@ -131,7 +131,7 @@ def report(trial: optuna.Trial, budget: int, value: float) -> None:
 
 
 def complete(study: optuna.Study, trial: optuna.Trial, metrics: Sequence[Measure], found: Mapping[str, float]) -> None:
-    """With its scores, if it has them: a measure that is missing or not finite is a failure, and never the best."""
+    """End a trial with its scores, if it has them: a measure missing or not finite is a failure, and never the best."""
     values = [found.get(metric.name, math.nan) for metric in metrics]
     bad = [metric.name for metric, value in zip(metrics, values, strict=True) if not math.isfinite(value)]
     if bad:

@@ -48,7 +48,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Of this process, which waits for its workers."""
+        """The resources of this process, which waits for its workers."""
         return tune.PlacementGroupFactory([{"CPU": DRIVER_CPUS}])
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
@@ -107,7 +107,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return summary
 
     def _note(self, reason: str) -> None:
-        """For the driver, whom Tune does not tell why a trial died."""
+        """Note a failure for the driver, whom Tune does not tell why a trial died."""
         path = join(self.shared.folder, self.trial["folder"], FAILURE)
         storage.write_bytes(path, " ".join(reason.split()).encode())
 

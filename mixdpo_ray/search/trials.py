@@ -64,7 +64,7 @@ def row_of(trial: FrozenTrial) -> TrialRow:
 
 
 def best(trials: Sequence[TrialRow], metrics: Sequence[Measure]) -> TrialRow | None:
-    """By the first metric, among those that were trained to the end and keep the guard; of equals the earliest."""
+    """The best trial by the first metric, of those trained to the end that keep the guard; of equals the earliest."""
     winner: TrialRow | None = None
     for row in trials:
         usable = row.state == "COMPLETE" and row.guarded

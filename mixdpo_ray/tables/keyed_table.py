@@ -104,7 +104,7 @@ class KeyedTable:
         self._rows = pa.concat_tables([self.rows, rows]).combine_chunks()
 
     def column(self, name: str, pair_ids: Sequence[str]) -> NDArray[Any]:
-        """In the order of the ids; NaN where a pair is not covered."""
+        """A column in the order of the ids; NaN where a pair is not covered."""
         found = pc.fill_null(self.rows[name].take(self._places(pair_ids)), np.nan)
         return np.asarray(found.to_numpy())
 
@@ -118,7 +118,7 @@ class KeyedTable:
 
     @property
     def _held(self) -> pa.Schema:
-        """In memory: one array of pa.string() ends at 2 GiB, which is 67 million ids."""
+        """The schema of rows in memory: one array of pa.string() ends at 2 GiB, which is 67 million ids."""
         return self._written.set(0, pa.field("pair_id", pa.large_string()))
 
     def _places(self, pair_ids: Sequence[str]) -> pa.Array:

@@ -158,7 +158,7 @@ def padded_together(prompts: Ids, completions: Ids, rows: NDArray[np.int64], pad
 
 
 def completion_places(prompts: Ids, completions: Ids, groups: list[NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
-    """Where the completion tokens and their predictors lie, in the order of sequences."""
+    """The places of the completion tokens and their predictors, in the order of sequences."""
     before = np.array([len(prompt) for prompt in prompts])
     lengths = np.array([len(completion) for completion in completions])
     assert before.min() > 0, "the first completion token needs a token before it"

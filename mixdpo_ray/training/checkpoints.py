@@ -56,7 +56,7 @@ class FoundCheckpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Of one run. Methods named after what all ranks do together are collective."""
+    """The checkpoints of one run. Methods named after what all ranks do together are collective."""
 
     folder: str
     fingerprint: str
@@ -184,7 +184,7 @@ def committed_steps(folder: str) -> list[int]:
 
 
 def best_step(folder: str, metric: str | None) -> int | None:
-    """Of the committed checkpoints; a loss is better when lower, everything else when higher."""
+    """The step of the best committed checkpoint; a loss is better when lower, everything else when higher."""
     if metric is None:
         return None
     sign = -1 if "loss" in metric else 1

@@ -19,7 +19,7 @@ CHECKED_ROWS = 4
 
 
 def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> References | None:
-    """Of the training split; every pair that the objective will compare must be covered."""
+    """The references of the training split; every pair that the objective will compare must be covered."""
     if job.reference is None:
         if job.objective.needs_reference and not plan.hard.all():
             raise PreparedTableError(

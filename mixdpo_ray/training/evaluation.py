@@ -106,7 +106,7 @@ def _batch(held_out: HeldOut, rows: NDArray[np.int64], weight: int, policy: Poli
 
 
 def _pairs(policy: Policy, objective: Objective, held_out: HeldOut, world: World) -> list[PairLogps]:
-    """Of each micro-batch. What an objective reads off a step it reads off all held-out pairs, and forgets."""
+    """Log-probs per micro-batch. What an objective reads off a step it reads off all held-out pairs, and forgets."""
     found = []
     for micro, chunks in zip(held_out.share, held_out.chunks, strict=True):
         batch = _batch(held_out, micro.rows, micro.weight, policy, world)

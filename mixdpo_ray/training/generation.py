@@ -81,7 +81,7 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
 
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """As the pairs were tokenised for training: what the template renders, and nothing added."""
+    """The ids of a prompt, tokenised as the pairs were for training: what the template renders, and nothing added."""
     return _ids(tokenizer, _render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True))
 
 

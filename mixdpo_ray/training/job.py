@@ -19,7 +19,7 @@ from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, Train
 
 @dataclass(frozen=True)
 class StartFrom:
-    """Where another run ended (first_stage.py)."""
+    """The point at which another run ended (first_stage.py)."""
 
     run: str
     fingerprint: str
@@ -73,7 +73,7 @@ class TrainingJob:
         return trained & ~plan.hard
 
     def without_export(self) -> Self:
-        """For its measurements only."""
+        """The same job, run for its measurements only."""
         return replace(self, exports_model=False)
 
     def with_reference(self, folder: str | None) -> Self:

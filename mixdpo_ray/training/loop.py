@@ -285,7 +285,7 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
 
 
 def peak_memory_gib(world: World) -> float:
-    """Of the device; of this process where there is none."""
+    """Peak memory of the device, in GiB; of this process where there is none."""
     if world.torch_device.type == "cuda":
         return torch.cuda.max_memory_allocated(world.torch_device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

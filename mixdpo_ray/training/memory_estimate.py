@@ -89,7 +89,7 @@ class WorkerMemory:
 
 
 def shape_of(settings: ModelSettings) -> ModelShape:
-    """From the configuration alone: the model is built without storage."""
+    """The shape of a model from its configuration alone: the model is built without storage."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     trust = settings.trust_remote_code
@@ -206,7 +206,7 @@ def _logits(shape: ModelShape, train: TrainSettings, max_length: int) -> int:
 
 
 def _tokens(train: TrainSettings, max_length: int) -> int:
-    """Of one forward pass: chosen and rejected answers, all as long as they may be."""
+    """The tokens of one forward pass: chosen and rejected answers, all as long as they may be."""
     return 2 * train.per_device_train_batch_size * max_length
 
 
@@ -218,6 +218,6 @@ def checkpoint_bytes(shape: ModelShape, deepspeed: DeepSpeedSettings) -> int:
 
 
 def model_bytes(shape: ModelShape) -> int:
-    """Of the exported model, whose adapters are merged."""
+    """The bytes of the exported model, whose adapters are merged."""
     base = shape.parameters - (shape.trained if shape.trained < shape.parameters else 0)
     return shape.element * base

@@ -70,7 +70,7 @@ def _without_dropout(model: nn.Module) -> None:
 
 
 def _add_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
-    """In place: names of the base weights gain `.base_layer`, and only the adapters are trained."""
+    """Add adapters in place: names of the base weights gain `.base_layer`, and only the adapters are trained."""
     from peft import LoraConfig, inject_adapter_in_model
 
     targets: Any = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)

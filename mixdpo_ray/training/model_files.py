@@ -1,4 +1,4 @@
-"""Where a model's files lie, and a name for what they hold."""
+"""The place of a model's files, and a name for what they hold."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def learning_rate(window: Window, plan: Plan, train: TrainSettings) -> float:
 
 
 def multiplier(step: int, steps: int, settings: ScheduleSettings) -> float:
-    """Of transformers' schedules, but a warm-up of w steps begins at 1 / (w + 1): no step is spent at rate 0."""
+    """Factor of transformers' schedules, but a warm-up of w steps begins at 1 / (w + 1): no step is spent at rate 0."""
     warmup = warmup_steps(steps, settings)
     if step < warmup:
         return (step + 1) / (warmup + 1)

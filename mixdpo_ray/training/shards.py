@@ -57,7 +57,7 @@ def load(policy: Policy, checkpoints: Checkpoints, found: FoundCheckpoint, *, ad
 
 
 def needs_conversion(found: FoundCheckpoint, world: World) -> bool:
-    """Without ZeRO every rank holds everything, and any number of them can load it."""
+    """Tell whether shards must be converted: without ZeRO every rank holds all, and any number of them can load it."""
     return found.manifest.world != world.size and found.manifest.zero_stage > 0
 
 
@@ -87,7 +87,7 @@ def _disk_full_explained(path: str) -> Iterator[None]:
 
 @contextmanager
 def _scratch(folder: str, name: str) -> Iterator[Path]:
-    """On the same disk where storage is local, so that moving is renaming."""
+    """A scratch folder, on the same disk where storage is local, so that moving is renaming."""
     if not storage.is_local(folder):
         with tempfile.TemporaryDirectory(prefix="mixdpo-checkpoint-") as temporary:
             yield Path(temporary)

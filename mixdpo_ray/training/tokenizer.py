@@ -43,7 +43,7 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """By content: the same tokenizer in another folder is the same."""
+    """A digest of a tokenizer by content: the same tokenizer in another folder is the same."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = {
         "class": type(tokenizer).__name__,

@@ -1,4 +1,4 @@
-"""Where this process stands among the workers. Read once at the edge, passed down as a value."""
+"""The place of this process among the workers. Read once at the edge, passed down as a value."""
 
 from __future__ import annotations
 

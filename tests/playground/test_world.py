@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from mixdpo_ray.playground.world import LONGEST_ANSWER, OPERATIONS, Prompt, draw_prompts, edit_distance, quality
+from mixdpo_ray.pairs.edit_distance import edit_distance
+from mixdpo_ray.playground.world import LONGEST_ANSWER, OPERATIONS, Prompt, draw_prompts, quality
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def importances(study: Study, facts: StudyFacts) -> Figure:
 
 
 def importance_by_setting(study: Study, facts: StudyFacts) -> dict[str, float]:
-    """For the first metric; empty where it cannot be told."""
+    """The importance of each setting for the first metric; empty where it cannot be told."""
     done, first = scored(study), objectives(facts)[0]
     if _reason(done, [first] if _top_differs(done, first) else []):
         return {}
@@ -91,7 +91,7 @@ def _downward(objective: Target) -> Callable[[FrozenTrial], float] | None:
 
 @contextmanager
 def _without_known_warnings() -> Iterator[None]:
-    """Of what is heeded here: the sign of a target, and values of a setting that hardly any trial has."""
+    """Silence warnings of what is heeded here: a target's sign, and values of a setting that hardly any trial has."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="PedAnovaImportanceEvaluator computes the importances", category=UserWarning

@@ -81,7 +81,7 @@ def winner_of(study: Study, facts: StudyFacts) -> FrozenTrial | None:
 
 
 def settings_shown(trial: FrozenTrial) -> Mapping[str, Any]:
-    """By their dotted names in the recipe; what Optuna was asked where the trial did not get that far."""
+    """Settings by their dotted names in the recipe; what Optuna was asked where the trial did not get that far."""
     chosen: Mapping[str, Any] = trial.user_attrs.get("settings") or trial.params
     return chosen
 
@@ -154,7 +154,7 @@ def words_for_list(items: list[Any]) -> str:
 
 
 def crosses(done: Sequence[FrozenTrial]) -> str:
-    """Where it is so, the end of a caption."""
+    """The end of a caption that explains crosses, where a trial breaks the guard."""
     broken = any(value > 0 for trial in done for value in trial.constraints.values())
     return "; crosses break the guard" if broken else ""
 

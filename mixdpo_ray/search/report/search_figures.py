@@ -103,7 +103,7 @@ def _apart(ticks: Sequence[Any]) -> list[Any]:
 
 
 def _wrapped(label: str) -> str:
-    """On two lines where it has words, so that neighbours do not meet."""
+    """Break a label into two lines where it has words, so that neighbours do not meet."""
     words = label.split(" ")
     half = (len(words) + 1) // 2
     return "<br>".join(filter(None, [" ".join(words[:half]), " ".join(words[half:])]))
@@ -214,5 +214,5 @@ def pareto_front(study: Study, facts: StudyFacts) -> Figure:
 
 
 def _number_in(hover: str) -> int:
-    """Of the trial that Optuna's hover text describes: JSON, its lines joined by <br>."""
+    """The number of the trial that Optuna's hover text describes: JSON, its lines joined by <br>."""
     return int(json.loads(hover.replace("<br>", "\n"), strict=False)["number"])

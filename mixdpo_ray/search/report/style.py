@@ -98,7 +98,7 @@ def clipped(text: str, most: int = 18) -> str:
 
 
 def plain_ticks(axis: Any, values: Sequence[Any], written: Callable[[Any], str] = str) -> None:
-    """On a logarithmic axis 0.05 rather than a small 5 between 0.01 and 100m; of long names only the beginning."""
+    """Write 0.05 on a logarithmic axis, not a small 5 between 0.01 and 100m; of long names only the beginning."""
     if axis.type == "category":  # whose places are the values as they were written
         axis.update(tickvals=[written(value) for value in values], ticktext=[clipped(str(value)) for value in values])
     if axis.type != "log":

@@ -106,7 +106,7 @@ def _score(objective: Target, winner: FrozenTrial, own: FrozenTrial | None, done
 
 
 def standard_error(objective: Target, trial: FrozenTrial) -> float | None:
-    """Of an accuracy, as of any share of n pairs."""
+    """The standard error of an accuracy, as of any share of n pairs."""
     pairs, share = held_out_pairs(trial, objective.metric), objective.of(trial)
     return math.sqrt(share * (1 - share) / pairs) if pairs and 0 <= share <= 1 else None
 
