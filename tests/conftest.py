@@ -28,6 +28,8 @@ NAME = "outputs"
 TOGETHER = ("tests/training/", "tests/peer/")
 # Before torch is imported, and for processes that tests start: models here are so small that threads only wait
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Else Ray's workers starve beside the tests of another process
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 
 @pytest.hookimpl(optionalhook=True)

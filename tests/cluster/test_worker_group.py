@@ -38,6 +38,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> WorkerGroup:
+    """The last test that uses it closes it."""
+    folder = str(tmp_path_factory.mktemp("two"))
+    return WorkerGroup(TWO, folder, claim_run(folder))
+
+
+@pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Iterator[WorkerGroup]:
     """Of one worker: that the others leave with one that dies is shown where a run dies (test_death.py)."""
     folder = str(tmp_path_factory.mktemp("group"))
@@ -58,39 +65,19 @@ def train(group: WorkerGroup, job: TrainingJob) -> int:
     return int(summary["judged"]["pid"])
 
 
-def test_a_training_in_a_standing_group_is_the_one_alone(
-    local_ray: None, tiny: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """After others of another objective, ZeRO stage and dtype, of which one was not finite. Closed, it leaves neither
-    process nor file."""
-    folder = tmp_path_factory.mktemp("two")
-    group = WorkerGroup(TWO, str(folder), claim_run(str(folder)))
+def test_a_training_in_a_standing_group_is_the_one_alone(two: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    """After others of another objective, ZeRO stage and dtype, of which one was not finite."""
     world = make_biased(tiny, tmp_path / "world")
-    first = train(group, job_of(world, tmp_path / "sharded", "sharded"))
+    first = train(two, job_of(world, tmp_path / "sharded", "sharded"))
     with pytest.raises(NonFiniteError, match=r"^step \d: "):
-        train(group, job_of(world, tmp_path / "broken", "broken"))
-    assert train(group, job_of(world, tmp_path / "half", "half")) == first
-
-    process = psutil.Process(first)
-    group.close()
-    gone, _ = psutil.wait_procs([process], timeout=PATIENCE)
-    assert gone == [process]
-    assert list(folder.iterdir()) == []
+        train(two, job_of(world, tmp_path / "broken", "broken"))
+    assert train(two, job_of(world, tmp_path / "half", "half")) == first
 
     alone = job_of(world, tmp_path / "alone", "half")
     fit(TWO, alone, claim_run(alone.run))
     assert told(tmp_path / "half") == told(tmp_path / "alone")
     assert weights(tmp_path / "half") == weights(tmp_path / "alone")
     assert not (tmp_path / "alone" / "ray").exists()
-
-
-def test_an_error_of_a_job_ends_the_workers_but_not_the_group(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
-    """Perhaps it is of one rank of several, for which the others would wait."""
-    before = train(group, make_job(tiny, tmp_path / "before"))
-    absent = replace(make_job(tiny, tmp_path / "absent"), prepared=str(tmp_path / "nowhere"))
-    with pytest.raises(PreparedTableError, match="nowhere"):
-        train(group, absent)
-    assert train(group, make_job(tiny, tmp_path / "after")) != before
 
 
 def slow_job(tiny: Path, run: Path) -> TrainingJob:
@@ -122,6 +109,29 @@ def disturbed(group: WorkerGroup, job: TrainingJob, kind: signal.Signals) -> Wor
     return caught.value
 
 
+def test_a_worker_that_hangs_is_named(two: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    error = disturbed(two, slow_job(tiny, tmp_path / "hung"), signal.SIGSTOP)
+    assert "rank 0 of 2 has not answered since step" in str(error)
+    train(two, make_job(tiny, tmp_path / "after"))
+
+
+def test_closed_it_leaves_neither_process_nor_file(two: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    process = psutil.Process(train(two, make_job(tiny, tmp_path)))
+    two.close()
+    gone, _ = psutil.wait_procs([process], timeout=PATIENCE)
+    assert gone == [process]
+    assert list(Path(two.folder).iterdir()) == []
+
+
+def test_an_error_of_a_job_ends_the_workers_but_not_the_group(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    """Perhaps it is of one rank of several, for which the others would wait."""
+    before = train(group, make_job(tiny, tmp_path / "before"))
+    absent = replace(make_job(tiny, tmp_path / "absent"), prepared=str(tmp_path / "nowhere"))
+    with pytest.raises(PreparedTableError, match="nowhere"):
+        train(group, absent)
+    assert train(group, make_job(tiny, tmp_path / "after")) != before
+
+
 def test_a_killed_worker_costs_its_own_training_one_try(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
     job = slow_job(tiny, tmp_path / "killed")
     assert "its process died without a word" in str(disturbed(group, job, signal.SIGKILL))
@@ -129,12 +139,6 @@ def test_a_killed_worker_costs_its_own_training_one_try(group: WorkerGroup, tiny
     summary = group.train(QueuedJob(job))
     assert steps(tmp_path / "killed") == list(range(summary["steps"]))
     assert 30 <= done < summary["steps"]
-
-
-def test_a_worker_that_hangs_is_named(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
-    error = disturbed(group, slow_job(tiny, tmp_path / "hung"), signal.SIGSTOP)
-    assert "rank 0 of 1 has not answered since step" in str(error)
-    train(group, make_job(tiny, tmp_path / "after"))
 
 
 def test_workers_that_died_idle_cost_nobody_a_try(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:

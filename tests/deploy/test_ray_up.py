@@ -57,9 +57,10 @@ def steps(cluster: OnPremise, run: str) -> list[dict[str, Any]]:
 
 
 def train(cluster: OnPremise, run: str, *overrides: str) -> Any:
-    return cluster.submit(
-        run, "python", "jobs/train.py", f"{cluster.shared}/recipe.yaml", f"output.name={run}", *overrides
-    )
+    """Ray learns late that a host is lost, and waits for workers on it: a minute by default."""
+    impatient = ("env", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=10")
+    recipe = f"{cluster.shared}/recipe.yaml"
+    return cluster.submit(run, *impatient, "python", "jobs/train.py", recipe, f"output.name={run}", *overrides)
 
 
 def running(host: Host, words: Sequence[str] = OURS) -> list[str]:
