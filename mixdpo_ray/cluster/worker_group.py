@@ -43,8 +43,7 @@ class WorkerGroup:
     def close(self) -> None:
         if self.running is not None:
             ray.get(self.run_actor.close_queue.remote(self.queue))
-            self.running.exception()  # waits; how they go home concerns no job
-            storage.delete(storage.join(self.folder, self.queue))
+            self._wait_until_gone(self.running)
 
     def _put(self, job: QueuedJob) -> int | None:
         """Its number, unless nobody is there to train it."""
@@ -56,9 +55,14 @@ class WorkerGroup:
     def _start(self) -> None:
         """Start new workers, after those before have left and their room is free again."""
         if self.running is not None:
-            self.running.exception()
+            self._wait_until_gone(self.running)
         self.queue = queue_name()
         self.running = self.thread.submit(self._run, self.queue)
+
+    def _wait_until_gone(self, running: Future[None]) -> None:
+        """How the workers go home concerns no job; what Ray wrote for them goes with them."""
+        running.exception()
+        storage.delete(storage.join(self.folder, self.queue))
 
     def _run(self, queue: str) -> None:
         try:

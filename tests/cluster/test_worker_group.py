@@ -80,9 +80,10 @@ def test_a_training_in_a_standing_group_is_the_one_alone(two: WorkerGroup, tiny:
     assert not (tmp_path / "alone" / "ray").exists()
 
 
-def slow_job(tiny: Path, run: Path) -> TrainingJob:
-    """80 steps, and few checkpoints: a worker that stands still while it saves is given ten times as long."""
-    return make_job(tiny, run, num_train_epochs=16, checkpoints=CheckpointSettings(every_steps=30, keep_last=1000))
+def slow_job(tiny: Path, run: Path, save_every: int) -> TrainingJob:
+    """160 steps. A worker that stands still while it saves, or at its first step, is given ten times as long."""
+    checkpoints = CheckpointSettings(every_steps=save_every, keep_last=1000)
+    return make_job(tiny, run, num_train_epochs=32, checkpoints=checkpoints)
 
 
 def steps(run: Path) -> list[int]:
@@ -92,12 +93,12 @@ def steps(run: Path) -> list[int]:
 
 
 def disturbed(group: WorkerGroup, job: TrainingJob, kind: signal.Signals) -> WorkersError:
-    """What a training ends with when rank 0 gets this signal some steps after its first checkpoint."""
+    """What a training ends with when rank 0 gets this signal in the middle."""
     before = train(group, replace(job, run=f"{job.run}-before", train=job.train.model_copy(update={"max_steps": 1})))
     with ThreadPoolExecutor(1) as thread:
         ended = thread.submit(train, group, job)
         deadline = time.monotonic() + PATIENCE
-        while len(steps(Path(job.run))) < 33:
+        while len(steps(Path(job.run))) < 100:
             assert time.monotonic() < deadline
             assert not ended.done(), ended.result()
             time.sleep(0.02)
@@ -110,7 +111,7 @@ def disturbed(group: WorkerGroup, job: TrainingJob, kind: signal.Signals) -> Wor
 
 
 def test_a_worker_that_hangs_is_named(two: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
-    error = disturbed(two, slow_job(tiny, tmp_path / "hung"), signal.SIGSTOP)
+    error = disturbed(two, slow_job(tiny, tmp_path / "hung", save_every=1000), signal.SIGSTOP)
     assert "rank 0 of 2 has not answered since step" in str(error)
     train(two, make_job(tiny, tmp_path / "after"))
 
@@ -133,7 +134,7 @@ def test_an_error_of_a_job_ends_the_workers_but_not_the_group(group: WorkerGroup
 
 
 def test_a_killed_worker_costs_its_own_training_one_try(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
-    job = slow_job(tiny, tmp_path / "killed")
+    job = slow_job(tiny, tmp_path / "killed", save_every=30)
     assert "its process died without a word" in str(disturbed(group, job, signal.SIGKILL))
     done = len(steps(tmp_path / "killed"))
     summary = group.train(QueuedJob(job))
