@@ -38,9 +38,9 @@ def connected(settings: ClusterSettings, cpus: float = 0) -> Iterator[None]:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with ExitStack() as stack:
-        stack.callback(ray.shutdown)
         if address := os.environ.get("RAY_ADDRESS"):
             join_cluster(address)
+            stack.callback(ray.shutdown)
         else:
             cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_for(settings.most_workers)), math.ceil(cpus))
             _start(cpus, stack)
@@ -97,6 +97,7 @@ def _start(cpus: int, stack: ExitStack) -> None:
         stack.enter_context(lone_ray(num_cpus=cpus))
     except ValueError:  # a running cluster takes no resources from a driver
         ray.init(**_SILENT)
+        stack.callback(ray.shutdown)
     keep_token_private(Path.home())
 
 

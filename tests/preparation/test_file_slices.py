@@ -24,7 +24,7 @@ def read(file_slices: list[FileSlice]) -> list[RawRow]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "row_group_size", "pieces"),
+    ("rows", "row_group_size", "file_slices"),
     [
         (100, 10, 1),  # ten small row groups are one piece
         (3 * SLICE_ROWS, 500, 3),  # runs of four

@@ -37,7 +37,7 @@ class MadeSource(Source):
     rows: int = 0
     fraction: float = 1.0
 
-    def pieces(self) -> list[Any]:
+    def file_slices(self) -> list[Any]:
         firsts = range(0, self.rows, SLICE_ROWS)
         return [
             MadePiece(number, Draw(first, min(SLICE_ROWS, self.rows - first), self.fraction))
