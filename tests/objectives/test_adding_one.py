@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NUMBERS, LAWS = "tests/objectives/test_worked_numbers.py", "tests/objectives/test_laws.py"
-TABLES = "tests/test_readme.py::test_the_tables_of_objectives_and_metrics_are_those_of_the_code"
+TABLES = "tests/test_readme.py::test_the_tables_of_objectives_metrics_and_rooms_are_those_of_the_code"
 DUMMY = '''
 """A made-up objective."""
 

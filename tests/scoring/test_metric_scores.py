@@ -36,7 +36,7 @@ KILLED = '''
 import os, signal, sys
 from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.connect import connected
-from mixdpo_ray.preparation.score import score
+from mixdpo_ray.preparation.score import score_pairs
 from mixdpo_ray.tables.keyed_table import KeyedTable
 from mixdpo_ray.recipe.file import load_recipe
 
@@ -57,7 +57,7 @@ def counted(table, rows):
 KeyedTable.append = counted
 recipe = load_recipe(recipe, sys.argv[4:])
 with connected(recipe.cluster):
-    score(recipe)
+    score_pairs(recipe)
 '''
 
 
