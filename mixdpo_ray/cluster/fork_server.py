@@ -48,11 +48,12 @@ def fork_server() -> Iterator[str | None]:
             yield fork_client.__file__
         finally:
             del os.environ[fork_client.SOCKET]
-            server.communicate()  # it ends where its input does, and so also when this process is killed
+            server.kill()  # perhaps it imports still; its workers are Ray's affair
+            server.communicate()
 
 
 def serve(listener: int) -> None:
-    """Fork a worker for each client, until the driver has gone."""
+    """Fork a worker for each client, until the driver has gone: with it ends this process's input."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray sets it for its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers
