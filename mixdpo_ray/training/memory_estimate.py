@@ -8,7 +8,7 @@ B = deepspeed.reduce_bucket_size or T, whichever is less. Bytes on a worker's de
     master      4 T / S             float32 copies; none for float32 weights without ZeRO
     moments     8 T / S             of AdamW
     gradients   stage 0: e T        stage 1: 4 T (and 4 T / S for float32 weights)        stages 2, 3: 4 T / S
-    reduction   stage 0: 4 T        stage 1: 4 T; float32 e B        stage 2: 2 e B        stage 3: 3 e B
+    reduction   stage 0: 4 T        stage 1: 4 T; float32 e B        stage 2: e B          stage 3: 2 e B
     activations n l (L + 1), or with gradient checkpointing n (e h L + 2 l), and n l0 behind the last layer
     logits      c v (4 + e)         c v 4 for float32
     runtime     CUDA's and NCCL's own, or Python and its libraries
@@ -21,7 +21,7 @@ are gone: only what exceeds activations and logits counts. Offloading moves opti
 host.
 
 The first seven lines were compared with the peak of all tensors under DeepSpeed on two CPU workers (stages 0 to 3,
-both number formats: -13 to +11 %), activations with what autograd keeps (Llama, Qwen2, Mistral: 5 %). Experts, sliding
+both number formats: -17 to +11 %), activations with what autograd keeps (Llama, Qwen2, Mistral: 5 %). Experts, sliding
 windows and attention that is not fused are not modelled, nor is what the allocator loses between blocks.
 """
 
@@ -177,8 +177,8 @@ def _states(shape: ModelShape, deepspeed: DeepSpeedSettings, workers: int) -> di
     reduction = {
         0: 4 * trained if half else whole,
         1: max(whole, element * trained) if half else bucket,
-        2: 2 * bucket,
-        3: 3 * bucket,
+        2: bucket,
+        3: 2 * bucket,
     }
     return {
         "weights": element * shape.parameters // (workers if stage == 3 else 1),

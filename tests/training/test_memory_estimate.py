@@ -89,12 +89,12 @@ def test_an_8b_model_under_stage_3_on_eight_workers() -> None:
         "master": 4_015_130_624,
         "moments": 8_030_261_248,
         "gradients": 4_015_130_624,
-        "reduction": 3 * 2 * 200_000_000,
+        "reduction": 2 * 2 * 200_000_000,
         "activations": 4096 * (2 * 4096 * 32 + 2 * layer + 32_768),
         "logits": 4096 * 128_256 * 6,
         "runtime": CUDA_RUNTIME,
     }
-    assert memory.device_bytes / 2**30 == pytest.approx(26.96, abs=0.01)
+    assert memory.device_bytes / 2**30 == pytest.approx(26.59, abs=0.01)
     assert memory.largest(1) == [("moments", 8_030_261_248)]
 
 
