@@ -43,11 +43,12 @@ def fit(cluster: ClusterSettings, job: TrainingJob, run_actor: Any) -> dict[str,
 def fit_in_turn(cluster: ClusterSettings, jobs: Sequence[QueuedJob], run: str, run_actor: Any) -> list[dict[str, Any]]:
     """Each by the workers that trained the one before. `run`: the folder that Ray may write to."""
     queue = queue_name()
-    ray.get([run_actor.queue_job.remote(queue, job.job.run, job.packed()) for job in jobs])
+    # one by one: the actor may answer calls in another order than they were made
+    numbers = [ray.get(run_actor.queue_job.remote(queue, job.job.run, job.packed())) for job in jobs]
     ray.get(run_actor.close_queue.remote(queue))
     run_workers(cluster, queue, storage.join(run, "ray"), run_actor)
     ray.get(run_actor.abandon_queue.remote(queue))
-    ends: list[Ended] = ray.get([run_actor.ended.remote(queue, number) for number in range(len(jobs))])
+    ends: list[Ended] = ray.get([run_actor.ended.remote(queue, number) for number in numbers])
     summaries = [ended.result() for ended in ends]  # after one that ended the workers there is nothing, but it raises
     storage.delete(storage.join(run, "ray"))
     return summaries
