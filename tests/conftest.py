@@ -46,8 +46,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts first what starts clusters, and of that the hosts: long files that are begun last leave a core idle."""
-    items.sort(key=lambda item: (item.get_closest_marker("cluster") is None, "deploy" not in item.nodeid))
+    """Puts first what starts clusters, of that the hosts, then what stays together: begun last it leaves a core idle."""
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("cluster") is None,
+            not item.nodeid.startswith("tests/deploy/"),
+            not item.nodeid.startswith(TOGETHER),
+        )
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

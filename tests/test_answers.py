@@ -30,8 +30,8 @@ for line in sys.stdin:
     if child := os.fork():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
-    os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
-    os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+    os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
         sys.exit()
