@@ -46,7 +46,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts first what starts clusters, of that the hosts, then what stays together: begun last it leaves a core idle."""
+    """Puts first what starts clusters, of that the hosts, then what stays together: last, it leaves a core idle."""
     items.sort(
         key=lambda item: (
             item.get_closest_marker("cluster") is None,
