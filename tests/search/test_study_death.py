@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,6 +87,9 @@ def strike(job: StudyJob, kind: str, rungs: int) -> dict[Path, int]:
     job.wait_until(lambda: len(job.finished_rungs()) >= rungs and job.trains(), f"training after {rungs} rungs")
     finished = job.finished_rungs()
     KINDS[kind](job)
+    job.began = (
+        time.time()
+    )  # the next one waits for a step after this: Tune gives up a trial that dies while it restarts
     return finished
 
 
