@@ -42,8 +42,11 @@ def kill_worker(job: StudyJob) -> None:
 
 
 def kill_trial(job: StudyJob) -> None:
-    """Tune starts the trial again, in another process; the room of its workers is given back."""
-    job.kill("ray::Trial")
+    """Tune starts the trial again, in another process; the room of its workers is given back.
+
+    One that trains: Tune gives up a trial that dies while it takes over the process of another.
+    """
+    job.kill("ray::Trial.train")
 
 
 def kill_driver(job: StudyJob) -> None:
