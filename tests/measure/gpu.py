@@ -42,6 +42,8 @@ from tests.measure.table import show
 SECONDS = {"cuda": 300.0, "cpu": 1500.0}
 PATIENCE = {"cuda": 1, "cpu": 5}  # times a phase's seconds; a CPU may be shared, and DeepSpeed compiles for it once
 PLAIN = "zero 2"
+# Left by whoever started several processes from this shell: TRL would wait for the others
+LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ENGINE, TRL, RAY = ("deepspeed",), ("tests.peer.peer",), ("tests.measure.through_ray",)
 
 
@@ -80,6 +82,8 @@ def _through_ray(measurement: Measurement, report: Report, beside: str) -> None:
 
 def measure(device: str, out: Path, phases: Sequence[Phase], *, tiny: bool, seconds: float) -> list[Result]:
     out.mkdir(parents=True, exist_ok=True)
+    for name in LAUNCHER:
+        os.environ.pop(name, None)
     began = time.monotonic()
     phases = [replace(phase, seconds=PATIENCE[device] * phase.seconds) for phase in phases]
     if device == "cpu":
