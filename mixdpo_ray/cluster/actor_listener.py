@@ -1,4 +1,4 @@
-"""Who listens to a training in a worker: the driver's board, the hang detector, and Ray Train."""
+"""Who listens to a training in a worker: the run's actor, the hang detector, and Ray Train."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mixdpo_ray.cluster.heartbeat import Heartbeat
 
 @dataclass(frozen=True)
 class ActorListener:
-    tell: Callable[[str, Any], None]  # the board
+    tell: Callable[[str, Any], None]  # the run's actor
     heartbeat: Heartbeat
     early_checkpoint: EarlyCheckpoint
 

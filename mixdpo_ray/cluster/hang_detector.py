@@ -1,7 +1,7 @@
 """Who is it that the others wait for? In a hung collective every rank stands still; the one that is behind is to blame.
 
 Each rank tells how far it has come, and where it stands. Only when none of them has moved for a while is something
-wrong: a slow step moves somewhere. Kept by the run's board, on one clock; it knows no Ray.
+wrong: a slow step moves somewhere. Kept by the run's actor, on one clock; it knows no Ray.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A worker's signs of life: a thread beside training tells the board where it stands, and ends a group that hangs."""
+"""A worker's signs of life: a thread tells the run's actor where training stands, and ends a group that hangs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXIT_STATUS = 70  # of a worker that ends because the group hangs
 
 class Heartbeat:
     def __init__(self, send: Callable[[Beat], Any], world: World, patience: float, warn: Callable[[str], None]):
-        """`send`: a sign to the board, whose answer is awaited."""
+        """`send`: a sign to the run's actor, whose answer is awaited."""
         self.send, self.world, self.patience, self.warn = send, world, patience, warn
         self.process = uuid.uuid4().hex
         self.count, self.slow = 0, True

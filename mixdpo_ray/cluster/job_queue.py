@@ -1,6 +1,6 @@
 """The jobs of one worker group, in the order in which it trains them, and what became of each.
 
-Lives in the board, an actor. Every rank asks for the next job by itself and is kept waiting until there is one; a job
+Lives in the run's actor. Every rank asks for the next job by itself and is kept waiting until there is one; a job
 is the current one until rank 0 has told its end, so a group whose workers were started again continues with it.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from mixdpo_ray.cluster.hang_detector import Beat, HangDetector
 from mixdpo_ray.errors import MixDPOError
 
-Waiting = tuple[int, bytes]  # a job's number, and the job, which the board never opens
+Waiting = tuple[int, bytes]  # a job's number, and the job, which the run's actor never opens
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ class Display:
 
 @contextmanager
 def watching(run_actor: Any, display: Watched, missing: Callable[[], str]) -> Iterator[None]:
-    """Draw what the board hears while the body runs; where it hears nothing, what the cluster lacks."""
+    """Draw what the run's actor hears while the body runs; where it hears nothing, what the cluster lacks."""
     finished = threading.Event()
 
     def draw() -> bool:

@@ -12,7 +12,7 @@ from mixdpo_ray.training.job import TrainingJob
 @dataclass(frozen=True)
 class QueuedJob:
     job: TrainingJob
-    label: str | int | None = None  # whose steps these are, where a board hears of several jobs
+    label: str | int | None = None  # whose steps these are, where a run's actor hears of several jobs
     judge: Callable[[str], dict[str, float]] | None = None  # of the exported model, called by rank 0
 
     def packed(self) -> bytes:

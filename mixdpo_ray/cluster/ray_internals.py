@@ -10,7 +10,7 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 # Each starts an actor, which imports for two seconds of CPU. No data set is passed. The cleaner asks Ray's dashboard
-# once a second whether its controller lives, and a Ray of this machine alone has none; the board does without
+# once a second whether its controller lives, and a Ray of this machine alone has none; the run's actor does without
 LEFT_OUT = (DatasetsCallback, PlacementGroupCleanerCallback)
 
 

@@ -1,4 +1,4 @@
-"""Taking a run's message board, whose name is the run's lock inside a cluster."""
+"""Claiming a run's actor, whose name is the run's lock inside a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMESPACE = "mixdpo_ray"
 
 
 def claim_run(run: str) -> Any:
-    """A killed driver's board lives on for some seconds.
+    """A killed run's actor lives on for some seconds.
 
     It lies on the driver's node: no other node's death may take it away.
     """

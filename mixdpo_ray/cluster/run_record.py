@@ -74,7 +74,7 @@ def write_summary(recipe: Recipe, summary: Mapping[str, Any]) -> None:
 def locked(folder: str) -> Iterator[None]:
     """Keep a second driver on this machine out; the operating system lets go when this one dies, however it dies.
 
-    Drivers elsewhere on the cluster are kept out by the run's board (train.py), whose name can be taken once.
+    Drivers elsewhere on the cluster are kept out by the run's actor (train.py), whose name can be taken once.
     """
     if not storage.is_local(folder):
         yield

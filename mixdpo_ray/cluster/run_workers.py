@@ -35,7 +35,7 @@ START_SECONDS = 60.0  # Ray Train's own patience with one attempt to start the w
 
 
 def fit(cluster: ClusterSettings, job: TrainingJob, run_actor: Any) -> dict[str, Any]:
-    """The summary of rank 0, of one training by workers that end with it. The board hears how it goes."""
+    """The summary of rank 0, of one training by workers that end with it. The run's actor hears how it goes."""
     (summary,) = fit_in_turn(cluster, [QueuedJob(job)], job.run, run_actor)
     return summary
 
@@ -60,7 +60,7 @@ def queue_name() -> str:
 
 
 def run_workers(cluster: ClusterSettings, queue: str, folder: str, run_actor: Any) -> None:
-    """Until the queue is closed and empty. Raises where they die too often; how jobs ended is told by the board."""
+    """Until the queue is closed and empty. Raises where they die too often; the run's actor tells how jobs ended."""
     start_autoscaling_coordinator()
     gpu, resources = uses_gpu(cluster), worker_resources(cluster)
     trainer = WorkersTrainer(

@@ -118,12 +118,12 @@ class CrossFit:
             plan = job.plan(self.table)
             check_warmup(plan, job.train.schedule)
             steps[title] = plan.steps
-        boards = [claim_run(job.run) for job in jobs.values()]  # all of them: each is a lock inside the cluster
+        run_actors = [claim_run(job.run) for job in jobs.values()]  # all of them: each is a lock inside the cluster
         display, cluster = DisplayInTurn(steps), self.recipe.cluster
         wait_for_resources(cluster, lambda text: display.show("phase", text))
         queued = [QueuedJob(job, title) for title, job in jobs.items()]
-        with watching(boards[0], display, lambda: missing_resources(cluster, to_start=False)):
-            summaries = fit_in_turn(cluster, queued, queued[0].job.run, boards[0])
+        with watching(run_actors[0], display, lambda: missing_resources(cluster, to_start=False)):
+            summaries = fit_in_turn(cluster, queued, queued[0].job.run, run_actors[0])
         for title, summary in zip(jobs, summaries, strict=True):
             storage.write_bytes(_summary(halves[title]), json.dumps(summary, indent=2).encode())
 

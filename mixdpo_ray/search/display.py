@@ -148,7 +148,7 @@ def shown_setting(settings: Mapping[str, Any]) -> str:
 
 @contextmanager
 def showing(display: StudyDisplay, run_actor: Any) -> Iterator[None]:
-    """Draw while the body runs, with what the board has heard from the workers."""
+    """Draw while the body runs, with what the run's actor has heard from the workers."""
     finished = threading.Event()
 
     def draw() -> None:

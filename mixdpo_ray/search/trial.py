@@ -37,7 +37,7 @@ class Shared:
     folder: str  # of the study
     tables: Mapping[str, str]  # fingerprint of an order -> folder of the prepared table
     reference: str | None
-    watcher: Any  # the study's board
+    watcher: Any  # the study's actor
 
     def rung_folder(self, trial: str, budget: int) -> str:
         return join(self.folder, trial, f"rung-{budget}")

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import ray
 
-from mixdpo_ray.cluster import fork_client
+from mixdpo_ray.cluster import fork_client, fork_server
 
 pytestmark = pytest.mark.cluster
 PATIENCE = 60.0
@@ -56,27 +56,35 @@ def test_they_are_what_ray_makes_of_its_workers(local_ray: None) -> None:
     assert {name: forked[name] for name in alike} == {name: plain[name] for name in alike}
 
 
+def test_where_there_is_a_gpu_nothing_is_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "DEVICES", (str(tmp_path),))
+    with fork_server.fork_server() as start_worker:
+        assert start_worker is None
+
+
 LATER = """
-import psutil, ray
+import os, psutil, ray
 from mixdpo_ray.cluster.connect import lone_ray
 
 @ray.remote
 def here():
     import sys
-    return "deepspeed" in sys.modules
+    return "deepspeed" in sys.modules, os.getpriority(os.PRIO_PROCESS, 0)
 
 with lone_ray(num_cpus=1):
-    print(ray.get(here.remote()))
+    print(*ray.get(here.remote()))
     (server,) = [one for one in psutil.Process().children() if "fork_server" in "".join(one.cmdline())]
     server.kill()
     server.wait()
-    print(ray.get(here.options(runtime_env={"env_vars": {"ANOTHER": "worker"}}).remote()))
+    print(*ray.get(here.options(runtime_env={"env_vars": {"ANOTHER": "worker"}}).remote()))
 """
 
 
 def test_where_the_server_was_killed_ray_starts_workers_its_own_way() -> None:
-    done = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "False"]
+    """Both as nice as Ray wants its workers."""
+    environment = {**os.environ, "RAY_worker_niceness": "7"}
+    done = subprocess.run([sys.executable, "-c", LATER], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True 7", "False 7"]
 
 
 def test_without_a_server_the_client_becomes_rays_own_script(tmp_path: Path) -> None:
