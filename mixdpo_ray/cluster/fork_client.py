@@ -58,7 +58,6 @@ def _forked() -> bool:
         "context": _argument(CONTEXT) or "{}",
         "environment": dict(os.environ),
         "folder": str(Path.cwd()),
-        "priority": os.getpriority(os.PRIO_PROCESS, 0),
         "oom_score": Path("/proc/self/oom_score_adj").read_text(),
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
     }

@@ -83,7 +83,6 @@ def _become_worker(client: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    os.setpriority(os.PRIO_PROCESS, 0, request["priority"])
     Path("/proc/self/oom_score_adj").write_text(request["oom_score"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
