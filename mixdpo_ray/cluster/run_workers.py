@@ -21,9 +21,9 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import missing_resources, uses_gpu, worker_resources
 from mixdpo_ray.cluster.early_checkpoint import RESIZE_SECONDS
 from mixdpo_ray.cluster.job_queue import Ended
-from mixdpo_ray.cluster.queued_job import QueuedJob
+from mixdpo_ray.cluster.queued_job import Group, QueuedJob
 from mixdpo_ray.cluster.ray_internals import WorkersTrainer, start_autoscaling_coordinator
-from mixdpo_ray.cluster.worker_entry import Group, work
+from mixdpo_ray.cluster.worker_entry import work
 from mixdpo_ray.errors import ResourceError, WorkersError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.job import TrainingJob

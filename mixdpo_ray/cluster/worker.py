@@ -23,9 +23,8 @@ from mixdpo_ray.cluster.actor_listener import ActorListener
 from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
 from mixdpo_ray.cluster.heartbeat import Heartbeat
 from mixdpo_ray.cluster.job_queue import Ended
-from mixdpo_ray.cluster.queued_job import QueuedJob
+from mixdpo_ray.cluster.queued_job import Group, QueuedJob
 from mixdpo_ray.cluster.stream import RayDataWindows
-from mixdpo_ray.cluster.worker_entry import Group
 from mixdpo_ray.errors import MixDPOError, NonFiniteError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.isolation import isolated

@@ -64,7 +64,7 @@ class Run:
     held_out: HeldOut | None
     checkpoints: Checkpoints
     log: MetricsLog | None  # rank 0's
-    run_actor: TensorBoard
+    tensorboard: TensorBoard
     listener: Listener
 
     @property
@@ -261,7 +261,7 @@ def _tell(run: Run, metrics: dict[str, Any]) -> None:
     if run.log is None:
         return
     run.log.append(metrics)
-    run.run_actor.add(metrics)
+    run.tensorboard.add(metrics)
     if metrics.get("kind") == "eval":
         run.listener.on_evaluation(metrics)
     else:
@@ -272,7 +272,7 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
     before = run.log.first_evaluation if run.log is not None else None
     if run.log is not None:
         run.log.upload()
-    run.run_actor.close()
+    run.tensorboard.close()
     return {
         "steps": run.steps,
         "pairs": sum(len(run.plan.window(step).positions) for step in range(run.steps)),
