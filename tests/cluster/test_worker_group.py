@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def disturbed(group: WorkerGroup, job: TrainingJob, kind: signal.Signals) -> Wor
         with pytest.raises(WorkersError) as caught:
             ended.result()
     if kind == signal.SIGSTOP:
-        psutil.Process(before).kill()
+        with suppress(psutil.NoSuchProcess):  # Ray may have ended it already
+            psutil.Process(before).kill()
     return caught.value
 
 
