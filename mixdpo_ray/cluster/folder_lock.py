@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -82,11 +82,9 @@ def _taken(file: TextIO, *, wait: bool = False) -> bool:
     return True
 
 
-@contextmanager
-def exclusive(folder: str) -> Iterator[None]:
+def exclusive(folder: str) -> AbstractContextManager[None]:
     """A second driver that wants the same table waits for the first and then finds it made."""
-    with FolderLock(folder).or_wait():
-        yield
+    return FolderLock(folder).or_wait()
 
 
 @contextmanager

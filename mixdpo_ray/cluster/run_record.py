@@ -7,8 +7,8 @@ here: the names stand in this module alone. What is written can be read by later
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +77,12 @@ class RunRecord:
     def lock(self) -> FolderLock:
         return FolderLock(self.folder, ".driver.lock")
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keep a second driver on this machine out.
 
         Drivers elsewhere on the cluster are kept out by the run's actor (run_actor.py), whose name can be taken once.
         """
-        with self.lock.or_refuse("wait for it, or choose another output.name"):
-            yield
+        return self.lock.or_refuse("wait for it, or choose another output.name")
 
     def claim(self, recipe: Recipe, identity: Mapping[str, Any], otherwise: str = "choose another output.name") -> str:
         """The training's fingerprint, once the folder is known to be free or of this very training.
