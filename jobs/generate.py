@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import shutil
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import RecipeError, StorageError
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.model_files import refuse_missing_folder
@@ -61,16 +61,19 @@ def read_prompts(arguments: argparse.Namespace) -> list[str]:
 def models(place: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
     """The columns of the answer: before and after of a run, or the one model."""
     changed = {"dtype": dtype} if dtype else {}
-    record = storage.join(place, "recipe.json")
-    if storage.is_local(place) and not storage.exists(record):
+    record = RunRecord(place)
+    recorded = record.recorded()
+    if recorded is None and not storage.is_local(place):
+        raise StorageError(f"{record.recipe_file} does not exist: give the folder of a run; models are read from disk")
+    if recorded is None:
         refuse_missing_folder("model.path", place)
         yield {"answer": ModelSettings.model_validate({"path": place, **changed})}
         return
-    recipe = Recipe.model_validate(json.loads(storage.read_bytes(record))["recipe"])
-    if not storage.exists(storage.join(place, "model", "config.json")):
+    recipe = Recipe.model_validate(recorded.recipe)
+    if not storage.exists(storage.join(record.model, "config.json")):
         raise StorageError(f"{place} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
     before = recipe.model.model_copy(update={"lora": None, **changed})
-    with local_copy(storage.join(place, "model")) as trained:
+    with local_copy(record.model) as trained:
         own = {"path": trained, "tokenizer": None, "revision": None}  # a run exports its tokenizer too
         yield {"before": before, "after": before.model_copy(update=own)}
 

@@ -52,7 +52,7 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     import pyarrow.fs as pafs
 
     if is_local(path):
-        return pafs.LocalFileSystem(), str(local(path).absolute())
+        return pafs.LocalFileSystem(), absolute(path)
     with explained(path):
         try:
             filesystem, inner = pafs.FileSystem.from_uri(path)

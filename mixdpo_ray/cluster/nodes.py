@@ -233,7 +233,7 @@ def _missing_folders(storage_path: str) -> tuple[Path, ...]:
     """Innermost first."""
     if not storage.is_local(storage_path):
         return ()
-    folder = storage.local(storage_path).absolute()
+    folder = Path(storage.absolute(storage_path))
     return tuple(path for path in (folder, *folder.parents) if not path.exists())
 
 
@@ -259,7 +259,7 @@ def source_digest(package: Path) -> str:
 def free_disk(storage_path: str) -> int | None:
     if not storage.is_local(storage_path):
         return None
-    folder = storage.local(storage_path).absolute()
+    folder = Path(storage.absolute(storage_path))
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 

@@ -1,48 +1,140 @@
-"""A run's folder: whose it is, whether it is finished, and that one driver at a time uses it."""
+"""What lies in the folder of a run: whose it is, how it ended, and that one driver at a time uses it.
+
+Studies and comparisons have such a folder too, and so has each of their trainings. Whoever needs one of its files asks
+here: the names stand in this module alone. What is written can be read by later versions, and is never half there.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from mixdpo_ray import storage
-from mixdpo_ray.errors import RunConflictError
+from mixdpo_ray.cluster.folder_lock import FolderLock
+from mixdpo_ray.errors import RunConflictError, StorageError
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
-
-RECIPE, SUMMARY, FAILURE, LOCK = "recipe.json", "summary.json", "failure.txt", "driver.lock"
+from mixdpo_ray.storage import join
 
 
 def run_folder(recipe: Recipe) -> str:
-    return storage.join(recipe.output.storage_path, "runs", recipe.output.name)
+    return join(recipe.output.storage_path, "runs", recipe.output.name)
 
 
-def claim(recipe: Recipe, prepared_digest: str) -> str:
-    """The run's training fingerprint, once the folder is known to be free or of this very training."""
-    folder = run_folder(recipe)
-    if recipe.output.fresh:
-        storage.delete(folder)
-    return claim_folder(folder, recipe, prepared_digest)
+def identity_of(recipe: Recipe, prepared_digest: str) -> dict[str, Any]:
+    """What a training is: a folder that holds another one is not continued."""
+    return {**recipe.training_identity(), "prepared": prepared_digest}
 
 
-def claim_folder(
-    folder: str, recipe: Recipe, prepared_digest: str, otherwise: str = "choose another output.name"
-) -> str:
-    """`otherwise`: what to do where another training lies there."""
-    identity = {**recipe.training_identity(), "prepared": prepared_digest}
-    path = storage.join(folder, RECIPE)
-    if storage.exists(path):
-        before = json.loads(storage.read_bytes(path))["identity"]
-        if changes := differences(before, identity):
+@dataclass(frozen=True)
+class RecordedRecipe:
+    """What recipe.json says: what was asked for, what must stay as it is, and with that what is in use."""
+
+    recipe: dict[str, Any]
+    identity: dict[str, Any]
+    models: Sequence[dict[str, Any]]  # that the trainings begin with
+
+    @property
+    def prepared(self) -> list[str]:
+        """The content digests of its prepared tables; a run has one, and its record names it without a list."""
+        named: str | list[str] = self.identity.get("prepared", [])
+        return [named] if isinstance(named, str) else named
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    folder: str
+
+    @property
+    def checkpoints(self) -> str:
+        return join(self.folder, "checkpoints")
+
+    @property
+    def model(self) -> str:
+        """The folder of the exported model."""
+        return join(self.folder, "model")
+
+    @property
+    def scratch(self) -> str:
+        """The folder that Ray may write to while the run is going on."""
+        return join(self.folder, "ray")
+
+    @property
+    def recipe_file(self) -> str:
+        return join(self.folder, "recipe.json")
+
+    @property
+    def summary_file(self) -> str:
+        return join(self.folder, "summary.json")
+
+    @property
+    def failure_file(self) -> str:
+        return join(self.folder, "failure.txt")
+
+    @property
+    def lock(self) -> FolderLock:
+        return FolderLock(self.folder, ".driver.lock")
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep a second driver on this machine out.
+
+        Drivers elsewhere on the cluster are kept out by the run's actor (run_actor.py), whose name can be taken once.
+        """
+        return self.lock.or_refuse("wait for it, or choose another output.name")
+
+    def claim(self, recipe: Recipe, identity: Mapping[str, Any], otherwise: str = "choose another output.name") -> str:
+        """The training's fingerprint, once the folder is known to be free or of this very training.
+
+        `otherwise`: what to do where another training lies there.
+        """
+        before = self.recorded()
+        if before is not None and (changes := differences(before.identity, identity)):
             raise RunConflictError(
-                f"{folder} belongs to another training ({'; '.join(changes)}): {otherwise}, "
+                f"{self.folder} belongs to another training ({'; '.join(changes)}): {otherwise}, "
                 "or output.fresh=true to delete it and start over"
             )
-    content = {"recipe": recipe.to_dict(), "identity": identity}
-    storage.write_bytes(path, json.dumps(content, indent=2).encode())
-    return fingerprint(identity)
+        self.write_recipe(recipe, identity)
+        return fingerprint(identity)
+
+    def write_recipe(
+        self, recipe: Recipe, identity: Mapping[str, Any], models: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """`models`: where they are others than the recipe's own."""
+        content = {"recipe": recipe.to_dict(), "identity": identity}
+        _write(self.recipe_file, content if models is None else {**content, "models": models})
+
+    def recorded(self) -> RecordedRecipe | None:
+        content = _read(self.recipe_file)
+        if content is None:
+            return None
+        try:
+            recipe, identity = content["recipe"], content["identity"]
+            return RecordedRecipe(recipe, identity, content.get("models") or [recipe["model"]])
+        except KeyError as error:
+            raise StorageError(f"{self.recipe_file} is no record of a run: it has no {error}; remove it") from None
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        _write(self.summary_file, summary)
+
+    def summary(self) -> dict[str, Any] | None:
+        """None: it has not ended, or has failed."""
+        return _read(self.summary_file)
+
+    def finished(self, steps: int) -> dict[str, Any] | None:
+        """The summary of a run that already reached its last step."""
+        summary = self.summary()
+        return summary if summary is not None and summary["steps"] == steps else None
+
+    def write_failure(self, reason: str) -> str:
+        """The reason in one line, which is what stays."""
+        line = " ".join(reason.split())
+        storage.write_bytes(self.failure_file, line.encode())
+        return line
+
+    def failure(self) -> str | None:
+        return storage.read_bytes(self.failure_file).decode() if storage.exists(self.failure_file) else None
 
 
 def differences(before: object, after: object, name: str = "") -> list[str]:
@@ -57,37 +149,15 @@ def differences(before: object, after: object, name: str = "") -> list[str]:
     return [] if before == after else [f"{name} was {before}, is {after}"]
 
 
-def finished_summary(recipe: Recipe, steps: int) -> dict[str, Any] | None:
-    """The summary of a run that already reached its last step."""
-    path = storage.join(run_folder(recipe), SUMMARY)
+def _write(path: str, content: Mapping[str, Any]) -> None:
+    storage.write_bytes(path, json.dumps(content, indent=2).encode())
+
+
+def _read(path: str) -> dict[str, Any] | None:
     if not storage.exists(path):
         return None
-    summary: dict[str, Any] = json.loads(storage.read_bytes(path))
-    return summary if summary["steps"] == steps else None
-
-
-def write_summary(recipe: Recipe, summary: Mapping[str, Any]) -> None:
-    storage.write_bytes(storage.join(run_folder(recipe), SUMMARY), json.dumps(summary, indent=2).encode())
-
-
-@contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Keep a second driver on this machine out; the operating system lets go when this one dies, however it dies.
-
-    Drivers elsewhere on the cluster are kept out by the run's actor (train.py), whose name can be taken once.
-    """
-    if not storage.is_local(folder):
-        yield
-        return
-    inside = storage.local(folder)
-    path = inside.with_name(f".{inside.name}.{LOCK}")
-    with storage.explained(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunConflictError(
-                f"{folder} is in use by another process: wait for it, or choose another output.name"
-            ) from None
-        yield
+    try:
+        content: dict[str, Any] = json.loads(storage.read_bytes(path))
+    except ValueError as error:
+        raise StorageError(f"{path} is damaged: {error}; remove it and repeat the command") from None
+    return content

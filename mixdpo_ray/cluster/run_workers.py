@@ -23,6 +23,7 @@ from mixdpo_ray.cluster.early_checkpoint import RESIZE_SECONDS
 from mixdpo_ray.cluster.job_queue import Ended
 from mixdpo_ray.cluster.queued_job import Group, QueuedJob
 from mixdpo_ray.cluster.ray_internals import WorkersTrainer, start_autoscaling_coordinator
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.worker_entry import work
 from mixdpo_ray.errors import ResourceError, WorkersError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -46,11 +47,11 @@ def fit_in_turn(cluster: ClusterSettings, jobs: Sequence[QueuedJob], run: str, r
     # one by one: the actor may answer calls in another order than they were made
     numbers = [ray.get(run_actor.queue_job.remote(queue, job.job.run, job.packed())) for job in jobs]
     ray.get(run_actor.close_queue.remote(queue))
-    run_workers(cluster, queue, storage.join(run, "ray"), run_actor)
+    run_workers(cluster, queue, RunRecord(run).scratch, run_actor)
     ray.get(run_actor.abandon_queue.remote(queue))
     ends: list[Ended] = ray.get([run_actor.ended.remote(queue, number) for number in numbers])
     summaries = [ended.result() for ended in ends]  # after one that ended the workers there is nothing, but it raises
-    storage.delete(storage.join(run, "ray"))
+    storage.delete(RunRecord(run).scratch)
     return summaries
 
 

@@ -18,7 +18,7 @@ from mixdpo_ray.cluster.preflight import preflight
 from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.cluster.run_actor import claim_run
-from mixdpo_ray.cluster.run_record import locked
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, count_seats, cpus_to_start_with
 from mixdpo_ray.comparison.arms import arms_of, check_arms, of_seed
 from mixdpo_ray.comparison.display import CompareDisplay
@@ -38,7 +38,7 @@ def compare(recipe: Recipe) -> CompareOutput:
     output = CompareOutput(recipe, folder)
     clusters = [recipe.cluster, *(arm.recipe.cluster for arm in arms_of(recipe, recipe.compare.seeds[0]))]
     cpus = max(cpus_to_start_with(cluster, recipe.compare.at_once) for cluster in clusters)
-    with connected(recipe.cluster, cpus), locked(folder):
+    with connected(recipe.cluster, cpus), RunRecord(folder).locked():
         if recipe.output.fresh:
             storage.delete(folder)
         output.begin()
@@ -61,7 +61,7 @@ def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
     if not left:
         return
     folder = storage.absolute(output.folder)
-    run_actor = claim_run(folder)
+    run_actor, scratch = claim_run(folder), RunRecord(folder).scratch
     jobs = [job for unit in left for job in unit.jobs]
     already = sum(job.ended for unit in units for job in unit.jobs if not job.keeps_state)
     display = CompareDisplay(recipe.output.name, jobs, already, output.write_tables)
@@ -71,8 +71,8 @@ def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
             wait_for_resources(settings, lambda text: display.show("phase", text), DRIVER_CPUS)
             seats = count_seats(settings, uses_gpu(settings), ray.cluster_resources(), recipe.compare.at_once)
             mine = [unit for unit in left if unit.cluster.model_dump_json() == cluster]
-            _in_lanes(settings, _lanes(mine, seats.at_once), join(folder, "ray"), run_actor)
-    storage.delete(join(folder, "ray"))
+            _in_lanes(settings, _lanes(mine, seats.at_once), scratch, run_actor)
+    storage.delete(scratch)
     for unit in units:
         unit.forget_stage()
 

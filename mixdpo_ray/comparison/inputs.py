@@ -11,7 +11,7 @@ import numpy as np
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.run_record import claim_folder
+from mixdpo_ray.cluster.run_record import RunRecord, identity_of
 from mixdpo_ray.comparison.arms import Arm, all_arms
 from mixdpo_ray.comparison.job_sequence import RecordedJob
 from mixdpo_ray.comparison.playgrounds import judge_of
@@ -62,7 +62,7 @@ class Unit:
         """Its state, once every arm has ended; its metrics stay."""
         if not self.left.jobs:
             for job in self.jobs:
-                storage.delete(join(job.run, "checkpoints"))
+                storage.delete(job.record.checkpoints)
 
 
 def make_units(recipe: Recipe, folder: str) -> list[Unit]:
@@ -84,8 +84,8 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
             tables[key] = prepare(recipe)
     table, run = tables[key], join(folder, arm.folder)
     try:
-        digest = table.manifest.content_digest
-        job = job_in(run, recipe, table, claim_folder(run, recipe, digest, "give the arm another name"))
+        identity = identity_of(recipe, table.manifest.content_digest)
+        job = job_in(run, recipe, table, RunRecord(run).claim(recipe, identity, "give the arm another name"))
         check_warmup(job.plan(table), recipe.train.schedule)
     except RecipeError as error:
         raise RecipeError(f"compare.arms.{arm.name}: {error}") from None
@@ -113,15 +113,11 @@ def _with_references(entries: Sequence[Entry]) -> list[Entry]:
     folders: dict[str, str | None] = {}
     for entry in sorted(entries, key=_pairs_of_reference, reverse=True):
         folders[entry.job.run] = reference(entry.arm.recipe, entry.table, entry.job)
-    return [_with_reference(entry, folders[entry.job.run]) for entry in entries]
+    return [replace(entry, job=entry.job.with_reference(folders[entry.job.run])) for entry in entries]
 
 
 def _pairs_of_reference(entry: Entry) -> int:
     return int(np.count_nonzero(entry.job.reference_positions(entry.job.plan(entry.table))))
-
-
-def _with_reference(entry: Entry, folder: str | None) -> Entry:
-    return replace(entry, job=entry.job.with_reference(folder and storage.absolute(folder)))
 
 
 def _unit(group: Sequence[Entry], folder: str) -> Unit:

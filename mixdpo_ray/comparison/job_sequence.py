@@ -13,11 +13,10 @@ from typing import Any
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.run_record import FAILURE, SUMMARY
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.worker_group import WorkerGroup, worker_group
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.recipe.cluster import ClusterSettings
-from mixdpo_ray.storage import join
 from mixdpo_ray.training.checkpoints import committed_steps
 
 
@@ -36,16 +35,20 @@ class RecordedJob:
         return self.queued.job.run
 
     @property
+    def record(self) -> RunRecord:
+        return RunRecord(self.run)
+
+    @property
     def keeps_state(self) -> bool:
         return self.queued.job.keeps_state
 
     @property
     def ended(self) -> bool:
         """A stage has not while somebody wants the state that it left, and it was cleared away."""
-        if storage.exists(join(self.run, FAILURE)):
+        if self.record.failure() is not None:
             return True
-        there = not self.keeps_state or committed_steps(join(self.run, "checkpoints"))
-        return bool(there) and storage.exists(join(self.run, SUMMARY))
+        there = not self.keeps_state or committed_steps(self.record.checkpoints)
+        return bool(there) and self.record.summary() is not None
 
 
 def train_in_sequence(cluster: ClusterSettings, jobs: Sequence[RecordedJob], folder: str, run_actor: Any) -> None:
@@ -57,27 +60,23 @@ def train_in_sequence(cluster: ClusterSettings, jobs: Sequence[RecordedJob], fol
 
 
 def _train(group: WorkerGroup, job: RecordedJob, run_actor: Any) -> None:
-    start_from = job.queued.job.start_from
-    if start_from is not None and (failed := failure(start_from.run)):
-        _record_end(job, run_actor, FAILURE, failed)
-        return
     try:
-        summary = group.train(job.queued)
+        summary = _summary(group, job)
     except NonFiniteError as error:
-        _record_end(job, run_actor, FAILURE, " ".join(str(error).split()))
-        return
-    _record_end(job, run_actor, SUMMARY, json.dumps(summary, indent=2))
-
-
-def _record_end(job: RecordedJob, run_actor: Any, mark: str, content: str) -> None:
-    storage.write_bytes(join(job.run, mark), content.encode())
+        ended = (job.label, False, job.record.write_failure(str(error)))
+    else:
+        job.record.write_summary(summary)
+        ended = (job.label, True, json.dumps(summary))
     if not job.keeps_state:
-        storage.delete(join(job.run, "checkpoints"))
+        storage.delete(job.record.checkpoints)
     if not job.keeps_model:
-        storage.delete(join(job.run, "model"))
-    run_actor.tell.remote("ended", (job.label, mark == SUMMARY, content))
+        storage.delete(job.record.model)
+    run_actor.tell.remote("ended", ended)
 
 
-def failure(run: str) -> str | None:
-    path = join(run, FAILURE)
-    return storage.read_bytes(path).decode() if storage.exists(path) else None
+def _summary(group: WorkerGroup, job: RecordedJob) -> dict[str, Any]:
+    """A job that begins where another one failed fails for the same reason."""
+    start_from = job.queued.job.start_from
+    if start_from is not None and (failed := RunRecord(start_from.run).failure()):
+        raise NonFiniteError(failed)
+    return group.train(job.queued)

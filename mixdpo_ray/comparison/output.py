@@ -6,13 +6,11 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.run_record import RECIPE, SUMMARY
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.comparison.arms import Arm, all_arms
 from mixdpo_ray.comparison.inputs import Unit
-from mixdpo_ray.comparison.job_sequence import failure
 from mixdpo_ray.comparison.picture import picture
 from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write_results
 from mixdpo_ray.comparison.table import notes_text, table_text
@@ -25,24 +23,19 @@ CSV, TABLE, PICTURE = "results.csv", "table.md", "comparison.png"
 class CompareOutput:
     def __init__(self, recipe: Recipe, folder: str):
         """`folder`: as the person wrote it."""
-        self.recipe, self.folder = recipe, folder
+        self.recipe, self.folder, self.record = recipe, folder, RunRecord(folder)
         self.began, self.before = time.monotonic(), 0.0
 
     def begin(self) -> None:
         """What earlier attempts took counts too."""
-        path = join(self.folder, SUMMARY)
-        if storage.exists(path):
-            self.before = json.loads(storage.read_bytes(path))["seconds"]
+        if summary := self.record.summary():
+            self.before = summary["seconds"]
 
     def claim(self, units: Sequence[Unit]) -> None:
         """Tell jobs/clean.py which tables and models are in use."""
         models = {arm.recipe.model.model_dump_json() for unit in units for arm in unit.arms}
-        record = {
-            "recipe": self.recipe.to_dict(),
-            "identity": {"prepared": sorted({digest for unit in units for digest in unit.digests})},
-            "models": [json.loads(model) for model in sorted(models)],
-        }
-        storage.write_bytes(join(self.folder, RECIPE), json.dumps(record, indent=2).encode())
+        identity = {"prepared": sorted({digest for unit in units for digest in unit.digests})}
+        self.record.write_recipe(self.recipe, identity, [json.loads(model) for model in sorted(models)])
 
     @property
     def seconds(self) -> float:
@@ -76,7 +69,7 @@ class CompareOutput:
         """Write the outcomes, their table and the summary, at any time; what was written before is replaced whole."""
         storage.write_bytes(join(self.folder, CSV), write_results(self.outcomes()).encode())
         storage.write_bytes(join(self.folder, TABLE), f"{self._text()}\n".encode())
-        storage.write_bytes(join(self.folder, SUMMARY), json.dumps({"seconds": self.seconds}).encode())
+        self.record.write_summary({"seconds": self.seconds})
 
     def describe(self) -> str:
         """The closing lines."""
@@ -105,11 +98,14 @@ class CompareOutput:
     def _untrained(self, seed: int) -> Arm:
         return Arm(self.recipe.compare.untrained or "", seed, self.recipe)
 
+    def _record(self, arm: Arm) -> RunRecord:
+        return RunRecord(join(self.folder, arm.folder))
+
     def _outcome(self, arm: Arm) -> Outcome:
-        folder = join(self.folder, arm.folder)
-        if reason := failure(folder):
+        record = self._record(arm)
+        if reason := record.failure():
             return Outcome(arm.name, arm.seed, failure=reason)
-        summary = _summary(folder)
+        summary = record.summary()
         if summary is None:
             return Outcome(arm.name, arm.seed)
         metrics = {**_finite(summary["eval_after"]), **summary.get("judged", {})}
@@ -120,16 +116,11 @@ class CompareOutput:
         metrics: dict[str, float] = {}
         arms = [arm for arm in all_arms(self.recipe) if arm.seed == seed]
         for arm in sorted(arms, key=lambda arm: arm.name != self.against):
-            if summary := _summary(join(self.folder, arm.folder)):
+            if summary := self._record(arm).summary():
                 metrics |= _finite(summary["eval_before"])
                 break
-        summary = _summary(join(self.folder, self._untrained(seed).folder))
+        summary = self._record(self._untrained(seed)).summary()
         return Outcome(self._untrained(seed).name, seed, {**metrics, **(summary or {}).get("judged", {})})
-
-
-def _summary(folder: str) -> dict[str, Any] | None:
-    path = join(folder, SUMMARY)
-    return json.loads(storage.read_bytes(path)) if storage.exists(path) else None
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

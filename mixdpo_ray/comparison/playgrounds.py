@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,12 +11,11 @@ import ray
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.progress import Progress
-from mixdpo_ray.cluster.run_record import SUMMARY
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.comparison.arms import world_folder
 from mixdpo_ray.playground.build import WorldFolder
 from mixdpo_ray.playground.score import score
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.storage import join
 
 
 def world_of(recipe: Recipe, seed: int) -> WorldFolder | None:
@@ -46,9 +44,9 @@ def judge_untrained(recipe: Recipe, folders: Sequence[str]) -> None:
     """The models of the worlds as they are; into the folder of each seed."""
     tasks = []
     for seed, folder in zip(recipe.compare.seeds, folders, strict=True):
-        world = world_of(recipe, seed)
-        if world is not None and not storage.exists(join(folder, SUMMARY)):
-            tasks.append(_remote(_judge).remote(world, recipe.compare.answers_each, join(folder, SUMMARY)))
+        world, record = world_of(recipe, seed), RunRecord(folder)
+        if world is not None and record.summary() is None:
+            tasks.append(_remote(_judge).remote(world, recipe.compare.answers_each, record))
     _wait_for(tasks, "judge", "untrained model")
 
 
@@ -81,7 +79,6 @@ def _make(world: WorldFolder) -> None:
     world.make()
 
 
-def _judge(world: WorldFolder, answers_each: int, path: str) -> None:
+def _judge(world: WorldFolder, answers_each: int, record: RunRecord) -> None:
     _alone()
-    summary = {"judged": score(world, world.base, answers_each), "seconds": 0.0}
-    storage.write_bytes(path, json.dumps(summary, indent=2).encode())
+    record.write_summary({"judged": score(world, world.base, answers_each), "seconds": 0.0})

@@ -6,7 +6,6 @@ No reference is computed for it: reading stored values takes no time, so a loss 
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from dataclasses import replace
@@ -26,6 +25,7 @@ from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.objectives.step_objective import StepObjective
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 
 TIMED_STEPS = 4  # the first one is slower, and not counted
 
@@ -74,8 +74,7 @@ def _train(examination: Examination, job: TrainingJob) -> list[dict[str, Any]]:
     run_actor = claim_run(job.run)
     wait_for_resources(examination.recipe.cluster, lambda text: None)
     fit(examination.recipe.cluster, job, run_actor)
-    lines = storage.read_bytes(storage.join(job.run, "metrics.jsonl")).decode().splitlines()
-    return [line for line in map(json.loads, lines) if "perf/seconds" in line]
+    return [line for line in read_lines(storage.join(job.run, STEP_METRICS)) if "perf/seconds" in line]
 
 
 def tokens(table: PreparedTable, plan: Plan) -> int:

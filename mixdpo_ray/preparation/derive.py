@@ -8,7 +8,6 @@ over as it is, whole and in its order, so that tables of one base are judged by 
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +34,7 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.report import draw
 from mixdpo_ray.pairs.selection import Selectable, Selected, name_of, select
 from mixdpo_ray.preparation.convert_sources import Sizes
+from mixdpo_ray.preparation.table_key import write_recipe
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.scoring.metric_columns import computed_columns, metric_identities
@@ -134,7 +134,7 @@ def _write(
     difficulty = derived.difficulty["train"][train]
     metric = recipe.curriculum.difficulty if by_metric else ""
     draw(storage.join(folder, "margins.png"), difficulty, recipe.curriculum.threshold, metric)
-    storage.write_bytes(storage.join(folder, "recipe.json"), json.dumps(recipe.to_dict(), indent=2).encode())
+    write_recipe(folder, recipe)
     return base.manifest.model_copy(
         update={
             "content_digest": written.digest,

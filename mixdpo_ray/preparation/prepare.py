@@ -10,7 +10,6 @@ are sorted by Ray Data (write_sorted.py). Measured on two cores with pairs of 90
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +38,7 @@ from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, 
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
 from mixdpo_ray.preparation.sources import Source, find_source
-from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name
+from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name, write_recipe
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
@@ -102,7 +101,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 place, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
             )
             draw(storage.join(place, "margins.png"), arranged.margin[arranged.train], recipe.curriculum.threshold)
-            storage.write_bytes(storage.join(place, "recipe.json"), json.dumps(recipe.to_dict(), indent=2).encode())
+            write_recipe(place, recipe)
             facts = {
                 "format": [stage.format for stage in stages],
                 "margin_scale": [stage.data.margin_scale for stage in stages],

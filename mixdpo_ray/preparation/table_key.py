@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from mixdpo_ray import storage
 from mixdpo_ray.curriculum.difficulty import RATING_MARGIN
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.pairs.settings import DataSettings
@@ -29,6 +31,11 @@ def base_recipe(recipe: Recipe) -> Recipe:
             "curriculum": CurriculumSettings(),
         }
     )
+
+
+def write_recipe(folder: str, recipe: Recipe) -> None:
+    """The recipe that a table was made for, for people: what found it again is the table's name."""
+    storage.write_bytes(storage.join(folder, "recipe.json"), json.dumps(recipe.to_dict(), indent=2).encode())
 
 
 def table_name(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:

@@ -7,20 +7,18 @@ its model. What a live process holds the lock of stays.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.folder_lock import UNFINISHED, lock_file
-from mixdpo_ray.cluster.run_record import LOCK, RECIPE, SUMMARY
+from mixdpo_ray.cluster.folder_lock import UNFINISHED, FolderLock
+from mixdpo_ray.cluster.run_record import RecordedRecipe, RunRecord
 from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.tables.keyed_table import SCORES
 from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
@@ -36,7 +34,7 @@ class Item:
     bytes: int
     about: str
     used_by: tuple[str, ...] = ()
-    lock: Path | None = None  # held by whoever is writing it
+    lock: FolderLock | None = None  # held by whoever is writing it
 
     @property
     def unused(self) -> bool:
@@ -48,23 +46,12 @@ class RunItem:
     """A run, a study or a comparison: the last two have claims on tables, and no checkpoints of their own."""
 
     name: str
-    folder: str
-    content: dict[str, Any]  # of recipe.json
-    finished: bool
-
-    def prepared_from(self, digest: str) -> bool:
-        named = self.content["identity"].get("prepared")
-        return digest == named or (isinstance(named, list) and digest in named)
+    record: RunRecord
+    asked: RecordedRecipe
 
     @property
-    def models(self) -> list[dict[str, Any]]:
-        models: list[dict[str, Any]] = self.content.get("models") or [self.content["recipe"]["model"]]
-        return models
-
-    @property
-    def lock(self) -> Path:
-        folder = storage.local(self.folder)
-        return folder.with_name(f".{folder.name}.{LOCK}")
+    def finished(self) -> bool:
+        return self.record.summary() is not None and storage.exists(self.record.model)
 
 
 def survey_storage(storage_path: str) -> list[Item]:
@@ -82,11 +69,9 @@ def find_runs(storage_path: str, kind: str) -> list[RunItem]:
     folder = storage.join(storage_path, kind)
     runs = []
     for name in storage.names(folder):
-        run = storage.join(folder, name)
-        if storage.exists(storage.join(run, RECIPE)):
-            content = json.loads(storage.read_bytes(storage.join(run, RECIPE)))
-            finished = all(storage.exists(storage.join(run, part)) for part in (SUMMARY, "model"))
-            runs.append(RunItem(f"{USERS[kind]} {name}", run, content, finished))
+        record = RunRecord(storage.join(folder, name))
+        if (asked := record.recorded()) is not None:
+            runs.append(RunItem(f"{USERS[kind]} {name}", record, asked))
     return runs
 
 
@@ -96,7 +81,7 @@ def remove(items: list[Item]) -> list[Item]:
     for item in items:
         if not item.unused:
             continue
-        with _lock_of(item) as free:
+        with nullcontext(True) if item.lock is None else item.lock.if_free() as free:
             if free:
                 storage.delete(item.path)
                 removed.append(item)
@@ -122,7 +107,7 @@ def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
         if PreparedTable.committed(storage.join(folder, name)) and not name.startswith(UNFINISHED)
     }
     users = {
-        name: tuple(run.name for run in runs if run.prepared_from(manifest.content_digest))
+        name: tuple(run.name for run in runs if manifest.content_digest in run.asked.prepared)
         for name, manifest in tables.items()
     }
     for name in names:
@@ -131,12 +116,12 @@ def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
             # another metric or selection is derived from the base again: without it everything is tokenised anew
             derived = [other for other, manifest in tables.items() if manifest.facts.get("base") == name]
             using = dict.fromkeys([*users[name], *(user for other in derived for user in users[other])])
-            yield _item(path, "prepared table", tuple(using), lock_file(path))
+            yield _item(path, "prepared table", tuple(using), FolderLock(path))
         elif name.endswith(QUARANTINE):
             yield _item(path, "refused rows of a preparation that stopped")
         elif not name.endswith(".lock"):
             table = storage.join(folder, name.removeprefix(UNFINISHED))
-            yield _item(path, "unfinished prepared table", _too_young(path), lock_file(table))
+            yield _item(path, "unfinished prepared table", _too_young(path), FolderLock(table))
 
 
 def _references(folder: str, runs: list[RunItem]) -> Iterator[Item]:
@@ -144,12 +129,12 @@ def _references(folder: str, runs: list[RunItem]) -> Iterator[Item]:
         path = storage.join(folder, name)
         manifest = storage.join(path, MANIFEST)
         if not storage.exists(manifest):
-            yield _item(path, "unfinished reference table", _too_young(path), lock_file(path))
+            yield _item(path, "unfinished reference table", _too_young(path), FolderLock(path))
             continue
         model = json.loads(storage.read_bytes(manifest))["facts"].get("model", {})
-        users = tuple(run.name for run in runs if _weights(model) in map(_weights, run.models))
+        users = tuple(run.name for run in runs if _weights(model) in map(_weights, run.asked.models))
         metrics = tuple(run.name for run in runs if run.name not in users and _mentions(run, model.get("path")))
-        yield _item(path, "reference table", (*users, *metrics), lock_file(path))
+        yield _item(path, "reference table", (*users, *metrics), FolderLock(path))
 
 
 def _scores(folder: str, runs: list[RunItem]) -> Iterator[Item]:
@@ -160,11 +145,11 @@ def _scores(folder: str, runs: list[RunItem]) -> Iterator[Item]:
         if name.endswith(".png"):
             yield _item(path, "picture of rank correlations")
         elif not storage.exists(manifest):
-            yield _item(path, "unfinished table of scores", _too_young(path), lock_file(path))
+            yield _item(path, "unfinished table of scores", _too_young(path), FolderLock(path))
         else:
             metric = json.loads(storage.read_bytes(manifest))["facts"].get("metric")
             users = tuple(run.name for run in runs if _mentions(run, metric))
-            yield _item(path, f"scores: {metric}", users, lock_file(path))
+            yield _item(path, f"scores: {metric}", users, FolderLock(path))
 
 
 def _tables(folder: str) -> list[str]:
@@ -180,7 +165,7 @@ def _mentions(run: RunItem, name: object) -> bool:
         return any(map(found, content)) if isinstance(content, list) else content == name
 
     named = ("metrics", "curriculum", "data", "compare")
-    sections = {key: value for key, value in run.content["recipe"].items() if key in named}
+    sections = {key: value for key, value in run.asked.recipe.items() if key in named}
     return name is not None and found(sections)
 
 
@@ -190,22 +175,22 @@ def _weights(model: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _of_run(run: RunItem) -> Iterator[Item]:
-    folder, lock = storage.join(run.folder, "checkpoints"), run.lock
+    folder, lock = run.record.checkpoints, run.record.lock
+    finished = run.finished
     committed = {f"step-{step}" for step in committed_steps(folder)}
     for name in storage.names(folder):
         path = storage.join(folder, name)
         if name not in committed:
             yield _item(path, "unfinished or damaged checkpoint", _too_young(path), lock)
-        elif run.finished:
+        elif finished:
             yield _item(path, "checkpoint of a finished run, whose model is exported", (), lock)
         else:
             yield _item(path, "checkpoint", (run.name,), lock)
-    scratch = storage.join(run.folder, "ray")
-    if storage.exists(scratch):
+    if storage.exists(scratch := run.record.scratch):
         yield _item(scratch, "Ray's notes on an attempt that was killed", _too_young(scratch), lock)
 
 
-def _item(path: str, about: str, used_by: tuple[str, ...] = (), lock: Path | None = None) -> Item:
+def _item(path: str, about: str, used_by: tuple[str, ...] = (), lock: FolderLock | None = None) -> Item:
     return Item(path, sum(info.size or 0 for info in _files(path)), about, used_by, lock)
 
 
@@ -226,20 +211,6 @@ def _files(path: str) -> list[pafs.FileInfo]:
             return [itself]
         found = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
     return [info for info in found if info.type == pafs.FileType.File]
-
-
-@contextmanager
-def _lock_of(item: Item) -> Iterator[bool]:
-    """Whether nobody holds it; while the body runs, nobody can take it."""
-    with ExitStack() as stack:
-        free = True
-        if item.lock is not None and storage.is_local(item.path) and item.lock.exists():
-            file = stack.enter_context(item.lock.open("w"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                free = False
-        yield free
 
 
 def _size(count: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.run_record import claim, run_folder
+from mixdpo_ray.cluster.run_record import RunRecord, identity_of, run_folder
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
@@ -11,8 +11,11 @@ from mixdpo_ray.training.model_files import with_absolute_paths
 
 
 def make_job(recipe: Recipe, table: PreparedTable) -> TrainingJob:
-    run = storage.absolute(run_folder(recipe))
-    return job_in(run, recipe, table, claim(recipe, table.manifest.content_digest))
+    record = RunRecord(run_folder(recipe))
+    if recipe.output.fresh:
+        storage.delete(record.folder)
+    fingerprint = record.claim(recipe, identity_of(recipe, table.manifest.content_digest))
+    return job_in(storage.absolute(record.folder), recipe, table, fingerprint)
 
 
 def job_in(run: str, recipe: Recipe, table: PreparedTable, fingerprint: str) -> TrainingJob:

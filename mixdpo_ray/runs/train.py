@@ -9,13 +9,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import import_meanwhile
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
 from mixdpo_ray.cluster.preflight import preflight
 from mixdpo_ray.cluster.progress import Display, watching
 from mixdpo_ray.cluster.run_actor import claim_run
-from mixdpo_ray.cluster.run_record import finished_summary, locked, run_folder, write_summary
+from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.preparation.prepare import prepare
 from mixdpo_ray.recipe.recipe import Recipe
@@ -28,15 +27,15 @@ from mixdpo_ray.training.schedule import check_warmup
 def train(recipe: Recipe) -> dict[str, Any]:
     """Train as the recipe says, continuing where a killed run stopped. Ray must be connected."""
     table = prepare(recipe)
-    with locked(run_folder(recipe)):
+    record = RunRecord(run_folder(recipe))
+    with record.locked():
         job = make_job(recipe, table)
         plan = job.plan(table)
         check_warmup(plan, recipe.train.schedule)
         steps = job.steps(plan)
-        if summary := finished_summary(recipe, steps):
+        if summary := record.finished(steps):
             return {**summary, "already_finished": True}
-        folder = reference(recipe, table, job)
-        job = job.with_reference(folder and storage.absolute(folder))
+        job = job.with_reference(reference(recipe, table, job))
         run_actor = claim_run(job.run)
         display = Display("train", steps)
         wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))
@@ -47,5 +46,5 @@ def train(recipe: Recipe) -> dict[str, Any]:
             summary = fit(recipe.cluster, job, run_actor)
         summary = {**summary, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
         draw_curves(job.run)
-        write_summary(recipe, summary)
+        record.write_summary(summary)
         return {**summary, "already_finished": False}

@@ -9,7 +9,6 @@ of workers, whose room the scoring then takes.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from mixdpo_ray.cluster.folder_lock import exclusive
 from mixdpo_ray.cluster.progress import Display, watching
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_actor import claim_run
-from mixdpo_ray.cluster.run_record import SUMMARY
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.run_workers import fit_in_turn
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.difficulty.halves import HalfJob, half_of
@@ -57,6 +56,10 @@ class Half:
     @property
     def run(self) -> str:
         return storage.join(self.folder, "training")
+
+    @property
+    def record(self) -> RunRecord:
+        return RunRecord(self.run)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class CrossFit:
 
     def _train(self, halves: Mapping[str, Half]) -> None:
         """Those whose models are not there from before a death."""
-        jobs = {title: self._job(half) for title, half in halves.items() if not storage.exists(_summary(half))}
+        jobs = {title: self._job(half) for title, half in halves.items() if half.record.summary() is None}
         if not jobs:
             return
         steps = {}
@@ -125,19 +128,18 @@ class CrossFit:
         with watching(run_actors[0], display, lambda: missing_resources(cluster, to_start=False)):
             summaries = fit_in_turn(cluster, queued, queued[0].job.run, run_actors[0])
         for title, summary in zip(jobs, summaries, strict=True):
-            storage.write_bytes(_summary(halves[title]), json.dumps(summary, indent=2).encode())
+            halves[title].record.write_summary(summary)
 
     def _logps(self, half: Half, title: str) -> AnswerLogps:
         """Log-probs of the pairs that a half scores, under the model that was trained on the rest."""
         store, ids = self._store(half), self._needed_ids(half)
         if store.missing(ids):
-            model: str = json.loads(storage.read_bytes(_summary(half)))["model"]
-            trained = self.start.model_copy(update={"path": model, "revision": None})
+            trained = self.start.model_copy(update={"path": half.record.model, "revision": None})
             actor_pool.cover_positions(
                 logps_pool(self.recipe, self.table, trained, title), self.table, store, self._needed(half)
             )
-            for part in ("model", "checkpoints", SUMMARY):
-                storage.delete(storage.join(half.run, part))
+            for path in (half.record.model, half.record.checkpoints, half.record.summary_file):
+                storage.delete(path)
         chosen, rejected = store.aligned(ids)
         return AnswerLogps(chosen.astype(np.float64), rejected.astype(np.float64))
 
@@ -188,10 +190,6 @@ class CrossFit:
             seed=half.seed,
             half=half.half,
         )
-
-
-def _summary(half: Half) -> str:
-    return storage.join(half.run, SUMMARY)
 
 
 class DisplayInTurn:

@@ -77,7 +77,7 @@ def _needed(recipe: Recipe, names: Sequence[str]) -> dict[str, Metric]:
         metrics = needed_metrics(names, recipe.metrics)
     except ValueError as error:
         raise RecipeError(str(error)) from None
-    return {name: located(metric) for name, metric in metrics.items()}
+    return {name: with_absolute_paths(metric) for name, metric in metrics.items()}
 
 
 def _facts(
@@ -216,13 +216,6 @@ def _refuse_other_tokens(recipe: Recipe, name: str, model: ModelSettings) -> Non
             f"metrics.{name}.model {model.path!r} has another vocabulary than {policy.path!r}, whose tokens the pairs "
             "are: give a model of the same family"
         )
-
-
-def located(metric: Metric) -> Metric:
-    """Local paths made absolute: workers have working directories of their own."""
-    paths = {name: getattr(metric, name, None) for name in ("model", "against")}
-    found = {name: storage.absolute(path) for name, path in paths.items() if path and storage.local(path).exists()}
-    return metric.model_copy(update=found)
 
 
 def _refuse_non_finite(table: PreparedTable, name: str, column: NDArray[np.float64]) -> None:

@@ -47,7 +47,7 @@ def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
         "tokenizer": table.manifest.facts["tokenizer"],
         "lengths": lengths,
     }
-    return join(recipe.output.storage_path, "reference", fingerprint(content))
+    return join(storage.absolute(recipe.output.storage_path), "reference", fingerprint(content))
 
 
 def reference_model(recipe: Recipe) -> ModelSettings:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mixdpo_ray import storage
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.step_objective import reads_mismatched
 from mixdpo_ray.preparation.prepare import prepare
@@ -54,7 +53,7 @@ def cover_all(recipe: Recipe, space: Space, tables: Tables) -> str | None:
         folder = cover(recipe, table, positions)
         if any(one.objective.needs_tokens for one in comparing):
             cover_tokens(recipe, table, {split: positions[split] for split in ("train", "eval")})
-    return folder and storage.absolute(folder)
+    return folder
 
 
 def identity(recipe: Recipe, tables: Tables) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.run_record import FAILURE
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.run_workers import DIED
 from mixdpo_ray.recipe.measure import read_guard, read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
@@ -48,7 +48,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         trial.set_user_attr(FOLDER, folder)
         trial.set_user_attr(SETTINGS, settings)
         self._ot_trials[trial_id] = trial
-        storage.delete(join(self.folder, folder, FAILURE))
+        storage.delete(self._record(folder).failure_file)
         self.tell("start", trial.number, settings)
         return {"trial": {"number": trial.number, "folder": folder, "settings": settings}}
 
@@ -100,10 +100,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             complete(self._ot_study, trial, self.metrics, found)
 
     def _why(self, trial: optuna.Trial) -> str:
-        path = join(self.folder, trial.user_attrs[FOLDER], FAILURE)
-        if storage.exists(path):
-            return storage.read_bytes(path).decode()
-        return DIED
+        return self._record(trial.user_attrs[FOLDER]).failure() or DIED
+
+    def _record(self, folder: str) -> RunRecord:
+        return RunRecord(join(self.folder, folder))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune writes down what it was given; nobody reads it, and locks and live displays cannot be written."""

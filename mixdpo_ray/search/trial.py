@@ -18,7 +18,7 @@ from ray import tune
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.run_record import FAILURE, RECIPE, SUMMARY
+from mixdpo_ray.cluster.run_record import RunRecord, identity_of
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS
 from mixdpo_ray.cluster.worker_group import WorkerGroup
 from mixdpo_ray.errors import MixDPOError, WorkersError
@@ -53,7 +53,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         self.shared = shared
-        self.group = WorkerGroup(shared.recipe.cluster, join(shared.folder, "ray"), shared.watcher)
+        self.group = WorkerGroup(shared.recipe.cluster, RunRecord(shared.folder).scratch, shared.watcher)
         self.reset_config(config)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
@@ -82,7 +82,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         shared = self.shared
         recipe = rung_recipe(shared.recipe, self.trial["settings"], budget)
         folder = shared.rung_folder(self.trial["folder"], budget)
-        summary = finished(folder)
+        summary = RunRecord(folder).summary()
         if summary is None:
             table = PreparedTable.open(shared.tables[fingerprint(recipe.curriculum.order_identity)])
             summary = self._train(folder, recipe, table)
@@ -95,21 +95,19 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         }
 
     def _train(self, folder: str, recipe: Recipe, table: PreparedTable) -> dict[str, Any]:
-        identity = {**recipe.training_identity(), "prepared": table.manifest.content_digest}
-        record = {"recipe": recipe.to_dict(), "identity": identity}
-        storage.write_bytes(join(folder, RECIPE), json.dumps(record).encode())
+        record, identity = RunRecord(folder), identity_of(recipe, table.manifest.content_digest)
+        record.write_recipe(recipe, identity)
         job = (
             job_in(folder, recipe, table, fingerprint(identity)).without_export().with_reference(self.shared.reference)
         )
         summary = self.group.train(QueuedJob(job, label=self.trial["number"]))
-        storage.write_bytes(join(folder, SUMMARY), json.dumps(summary, indent=2).encode())
-        storage.delete(join(folder, "checkpoints"))
+        record.write_summary(summary)
+        storage.delete(record.checkpoints)
         return summary
 
     def _note(self, reason: str) -> None:
         """Note a failure for the driver, whom Tune does not tell why a trial died."""
-        path = join(self.shared.folder, self.trial["folder"], FAILURE)
-        storage.write_bytes(path, " ".join(reason.split()).encode())
+        RunRecord(join(self.shared.folder, self.trial["folder"])).write_failure(reason)
 
 
 def rung_recipe(recipe: Recipe, settings: Mapping[str, Any], budget: int) -> Recipe:
@@ -117,8 +115,3 @@ def rung_recipe(recipe: Recipe, settings: Mapping[str, Any], budget: int) -> Rec
     recipe = with_settings(recipe, settings)
     thin = recipe.curriculum.thin * (recipe.tune.early_stopping.budgets[-1] // budget)
     return recipe.model_copy(update={"curriculum": recipe.curriculum.model_copy(update={"thin": thin})})
-
-
-def finished(folder: str) -> dict[str, Any] | None:
-    path = join(folder, SUMMARY)
-    return json.loads(storage.read_bytes(path)) if storage.exists(path) else None

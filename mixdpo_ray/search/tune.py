@@ -7,7 +7,6 @@ memory: the same command after any death continues, and with a larger tune.num_s
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -23,7 +22,7 @@ from mixdpo_ray.cluster.connect import connected, uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.interruption import Interruption
 from mixdpo_ray.cluster.preflight import preflight
 from mixdpo_ray.cluster.run_actor import claim_run
-from mixdpo_ray.cluster.run_record import RECIPE, differences, locked
+from mixdpo_ray.cluster.run_record import RunRecord, differences
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, Seats, count_seats, cpus_to_start_with
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
@@ -74,7 +73,7 @@ def tune(recipe: Recipe, command: str, kind: type[Trial] = Trial) -> StudyOutput
         space = resolve(space, recipe, first.index("train").difficulty)
         points = starting_points(recipe, space)
         steps = rung_steps(recipe, first)
-        with locked(folder):
+        with RunRecord(folder).locked():
             if recipe.output.fresh:
                 forget_study(recipe, folder)
             seats = _seats(recipe)
@@ -83,8 +82,7 @@ def tune(recipe: Recipe, command: str, kind: type[Trial] = Trial) -> StudyOutput
             asked = identity(recipe, tables)
             claim_study(study, asked, differences)
             output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, command)
-            record = {"recipe": recipe.to_dict(), "identity": asked}
-            storage.write_bytes(storage.join(folder, RECIPE), json.dumps(record, indent=2).encode())
+            RunRecord(folder).write_recipe(recipe, asked)
             _search(output, tables, points, seats, kind)
     return output
 
@@ -145,7 +143,7 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, kind: t
         recipe.output.name, metrics, budgets, recipe.train.num_train_epochs, wanted, rows(output.study)
     )
     search = StudySearch(recipe, shared.folder, output.study, output.space, display.tell)
-    interruption, scratch = Interruption(), storage.join(shared.folder, "ray")
+    interruption, scratch = Interruption(), RunRecord(shared.folder).scratch
     tuner = ray_tune.Tuner(
         ray_tune.with_parameters(kind, shared=shared),
         tune_config=ray_tune.TuneConfig(

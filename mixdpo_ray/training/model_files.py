@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TypeVar
 
+from mixdpo_ray import storage
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import ModelSettings
 
+Located = TypeVar("Located", bound=Settings)
+PATHS = ("path", "tokenizer", "chat_template", "reference", "model", "against")  # or names on the Hub
 SAMPLE = 1 << 20  # bytes read at each of a weight file's sampled places
 
 
@@ -17,16 +22,16 @@ def refuse_missing_folder(setting: str, name: str) -> None:
         raise ModelError(f"{setting} {name!r} is no folder; correct the path, or give a Hugging Face name")
 
 
-def with_absolute_paths(settings: ModelSettings) -> ModelSettings:
-    """Local paths made absolute: workers on a cluster have working directories of their own."""
-    paths = {name: getattr(settings, name) for name in ("path", "tokenizer", "chat_template", "reference")}
-    found = {name: str(Path(path).absolute()) for name, path in paths.items() if path and _is_there(path)}
+def with_absolute_paths(settings: Located) -> Located:
+    """The settings of a model, or of a metric that names models, with absolute paths where these exist here."""
+    paths = {name: getattr(settings, name, None) for name in PATHS}
+    found = {name: storage.absolute(path) for name, path in paths.items() if path and _is_there(path)}
     return settings.model_copy(update=found)
 
 
 def _is_there(path: str) -> bool:
     """A chat template may be the template itself, which is no path at all."""
-    return "{" not in path and Path(path).exists()
+    return "{" not in path and storage.local(path).exists()
 
 
 def model_digest(settings: ModelSettings) -> str:

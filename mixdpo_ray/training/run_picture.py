@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from mixdpo_ray import storage
+from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 
 CHOSEN, REJECTED, MARGIN = "#1b6ca8", "#c8553d", "#b8b8b8"
 
 
 def draw_curves(run: str) -> None:
     """metrics.jsonl -> curves.png, in the run's folder."""
-    lines = [json.loads(line) for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).splitlines()]
+    lines = read_lines(storage.join(run, STEP_METRICS))
     steps = [line for line in lines if line.get("kind") != "eval"]
     evaluations = [line for line in lines if line.get("kind") == "eval"]
     from matplotlib.figure import Figure

@@ -102,7 +102,7 @@ def _scratch(folder: str, name: str) -> Iterator[Path]:
 @contextmanager
 def _local_copy(found: FoundCheckpoint) -> Iterator[Path]:
     if storage.is_local(found.path):
-        yield storage.local(found.path).absolute()
+        yield Path(storage.absolute(found.path))
         return
     with tempfile.TemporaryDirectory(prefix="mixdpo-checkpoint-") as temporary:
         folder = Path(temporary) / f"step-{found.manifest.step}"
@@ -120,7 +120,7 @@ def _move(source: str, target: str) -> None:
 def _convert(checkpoints: Checkpoints, folder: Path) -> Path:
     """Shards of another number of workers, in the universal format. On shared storage rank 0 does it for all."""
     shared = storage.is_local(checkpoints.folder)
-    universal = storage.local(checkpoints.folder).absolute() if shared else folder.parent
+    universal = Path(storage.absolute(checkpoints.folder)) if shared else folder.parent
     universal = universal / f".universal-{folder.name}"
     if checkpoints.world.leads or not shared:
         convert_shards(folder, universal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 import ray
 
-from mixdpo_ray.cluster.folder_lock import atomic_folder, exclusive, prepared_folder
+from mixdpo_ray.cluster.folder_lock import FolderLock, atomic_folder, exclusive, prepared_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
-from mixdpo_ray.errors import ResourceError
+from mixdpo_ray.errors import ResourceError, RunConflictError, StorageError
 
 
 def test_the_folder_is_absolute_and_named_by_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +61,49 @@ def test_a_second_driver_waits_for_the_first(tmp_path: Path, capsys: pytest.Capt
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_the_lock_is_a_file_beside_the_folder(tmp_path: Path) -> None:
+    """Under the names of earlier versions, whose drivers are to be kept out too."""
+    assert FolderLock(f"{tmp_path}/prepared/abc").path == tmp_path / "prepared" / ".abc.lock"
+    assert FolderLock(f"{tmp_path}/runs/mine", ".driver.lock").path == tmp_path / "runs" / ".mine.driver.lock"
+
+
+def test_each_way_of_taking_a_lock_keeps_out_the_others(tmp_path: Path) -> None:
+    lock = FolderLock(str(tmp_path / "table"))
+    refused = pytest.raises(RunConflictError, match="table is in use by another process: wait for it")
+    for hold in (lock.or_wait, lambda: lock.or_refuse("wait for it")):
+        with hold():
+            with lock.if_free() as free:
+                assert not free
+            with refused, lock.or_refuse("wait for it"):
+                pass
+    with lock.if_free() as free:
+        assert free
+        with refused, lock.or_refuse("wait for it"):
+            pass
+    with FolderLock(str(tmp_path / "another")).or_refuse("wait for it"), lock.or_refuse("wait for it"):
+        pass
+
+
+def test_object_stores_have_no_locks() -> None:
+    lock = FolderLock("s3://bucket/table")
+    with lock.or_refuse("wait for it"), lock.or_wait(), lock.if_free() as free:
+        assert free
+
+
+def test_a_lock_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    explained = pytest.raises(StorageError, match=r"\.table\.lock: .*check that the path exists")
+    with explained, exclusive(f"{tmp_path}/file/table"):
+        pass
+
+
+def test_locks_of_the_system_are_used_in_one_module() -> None:
+    package = Path(__file__).parents[2] / "mixdpo_ray"
+    uses = re.compile(r"^\s*(import|from) (fcntl|filelock)\b", re.MULTILINE)
+    found = [str(path.relative_to(package)) for path in package.rglob("*.py") if uses.search(path.read_text("utf-8"))]
+    assert found == ["cluster/folder_lock.py"]
 
 
 @pytest.mark.cluster

@@ -1,12 +1,22 @@
+"""A folder belongs to one training and one driver, and what earlier versions wrote in it is still read."""
+
+from __future__ import annotations
+
+import ast
+import json
 import multiprocessing
+from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.cluster.run_record import claim, differences, finished_summary, locked, run_folder, write_summary
-from mixdpo_ray.errors import RunConflictError
+from mixdpo_ray.cluster.run_record import RunRecord, differences, identity_of, run_folder
+from mixdpo_ray.errors import RunConflictError, StorageError
 from mixdpo_ray.recipe.file import load_recipe
-from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe, fingerprint
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -23,24 +33,29 @@ def recipe(path: Path, *overrides: str) -> Recipe:
     return load_recipe(str(path), overrides)
 
 
+def record(path: Path) -> RunRecord:
+    return RunRecord(run_folder(recipe(path)))
+
+
+def claim(path: Path, digest: str, *overrides: str) -> str:
+    asked = recipe(path, *overrides)
+    return record(path).claim(asked, identity_of(asked, digest))
+
+
 def test_the_same_training_may_claim_its_folder_again(small: Path) -> None:
-    assert claim(recipe(small), "abc") == claim(recipe(small, "cluster.num_workers=4"), "abc")
+    first = claim(small, "abc")
+    assert claim(small, "abc", "cluster.num_workers=4") == first == fingerprint(identity_of(recipe(small), "abc"))
 
 
 def test_another_training_is_refused_with_the_difference_shown(small: Path) -> None:
-    claim(recipe(small), "abc")
+    claim(small, "abc")
     with pytest.raises(RunConflictError, match=r"objective\.beta was 0\.1, is 0\.3.*output\.fresh=true"):
-        claim(recipe(small, "objective.beta=0.3"), "abc")
+        claim(small, "abc", "objective.beta=0.3")
     with pytest.raises(RunConflictError, match=r"prepared was abc, is def"):
-        claim(recipe(small), "def")
-
-
-def test_a_fresh_start_deletes_what_was_there(small: Path, tmp_path: Path) -> None:
-    claim(recipe(small), "abc")
-    kept = tmp_path / "out" / "runs" / "small" / "metrics.jsonl"
-    kept.write_text("{}\n")
-    claim(recipe(small, "objective.beta=0.3", "output.fresh=true"), "abc")
-    assert not kept.exists()
+        claim(small, "def")
+    found = record(small).recorded()
+    assert found is not None
+    assert found.prepared == ["abc"], "a refused claim leaves the record as it was"
 
 
 def test_differences_name_settings_by_their_dotted_names() -> None:
@@ -50,21 +65,70 @@ def test_differences_name_settings_by_their_dotted_names() -> None:
     ]
 
 
+def test_a_record_says_what_was_asked_for_and_what_is_in_use(small: Path) -> None:
+    assert record(small).recorded() is None
+    claim(small, "abc")
+    found = record(small).recorded()
+    assert found is not None
+    assert Recipe.model_validate(found.recipe) == recipe(small)
+    assert (found.identity, found.prepared) == (identity_of(recipe(small), "abc"), ["abc"])
+    assert [model["path"] for model in found.models] == ["some/model"]
+
+
+def test_a_comparison_names_its_tables_and_the_models_of_its_arms(small: Path) -> None:
+    record(small).write_recipe(recipe(small), {"prepared": ["a", "b"]}, [{"path": "one"}, {"path": "two"}])
+    found = record(small).recorded()
+    assert found is not None
+    assert (found.prepared, found.models) == (["a", "b"], [{"path": "one"}, {"path": "two"}])
+
+
+def test_the_files_are_those_of_earlier_versions(small: Path) -> None:
+    folder = Path(record(small).folder)
+    assert folder == small.parent / "out" / "runs" / "small"
+    claim(small, "abc")
+    record(small).write_summary({"steps": 8})
+    record(small).write_failure("of no\nuse")
+    with record(small).locked():
+        assert (folder.parent / ".small.driver.lock").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["failure.txt", "recipe.json", "summary.json"]
+    content = {"recipe": recipe(small).to_dict(), "identity": identity_of(recipe(small), "abc")}
+    assert json.loads((folder / "recipe.json").read_text()) == content
+    assert json.loads((folder / "summary.json").read_text()) == {"steps": 8}
+    assert (folder / "failure.txt").read_text() == "of no use"
+
+
 def test_a_run_is_finished_when_its_summary_has_every_step(small: Path) -> None:
-    assert finished_summary(recipe(small), 8) is None
-    write_summary(recipe(small), {"steps": 8})
-    assert finished_summary(recipe(small), 8) == {"steps": 8}
-    assert finished_summary(recipe(small), 9) is None
+    assert record(small).summary() is None
+    assert record(small).finished(8) is None
+    record(small).write_summary({"steps": 8})
+    assert record(small).finished(8) == {"steps": 8}
+    assert record(small).finished(9) is None
+
+
+def test_a_failure_is_kept_in_one_line(small: Path) -> None:
+    assert record(small).failure() is None
+    assert record(small).write_failure("step 3:\n  the loss\tis nan") == "step 3: the loss is nan"
+    assert record(small).failure() == "step 3: the loss is nan"
+
+
+def test_a_damaged_record_is_said_to_be_one(small: Path) -> None:
+    folder = Path(record(small).folder)
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text('{"steps": ')
+    with pytest.raises(StorageError, match=r"summary\.json is damaged: .*; remove it and repeat the command"):
+        record(small).finished(8)
+    (folder / "recipe.json").write_text('{"model": 1}')
+    with pytest.raises(StorageError, match=r"recipe\.json is no record of a run: it has no 'recipe'; remove it"):
+        record(small).recorded()
 
 
 def test_a_second_driver_is_kept_out_until_the_first_one_lets_go(small: Path) -> None:
-    with (
-        locked(run_folder(recipe(small))),
-        pytest.raises(RunConflictError, match="is in use by another process"),
-        locked(run_folder(recipe(small))),
-    ):
+    refused = pytest.raises(
+        RunConflictError, match=r"small is in use by another process: wait for it, or choose another output\.name"
+    )
+    with record(small).locked(), refused, record(small).locked():
         pass
-    with locked(run_folder(recipe(small))):
+    with record(small).locked():
         pass
 
 
@@ -74,15 +138,41 @@ def test_a_killed_driver_lets_go(small: Path) -> None:
     process = spawn.Process(target=_hold, args=(small, holds))
     process.start()
     assert holds.wait(60)
-    with pytest.raises(RunConflictError), locked(run_folder(recipe(small))):
+    with pytest.raises(RunConflictError), record(small).locked():
         pass
     process.kill()
     process.join()
-    with locked(run_folder(recipe(small))):
+    with record(small).locked():
         pass
 
 
-def _hold(path: Path, holds: "multiprocessing.synchronize.Event") -> None:
-    with locked(run_folder(recipe(path))):
+def _hold(path: Path, holds: Event) -> None:
+    with record(path).locked():
         holds.set()
         multiprocessing.Event().wait(60)
+
+
+def texts(path: Path) -> Iterator[str]:
+    """The strings of a module that are no docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    first = {id(node.body[0].value) for node in ast.walk(tree)
+             if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in first:
+            yield node.value
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("recipe.json", {"preparation/table_key.py"}),  # of a prepared table: another file, which nobody reads back
+        ("summary.json", set[str]()),
+        ("failure.txt", set[str]()),
+        ("driver.lock", set[str]()),
+    ],
+)
+def test_the_name_of_a_file_of_a_record_stands_in_one_module(name: str, others: set[str]) -> None:
+    files = [*(ROOT / "mixdpo_ray").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
+    found = {str(path.relative_to(ROOT)) for path in files if any(name in text for text in texts(path))}
+    assert found == {f"mixdpo_ray/{inside}" for inside in {"cluster/run_record.py", *others}}

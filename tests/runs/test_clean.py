@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.cluster.folder_lock import lock_file
+from mixdpo_ray.cluster.folder_lock import FolderLock
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.runs.clean import Item, describe_items, remove, survey_storage
 from mixdpo_ray.tables.prepared_table import Manifest, SplitFacts, commit
 from tests.runs.trainings import job
@@ -98,7 +98,7 @@ def test_scores_stay_while_a_recipe_names_their_metric(tmp_path: Path) -> None:
         folder = tmp_path / "scores" / name
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(json.dumps({"fingerprint": name, "facts": {"metric": metric}}))
-        lock_file(str(folder)).touch()
+        FolderLock(str(folder)).path.touch()
     (tmp_path / "scores" / "correlations-1.png").write_bytes(b"p")
     reference_table(tmp_path, "of-a-metric", {**MODEL, "path": "judge"})
     record = json.loads((run(tmp_path, "mine", "d1") / "recipe.json").read_text())
@@ -143,9 +143,7 @@ def test_half_written_leftovers_may_go_unless_their_lock_is_held(tmp_path: Path)
         folder.mkdir(parents=True)
         (folder / "part").write_bytes(b"x" * 100)
     (tmp_path / "prepared" / "jkl.quarantine.jsonl").write_text("{}\n")
-    path = lock_file(str(tmp_path / "prepared" / "abc"))
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FolderLock(str(tmp_path / "prepared" / "abc")).or_wait():
         items = survey_storage(str(tmp_path))
         assert len(remove(items)) == 3
     assert [folder.exists() for folder in leftovers] == [True, False, False]
@@ -155,8 +153,7 @@ def test_half_written_leftovers_may_go_unless_their_lock_is_held(tmp_path: Path)
 
 def test_checkpoints_of_a_run_that_is_going_on_are_left_alone(tmp_path: Path) -> None:
     folder = run(tmp_path, "busy", "d1")
-    with (tmp_path / "runs" / ".busy.driver.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with RunRecord(str(folder)).locked():
         assert remove(survey_storage(str(tmp_path))) == []
     assert (folder / "checkpoints" / "step-10").exists()
 

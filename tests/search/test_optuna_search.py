@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.tune.experiment import Trial
 
-from mixdpo_ray.cluster.run_record import FAILURE
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.search.optuna_search import StopAfterRung, StudySearch
 from mixdpo_ray.search.space import Space
 from mixdpo_ray.search.study import queue, release_stale, still_wanted
@@ -93,8 +93,7 @@ def test_a_trial_that_says_why_it_cannot_succeed_fails_with_that_reason(tmp_path
 def test_a_trial_that_raised_fails_with_the_note_that_it_left(tmp_path: Path) -> None:
     study = driven(tmp_path)
     number, _ = study.start()
-    (tmp_path / "trials/0000").mkdir(parents=True)
-    (tmp_path / "trials/0000" / FAILURE).write_text("ValueError: a bug")
+    RunRecord(f"{tmp_path}/trials/0000").write_failure("ValueError: a bug")
     assert study.crash(number).reason == "ValueError: a bug"
 
 
@@ -106,8 +105,7 @@ def test_a_trial_that_was_killed_fails_without_a_note(tmp_path: Path) -> None:
 def test_the_note_of_a_driver_before_is_no_reason_of_this_one(tmp_path: Path) -> None:
     before = driven(tmp_path)
     before.start()
-    (tmp_path / "trials/0000").mkdir(parents=True)
-    (tmp_path / "trials/0000" / FAILURE).write_text("ValueError: of the first driver")
+    RunRecord(f"{tmp_path}/trials/0000").write_failure("ValueError: of the first driver")
     study = driven(tmp_path)
     release_stale(study.study, max_failures=2)
     number, _ = study.start()

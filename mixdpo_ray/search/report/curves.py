@@ -12,7 +12,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.scores import ACCURACY, objectives, scored, trials_of
 from mixdpo_ray.search.report.style import INK, RED, Figure, drawing
-from mixdpo_ray.training.metrics import read_lines
+from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -81,7 +81,7 @@ def by_interest(study: Study, facts: StudyFacts) -> Sequence[FrozenTrial]:
 def read_curve(trial: FrozenTrial, facts: StudyFacts) -> Curve | None:
     folder = storage.join(facts.folder, trial.user_attrs.get("folder", f"trials/{trial.number:04d}"))
     for budget, steps in sorted(facts.rungs, reverse=True):
-        lines = read_lines(storage.join(folder, f"rung-{budget}", "metrics.jsonl"))
+        lines = read_lines(storage.join(folder, f"rung-{budget}", STEP_METRICS))
         trained = [line for line in lines if line.get("kind") != "eval" and line.get("loss") is not None]
         if trained:
             ended = budget in trial.intermediate_values or trial.state.name == "COMPLETE"
