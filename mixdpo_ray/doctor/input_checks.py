@@ -13,12 +13,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from mixdpo_ray import storage
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted, spelled
-from mixdpo_ray.errors import first_line
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.formats import find_format
 from mixdpo_ray.pairs.reading import file_kind
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.preparation.sources import Source
+from mixdpo_ray.wording import first_line
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 FILES = (".parquet", ".json", ".jsonl", ".ndjson", ".gz")

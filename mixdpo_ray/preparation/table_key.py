@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixdpo_ray.curriculum.difficulty import RATING_MARGIN
-from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.preparation.sources import Source
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
