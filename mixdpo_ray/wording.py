@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Collection
 
 
-def clock(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
     """A duration that is counted down or up beside others: 4:07."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02d}"
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """As exact as matters: 4.2 s, 87 s, 12 min 5 s, 3 h 20 min."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
@@ -29,7 +29,7 @@ def _two(whole: int, each: int, unit: str, smaller: str) -> str:
     return f"{large} {unit} {rest} {smaller}" if rest else f"{large} {unit}"
 
 
-def size(number: float) -> str:
+def size_text(number: float) -> str:
     """Bytes in the unit that suits them: 512 B, 1.5 KiB, 2.0 GiB."""
     for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
         if number >= 1 << 10 * power:

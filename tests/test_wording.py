@@ -1,11 +1,11 @@
 import pytest
 
-from mixdpo_ray.wording import clock, did_you_mean, duration, first_line, size
+from mixdpo_ray.wording import clock_text, did_you_mean, duration_text, first_line, size_text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (7.9, "0:07"), (247, "4:07"), (7300, "121:40")])
 def test_a_clock_counts_minutes_and_seconds(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+    assert clock_text(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_a_clock_counts_minutes_and_seconds(seconds: float, text: str) -> None:
     ],
 )
 def test_a_duration_is_as_exact_as_matters(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert duration_text(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_duration_is_as_exact_as_matters(seconds: float, text: str) -> None:
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2**31, "2.0 GiB"), (3 * 2**40, "3.0 TiB")],
 )
 def test_a_size_has_the_unit_that_suits_it(number: float, text: str) -> None:
-    assert size(number) == text
+    assert size_text(number) == text
 
 
 def test_of_an_error_only_the_first_line_is_said() -> None:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mixdpo_ray.cluster.hang_detector import Beat
 from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Waiting
+from mixdpo_ray.wording import clock_text
 
 SECONDS_BETWEEN_LINES = 10.0
 QUIET_LOOKS = 20  # 6 s without a word: a node may have died
@@ -172,7 +173,7 @@ class Display:
         if done == self.first_step:
             return ""
         seconds = (now - self.began) / (done - self.first_step) * (self.steps - done)
-        return f"ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"
+        return f"ETA {clock_text(seconds)}"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.selection import SELECTIONS, Selection
+from mixdpo_ray.recipe.dotted import set_dotted
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.wording import did_you_mean
@@ -85,13 +86,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise RecipeError(f"{override}: not an override; write dotted.key=value, such as objective.beta=0.05")
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        if not isinstance(tree.get(parent), dict):
-            tree[parent] = {}
-        tree = tree[parent]
     try:
-        tree[last] = yaml.load(text, _StrictLoader)
+        set_dotted(tree, dotted, yaml.load(text, _StrictLoader))
     except yaml.YAMLError as error:
         raise RecipeError(f"{override}: not YAML: {' '.join(str(error).split())}") from None
 

@@ -40,6 +40,7 @@ from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
+from mixdpo_ray.wording import first_line
 
 SHOWN_SAMPLE = 64  # prompts that are looked at before texts are made of them
 ScoreColumns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position, higher is easier
@@ -206,7 +207,7 @@ def weights_of(name: str, model: ModelSettings) -> str:
     try:
         return model_digest(model)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{where} {model.path!r} cannot be found: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{where} {model.path!r} cannot be found: {first_line(error)}") from error
 
 
 def _refuse_one_model_twice(name: str, models: Sequence[ModelSettings]) -> None:

@@ -64,7 +64,7 @@ class Run:
     held_out: HeldOut | None
     checkpoints: Checkpoints
     log: MetricsLog | None  # rank 0's
-    run_actor: TensorBoard
+    tensorboard: TensorBoard
     listener: Listener
 
     @property
@@ -139,9 +139,10 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
         shards.load(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0
     run = Run(
-        job, world, table, plan, start, job.steps(plan), policy, tokenizer, references_for(job, table, plan),
-        _held_out(job, world, table, plan), checkpoints, MetricsLog(job.run, start) if world.leads else None,
-        TensorBoard(job.run, start, on=job.tensorboard and world.leads), listener,
+        job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
+        tokenizer=tokenizer, references=references_for(job, table, plan), held_out=_held_out(job, world, table, plan),
+        checkpoints=checkpoints, log=MetricsLog(job.run, start) if world.leads else None,
+        tensorboard=TensorBoard(job.run, start, on=job.tensorboard and world.leads), listener=listener,
     )  # fmt: skip
     return run, dict(found.manifest.metrics) if found else {}
 
@@ -261,7 +262,7 @@ def _tell(run: Run, metrics: dict[str, Any]) -> None:
     if run.log is None:
         return
     run.log.append(metrics)
-    run.run_actor.add(metrics)
+    run.tensorboard.add(metrics)
     if metrics.get("kind") == "eval":
         run.listener.on_evaluation(metrics)
     else:
@@ -272,7 +273,7 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
     before = run.log.first_evaluation if run.log is not None else None
     if run.log is not None:
         run.log.upload()
-    run.run_actor.close()
+    run.tensorboard.close()
     return {
         "steps": run.steps,
         "pairs": sum(len(run.plan.window(step).positions) for step in range(run.steps)),

@@ -79,7 +79,7 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
     [
         ("trian.seed=1", "trian is unknown; did you mean train?"),
         ("train.optimizer.lerning_rate=1", "train.optimizer.lerning_rate is unknown; did you mean learning_rate?"),
-        ("objective={name: dpo, bta: 0.1}", "objective.bta is unknown; did you mean beta?"),
+        ("objective={name: dpo, bta: 0.1}", "objective.bta is unknown; did you mean beta or tau?"),
         ("objective={name: dop}", "objective: unknown objective 'dop'; did you mean dpop or dpo?"),
         ("objective={name: dpo, beta: -1}", "objective.beta: -1: Input should be greater than 0"),
         ("train.optimizer.learning_rate=yes", "train.optimizer.learning_rate: True: true or false is no value"),
