@@ -13,7 +13,7 @@ def clock_text(seconds: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """As exact as matters: 4.2 s, 87 s, 12 min 5 s, 3 h 20 min."""
+    """The time that something takes, as exact as matters: 4.2 s, 87 s, 12 min 5 s, 3 h 20 min."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -43,6 +43,6 @@ def first_line(error: Exception) -> str:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The known names that come closest to an unknown one; all of them where none comes close."""
-    close = difflib.get_close_matches(name, known, n=2)
+    """The known name that an unknown one nearly is, or the two that come closest; all of them where none does."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.9) or difflib.get_close_matches(name, known, n=2)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"

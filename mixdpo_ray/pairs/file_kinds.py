@@ -7,13 +7,13 @@ from pathlib import PurePosixPath
 from mixdpo_ray.errors import DataError
 
 COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
-KINDS = {".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FILE_KINDS = {".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 def kind_by_name(file: str) -> str | None:
     """parquet, json or jsonl; None for what is no source file."""
     name = PurePosixPath(file)
-    return KINDS.get(PurePosixPath(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix)
+    return FILE_KINDS.get(PurePosixPath(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix)
 
 
 def file_kind(file: str) -> str:
@@ -26,4 +26,4 @@ def file_kind(file: str) -> str:
 
 def is_plain_lines(file: str) -> bool:
     """Whether it has lines that can be found without reading what stands before them."""
-    return KINDS.get(PurePosixPath(file).suffix) == "jsonl"
+    return FILE_KINDS.get(PurePosixPath(file).suffix) == "jsonl"

@@ -69,7 +69,7 @@ class CrossFit:
     start_logps: AnswerLogps  # of all training pairs and then all held-out ones
 
     def unseen(self) -> list[Unseen]:
-        """Of each training the pairs that its model has not seen: [train pairs, then held-out pairs]."""
+        """The pairs that the model of each training has not seen: [train pairs, then held-out pairs]."""
         fits = [self.half_fit(Half(seed, number)) for seed in self.training.seeds for number in (0, 1)]
         about = self.metric.replace("_", " ")
         with ExitStack() as held:

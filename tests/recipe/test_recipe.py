@@ -86,7 +86,7 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
         ("train.optimizer.learning_rate=.nan", "train.optimizer.learning_rate: nan: Input should be"),
         (
             "metrics={reward_margn: {model: m}}",
-            "metrics: unknown metric 'reward_margn'; did you mean reward_margin or rating_margin?",
+            "metrics: unknown metric 'reward_margn'; did you mean reward_margin?",
         ),
         ("metrics={reward_margin: {modl: m}}", "metrics.reward_margin.model is missing; it has no default"),
         ("metrics={ches: {modl: m}}", "metrics.ches.modl is unknown; did you mean model?"),
