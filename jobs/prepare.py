@@ -8,7 +8,7 @@ def main(recipe: Recipe) -> None:
     from mixdpo_ray.cluster.preflight import preflight
     from mixdpo_ray.preparation.prepare import prepare
 
-    preflight(recipe, trains=False)
+    preflight(recipe, trains=recipe.trains_for(recipe.metrics_used))
     table = prepare(recipe, describe_again=True)
     print(f"prepared table: {table.folder}")
 

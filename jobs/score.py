@@ -8,7 +8,7 @@ def main(recipe: Recipe) -> None:
     from mixdpo_ray.cluster.preflight import preflight
     from mixdpo_ray.preparation.score import score_pairs
 
-    preflight(recipe, trains="validation_loss" in (*recipe.metrics, *recipe.metrics_used))
+    preflight(recipe, trains=recipe.trains_for((*recipe.metrics, *recipe.metrics_used)))
     print(score_pairs(recipe))
 
 

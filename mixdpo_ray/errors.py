@@ -76,8 +76,3 @@ class StorageError(MixDPOError):
 
 class WorkersError(MixDPOError):
     pass
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what a library says, which often goes on for pages."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -21,6 +21,11 @@ def is_local(path: str) -> bool:
     return "://" not in path or path.startswith("file://")
 
 
+def may_be_on_hub(name: str) -> bool:
+    """Whether it can be a name of the Hugging Face Hub, `name` or `owner/name`: anything deeper is a path."""
+    return "://" not in name and not name.startswith((".", "/", "~")) and name.count("/") <= 1
+
+
 def local(path: str) -> Path:
     return Path(path.removeprefix("file://"))
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # A room imports only rooms above it
 ROOMS = (
     "errors",
+    "wording",
     "settings",
     "storage",
     "objectives",
@@ -41,7 +42,7 @@ WITHOUT_RAY = (  # parts of those rooms
     "doctor.format",
 )
 LIGHT = (  # what reads a recipe: help and refusals wait for nothing
-    *("errors", "settings", "storage", "objectives", "curriculum", "difficulty", "recipe", "jobs"),
+    *("errors", "wording", "settings", "storage", "objectives", "curriculum", "difficulty", "recipe", "jobs"),
     "playground.settings",
 )
 SCRIPTS = ("jobs", "mixdpo_ray.cluster.fork_client")  # what is run by its path

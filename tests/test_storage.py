@@ -67,3 +67,21 @@ def test_what_cannot_be_read_is_one_line_with_the_path(place: str) -> None:
 def test_a_uri_that_means_nothing_is_one_line(uri: str) -> None:
     with pytest.raises(StorageError, match="give a folder or a URI such as"):
         storage.exists(uri)
+
+
+@pytest.mark.parametrize(
+    ("name", "possible"),
+    [
+        ("gpt2", True),
+        ("meta-llama/Llama-3.1-8B", True),
+        ("folder", True),
+        ("./folder", False),
+        ("../folder", False),
+        ("/folder", False),
+        ("~/folder", False),
+        ("a/b/c", False),
+        ("s3://bucket", False),
+    ],
+)
+def test_a_name_of_the_hub_is_one_or_two_words(name: str, possible: bool) -> None:
+    assert storage.may_be_on_hub(name) == possible

@@ -19,6 +19,7 @@ from ray.autoscaler.sdk import request_resources
 from mixdpo_ray.cluster.fork_server import fork_server
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.wording import first_line
 
 # Ray reads these when it starts; none of them overrides what a person has set.
 _QUIET = {
@@ -84,7 +85,7 @@ def join_cluster(address: str) -> None:
     try:
         ray.init(address, **_SILENT)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ResourceError(
             f"RAY_ADDRESS {address}: {reason}; is it a cluster of Ray {ray.__version__}, and is its token yours "
             "(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)? Unset it to run on this machine alone"

@@ -39,7 +39,6 @@ class JobQueue:
         self.stopped = False  # by an error that would only come again
         self.abandoned = False  # by its group, which is no more
         self.hang_detector: HangDetector | None = None  # of the current job
-        self.room: Any = None  # that Ray keeps for the workers, also after the death of whoever started them
         self.changed = asyncio.Event()
 
     def put(self, run: str, job: bytes) -> int | None:

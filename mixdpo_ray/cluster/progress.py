@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mixdpo_ray.cluster.hang_detector import Beat
 from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Waiting
+from mixdpo_ray.wording import clock_text
 
 SECONDS_BETWEEN_LINES = 10.0
 QUIET_LOOKS = 20  # 6 s without a word: a node may have died
@@ -33,6 +34,7 @@ class RunActor:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.queues: defaultdict[str, JobQueue] = defaultdict(JobQueue)  # of worker groups: a study has several
+        self.rooms: dict[str, PlacementGroup] = {}  # that Ray keeps for them, also after the death of who started them
 
     def tell(self, kind: str, content: Any) -> None:
         self.events.append((kind, content))
@@ -48,7 +50,7 @@ class RunActor:
         return self.queues[queue].put(run, job)
 
     def hold_room(self, queue: str, room: PlacementGroup) -> None:
-        self.queues[queue].room = room
+        self.rooms[queue] = room
 
     def close_queue(self, queue: str) -> None:
         self.queues[queue].close()
@@ -56,8 +58,8 @@ class RunActor:
     def abandon_queue(self, queue: str) -> None:
         """Its workers are no more. Their room is free again, unless nobody was left to give it back."""
         self.queues[queue].abandon()
-        if self.queues[queue].room is not None:
-            remove_placement_group(self.queues[queue].room)
+        if queue in self.rooms:
+            remove_placement_group(self.rooms[queue])
 
     async def next_job(self, queue: str, after: int) -> Waiting | None:
         return await self.queues[queue].next(after)
@@ -172,7 +174,7 @@ class Display:
         if done == self.first_step:
             return ""
         seconds = (now - self.began) / (done - self.first_step) * (self.steps - done)
-        return f"ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"
+        return f"ETA {clock_text(seconds)}"
 
 
 @contextmanager

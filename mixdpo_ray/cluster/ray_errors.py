@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import ray
 
 from mixdpo_ray.errors import MixDPOError
+from mixdpo_ray.wording import first_line
 
 
 @contextmanager
@@ -18,4 +19,4 @@ def plain_errors() -> Iterator[None]:
         if not isinstance(error.cause, MixDPOError):
             raise
         # Ray Data adds lines of advice about retries to the message; ours have one line
-        raise type(error.cause)(str(error.cause).splitlines()[0]) from None
+        raise type(error.cause)(first_line(error.cause)) from None

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mixdpo_ray.comparison.job_sequence import RecordedJob
+from mixdpo_ray.wording import clock_text
 
 
 class CompareDisplay:
@@ -62,7 +63,7 @@ class CompareDisplay:
         if self.began is None or not done or not left:
             return ""
         seconds = (time.monotonic() - self.began) / done * left
-        return f"  ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"
+        return f"  ETA {clock_text(seconds)}"
 
 
 def _said(summary: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write
 from mixdpo_ray.comparison.table import notes_text, table_text
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.storage import join
+from mixdpo_ray.wording import duration_text
 
 CSV, TABLE, PICTURE = "results.csv", "table.md", "comparison.png"
 
@@ -91,8 +92,7 @@ class CompareOutput:
         rows = self.rows()
         outcomes = [one for row in rows for one in row.outcomes]
         ended = sum(one.state != "missing" for one in outcomes)
-        minutes, seconds = divmod(round(self.seconds), 60)
-        head = f"{self.recipe.output.name}: {ended} of {len(outcomes)} runs ended, {minutes} min {seconds} s in all"
+        head = f"{self.recipe.output.name}: {ended} of {len(outcomes)} runs ended, {duration_text(self.seconds)} in all"
         return "\n".join([head, "", table_text(rows, self.metric, self.against), "", notes_text(rows, self.metric)])
 
     def _untrained(self, seed: int) -> Arm:

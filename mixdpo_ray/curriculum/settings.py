@@ -6,13 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mixdpo_ray.curriculum.difficulty import RATING_MARGIN
 from mixdpo_ray.curriculum.order import Order
 from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.objectives.sft_weights import SftNorm
 from mixdpo_ray.settings import Settings
 
 Mode = Literal["two_stage", "router", "sorted_dpo", "discard_hard", "router_shuffled"]
+
+RATING_MARGIN = "rating_margin"  # the metric of the paper, and the one that a threshold of its own is meant for
 
 
 class CurriculumSettings(Settings):

@@ -1,4 +1,4 @@
-"""Difficulty metrics by name. To add one: a class in a file of its own, and its key here."""
+"""Difficulty metrics by name. To add one: a class in a file of its own (see metric.py), and its key here."""
 
 from mixdpo_ray.difficulty.alignment_potential import AlignmentPotential
 from mixdpo_ray.difficulty.bees import BeeS
@@ -9,12 +9,24 @@ from mixdpo_ray.difficulty.implicit_margin import ImplicitMargin
 from mixdpo_ray.difficulty.length import Length
 from mixdpo_ray.difficulty.metric import Metric
 from mixdpo_ray.difficulty.perplexity import Perplexity
-from mixdpo_ray.difficulty.rating_margin import RatingMargin
 from mixdpo_ray.difficulty.reward_margin import RewardMargin
+from mixdpo_ray.difficulty.table_columns import (
+    ChosenLength,
+    PromptLength,
+    RatingMargin,
+    RejectedLength,
+    ScoreChosen,
+    ScoreRejected,
+)
 from mixdpo_ray.difficulty.validation_loss import ValidationLoss
 
 METRICS: dict[str, type[Metric]] = {
     "rating_margin": RatingMargin,
+    "score_chosen": ScoreChosen,
+    "score_rejected": ScoreRejected,
+    "prompt_length": PromptLength,
+    "chosen_length": ChosenLength,
+    "rejected_length": RejectedLength,
     "length": Length,
     "reward_margin": RewardMargin,
     "embedding_distance": EmbeddingDistance,

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mixdpo_ray.difficulty.implicit_margin import mean_margin
-from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs, language_model, standardised
+from mixdpo_ray.difficulty.metric import Column, Formula, MetricInputs, language_model, standardised
 from mixdpo_ray.training.settings import ModelSettings
 
 
-class AlignmentPotential(Metric):
+class AlignmentPotential(Formula):
     """M_AP: z-scored external margin minus the z-scored size of the model's own length-mean margin."""
 
     needs: ClassVar[str] = "another metric as the external margin; log-probs of one model"

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs
+from mixdpo_ray.difficulty.metric import Column, Formula, MetricInputs
 
 Bounds = tuple[float, float]
 
 
-class BeeS(Metric):
+class BeeS(Formula):
     """Two margins clipped to bounds and scaled to [0, 1], joined by p1 p2 / (p1 p2 + (1 - p1)(1 - p2))."""
 
     needs: ClassVar[str] = "two other metrics"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs, PairScorer, language_model
+from mixdpo_ray.difficulty.metric import Column, Formula, MetricInputs, PairScorer, language_model
 from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mixdpo_ray.training.batch import PairBatch
 
 
-class CHES(Metric):
+class CHES(Formula):
     """Minus CHES: low similarity of the answers' hidden states leaves less likelihood displacement."""
 
     needs: ClassVar[str] = "hidden states of one model"

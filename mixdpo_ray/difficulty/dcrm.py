@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs, PairScorer, language_model
-from mixdpo_ray.pairs.edit_distance import edit_distance as edit_distance
+from mixdpo_ray.difficulty.metric import Column, Formula, MetricInputs, PairScorer, language_model
+from mixdpo_ray.pairs.edit_distance import edit_distance
 from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class DCRM(Metric):
+class DCRM(Formula):
     """Reward margin through a sigmoid, divided by how far apart the answers are in tokens and log-probs."""
 
     needs: ClassVar[str] = "another metric as the reward margin; log-probs of one model; edit distances"

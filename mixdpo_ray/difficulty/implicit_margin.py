@@ -4,11 +4,11 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from mixdpo_ray.difficulty.metric import AnswerLogps, Column, Metric, MetricInputs, language_model
+from mixdpo_ray.difficulty.metric import AnswerLogps, Column, Formula, MetricInputs, language_model
 from mixdpo_ray.training.settings import ModelSettings
 
 
-class ImplicitMargin(Metric):
+class ImplicitMargin(Formula):
     """Gap of a model's log-ratios to another model's, or of its own log-probs per token."""
 
     needs: ClassVar[str] = "log-probs of a model and of its start; of one model if reference-free"

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs
+from mixdpo_ray.difficulty.metric import Column, Formula, MetricInputs
 
 
-class Length(Metric):
+class Length(Formula):
     """Minus the number of tokens: short is easy."""
 
     needs: ClassVar[str] = "nothing"

@@ -1,4 +1,4 @@
-"""What every difficulty metric is: frozen settings, what it needs of each pair, and one method.
+"""What every difficulty metric is: frozen settings, what it needs of each pair, and how it is computed from that.
 
 Numbers of pairs come from four places: the prepared table's own columns, log-probs of language models (which metrics
 share with each other and with training), columns that the metric's own scorer computes, and other metrics.
@@ -21,6 +21,8 @@ from mixdpo_ray.training.settings import Dtype, ModelSettings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mixdpo_ray.difficulty.context import MetricContext
+
 Column = NDArray[np.float64]  # [pairs]
 PairScorer = Callable[["pa.Table"], Mapping[str, Any]]  # rows of a prepared table -> a value per row for each column
 
@@ -35,9 +37,8 @@ class AnswerLogps:
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """All that a metric asked for, of every pair of both splits: [pairs] each."""
+    """All that a formula reads, of every pair of both splits: [pairs] each."""
 
-    margin: Column
     prompt_length: Column
     chosen_length: Column
     rejected_length: Column
@@ -48,16 +49,24 @@ class MetricInputs:
 
 
 class Metric(Settings, ABC):
-    """Higher is easier, or better to train on: whatever a formula says, `values` turns it so."""
+    """Higher is easier, or better to train on: whatever its name says, `compute` turns it so."""
 
     needs: ClassVar[str]  # in words, for the README
+    trains: ClassVar[bool] = False  # whether computing it trains models, for which the cluster must have room
+    smaller_is_easier: ClassVar[bool] = False  # in its own values, which are what people give limits for
     experimental: ClassVar[bool] = False  # reconstructed from prose: nobody's code was there to compare with
     columns: ClassVar[tuple[str, ...]] = ()  # what the scorer computes and what is kept on disk
     own_tokenizer: ClassVar[bool] = False  # whether the scorer's model reads text, not the table's tokens
     applied_later: ClassVar[tuple[str, ...]] = ()  # settings that do not change the columns
 
     @abstractmethod
-    def values(self, facts: MetricInputs) -> Column: ...
+    def compute(self, context: MetricContext) -> Column:
+        """The metric of every pair of both splits."""
+
+    @classmethod
+    def easiness(cls, values: Column) -> Column:
+        """Its own values, turned so that higher is easier."""
+        return -values if cls.smaller_is_easier else values
 
     def others(self) -> tuple[str, ...]:
         """The metrics that it combines."""
@@ -76,7 +85,17 @@ class Metric(Settings, ABC):
         raise NotImplementedError
 
 
-class ModelMetric(Metric):
+class Formula(Metric):
+    """One that is a formula of what it declares to read: most of them are."""
+
+    def compute(self, context: MetricContext) -> Column:
+        return self.values(context.inputs(self))
+
+    @abstractmethod
+    def values(self, facts: MetricInputs) -> Column: ...
+
+
+class ModelMetric(Formula):
     """One that loads another kind of model than the policy's."""
 
     own_tokenizer: ClassVar[bool] = True

@@ -4,11 +4,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs, language_model
+from mixdpo_ray.difficulty.metric import Column, Formula, MetricInputs, language_model
 from mixdpo_ray.training.settings import ModelSettings
 
 
-class Perplexity(Metric):
+class Perplexity(Formula):
     """Mean log-prob per token of the chosen answer, which is minus the log of its perplexity."""
 
     needs: ClassVar[str] = "log-probs of one model"

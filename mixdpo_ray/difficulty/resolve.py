@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.metric import Metric
+from mixdpo_ray.wording import did_you_mean
 
 
 def needed_metrics(asked: Iterable[str], given: Mapping[str, Metric], where: str = "metrics") -> dict[str, Metric]:
@@ -34,9 +34,7 @@ def needed_metrics(asked: Iterable[str], given: Mapping[str, Metric], where: str
 
 def _by_default(name: str, where: str) -> Metric:
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, n=1)
-        meant = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"{where}: unknown metric {name!r}; {meant}known: {', '.join(METRICS)}")
+        raise ValueError(f"{where}: unknown metric {name!r}; {did_you_mean(name, METRICS)}")
     kind = METRICS[name]
     try:
         return kind()

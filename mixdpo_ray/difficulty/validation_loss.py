@@ -11,7 +11,9 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from mixdpo_ray.difficulty.metric import Column, Metric, MetricInputs
+from mixdpo_ray.difficulty.context import HalfTraining, MetricContext
+from mixdpo_ray.difficulty.implicit_margin import log_ratio_gap
+from mixdpo_ray.difficulty.metric import Column, Metric
 from mixdpo_ray.training.settings import LoraSettings
 
 
@@ -19,6 +21,7 @@ class ValidationLoss(Metric):
     """Minus the DPO loss, averaged over models trained by short runs on halves of the data that lack the pair."""
 
     needs: ClassVar[str] = "short training runs: two for each seed"
+    trains: ClassVar[bool] = True
 
     seeds: int = Field(3, ge=1, description="Ways to split the data; each takes two trainings")
     seed: int = Field(42, ge=0, description="Of the first split; the others follow")
@@ -28,11 +31,23 @@ class ValidationLoss(Metric):
     global_batch_size: int | None = Field(None, ge=1, description="Of the short trainings; train's by default")
     lora: LoraSettings | None = Field(LoraSettings(rank=16), description="Adapters; null trains all weights")
 
-    def values(self, facts: MetricInputs) -> Column:
-        return -facts.scores["loss"]
+    def compute(self, context: MetricContext) -> Column:
+        total, count = np.zeros(len(context.train)), np.zeros(len(context.train))
+        for unseen in context.cross_fit(self._training()):
+            total[unseen.positions] += dpo_loss(self.beta, log_ratio_gap(unseen.trained, unseen.start))
+            count[unseen.positions] += 1
+        losses: Column = total / count
+        return -losses
 
-    def split_seeds(self) -> range:
-        return range(self.seed, self.seed + self.seeds)
+    def _training(self) -> HalfTraining:
+        return HalfTraining(
+            seeds=range(self.seed, self.seed + self.seeds),
+            beta=self.beta,
+            learning_rate=self.learning_rate,
+            num_train_epochs=self.num_train_epochs,
+            global_batch_size=self.global_batch_size,
+            lora=self.lora,
+        )
 
 
 def dpo_loss(beta: float, gap: Column) -> Column:

@@ -13,7 +13,8 @@ from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
 from mixdpo_ray.cluster.preflight import absent_file, does_not_fit, lacking, some_of
 from mixdpo_ray.cluster.upload import LIMIT, measure_upload
 from mixdpo_ray.doctor.examination import Examination
-from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted, spelled
+from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
+from mixdpo_ray.wording import size_text
 
 
 def cluster(examination: Examination) -> str:
@@ -32,7 +33,7 @@ def storage(examination: Examination) -> str:
     if problem := storage_problem(path, examination.nodes):
         raise CheckFailed(problem)
     free = [node.answer.free_disk for node in examination.nodes if node.answer.free_disk is not None]
-    room = f", {spelled(min(free))} free" if free else ""
+    room = f", {size_text(min(free))} free" if free else ""
     who = "this node" if len(examination.nodes) == 1 else f"each of {len(examination.nodes)} nodes, and read by all"
     return f"{path}: written by {who}{room}"
 
@@ -82,11 +83,11 @@ def upload(examination: Examination) -> str:
     if not all((folder / name).is_dir() for name in ("jobs", "mixdpo_ray")):
         raise Unchecked(f"{folder} is no checkout; run this where `ray job submit --working-dir .` would be run")
     measured = measure_upload(folder)
-    largest = ", ".join(f"{name} {spelled(size)}" for name, size in measured.largest)
-    found = f"{spelled(measured.bytes)} in {counted(measured.files, 'file')}"
+    largest = ", ".join(f"{name} {size_text(size)}" for name, size in measured.largest)
+    found = f"{size_text(measured.bytes)} in {counted(measured.files, 'file')}"
     if measured.bytes > LIMIT:
         raise CheckFailed(
-            f"{found} would be submitted, and Ray takes {spelled(LIMIT)}: name the largest in .rayignore ({largest})"
+            f"{found} would be submitted, and Ray takes {size_text(LIMIT)}: name the largest in .rayignore ({largest})"
         )
     return f"{found}; the largest: {largest}"
 

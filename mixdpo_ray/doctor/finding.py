@@ -32,13 +32,5 @@ class Unchecked(Exception):  # noqa: N818 it is no error
     """Raised by a check that cannot be made, with the reason."""
 
 
-def spelled(size: float) -> str:
-    """Bytes in the unit that suits them."""
-    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if size >= 1 << 10 * power:
-            return f"{size / (1 << 10 * power):,.1f} {unit}"
-    return f"{size:.0f} B"
-
-
 def counted(number: int, name: str) -> str:
     return f"{number:,} {name}{'' if number == 1 else 's'}"

@@ -12,16 +12,15 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from mixdpo_ray import storage
 from mixdpo_ray.doctor.examination import Examination
-from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted, spelled
-from mixdpo_ray.errors import first_line
+from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted
 from mixdpo_ray.pairs.convert import Converter
+from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
 from mixdpo_ray.pairs.formats import find_format
-from mixdpo_ray.pairs.reading import file_kind
 from mixdpo_ray.pairs.tokens import PairTokenizer
-from mixdpo_ray.preparation.sources import Source
+from mixdpo_ray.preparation.sources import Source, is_data_set
+from mixdpo_ray.wording import first_line, size_text
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-FILES = (".parquet", ".json", ".jsonl", ".ndjson", ".gz")
 HUB_SECONDS = 10
 HTTP_ERROR: Any = HfHubHTTPError.__bases__[0]  # the root of what the Hub's HTTP library raises, whichever that is
 
@@ -30,8 +29,8 @@ def hub(examination: Examination) -> str:
     """Asked once and briefly: each library would try six times before it says that nobody answers."""
     model, data = examination.recipe.model, examination.recipe.data
     names = [name for name in (model.path, model.tokenizer, model.reference) if name and _on_hub(name)]
-    sources = [source.path for source in (data.source, data.heldout.source) if source]
-    names += [path for path in sources if isinstance(path, str) and _is_data_set(path)]
+    sources = [source for source in (data.source, data.heldout.source) if source is not None and is_data_set(source)]
+    names += [path for source in sources if isinstance(path := source.path, str) and _on_hub(path)]
     if not names:
         return "nothing is taken from it"
     if constants.HF_HUB_OFFLINE:
@@ -47,13 +46,7 @@ def hub(examination: Examination) -> str:
 
 
 def _on_hub(name: str) -> bool:
-    """Names there are `name` or `owner/name`; anything deeper is a path."""
-    return not Path(name).is_dir() and not name.startswith((".", "/", "~")) and name.count("/") <= 1
-
-
-def _is_data_set(path: str) -> bool:
-    is_file = Path(path).exists() or "*" in path or Path(path).suffix in FILES
-    return "://" not in path and not is_file and _on_hub(path)
+    return storage.may_be_on_hub(name) and not Path(name).is_dir()
 
 
 def model(examination: Examination) -> str:
@@ -94,7 +87,7 @@ def weights(setting: str, name: str, revision: str | None) -> str:
 def _local_weights(setting: str, folder: Path) -> str:
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
-            return f"{spelled((folder / name).stat().st_size)} in {name}"
+            return f"{size_text((folder / name).stat().st_size)} in {name}"
         index = folder / f"{name}.index.json"
         if index.is_file():
             parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -103,7 +96,7 @@ def _local_weights(setting: str, folder: Path) -> str:
                 raise CheckFailed(
                     f"{setting} {folder} lacks {_few(absent)} of {len(parts)} weight files: copy the folder again"
                 )
-            return f"{spelled(sum((folder / part).stat().st_size for part in parts))} in {len(parts)} files"
+            return f"{size_text(sum((folder / part).stat().st_size for part in parts))} in {len(parts)} files"
     raise CheckFailed(
         f"{setting} {folder} has neither {' nor '.join(WEIGHT_FILES)}: give the folder that holds the weights"
     )
@@ -123,7 +116,7 @@ def data(examination: Examination) -> str:
         settings = recipe.data.model_copy(update={"source": source.settings})
         name = find_format(settings, source.columns(recipe.data.max_row_bytes))
         what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
-        size = "" if source.mapped is not None or source.bytes == float("inf") else f", {spelled(source.bytes)}"
+        size = "" if source.mapped is not None or source.bytes == float("inf") else f", {size_text(source.bytes)}"
         found.append(f"{source.name}: {what}{size}, format {name}")
     return "; held out: ".join(found)
 
@@ -158,7 +151,7 @@ def row_count(source: Source, first_rows_bytes: float) -> int | None:
     kinds = {file_kind(file) for file in source.files}
     if kinds == {"parquet"}:
         return sum(_parquet_rows(file) for file in source.files)
-    plain = all(file.endswith((".jsonl", ".ndjson")) for file in source.files)
+    plain = all(map(is_plain_lines, source.files))
     return round(source.bytes / first_rows_bytes) if plain and source.bytes < float("inf") else None
 
 

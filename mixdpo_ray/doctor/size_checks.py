@@ -11,11 +11,12 @@ from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.doctor.cluster_checks import free_gpu_memory
 from mixdpo_ray.doctor.examination import Examination
-from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted, spelled
+from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
 from mixdpo_ray.doctor.input_checks import row_count
 from mixdpo_ray.training.memory_estimate import WorkerMemory, checkpoint_bytes, model_bytes, worker_memory
 from mixdpo_ray.training.schedule import check_warmup, warmup_steps
 from mixdpo_ray.training.settings import DeepSpeedSettings, TrainSettings
+from mixdpo_ray.wording import size_text
 
 
 def batch(examination: Examination) -> str | Caution:
@@ -102,23 +103,23 @@ def warm_up(examination: Examination) -> str:
 def memory(examination: Examination) -> str | Caution:
     """Check memory: on a GPU the device's, and the host's for what is loaded or kept there; on CPU the host's alone."""
     need = _need(examination, examination.recipe.train, examination.recipe.deepspeed)
-    parts = ", ".join(f"{name} {spelled(size)}" for name, size in need.largest())
-    text = f"{spelled(need.device_bytes)} per worker ({parts})"
+    parts = ", ".join(f"{name} {size_text(size)}" for name, size in need.largest())
+    text = f"{size_text(need.device_bytes)} per worker ({parts})"
     if not examination.gpu:
         return _on_hosts(examination, text, need.device_bytes)
     free = free_gpu_memory(examination.nodes)
     if not free:
         return Caution(f"{text}; no GPU could be asked what it has")
     if need.device_bytes > min(free):
-        raise CheckFailed(f"{text}, and a GPU has {spelled(min(free))} free: {_remedy(examination, min(free))}")
+        raise CheckFailed(f"{text}, and a GPU has {size_text(min(free))} free: {_remedy(examination, min(free))}")
     shape = examination.shape
     whole = 1.1 * shape.element * shape.parameters
     if examination.recipe.objective.needs_reference and whole > min(free):
         raise CheckFailed(
-            f"the reference model needs {spelled(whole)} on one GPU, which has {spelled(min(free))} free: use larger "
-            "GPUs, or an objective without a reference such as simpo"
+            f"the reference model needs {size_text(whole)} on one GPU, which has {size_text(min(free))} free: use "
+            "larger GPUs, or an objective without a reference such as simpo"
         )
-    return _on_hosts(examination, f"{text} of the {spelled(min(free))} free on a GPU", need.host_bytes)
+    return _on_hosts(examination, f"{text} of the {size_text(min(free))} free on a GPU", need.host_bytes)
 
 
 def _need(examination: Examination, train: TrainSettings, deepspeed: DeepSpeedSettings) -> WorkerMemory:
@@ -140,15 +141,14 @@ def _on_hosts(examination: Examination, text: str, each: int) -> str:
     if not hosts:
         return text
     free, workers, name = min(hosts, key=lambda host: host[0] - host[1] * each)
-    if workers * each > free:
+    need = workers * each
+    if need > free:
         remedy = (
             "spread them by cluster.placement_strategy" if examination.gpu else _remedy(examination, free // workers)
         )
-        lack = (
-            f"{workers} workers on {name} need {spelled(workers * each)} of host memory, and {spelled(free)} are free"
-        )
+        lack = f"{workers} workers on {name} need {size_text(need)} of host memory, and {size_text(free)} are free"
         raise CheckFailed(f"{text}: {lack}; {remedy}")
-    return f"{text}; {workers} of them need {spelled(workers * each)} of the {spelled(free)} free in host memory"
+    return f"{text}; {workers} of them need {size_text(need)} of the {size_text(free)} free in host memory"
 
 
 def _remedy(examination: Examination, free: int) -> str:
@@ -159,7 +159,7 @@ def _remedy(examination: Examination, free: int) -> str:
         changes.append(text)
         need = _need(examination, train, deepspeed).device_bytes
         if need <= free:
-            return f"{' '.join(changes)} would need {spelled(need)}"
+            return f"{' '.join(changes)} would need {size_text(need)}"
     return "even with the leanest settings it would not fit: use more or larger GPUs, model.lora, or a smaller model"
 
 
@@ -187,14 +187,14 @@ def disk(examination: Examination) -> str:
     one, exported = checkpoint_bytes(examination.shape, examination.recipe.deepspeed), model_bytes(examination.shape)
     kept = settings.keep_last + (settings.keep_best is not None) + 1
     need = kept * one + exported
-    each = f"{kept} checkpoints of {spelled(one)} (one while it is written)"
-    text = f"{spelled(need)}: {each} and the model, {spelled(exported)}"
+    each = f"{kept} checkpoints of {size_text(one)} (one while it is written)"
+    text = f"{size_text(need)}: {each} and the model, {size_text(exported)}"
     if not storage.is_local(path):
         return f"{text}, in {path}"
     free = min(node.answer.free_disk or 0 for node in examination.nodes)
     if need > free:
         raise CheckFailed(
-            f"{text}, and {path} has {spelled(free)} free: lower train.checkpoints.keep_last, free space "
+            f"{text}, and {path} has {size_text(free)} free: lower train.checkpoints.keep_last, free space "
             "(jobs/clean.py lists what is unused), or choose another output.storage_path"
         )
-    return f"{text}, of {spelled(free)} free"
+    return f"{text}, of {size_text(free)} free"

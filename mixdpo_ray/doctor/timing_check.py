@@ -26,6 +26,7 @@ from mixdpo_ray.objectives.step_objective import StepObjective
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
+from mixdpo_ray.wording import duration_text
 
 TIMED_STEPS = 4  # the first one is slower, and not counted
 
@@ -49,8 +50,8 @@ def duration(examination: Examination) -> str:
     total = tokens(table, plan) / speed
     around = seconds - sum(line["perf/seconds"] for line in lines)
     return (
-        f"{spoken(total)} for {plan.steps} steps ({step:.2f} s each at the start, {speed:,.0f} tokens/s), and "
-        f"{spoken(around)} around them"
+        f"{_about(total)} for {plan.steps} steps ({step:.2f} s each at the start, {speed:,.0f} tokens/s), and "
+        f"{_about(around)} around them"
     )
 
 
@@ -85,7 +86,6 @@ def tokens(table: PreparedTable, plan: Plan) -> int:
     return sum(int(each[plan.window(step).positions].sum()) for step in range(plan.steps))
 
 
-def spoken(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _about(seconds: float) -> str:
+    """An estimate, which knows no seconds beside minutes."""
+    return duration_text(seconds if seconds < 120 else 60 * round(seconds / 60))

@@ -22,11 +22,10 @@ import pyarrow.parquet as pq
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import DataError, StorageError
+from mixdpo_ray.pairs.file_kinds import file_kind, kind_by_name
 from mixdpo_ray.pairs.line_ranges import LineRange
 
 READ_ROWS = 256
-COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
-LINES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,6 @@ def read_rows(file: str, max_row_bytes: int) -> Iterator[RawRow]:
     if kind == "parquet":
         return read_parquet(file)
     return read_json(file, max_row_bytes) if kind == "json" else read_json_lines(file, max_row_bytes)
-
-
-def file_kind(file: str) -> str:
-    """parquet, json or jsonl, by the name's ending."""
-    name = PurePosixPath(file)
-    ending = PurePosixPath(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix
-    if ending == ".parquet":
-        return "parquet"
-    if ending == ".json":
-        return "json"
-    if ending in LINES:
-        return "jsonl"
-    raise DataError(f"{file}: neither .parquet nor .jsonl nor .json (.gz is fine): rename or convert it")
 
 
 def first_columns(files: Iterable[str], max_row_bytes: int) -> list[str]:
@@ -228,6 +214,5 @@ def _inside(filesystem: pafs.FileSystem, inner: str) -> list[str]:
 
 
 def _is_data(name: PurePosixPath) -> bool:
-    ending = name.with_suffix("") if name.suffix in COMPRESSIONS else name
     visible = not any(part.startswith((".", "_")) for part in name.parts)
-    return visible and ending.suffix in (".parquet", ".json", *LINES)
+    return visible and kind_by_name(name.name) is not None

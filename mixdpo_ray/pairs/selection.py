@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
 from mixdpo_ray.curriculum.order import easiest_first, seeded_hashes
+from mixdpo_ray.curriculum.settings import RATING_MARGIN
 from mixdpo_ray.errors import DataError
 from mixdpo_ray.settings import Settings
 
@@ -35,15 +35,18 @@ class Selectable:
 
     columns: Mapping[str, NDArray[np.float64]]  # metric -> [pairs], as people know its values
     pair_id: pa.ChunkedArray
+    smaller_is_easier: frozenset[str] = frozenset()  # of the metrics
 
     def __len__(self) -> int:
         return len(self.pair_id)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Selectable:
-        return Selectable({name: column[rows] for name, column in self.columns.items()}, self.pair_id.take(rows))
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Selectable(columns, self.pair_id.take(rows), self.smaller_is_easier)
 
     def easiest_first(self, metric: str, seed: int) -> NDArray[np.int64]:
-        return easiest_first(sign_of(metric) * self.columns[metric], self.pair_id, seed)
+        sign = -1 if metric in self.smaller_is_easier else 1
+        return easiest_first(sign * self.columns[metric], self.pair_id, seed)
 
     def first(self, rows: NDArray[np.int64]) -> Mask:
         """The mask of these row numbers."""

@@ -24,8 +24,9 @@ from mixdpo_ray.cluster.folder_lock import atomic_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
 from mixdpo_ray.curriculum.order import curriculum_order
+from mixdpo_ray.curriculum.settings import RATING_MARGIN
+from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.errors import DataError, TooFewPairsError
 from mixdpo_ray.pairs.flips import flipped, with_flips
 from mixdpo_ray.pairs.histogram import margin_histogram
@@ -72,7 +73,7 @@ def arrange_again(recipe: Recipe, base: PreparedTable) -> Derived:
     """Which pairs of the base, in which order."""
     columns = computed_columns(recipe, base, recipe.metrics_used)
     metric = recipe.curriculum.difficulty
-    difficulty = {split: sign_of(metric) * columns[metric][split] for split in SPLITS}
+    difficulty = {split: METRICS[metric].easiness(columns[metric][split]) for split in SPLITS}
     for split, values in difficulty.items():
         if np.isnan(values).any():
             raise DataError(
@@ -80,7 +81,11 @@ def arrange_again(recipe: Recipe, base: PreparedTable) -> Derived:
                 "have no value: take another metric"
             )
     pair_id = _ids(base.index("train"))
-    pairs = Selectable({name: splits["train"] for name, splits in columns.items()}, pair_id)
+    pairs = Selectable(
+        {name: splits["train"] for name, splits in columns.items()},
+        pair_id,
+        frozenset(name for name in columns if METRICS[name].smaller_is_easier),
+    )
     selected = select(recipe.data.select, pairs)
     _check_enough(recipe, len(pairs), selected)
     curriculum, kept = recipe.curriculum, selected.rows

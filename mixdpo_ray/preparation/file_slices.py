@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixdpo_ray import storage
+from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
 from mixdpo_ray.pairs.line_ranges import LineRange, line_ranges
-from mixdpo_ray.pairs.reading import LINES, RawRow, file_kind, read_json_lines, read_parquet, read_rows
+from mixdpo_ray.pairs.reading import RawRow, read_json_lines, read_parquet, read_rows
 
 SLICE_ROWS = 2_000
 BYTES = 4 << 20
@@ -43,7 +44,7 @@ class FileSlice:
 def slices_of(file: str) -> list[FileSlice]:
     if file_kind(file) == "parquet":
         return parquet_slices(file)
-    if file.endswith(LINES):
+    if is_plain_lines(file):
         return [FileSlice(file, lines=lines) for lines in line_ranges(file, BYTES)]
     return [FileSlice(file)]
 

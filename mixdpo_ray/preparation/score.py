@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mixdpo_ray import storage
-from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
+from mixdpo_ray.curriculum.settings import RATING_MARGIN
+from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.correlations import correlations_text, draw_correlations
 from mixdpo_ray.preparation.prepare import prepare
 from mixdpo_ray.preparation.table_key import base_recipe
@@ -19,7 +20,7 @@ def score_pairs(recipe: Recipe) -> str:
     table = prepare(base_recipe(recipe))  # all pairs, in an order that needs no scores
     names = dict.fromkeys([*ALWAYS, *recipe.metrics, *recipe.metrics_used])
     columns = computed_columns(recipe, table, list(names))
-    train = {name: sign_of(name) * splits["train"] for name, splits in columns.items()}
+    train = {name: METRICS[name].easiness(splits["train"]) for name, splits in columns.items()}
     folder = storage.join(storage.absolute(recipe.output.storage_path), SCORES)
     picture = storage.join(folder, f"correlations-{table.manifest.content_digest[:16]}.png")
     storage.write_bytes(picture, draw_correlations(train))

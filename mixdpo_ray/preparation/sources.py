@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import DataError
+from mixdpo_ray.pairs.file_kinds import COMPRESSIONS, kind_by_name
 from mixdpo_ray.pairs.reading import RawRow, expand_paths, first_columns
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.preparation.file_slices import FileSlice, slices_of
@@ -75,7 +76,7 @@ def find_source(settings: SourceSettings) -> Source:
     path = settings.path
     if isinstance(path, str) and _saved_by_datasets(path):
         return _from_disk(settings, path)
-    if isinstance(path, str) and _is_data_set(settings, path):
+    if isinstance(path, str) and is_data_set(settings):
         return _from_hub(settings, path)
     files = tuple(expand_paths(path))
     return Source(settings, {"files": file_states(files)}, files)
@@ -97,15 +98,15 @@ def _saved_by_datasets(path: str) -> bool:
     return storage.is_local(path) and any((storage.local(path) / name).is_file() for name in SAVED_BY_DATASETS)
 
 
-def _is_data_set(settings: SourceSettings, path: str) -> bool:
+def is_data_set(settings: SourceSettings) -> bool:
     """A name on the hub, or a local folder of which a configuration, folder or split is asked for."""
-    if "://" in path or any(sign in path for sign in "*?["):
+    path = settings.path
+    if not isinstance(path, str) or any(sign in path for sign in "*?["):
         return False
     if Path(path).exists():
         return Path(path).is_dir() and any((settings.config, settings.data_dir, settings.split))
-    # names on the hub are `name` or `owner/name`: anything deeper, or with a file's ending, is a mistaken path
-    looks_like_a_file = Path(path).suffix in (".parquet", ".json", ".jsonl", ".ndjson", ".gz")
-    return path.count("/") <= 1 and not path.startswith((".", "/", "~")) and not looks_like_a_file
+    looks_like_a_file = kind_by_name(path) is not None or Path(path).suffix in COMPRESSIONS  # and so a mistaken path
+    return storage.may_be_on_hub(path) and not looks_like_a_file
 
 
 def _from_disk(settings: SourceSettings, path: str) -> Source:
@@ -154,8 +155,7 @@ def _plain_files(builder: Any, split: str) -> tuple[str, ...]:
     if not files or getattr(builder.config, "field", None):
         return ()
     names = tuple(str(file) for file in files)
-    endings = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".ndjson")
-    return names if all(name.endswith(endings) for name in names) else ()
+    return names if all(map(kind_by_name, names)) else ()
 
 
 def _one_line(error: Exception) -> str:

@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 from mixdpo_ray import storage
-from mixdpo_ray.curriculum.difficulty import RATING_MARGIN
-from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.preparation.sources import Source
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,10 @@ from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.selection import SELECTIONS, Selection
+from mixdpo_ray.recipe.dotted import set_dotted
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.wording import did_you_mean
 
 FIRST = (  # settings that a person needs before all others
     *("model.path", "model.dtype"),
@@ -85,13 +86,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise RecipeError(f"{override}: not an override; write dotted.key=value, such as objective.beta=0.05")
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        if not isinstance(tree.get(parent), dict):
-            tree[parent] = {}
-        tree = tree[parent]
     try:
-        tree[last] = yaml.load(text, _StrictLoader)
+        set_dotted(tree, dotted, yaml.load(text, _StrictLoader))
     except yaml.YAMLError as error:
         raise RecipeError(f"{override}: not YAML: {' '.join(str(error).split())}") from None
 
@@ -116,8 +112,7 @@ def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
     if owners := [name for name, kind in OBJECTIVES.items() if names[-1] in kind.model_fields and names[-1] in known]:
         others = f" and {len(owners) - 3} others" if len(owners) > 3 else ""
         return f"it belongs to {', '.join(owners[:3])}{others}"
-    close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+    return did_you_mean(names[-1], known)
 
 
 def _keys_at(names: list[str], details: ErrorDetails) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -10,8 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
 
-from mixdpo_ray.curriculum.difficulty import DIFFICULTIES, RATING_MARGIN
-from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
 from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.metric import Metric
@@ -25,6 +23,7 @@ from mixdpo_ray.recipe.compare import CompareSettings
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+from mixdpo_ray.wording import did_you_mean
 
 
 class OutputSettings(Settings):
@@ -32,11 +31,6 @@ class OutputSettings(Settings):
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run")
     fresh: bool = Field(False, description="Delete the run of this name and start over")
     tensorboard: bool = Field(False, description="Write TensorBoard events beside the metrics")
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=2)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
 
 
 def _pick_objective(value: object) -> object:
@@ -47,7 +41,7 @@ def _pick_objective(value: object) -> object:
     hyperparameters = dict(value)
     name = hyperparameters.pop("name", "dpo")
     if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; {_meant(str(name), OBJECTIVES)}")
+        raise ValueError(f"unknown objective {name!r}; {did_you_mean(str(name), OBJECTIVES)}")
     return OBJECTIVES[name].model_validate(hyperparameters)
 
 
@@ -68,7 +62,7 @@ def _name_metrics(value: object) -> object:
         raise ValueError("write {metric: {its settings}, ...}, such as {reward_margin: {model: ...}}")
     for name in value:
         if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}; {_meant(str(name), METRICS)}")
+            raise ValueError(f"unknown metric {name!r}; {did_you_mean(str(name), METRICS)}")
     return {name: given if isinstance(given, Metric) else (name, given) for name, given in value.items()}
 
 
@@ -121,16 +115,14 @@ class Recipe(Settings):
         selecting = [metric for rule in self.data.select for metric in rule.metrics]
         return tuple(dict.fromkeys([self.curriculum.difficulty, *selecting]))
 
+    def trains_for(self, metrics: Iterable[str]) -> bool:
+        """Whether computing these metrics, or one that they combine, trains models."""
+        return any(metric.trains for metric in needed_metrics(metrics, self.metrics).values())
+
     def _check_metrics(self) -> None:
         for name in self.metrics_used:
             where = "curriculum.difficulty" if name == self.curriculum.difficulty else "data.select"
-            if name not in DIFFICULTIES and name not in METRICS:
-                known = dict.fromkeys([*DIFFICULTIES, *METRICS])
-                close = difflib.get_close_matches(name, known, n=1)
-                meant = f"did you mean {close[0]}? " if close else ""
-                raise ValueError(f"{where}: unknown metric {name!r}; {meant}known: {', '.join(known)}")
-            if name not in DIFFICULTIES:
-                needed_metrics([name], self.metrics, where)
+            needed_metrics([name], self.metrics, where)
         curriculum = self.curriculum
         by_margin = curriculum.difficulty == RATING_MARGIN or curriculum.mode == "sorted_dpo"
         if not by_margin and curriculum.threshold == Threshold():

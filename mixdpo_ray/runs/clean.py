@@ -23,6 +23,7 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.tables.keyed_table import SCORES
 from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
+from mixdpo_ray.wording import size_text
 
 USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
 OLD = timedelta(days=1)  # object stores have no locks: what is younger may still be being written
@@ -90,12 +91,12 @@ def remove(items: list[Item]) -> list[Item]:
 
 def describe_items(items: list[Item]) -> str:
     lines = [
-        f"{_size(item.bytes):>10}  {item.path}  {item.about}; used by {', '.join(item.used_by) or 'nothing'}"
+        f"{size_text(item.bytes):>10}  {item.path}  {item.about}; used by {', '.join(item.used_by) or 'nothing'}"
         for item in sorted(items, key=lambda item: (item.unused, -item.bytes))
     ]
     unused = [item for item in items if item.unused]
     return "\n".join(
-        [*lines, f"{_size(sum(item.bytes for item in unused))} in {len(unused)} places are used by nothing"]
+        [*lines, f"{size_text(sum(item.bytes for item in unused))} in {len(unused)} places are used by nothing"]
     )
 
 
@@ -211,10 +212,3 @@ def _files(path: str) -> list[pafs.FileInfo]:
             return [itself]
         found = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
     return [info for info in found if info.type == pafs.FileType.File]
-
-
-def _size(count: float) -> str:
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while count >= 1000 and len(units) > 1:
-        count, units = count / 1000, units[1:]
-    return f"{count:.3g} {units[0]}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mixdpo_ray.wording import duration_text
+
 SHOWN = {
     "eval_rewards/accuracies": "held-out preference accuracy",
     "eval_rewards/margins": "held-out reward margin",
@@ -14,7 +16,7 @@ SHOWN = {
 
 def describe_run(folder: str, summary: Mapping[str, Any]) -> str:
     before, after = summary["eval_before"], summary["eval_after"]
-    head = "was already finished" if summary["already_finished"] else f"finished in {_clock(summary['seconds'])}"
+    head = "was already finished" if summary["already_finished"] else f"finished in {duration_text(summary['seconds'])}"
     lines = [f"{folder} {head}: {summary['steps']} steps, {summary['pairs']} pairs"]
     for key, name in SHOWN.items():
         if after.get(key) is not None:
@@ -23,8 +25,3 @@ def describe_run(folder: str, summary: Mapping[str, Any]) -> str:
     lines.append(f"  model                          {folder}/model")
     lines.append(f"  picture                        {folder}/curves.png")
     return "\n".join(lines)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,4 +1,4 @@
-"""The validation loss of every pair: short trainings on halves of the data, each of which scores the other half.
+"""Log-probs of every pair under models that have not seen it: short trainings on halves of the data score the others.
 
 A training's scores lie in scores/<fingerprint>/, named by its pairs, model and settings and keyed by pair_id. One that
 was cut continues at its checkpoint, and one whose scores are there is not repeated: more seeds cost what they add. The
@@ -26,28 +26,27 @@ from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.run_workers import fit_in_turn
+from mixdpo_ray.curriculum.halves import Half
 from mixdpo_ray.curriculum.settings import CurriculumSettings
-from mixdpo_ray.difficulty.halves import HalfJob, half_of
-from mixdpo_ray.difficulty.implicit_margin import log_ratio_gap
-from mixdpo_ray.difficulty.metric import AnswerLogps, Column
-from mixdpo_ray.difficulty.validation_loss import ValidationLoss, dpo_loss
+from mixdpo_ray.difficulty.context import HalfTraining, Unseen
+from mixdpo_ray.difficulty.metric import AnswerLogps
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.scoring.reference import logps_pool
 from mixdpo_ray.tables.keyed_table import SCORES
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
+from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.model_files import model_digest
 from mixdpo_ray.training.schedule import check_warmup
 from mixdpo_ray.training.settings import CheckpointSettings, EvaluationSettings, ModelSettings, TrainSettings
 
 
 @dataclass(frozen=True)
-class Half:
+class HalfFit:
     """A training on half of the pairs, and what it scores."""
 
-    seed: int
-    half: int
+    half: Half
     identity: dict[str, Any]
     name: str
     folder: str  # of the scores
@@ -66,54 +65,52 @@ class Half:
 class CrossFit:
     recipe: Recipe
     table: PreparedTable
-    metric: ValidationLoss
-    start: ModelSettings  # of every training, and the reference of its loss
+    metric: str  # by name, for which it is done first: others that train alike read its scores
+    training: HalfTraining
+    start: ModelSettings  # of every training, and its reference
     start_folder: str  # of its log-probs
     start_logps: AnswerLogps  # of all training pairs and then all held-out ones
 
-    def losses(self) -> Column:
-        """[train pairs, then held-out pairs], each the mean over the models that have not seen the pair."""
-        train, held_out = self.table.rows("train"), self.table.rows("eval")
-        total, count = np.zeros(train + held_out), np.zeros(train + held_out)
-        halves = [self._half(seed, half) for seed in self.metric.split_seeds() for half in (0, 1)]
+    def unseen(self) -> list[Unseen]:
+        """The pairs that the model of each training has not seen: [train pairs, then held-out pairs]."""
+        fits = [self.half_fit(Half(seed, number)) for seed in self.training.seeds for number in (0, 1)]
+        about = self.metric.replace("_", " ")
         with ExitStack() as held:
-            for half in sorted(halves, key=lambda half: half.folder):  # so that no two drivers wait for each other
-                held.enter_context(exclusive(half.folder))
-            titles = {half.name: f"validation loss, training {n} of {len(halves)}" for n, half in enumerate(halves, 1)}
-            self._train({titles[half.name]: half for half in halves if self._missing(half)})
-            for half in halves:
-                logps = self._logps(half, titles[half.name])
-                scored = np.concatenate([half.others, train + np.arange(held_out)])
-                started = AnswerLogps(self.start_logps.chosen[scored], self.start_logps.rejected[scored])
-                total[scored] += dpo_loss(self.metric.beta, log_ratio_gap(logps, started))
-                count[scored] += 1
-        losses: Column = total / count
-        return losses
+            for fit in sorted(fits, key=lambda fit: fit.folder):  # so that no two drivers wait for each other
+                held.enter_context(exclusive(fit.folder))
+            titles = {fit.name: f"{about}, training {n} of {len(fits)}" for n, fit in enumerate(fits, 1)}
+            self._train({titles[fit.name]: fit for fit in fits if self._missing(fit)})
+            return [self._scored(fit, titles[fit.name]) for fit in fits]
 
-    def _half(self, seed: int, half: int) -> Half:
-        identity = self._identity(seed, half)
+    def _scored(self, fit: HalfFit, title: str) -> Unseen:
+        positions = np.concatenate([fit.others, self.table.rows("train") + np.arange(self.table.rows("eval"))])
+        start = AnswerLogps(self.start_logps.chosen[positions], self.start_logps.rejected[positions])
+        return Unseen(positions, self._logps(fit, title), start)
+
+    def half_fit(self, half: Half) -> HalfFit:
+        identity = self._identity(half)
         name = fingerprint(identity)
         folder = storage.join(storage.absolute(self.recipe.output.storage_path), SCORES, name)
-        return Half(seed, half, identity, name, folder, np.sort(half_of(self._ids("train"), seed, 1 - half)))
+        return HalfFit(half, identity, name, folder, np.sort(half.other.positions(self._ids("train"))))
 
     def _ids(self, split: str) -> Sequence[str]:
         return self.table.index(split).pair_id
 
-    def _needed(self, half: Half) -> dict[str, NDArray[np.int64]]:
-        return {"train": half.others, "eval": np.arange(self.table.rows("eval"))}
+    def _needed(self, fit: HalfFit) -> dict[str, NDArray[np.int64]]:
+        return {"train": fit.others, "eval": np.arange(self.table.rows("eval"))}
 
-    def _needed_ids(self, half: Half) -> list[str]:
-        return [self._ids(split)[position] for split, there in self._needed(half).items() for position in there]
+    def _needed_ids(self, fit: HalfFit) -> list[str]:
+        return [self._ids(split)[position] for split, there in self._needed(fit).items() for position in there]
 
-    def _store(self, half: Half) -> ReferenceTable:
-        return ReferenceTable.create(half.folder, half.name, {"metric": "validation_loss", **half.identity})
+    def _store(self, fit: HalfFit) -> ReferenceTable:
+        return ReferenceTable.create(fit.folder, fit.name, {"metric": self.metric, **fit.identity})
 
-    def _missing(self, half: Half) -> bool:
-        return bool(self._store(half).missing(self._needed_ids(half)))
+    def _missing(self, fit: HalfFit) -> bool:
+        return bool(self._store(fit).missing(self._needed_ids(fit)))
 
-    def _train(self, halves: Mapping[str, Half]) -> None:
+    def _train(self, fits: Mapping[str, HalfFit]) -> None:
         """Those whose models are not there from before a death."""
-        jobs = {title: self._job(half) for title, half in halves.items() if half.record.summary() is None}
+        jobs = {title: self._job(fit) for title, fit in fits.items() if fit.record.summary() is None}
         if not jobs:
             return
         steps = {}
@@ -128,44 +125,46 @@ class CrossFit:
         with watching(run_actors[0], display, lambda: missing_resources(cluster, to_start=False)):
             summaries = fit_in_turn(cluster, queued, queued[0].job.run, run_actors[0])
         for title, summary in zip(jobs, summaries, strict=True):
-            halves[title].record.write_summary(summary)
+            fits[title].record.write_summary(summary)
 
-    def _logps(self, half: Half, title: str) -> AnswerLogps:
+    def _logps(self, fit: HalfFit, title: str) -> AnswerLogps:
         """Log-probs of the pairs that a half scores, under the model that was trained on the rest."""
-        store, ids = self._store(half), self._needed_ids(half)
+        store, ids = self._store(fit), self._needed_ids(fit)
         if store.missing(ids):
-            trained = self.start.model_copy(update={"path": half.record.model, "revision": None})
+            trained = self.start.model_copy(update={"path": fit.record.model, "revision": None})
             actor_pool.cover_positions(
-                logps_pool(self.recipe, self.table, trained, title), self.table, store, self._needed(half)
+                logps_pool(self.recipe, self.table, trained, title), self.table, store, self._needed(fit)
             )
-            for path in (half.record.model, half.record.checkpoints, half.record.summary_file):
+            for path in (fit.record.model, fit.record.checkpoints, fit.record.summary_file):
                 storage.delete(path)
         chosen, rejected = store.aligned(ids)
         return AnswerLogps(chosen.astype(np.float64), rejected.astype(np.float64))
 
-    def _identity(self, seed: int, half: int) -> dict[str, Any]:
+    def _identity(self, half: Half) -> dict[str, Any]:
         ids = self._ids("train")
-        trained = sorted(ids[position] for position in half_of(ids, seed, half))
-        train = self._train_settings(seed).model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
+        trained = sorted(ids[position] for position in half.positions(ids))
+        train = self._train_settings(half.seed).model_dump(
+            mode="json", exclude={"evaluation", "checkpoints", "max_steps"}
+        )
         return {
             "pairs": hashlib.sha256("".join(trained).encode()).hexdigest()[:16],
             "model": self.start.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"}),
-            "lora": None if self.metric.lora is None else self.metric.lora.model_dump(mode="json"),
+            "lora": None if self.training.lora is None else self.training.lora.model_dump(mode="json"),
             "weights": model_digest(self.start),
             "tokenizer": self.table.manifest.facts["tokenizer"],
             "lengths": self.recipe.data.model_dump(include={"max_prompt_length", "max_length", "truncation"}),
-            "beta": self.metric.beta,
+            "beta": self.training.beta,
             "train": train,
             "zero_stage": self.recipe.deepspeed.zero_stage,
         }
 
     def _train_settings(self, seed: int) -> TrainSettings:
-        train, metric = self.recipe.train, self.metric
+        train, training = self.recipe.train, self.training
         return train.model_copy(
             update={
-                "optimizer": train.optimizer.model_copy(update={"learning_rate": metric.learning_rate}),
-                "num_train_epochs": metric.num_train_epochs,
-                "global_batch_size": metric.global_batch_size or train.global_batch_size,
+                "optimizer": train.optimizer.model_copy(update={"learning_rate": training.learning_rate}),
+                "num_train_epochs": training.num_train_epochs,
+                "global_batch_size": training.global_batch_size or train.global_batch_size,
                 "seed": seed,
                 "max_steps": None,
                 "evaluation": EvaluationSettings(
@@ -175,20 +174,19 @@ class CrossFit:
             }
         )
 
-    def _job(self, half: Half) -> HalfJob:
-        return HalfJob(
-            model=self.start.model_copy(update={"lora": self.metric.lora}),
+    def _job(self, fit: HalfFit) -> TrainingJob:
+        return TrainingJob(
+            model=self.start.model_copy(update={"lora": self.training.lora}),
             curriculum=CurriculumSettings(mode="discard_hard"),
-            objective=DPO(beta=self.metric.beta),
-            train=self._train_settings(half.seed),
+            objective=DPO(beta=self.training.beta),
+            train=self._train_settings(fit.half.seed),
             deepspeed=self.recipe.deepspeed,
             prepared=storage.absolute(self.table.folder),
             reference=storage.absolute(self.start_folder),
-            run=half.run,
-            fingerprint=half.name,
+            run=fit.run,
+            fingerprint=fit.name,
             card={"recipe": self.recipe.to_dict(), "data": self.table.manifest.model_dump(mode="json")},
-            seed=half.seed,
-            half=half.half,
+            half=fit.half,
         )
 
 

@@ -8,7 +8,9 @@ settings) and keyed by pair_id, so that another order, threshold or selection of
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,14 +23,15 @@ from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.actor_pool import Pool
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.folder_lock import exclusive
-from mixdpo_ray.difficulty.metric import AnswerLogps, Metric, MetricInputs, language_model
+from mixdpo_ray.difficulty.context import HalfTraining, Unseen
+from mixdpo_ray.difficulty.metric import AnswerLogps, Formula, Metric, MetricInputs, language_model
 from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.difficulty.texts import Texts
-from mixdpo_ray.difficulty.validation_loss import ValidationLoss
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.scoring import reference
 from mixdpo_ray.scoring.cross_fit import CrossFit
+from mixdpo_ray.scoring.metric_columns import own_column
 from mixdpo_ray.scoring.reference import refuse_what_does_not_fit
 from mixdpo_ray.storage import join
 from mixdpo_ray.tables.keyed_table import SCORES, KeyedTable
@@ -37,6 +40,7 @@ from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
+from mixdpo_ray.wording import first_line
 
 SHOWN_SAMPLE = 64  # prompts that are looked at before texts are made of them
 ScoreColumns = dict[str, dict[str, NDArray[np.float64]]]  # metric -> split -> values by position, higher is easier
@@ -46,7 +50,7 @@ def metric_columns(recipe: Recipe, table: PreparedTable, names: Sequence[str]) -
     """The values of these metrics, and of those that they combine. Ray must be connected."""
     values: dict[str, NDArray[np.float64]] = {}
     for name, metric in _needed(recipe, names).items():
-        values[name] = metric.values(_facts(recipe, table, name, metric, values))
+        values[name] = metric.compute(PairContext(recipe, table, name, values))
         _refuse_non_finite(table, name, values[name])
     train = table.rows("train")
     return {name: {"train": column[:train], "eval": column[train:]} for name, column in values.items()}
@@ -65,7 +69,7 @@ def metric_identity(recipe: Recipe, name: str) -> dict[str, Any]:
                 for model in models
             ],
         }
-        if isinstance(metric, ValidationLoss):
+        if metric.trains:
             start = language_model(policy, None)
             train = recipe.train.model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
             identity[part] |= {"train": train, "start": weights_of(part, start)}
@@ -80,68 +84,78 @@ def _needed(recipe: Recipe, names: Sequence[str]) -> dict[str, Metric]:
     return {name: with_absolute_paths(metric) for name, metric in metrics.items()}
 
 
-def _facts(
-    recipe: Recipe, table: PreparedTable, name: str, metric: Metric, known: dict[str, NDArray[np.float64]]
-) -> MetricInputs:
-    indexes = [table.index(split) for split in SPLITS]
-    policy = with_absolute_paths(recipe.model)
+@dataclass(frozen=True)
+class PairContext:
+    """What metric `name` is computed from (difficulty/context.py): what is missing is computed when it is asked for."""
 
-    def both(column: str) -> NDArray[np.float64]:
-        return np.concatenate([getattr(index, column) for index in indexes]).astype(np.float64)
+    recipe: Recipe
+    table: PreparedTable
+    name: str
+    known: Mapping[str, NDArray[np.float64]]  # the metrics that were computed before it
 
-    _refuse_one_model_twice(name, metric.logps_of(policy))
-    logps = [_logps(recipe, table, name, model)[1] for model in metric.logps_of(policy)]
-    return MetricInputs(
-        margin=both("margin"),
-        prompt_length=both("prompt_length"),
-        chosen_length=both("chosen_length"),
-        rejected_length=both("rejected_length"),
-        train=np.arange(sum(map(len, indexes))) < len(indexes[0]),
-        logps=logps,
-        scores=_scores(recipe, table, name, metric, policy),
-        metrics={other: known[other] for other in metric.others()},
-    )
+    @cached_property
+    def train(self) -> NDArray[np.bool_]:
+        return np.repeat([True, False], [self.table.rows(split) for split in SPLITS])
 
+    def column(self, name: str) -> NDArray[np.float64]:
+        return np.concatenate([own_column(self.table, split, name) for split in SPLITS])
 
-def _logps(recipe: Recipe, table: PreparedTable, name: str, model: ModelSettings) -> tuple[str, AnswerLogps]:
-    """The folder that a model's log-probs lie in, and the log-probs."""
-    weights_of(name, model)
-    _refuse_other_tokens(recipe, name, model)
-    folder = reference.cover(recipe.model_copy(update={"model": model}), table, every_position(table))
-    store = ReferenceTable.open(folder)
-    chosen, rejected = zip(*(store.aligned(table.index(split).pair_id) for split in SPLITS), strict=True)
-    return folder, AnswerLogps(np.concatenate(chosen).astype(np.float64), np.concatenate(rejected).astype(np.float64))
-
-
-def _scores(
-    recipe: Recipe, table: PreparedTable, name: str, metric: Metric, policy: ModelSettings
-) -> dict[str, NDArray[np.float64]]:
-    """The columns of the metric's own scorer, or what its trainings say."""
-    if isinstance(metric, ValidationLoss):
-        start = language_model(policy, None)
-        return {"loss": CrossFit(recipe, table, metric, start, *_logps(recipe, table, name, start)).losses()}
-    if not metric.columns:
-        return {}
-    content = scores_identity(recipe, table, name, metric, policy)
-    if metric.own_tokenizer:
-        _say_what_is_not_understood(table, name, policy)
-    folder = scores_folder(recipe, content)
-    with exclusive(folder):
-        store = KeyedTable.create(folder, fingerprint(content), {"metric": name, **content}, metric.columns)
-        gpu = uses_gpu(recipe.cluster) and metric.scoring_model(policy) is not None
-        pool = Pool(
-            title=name,
-            workers=f"workers that compute {name}",
-            actor=_ScorePairs,
-            arguments=(table.folder, metric, policy, gpu),
-            gpu=gpu,
-            settings=recipe.cluster,
+    def inputs(self, metric: Formula) -> MetricInputs:
+        models = metric.logps_of(self._policy)
+        _refuse_one_model_twice(self.name, models)
+        logps = [self._logps(model)[1] for model in models]
+        return MetricInputs(
+            prompt_length=self.column("prompt_length"),
+            chosen_length=self.column("chosen_length"),
+            rejected_length=self.column("rejected_length"),
+            train=self.train,
+            logps=logps,
+            scores=self._scores(metric) if metric.columns else {},
+            metrics={other: self.known[other] for other in metric.others()},
         )
-        actor_pool.cover_positions(pool, table, store, every_position(table))
-    return {
-        column: np.concatenate([store.column(column, table.index(split).pair_id) for split in SPLITS])
-        for column in metric.columns
-    }
+
+    def cross_fit(self, training: HalfTraining) -> Sequence[Unseen]:
+        start = language_model(self._policy, None)
+        return CrossFit(self.recipe, self.table, self.name, training, start, *self._logps(start)).unseen()
+
+    @property
+    def _policy(self) -> ModelSettings:
+        return with_absolute_paths(self.recipe.model)
+
+    def _logps(self, model: ModelSettings) -> tuple[str, AnswerLogps]:
+        """The folder that a model's log-probs lie in, and the log-probs."""
+        recipe, table = self.recipe, self.table
+        weights_of(self.name, model)
+        _refuse_other_tokens(recipe, self.name, model)
+        folder = reference.cover(recipe.model_copy(update={"model": model}), table, every_position(table))
+        store = ReferenceTable.open(folder)
+        both = zip(*(store.aligned(table.index(split).pair_id) for split in SPLITS), strict=True)
+        chosen, rejected = (np.concatenate(of_splits).astype(np.float64) for of_splits in both)
+        return folder, AnswerLogps(chosen, rejected)
+
+    def _scores(self, metric: Metric) -> dict[str, NDArray[np.float64]]:
+        """The columns of the metric's own scorer."""
+        recipe, table, name, policy = self.recipe, self.table, self.name, self._policy
+        content = scores_identity(recipe, table, name, metric, policy)
+        if metric.own_tokenizer:
+            _say_what_is_not_understood(table, name, policy)
+        folder = scores_folder(recipe, content)
+        with exclusive(folder):
+            store = KeyedTable.create(folder, fingerprint(content), {"metric": name, **content}, metric.columns)
+            gpu = uses_gpu(recipe.cluster) and metric.scoring_model(policy) is not None
+            pool = Pool(
+                title=name,
+                workers=f"workers that compute {name}",
+                actor=_ScorePairs,
+                arguments=(table.folder, metric, policy, gpu),
+                gpu=gpu,
+                settings=recipe.cluster,
+            )
+            actor_pool.cover_positions(pool, table, store, every_position(table))
+        return {
+            column: np.concatenate([store.column(column, table.index(split).pair_id) for split in SPLITS])
+            for column in metric.columns
+        }
 
 
 def scores_folder(recipe: Recipe, content: dict[str, Any]) -> str:
@@ -193,7 +207,7 @@ def weights_of(name: str, model: ModelSettings) -> str:
     try:
         return model_digest(model)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{where} {model.path!r} cannot be found: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{where} {model.path!r} cannot be found: {first_line(error)}") from error
 
 
 def _refuse_one_model_twice(name: str, models: Sequence[ModelSettings]) -> None:

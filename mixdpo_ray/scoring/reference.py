@@ -35,6 +35,7 @@ from mixdpo_ray.training.logps import Scorer, pair_logps
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.model_files import model_digest, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
+from mixdpo_ray.wording import size_text
 
 
 def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
@@ -140,7 +141,7 @@ def refuse_what_does_not_fit(
         shell = getattr(transformers, kind).from_config(config, trust_remote_code=trust)
     need = 1.1 * sum(parameter.numel() for parameter in shell.parameters()) * getattr(torch, model.dtype).itemsize
     if need > free:
-        needs = f"{need / 2**30:.1f} GiB and a GPU has {free / 2**30:.1f} GiB free"
+        needs = f"{size_text(need)} and a GPU has {size_text(free)} free"
         raise ResourceError(f"{what} {model.path} needs about {needs}: {remedy}")
 
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from mixdpo_ray.recipe.measure import Measure
 from mixdpo_ray.search.trials import TrialRow, best
+from mixdpo_ray.wording import clock_text
 
 STYLES = {"RUNNING": "bold", "COMPLETE": "green", "PRUNED": "dim", "FAIL": "red"}
 
@@ -93,7 +94,7 @@ class StudyDisplay:
             parts.append(f"best {values} (trial {best.number})")
         if self.finished and self.finished < self.wanted:
             seconds = (time.monotonic() - self.began) / self.finished * (self.wanted - self.finished)
-            parts.append(f"ETA {int(seconds) // 60}:{int(seconds) % 60:02d}")
+            parts.append(f"ETA {clock_text(seconds)}")
         return "  ".join(parts)
 
     def table(self) -> Table:
@@ -121,8 +122,8 @@ class StudyDisplay:
         seconds = line.seconds if line.seconds is not None else time.monotonic() - line.began
         now = line.doing if line.state == "RUNNING" else line.reason
         score = "" if line.score is None else f"{line.score:.4f}"
-        clock = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-        cells = [f"{line.number}", line.state, self.place(line.budget), now, score, clock, shown_setting(line.settings)]
+        rung, took, settings = self.place(line.budget), clock_text(seconds), shown_setting(line.settings)
+        cells = [f"{line.number}", line.state, rung, now, score, took, settings]
         return [Text(cell) for cell in cells]  # plain: brackets in a reason are no markup
 
     def _end(self, row: TrialRow) -> None:

@@ -11,11 +11,12 @@ import optuna
 import yaml
 
 from mixdpo_ray import storage
+from mixdpo_ray.recipe.dotted import set_dotted
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.page import write_report
-from mixdpo_ray.search.space import Space, put, with_settings
+from mixdpo_ray.search.space import Space, with_settings
 from mixdpo_ray.search.trials import TrialRow, best, front, rows, write_trials
 from mixdpo_ray.storage import join
 
@@ -80,8 +81,8 @@ class StudyOutput:
         tree: dict[str, Any] = trained.model_dump(mode="json", exclude_defaults=True)
         tree.pop("tune", None)
         for setting, value in row.settings.items():  # also where it is the default: it was searched
-            put(tree, setting, value)
-        put(tree, "output.name", run)
+            set_dotted(tree, setting, value)
+        set_dotted(tree, "output.name", run)
         tree["output"].pop("fresh", None)
         head = [f"# Trial {row.number} of {self.folder}: {', '.join(f'{value:.6f}' for value in row.values)}"]
         text = "\n".join([*head, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)])

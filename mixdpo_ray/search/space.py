@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.recipe.dotted import get_dotted, set_dotted
 from mixdpo_ray.recipe.file import explain
 from mixdpo_ray.recipe.ranges import Choice, Margins, Range, Value, read_range
 from mixdpo_ray.recipe.recipe import Recipe, objective_name
@@ -143,7 +144,7 @@ def with_settings(recipe: Recipe, point: Mapping[str, Value]) -> Recipe:
     if any(setting in point for setting in THRESHOLD):
         tree["curriculum"]["threshold"].update(dict.fromkeys(("value", "hard_count", "hard_fraction")))
     for setting, value in point.items():
-        put(tree, setting, value)
+        set_dotted(tree, setting, value)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -155,11 +156,7 @@ def settings_of(recipe: Recipe, settings: tuple[str, ...]) -> Point:
     tree = recipe.to_dict()
     found: Point = {}
     for setting in settings:
-        value: Any = tree
-        for key in setting.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if setting == THRESHOLD[0]:
-            value = recipe.curriculum.threshold.in_force
+        value = recipe.curriculum.threshold.in_force if setting == THRESHOLD[0] else get_dotted(tree, setting)
         if value is not None:
             found[setting] = value
     return found
@@ -267,15 +264,6 @@ def _check_once(knobs: tuple[Knob, ...], above: Mapping[str, str]) -> None:
 
 
 ORDERS = tuple(f"curriculum.{name}" for name in ("difficulty", "order", "mode", "seed", "swap_fraction"))
-
-
-def put(tree: dict[str, Any], setting: str, value: Value) -> None:
-    *parents, last = setting.split(".")
-    for parent in parents:
-        if not isinstance(tree.get(parent), dict):
-            tree[parent] = {}
-        tree = tree[parent]
-    tree[last] = value
 
 
 def _shown(point: Point) -> str:

@@ -25,6 +25,7 @@ from mixdpo_ray.errors import CheckpointError, StorageError
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import CheckpointSettings
 from mixdpo_ray.training.world import World
+from mixdpo_ray.wording import first_line
 
 MANIFEST, MARK = "manifest.json", "COMMITTED"
 STEP = re.compile(r"step-(\d+)")
@@ -128,7 +129,7 @@ class Checkpoints:
         try:
             manifest = read_manifest(path)
         except (ValueError, StorageError) as error:
-            return [f"{MANIFEST}: {str(error).splitlines()[0]}"]
+            return [f"{MANIFEST}: {first_line(error)}"]
         if manifest.fingerprint != self.fingerprint:
             raise CheckpointError(
                 f"{path} belongs to training {manifest.fingerprint}, this one is {self.fingerprint}: choose another "

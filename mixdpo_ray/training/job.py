@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mixdpo_ray.curriculum.halves import Half
 from mixdpo_ray.curriculum.plan import Plan, make_plan
 from mixdpo_ray.curriculum.routing import hard_positions
 from mixdpo_ray.curriculum.settings import CurriculumSettings
@@ -42,13 +43,19 @@ class TrainingJob:
     exports_model: bool = True  # a search wants to know how good it is, and trains the winner again
     keeps_state: bool = False  # others begin where it ends
     start_from: StartFrom | None = None  # instead of the model as it is
+    half: Half | None = None  # of the pairs, in random order, instead of what the curriculum says
 
     def plan(self, table: PreparedTable) -> Plan:
-        return make_plan(self.curriculum, self.hard(table), self.train.global_batch_size, self.train.num_train_epochs)
+        batch, epochs = self.train.global_batch_size, self.train.num_train_epochs
+        if self.half is not None:
+            return self.half.plan(table.index("train").pair_id, batch, epochs)
+        return make_plan(self.curriculum, self.hard(table), batch, epochs)
 
     def hard(self, table: PreparedTable) -> NDArray[np.bool_]:
         """Over the positions of the training split."""
         index = table.index("train")
+        if self.half is not None:
+            return self.half.outside(index.pair_id)
         hard = hard_positions(self.curriculum, index.difficulty, index.pair_id)
         return hard if self.objective.takes_ties else self._ties_routed(hard, index.margin)
 

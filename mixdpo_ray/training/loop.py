@@ -139,9 +139,10 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
         shards.load(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0
     run = Run(
-        job, world, table, plan, start, job.steps(plan), policy, tokenizer, references_for(job, table, plan),
-        _held_out(job, world, table, plan), checkpoints, MetricsLog(job.run, start) if world.leads else None,
-        TensorBoard(job.run, start, on=job.tensorboard and world.leads), listener,
+        job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
+        tokenizer=tokenizer, references=references_for(job, table, plan), held_out=_held_out(job, world, table, plan),
+        checkpoints=checkpoints, log=MetricsLog(job.run, start) if world.leads else None,
+        tensorboard=TensorBoard(job.run, start, on=job.tensorboard and world.leads), listener=listener,
     )  # fmt: skip
     return run, dict(found.manifest.metrics) if found else {}
 

@@ -34,8 +34,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixdpo_ray.errors import ModelError, first_line
+from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
+from mixdpo_ray.wording import first_line
 
 GIB = 1 << 30
 LIVE_PARAMETERS = 10**9  # DeepSpeed's stage3_max_live_parameters

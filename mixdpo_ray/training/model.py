@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mixdpo_ray.errors import ModelError, first_line
+from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.settings import LoraSettings, ModelSettings
+from mixdpo_ray.wording import first_line
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel

@@ -18,7 +18,7 @@ SAMPLE = 1 << 20  # bytes read at each of a weight file's sampled places
 
 def refuse_missing_folder(setting: str, name: str) -> None:
     """What is plainly meant as a path is not asked for on the Hub, which takes a minute to say no without a network."""
-    if name.startswith(("/", "./", "../")) and not Path(name).is_dir():
+    if not storage.may_be_on_hub(name) and not Path(name).is_dir():
         raise ModelError(f"{setting} {name!r} is no folder; correct the path, or give a Hugging Face name")
 
 

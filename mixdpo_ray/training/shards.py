@@ -18,6 +18,7 @@ from mixdpo_ray.errors import CheckpointError, StorageError
 from mixdpo_ray.training.checkpoints import Checkpoints, File, FoundCheckpoint
 from mixdpo_ray.training.engine import Policy, convert_shards
 from mixdpo_ray.training.world import World
+from mixdpo_ray.wording import first_line
 
 TAG = "shards"
 
@@ -80,7 +81,7 @@ def _disk_full_explained(path: str) -> Iterator[None]:
             if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
                 raise
             raise StorageError(
-                f"{path}: a checkpoint could not be written ({str(error).splitlines()[0]}); the disk may be full: free "
+                f"{path}: a checkpoint could not be written ({first_line(error)}); the disk may be full: free "
                 "space (jobs/clean.py lists what is unused) and repeat"
             ) from error
 

@@ -75,7 +75,10 @@ def test_the_paper_s_models_can_be_compared_too() -> None:
 
 MISTAKES: list[tuple[str, Any]] = [
     ("compare.arms={a: {objectve.beta: 1}, b: {}}", "compare.arms.a: objectve is unknown; did you mean objective?"),
-    ("compare.arms={a: {objective.bta: 1}, b: {}}", "compare.arms.a: objective.bta is unknown; did you mean beta?"),
+    (
+        "compare.arms={a: {objective.bta: 1}, b: {}}",
+        "compare.arms.a: objective.bta is unknown; did you mean beta",
+    ),
     ("compare.arms={a: {objective.beta: -1}, b: {}}", "compare.arms.a: objective.beta: -1: Input should be greater"),
     ("compare.arms={a: {objective.name: dop}, b: {}}", "compare.arms.a: objective: unknown objective 'dop'"),
     ("compare.arms={a: {train.seed: 1}, b: {}}", "compare.arms.a: train.seed cannot be set by an arm: compare.seeds"),

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mixdpo_ray.curriculum.difficulty import DIFFICULTIES
 from mixdpo_ray.curriculum.order import Order, curriculum_order, easiest_first, seeded_hashes, swap_tail
 
 law = settings(deadline=None, derandomize=True, max_examples=60)
@@ -100,13 +99,3 @@ def test_swap_loses_and_repeats_no_row(rows: int, fraction: float) -> None:
 def test_a_missing_difficulty_is_never_sorted() -> None:
     with pytest.raises(AssertionError, match="difficulty must be finite"):
         easiest_first(np.array([1.0, np.nan]), ids(2), 42)
-
-
-@pytest.mark.parametrize("name", DIFFICULTIES)
-def test_every_difficulty_is_higher_for_the_clearer_pair(name: str) -> None:
-    """Row 0 is clear by every account, row 1 ambiguous. A new metric adds the columns that it reads."""
-    lengths = dict.fromkeys(("prompt_length", "chosen_length", "rejected_length"), np.array([3.0, 9.0]))
-    scores = dict.fromkeys(("score_chosen", "score_rejected"), np.array([8.0, 6.0]))
-    columns = {"margin": np.array([5.0, 0.0]), **lengths, **scores}
-    clear, ambiguous = DIFFICULTIES[name](columns)
-    assert clear > ambiguous

@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from mixdpo_ray.difficulty.ches import CHES
-from mixdpo_ray.difficulty.dcrm import DCRM, edit_distance
+from mixdpo_ray.difficulty.dcrm import DCRM
 from mixdpo_ray.difficulty.embedding_distance import EmbeddingDistance
 from mixdpo_ray.difficulty.reward_margin import RewardMargin
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.pairs.edit_distance import edit_distance
 from mixdpo_ray.pairs.pair import Message, Pair
 from mixdpo_ray.pairs.settings import DataSettings, SourceSettings
 from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer
@@ -182,22 +183,7 @@ def test_embedding_distances_agree_with_each_text_alone(folder: Path, pooling: A
         assert found[row] == pytest.approx(1 - cosine, abs=1e-5)
 
 
-def naive_edits(one: list[int], other: list[int]) -> int:
-    if not one or not other:
-        return len(one) + len(other)
-    if one[0] == other[0]:
-        return naive_edits(one[1:], other[1:])
-    return 1 + min(naive_edits(one[1:], other), naive_edits(one, other[1:]), naive_edits(one[1:], other[1:]))
-
-
-def test_edit_distances_agree_with_trying_everything() -> None:
-    draw = np.random.default_rng(0)
-    for _ in range(60):
-        one, other = (draw.integers(0, 3, draw.integers(0, 6)).tolist() for _ in range(2))
-        assert edit_distance(one, other) == naive_edits(one, other)
-
-
 def test_edits_are_counted_among_the_first_tokens(folder: Path) -> None:
     found = DCRM(max_tokens=2).scorer(policy(folder), "cpu")(rows())["edits"]
     pairs = zip(token_lists("chosen"), token_lists("rejected"), strict=True)
-    assert found == [naive_edits(one[:2], two[:2]) for one, two in pairs]
+    assert found == [edit_distance(one[:2], two[:2]) for one, two in pairs]

@@ -1,24 +1,37 @@
 """Numbers that can be checked by hand, on the four pairs that the objectives' worked numbers use too."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.alignment_potential import AlignmentPotential, alignment_potential
 from mixdpo_ray.difficulty.bees import BeeS, joined, vote
 from mixdpo_ray.difficulty.ches import CHES, ches, ches_per_token
-from mixdpo_ray.difficulty.dcrm import DCRM, distance_calibrated_margin, edit_distance
+from mixdpo_ray.difficulty.context import HalfTraining, Unseen
+from mixdpo_ray.difficulty.dcrm import DCRM, distance_calibrated_margin
 from mixdpo_ray.difficulty.embedding_distance import EmbeddingDistance
 from mixdpo_ray.difficulty.implicit_margin import ImplicitMargin
 from mixdpo_ray.difficulty.length import Length
-from mixdpo_ray.difficulty.metric import AnswerLogps, Metric, MetricInputs
+from mixdpo_ray.difficulty.metric import AnswerLogps, Column, Formula, Metric, MetricInputs
 from mixdpo_ray.difficulty.perplexity import Perplexity
-from mixdpo_ray.difficulty.rating_margin import RatingMargin
 from mixdpo_ray.difficulty.reward_margin import RewardMargin
+from mixdpo_ray.difficulty.table_columns import (
+    ChosenLength,
+    PromptLength,
+    RatingMargin,
+    RejectedLength,
+    ScoreChosen,
+    ScoreRejected,
+    TableColumn,
+)
 from mixdpo_ray.difficulty.validation_loss import ValidationLoss, dpo_loss
+from mixdpo_ray.pairs.edit_distance import edit_distance
 
 # pairs:              0      1      2      3
 CHOSEN = np.array([-12.5, -20.0, -30.0, -8.0])
@@ -31,15 +44,60 @@ POLICY, REFERENCE = AnswerLogps(CHOSEN, REJECTED), AnswerLogps(REF_CHOSEN, REF_R
 EXTERNAL = {"reward_margin": MARGIN, "implicit_margin": GAP}
 
 
+COLUMNS = {
+    "margin": MARGIN,
+    "score_chosen": np.array([6.5, 7.0, 9.0, 4.0]),
+    "score_rejected": np.array([5.0, 7.0, 4.0, 3.0]),
+    "prompt_length": np.full(4, 5.0),
+    "chosen_length": np.array([10.0, 16, 24, 6]),
+    "rejected_length": np.array([14.0, 12, 30, 8]),
+}
+
+
 def facts(**more: object) -> MetricInputs:
-    lengths = {"chosen_length": np.array([10.0, 16, 24, 6]), "rejected_length": np.array([14.0, 12, 30, 8])}
-    given = {"prompt_length": np.full(4, 5.0), "train": np.ones(4, np.bool_), **lengths, **more}
-    return MetricInputs(margin=MARGIN, **given)  # type: ignore[arg-type]
+    lengths = {name: column for name, column in COLUMNS.items() if name.endswith("length")}
+    given = {"train": np.ones(4, np.bool_), **lengths, **more}
+    return MetricInputs(**given)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Worked:
+    """The context of pairs whose numbers are all known."""
+
+    known: MetricInputs
+
+    @property
+    def train(self) -> NDArray[np.bool_]:
+        return self.known.train
+
+    def column(self, name: str) -> Column:
+        return COLUMNS[name]
+
+    def inputs(self, metric: Formula) -> MetricInputs:
+        return self.known
+
+    def cross_fit(self, training: HalfTraining) -> Sequence[Unseen]:
+        """The policy has trained on pair 0 and the reference on pair 1; pairs 2 and 3 are held out."""
+        trained = {(1, 2, 3): POLICY, (0, 2, 3): REFERENCE}
+        return [
+            Unseen(rows, at(rows, logps), at(rows, REFERENCE))
+            for _ in training.seeds
+            for rows, logps in ((np.array(positions), logps) for positions, logps in trained.items())
+        ]
+
+
+def at(rows: NDArray[np.int64], logps: AnswerLogps) -> AnswerLogps:
+    return AnswerLogps(logps.chosen[rows], logps.rejected[rows])
 
 
 # name -> (settings, what it is told, its values, derived once by hand, or three operations away)
 WORKED: dict[str, list[tuple[Metric, MetricInputs, list[float]]]] = {
     "rating_margin": [(RatingMargin(), facts(), [1.5, 0, 5, 1])],
+    "score_chosen": [(ScoreChosen(), facts(), [6.5, 7, 9, 4])],
+    "score_rejected": [(ScoreRejected(), facts(), [5, 7, 4, 3])],
+    "prompt_length": [(PromptLength(), facts(), [-5, -5, -5, -5])],
+    "chosen_length": [(ChosenLength(), facts(), [-10, -16, -24, -6])],
+    "rejected_length": [(RejectedLength(), facts(), [-14, -12, -30, -8])],
     "length": [
         (Length(), facts(), [-10, -16, -24, -6]),
         (Length(of="pair"), facts(), [-29, -33, -59, -19]),
@@ -94,7 +152,14 @@ WORKED: dict[str, list[tuple[Metric, MetricInputs, list[float]]]] = {
             [0.825, 0.216495, 1.0, 0.637363],
         )
     ],
-    "validation_loss": [(ValidationLoss(), facts(scores={"loss": np.arange(4.0)}), [0, -1, -2, -3])],
+    "validation_loss": [
+        (  # of pair 1 log(1 + e^-0.1) by the policy; of the held-out ones halfway between that and log 2
+            ValidationLoss(beta=1.0, seeds=seeds),
+            facts(),
+            [-0.693147, -0.644397, -0.355649, -0.517151],
+        )
+        for seeds in (1, 3)
+    ],
 }
 
 
@@ -106,7 +171,7 @@ def test_every_metric_has_worked_numbers() -> None:
 def test_a_metric_gives_its_worked_numbers(name: str, number: int) -> None:
     metric, told, expected = WORKED[name][number]
     assert type(metric) is METRICS[name]
-    np.testing.assert_allclose(metric.values(told), expected, atol=1e-6)
+    np.testing.assert_allclose(metric.compute(Worked(told)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", METRICS.values(), ids=lambda kind: kind.__name__)
@@ -115,6 +180,19 @@ def test_every_metric_says_in_one_line_what_it_is_and_what_it_needs(kind: type[M
     assert "\n" not in kind.__doc__
     assert kind.needs
     assert all(field.description for field in kind.model_fields.values())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in METRICS.values() if issubclass(kind, TableColumn)])
+def test_a_column_of_the_table_is_higher_for_the_clearer_pair(kind: type[TableColumn]) -> None:
+    """Pair 0 of two is clear by every account: rated apart, short. Its own values say so after they are turned."""
+    clear, ambiguous = (6.0, 1.0) if not kind.smaller_is_easier else (1.0, 6.0)
+    easy, hard = kind.easiness(np.array([clear, ambiguous]))
+    assert easy > hard
+    assert kind.smaller_is_easier == kind.column.endswith("length")
+
+
+def test_only_what_trains_needs_room_for_workers() -> None:
+    assert [name for name, kind in METRICS.items() if kind.trains] == ["validation_loss"]
 
 
 def test_only_what_was_reconstructed_from_prose_is_experimental() -> None:

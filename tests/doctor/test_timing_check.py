@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.doctor.timing_check import spoken
 from mixdpo_ray.preparation.prepare import prepare
 from tests.doctor.examinations import changed, findings, sound
 
@@ -23,7 +22,7 @@ def test_a_few_real_steps_tell_the_time_and_leave_nothing(tmp_path: Path) -> Non
     finding = findings(recipe, tmp_path, probe=True)["time"]
     assert finding.state == "green", finding
     assert re.match(
-        r"\d+ s for 1\d steps \(\d+\.\d\d s each at the start, [\d,]+ tokens/s\), and \d+ s around", finding.text
+        r"[\d.]+ s for 1\d steps \(\d+\.\d\d s each at the start, [\d,]+ tokens/s\), and [\d.]+ s around", finding.text
     )
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -37,10 +36,3 @@ def test_steps_that_fail_make_it_red_with_the_reason(tmp_path: Path) -> None:
     assert finding.state == "red"
     assert "is not finite" in finding.text
     assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (89.4, "89 s"), (150, "2 min"), (5_000, "83 min"), (9_000, "2.5 h")]
-)
-def test_times_are_spoken_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
-    assert spoken(seconds) == text

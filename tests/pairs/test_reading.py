@@ -12,7 +12,6 @@ from mixdpo_ray.errors import DataError, StorageError
 from mixdpo_ray.pairs.reading import (
     RawRow,
     expand_paths,
-    file_kind,
     first_columns,
     read_parquet,
     read_rows,
@@ -163,8 +162,6 @@ def test_a_path_without_files_is_an_error_that_names_it(tmp_path: Path) -> None:
     for path in ("nothing", "*.parquet", "nothing/**/*.jsonl"):
         with pytest.raises(DataError, match=r"no \.parquet, \.jsonl or \.json file there"):
             expand_paths(f"{tmp_path}/{path}")
-    with pytest.raises(DataError, match="rename or convert"):
-        file_kind("pairs.csv")
 
 
 def test_columns_are_those_of_the_first_readable_row(tmp_path: Path) -> None:

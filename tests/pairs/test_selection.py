@@ -48,7 +48,7 @@ def pairs(margins: list[float], chosen: list[float] | None = None, lengths: list
         "score_chosen": np.array(chosen or range(count), np.float64),
         "chosen_length": np.array(lengths or range(count), np.float64),
     }
-    return Selectable(columns, pa.chunked_array([ids(count)], pa.string()))
+    return Selectable(columns, pa.chunked_array([ids(count)], pa.string()), frozenset({"chosen_length"}))
 
 
 def kept(one: Selection, of: Selectable) -> list[int]:

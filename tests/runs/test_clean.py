@@ -163,8 +163,8 @@ def test_sizes_are_told_and_summed(tmp_path: Path) -> None:
     text = describe_items([Item("/x/big", 2_500_000, "prepared table"), Item("/x/kept", 900, "checkpoint", ("run a",))])
     assert text.splitlines() == [
         "     900 B  /x/kept  checkpoint; used by run a",
-        "    2.5 MB  /x/big  prepared table; used by nothing",
-        "2.5 MB in 1 places are used by nothing",
+        "   2.4 MiB  /x/big  prepared table; used by nothing",
+        "2.4 MiB in 1 places are used by nothing",
     ]
     assert describe_items(survey_storage(str(tmp_path / "absent"))) == "0 B in 0 places are used by nothing"
 

@@ -16,7 +16,7 @@ import ray
 import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
-from mixdpo_ray.difficulty.halves import half_of
+from mixdpo_ray.curriculum.halves import Half
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.preparation.prepare import prepare
@@ -178,7 +178,7 @@ def test_validation_losses_are_those_of_models_that_have_not_seen_the_pair_and_n
     assert [ReferenceTable.open(str(folder)).manifest.passes for folder in (first, second)] == [1, 2]
 
     ids = table.index("train").pair_id
-    halves = [{ids[row] for row in half_of(ids, 42, half)} for half in (0, 1)]
+    halves = [{ids[row] for row in Half(42, number).positions(ids)} for number in (0, 1)]
     scored = set(ReferenceTable.open(str(second)).rows["pair_id"].to_pylist()) & set(ids)
     assert scored in halves
 

@@ -131,7 +131,10 @@ def test_an_objective_without_a_reference_computes_none(world: Path) -> None:
 def test_a_model_that_does_not_fit_on_a_gpu_is_refused_with_the_estimate(world: Path) -> None:
     settings = recipe(world).model
     refuse_what_does_not_fit(settings, free=2**30)
-    with torch.device("cpu"), pytest.raises(ResourceError, match=r"needs about 0\.0 GiB and a GPU has 0\.0 GiB free"):
+    with (
+        torch.device("cpu"),
+        pytest.raises(ResourceError, match=r"needs about 645\.\d KiB and a GPU has 1\.0 KiB free"),
+    ):
         refuse_what_does_not_fit(settings, free=2**10)
 
 

@@ -17,7 +17,7 @@ BETA = "objective.beta"
     ("tune", "sections", "expected"),
     [
         ({"metric": "eval_loss"}, {}, "tune.metric eval_loss: its scale moves with objective.beta"),
-        ({"space": {"objective.bta": {"choice": [1]}}}, {}, "objective.bta is unknown; did you mean beta?"),
+        ({"space": {"objective.bta": {"choice": [1]}}}, {}, "objective.bta is unknown; did you mean beta or tau?"),
         ({"sampler": "grid"}, {}, "tune.sampler grid needs values that can be counted, and curriculum.threshold"),
         ({}, {"train": {"max_steps": 9}}, "train.max_steps would cut the curriculum of every trial"),
         ({}, {"data": {"source": {"path": "a"}, "heldout": {"fraction": 0}}}, "data.heldout holds out no pairs"),

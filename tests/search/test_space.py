@@ -179,7 +179,7 @@ def test_corners_under_a_prefix_leave_everything_else_out() -> None:
             "learning_rate?",
         ),
         ({"trian.seed": {"choice": [1]}}, "tune.space: trian.seed=1: trian is unknown; did you mean train?"),
-        ({"objective.bta": {"uniform": [0.1, 1]}}, "objective.bta is unknown; did you mean beta?"),
+        ({"objective.bta": {"uniform": [0.1, 1]}}, "objective.bta is unknown; did you mean beta or tau?"),
         ({"objective.name": {"choice": ["dpo", "dop"]}}, "objective: unknown objective 'dop'; did you mean dpop"),
         ({"objective.beta": {"uniform": [0, 1]}}, "objective.beta=0.0: objective.beta: 0.0: Input should be greater"),
         ({"objective.beta": {"choice": [0.1, "strong"]}}, "objective.beta=strong: objective.beta: 'strong': Input"),

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.scores import hover_text, trials_of, words_for_duration
+from mixdpo_ray.search.report.scores import hover_text, trials_of
 from mixdpo_ray.search.report.style import GREY, STATE_WORDS, STATES, Figure, drawing
+from mixdpo_ray.wording import duration_text
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -50,7 +51,7 @@ def _sum(trials: Sequence[FrozenTrial]) -> str:
         if seconds
         else ""
     )
-    return f"Together the trials took {words_for_duration(seconds)} and trained {pairs:,.0f} pairs{share}."
+    return f"Together the trials took {duration_text(seconds)} and trained {pairs:,.0f} pairs{share}."
 
 
 def timeline(study: Study, facts: StudyFacts) -> Figure:

@@ -140,14 +140,6 @@ def _short(name: str, names: list[str]) -> str:
     return name
 
 
-def words_for_duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    minutes, hours = whole // 60, whole // 3600
-    return f"{minutes} min" if minutes < 120 else f"{hours} h {minutes % 60} min"
-
-
 def words_for_list(items: list[Any]) -> str:
     texts = [str(item) for item in items]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"

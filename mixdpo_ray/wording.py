@@ -1,0 +1,48 @@
+"""How numbers, errors and names are put into words: durations, sizes, an error's first line, the closest known name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+
+def clock_text(seconds: float) -> str:
+    """A duration that is counted down or up beside others: 4:07."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def duration_text(seconds: float) -> str:
+    """The time that something takes, as exact as matters: 4.2 s, 87 s, 12 min 5 s, 3 h 20 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return _two(whole, 60, "min", "s")
+    return _two(round(whole / 60), 60, "h", "min")
+
+
+def _two(whole: int, each: int, unit: str, smaller: str) -> str:
+    large, rest = divmod(whole, each)
+    return f"{large} {unit} {rest} {smaller}" if rest else f"{large} {unit}"
+
+
+def size_text(number: float) -> str:
+    """Bytes in the unit that suits them: 512 B, 1.5 KiB, 2.0 GiB."""
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if number >= 1 << 10 * power:
+            return f"{number / (1 << 10 * power):,.1f} {unit}"
+    return f"{number:.0f} B"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says, which often goes on for pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The known name that an unknown one nearly is, or the two that come closest; all of them where none does."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.9) or difflib.get_close_matches(name, known, n=2)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
