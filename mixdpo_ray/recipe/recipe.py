@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, field_validator, model_validator
 
 from mixdpo_ray.curriculum.difficulty import DIFFICULTIES, RATING_MARGIN
 from mixdpo_ray.curriculum.settings import CurriculumSettings
@@ -29,9 +30,18 @@ from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, Train
 
 class OutputSettings(Settings):
     storage_path: str = Field("outputs", description="Folder or URI that everything is written under")
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run")
+    name: str = Field("run", description="Name of the run")
     fresh: bool = Field(False, description="Delete the run of this name and start over")
     tensorboard: bool = Field(False, description="Write TensorBoard events beside the metrics")
+
+    @field_validator("name")
+    @classmethod
+    def _names_one_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(
+                "it names a folder: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
+            )
+        return name
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

@@ -21,13 +21,10 @@ from mixdpo_ray.objectives.step_objective import StepObjective, StepView
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
+from mixdpo_ray.training.metric_names import BY_BUCKET, EDGES, MEASURES, bucket_name
 from mixdpo_ray.training.step_statistics import gathered, statistics_of, step_pairs
 from mixdpo_ray.training.window_shares import chunk_counts, index_lengths
 from mixdpo_ray.training.world import World
-
-EDGES = np.array([0.0, 0.5, 1.0, 2.0, 4.0])  # of the buckets; negative margins fall in the first
-MEASURES = ("loss", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/accuracies",
-            "logps/chosen_drift", "logps/rejected_drift", "sft")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -147,16 +144,11 @@ def _named(sums: NDArray[np.float64], *, has_reference: bool) -> dict[str, float
         if bucket[-1]:
             where = bucket_name(number)
             means = _means(bucket, has_reference=has_reference)
-            for name in ("rewards/accuracies", "rewards/margins", "logps/chosen_drift"):
+            for name in BY_BUCKET:
                 if name in means:
                     metrics[f"eval_{name}/{where}"] = means[name]
             metrics[f"eval_pairs/{where}"] = bucket[-1]
     return {name: float(value) for name, value in metrics.items()}
-
-
-def bucket_name(number: int) -> str:
-    ends = [f"{edge:g}" for edge in EDGES] + ["inf"]
-    return f"margin_{ends[number]}-{ends[number + 1]}"
 
 
 def _means(sums: NDArray[np.float64], *, has_reference: bool) -> dict[str, float]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.training.metric_names import unknown_metric
 
 Dtype = Literal["bfloat16", "float32"]
 
@@ -85,6 +86,13 @@ class CheckpointSettings(Settings):
     keep_best: str | None = Field(
         None, description="Keep the best one by this metric too, e.g. eval_rewards/accuracies; evaluates at each save"
     )
+
+    @field_validator("keep_best")
+    @classmethod
+    def _known_metric(cls, name: str | None) -> str | None:
+        if name is not None and (problem := unknown_metric(name)):
+            raise ValueError(problem)
+        return name
 
 
 class TrainSettings(Settings):

@@ -81,16 +81,16 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
         ("train.optimizer.lerning_rate=1", "train.optimizer.lerning_rate is unknown; did you mean learning_rate?"),
         ("objective={name: dpo, bta: 0.1}", "objective.bta is unknown; did you mean beta?"),
         ("objective={name: dop}", "objective: unknown objective 'dop'; did you mean dpop or dpo?"),
-        ("objective={name: dpo, beta: -1}", "objective.beta: -1: Input should be greater than 0"),
+        ("objective={name: dpo, beta: -1}", "objective.beta: -1: give more than 0"),
         ("train.optimizer.learning_rate=yes", "train.optimizer.learning_rate: True: true or false is no value"),
-        ("train.optimizer.learning_rate=.nan", "train.optimizer.learning_rate: nan: Input should be"),
+        ("train.optimizer.learning_rate=.nan", "train.optimizer.learning_rate: nan: give a number that is finite"),
         (
             "metrics={reward_margn: {model: m}}",
             "metrics: unknown metric 'reward_margn'; did you mean reward_margin or rating_margin?",
         ),
         ("metrics={reward_margin: {modl: m}}", "metrics.reward_margin.model is missing; it has no default"),
         ("metrics={ches: {modl: m}}", "metrics.ches.modl is unknown; did you mean model?"),
-        ("metrics={perplexity: {model: 3}}", "metrics.perplexity.model: 3: Input should be a valid string"),
+        ("metrics={perplexity: {model: 3}}", "metrics.perplexity.model: 3: give a text"),
         ("metrics=[ches]", "metrics: ['ches']: write {metric: {its settings}, ...}"),
         ("curriculum.difficulty=chess", "curriculum.difficulty: unknown metric 'chess'; did you mean ches?"),
         (
@@ -98,7 +98,7 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
             "curriculum.difficulty: reward_margin needs to know model: write metrics: {reward_margin: {model: ...}}",
         ),
         ("metrics={dcrm: }", "metrics.dcrm: reward_margin needs to know model: write metrics: {reward_margin: {model"),
-        ("train.global_batch_size=0", "train.global_batch_size: 0: Input should be greater than or equal to 1"),
+        ("train.global_batch_size=0", "train.global_batch_size: 0: give 1 or more"),
         (
             "curriculum.threshold={value: 1, hard_count: 3}",
             "curriculum.threshold: value and hard_count exclude each other",
@@ -133,13 +133,13 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
             "data={source: {path: a, format: hh_rlhf}, pair: {rule: max_min}}",
             "data.pair.rule max_min chooses among several answers, and format hh_rlhf holds pairs: leave it out",
         ),
-        ("data.pair.flip=1.5", "data.pair.flip: 1.5: Input should be less than or equal to 1"),
+        ("data.pair.flip=1.5", "data.pair.flip: 1.5: give 1 or less"),
         ("curriculum={mode: router_shuffled, order: ascending}", "curriculum: mode router_shuffled draws at random"),
         ("curriculum.sft_weight=0", "curriculum.sft_weight 0 leaves the hard stage nothing to learn"),
         ("data.max_prompt_length=4096", "data: max_prompt_length 4096 exceeds max_length 1024"),
         ("deepspeed.offload_parameters=true", "deepspeed: offload_parameters needs zero_stage 3, not 2"),
         ("data.source.format=ultrafeedbak", "data: unknown format 'ultrafeedbak'; known: auto, plain, ultrafeedback_"),
-        ("output.name=../other", "output.name: '../other': String should match pattern"),
+        ("output.name=../other", "output.name: '../other': it names a folder: use letters, digits"),
         (
             "tune={space: {objective.beta: {logunifrom: [0.1, 1]}}}",
             "tune.space: objective.beta: unknown kind of range 'logunifrom'; known: choice, uniform, loguniform",
@@ -148,20 +148,59 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
             "tune={space: {objective.beta: {uniform: [1, 0.1]}}}",
             "tune.space: objective.beta: uniform [1, 0.1]: it is empty: low must be below high",
         ),
-        ("tune.metric=loss", "tune.metric: 'loss': 'loss' is not measured on held-out pairs; take one that"),
+        ("tune.metric=loss", "tune.metric: 'loss': 'loss' is not measured on held-out pairs; did you mean eval_loss?"),
         (
             "tune.metric=[accuracy, accuracy]",
             "tune.metric: ['accuracy', 'accuracy']: give one metric, or two different",
         ),
         ("tune.metric=[accuracy, chosen_drift]", "tune: two metrics have no order to stop trials by"),
         ("tune.guard=chosen_drift > -20", "tune.guard: 'chosen_drift > -20': write a measure, >= or <=, and a number"),
-        ("tune.sampler=tpa", "tune.sampler: 'tpa': Input should be 'tpe', 'random', 'gp', 'cmaes' or 'grid'"),
-        ("tune.num_samples=0", "tune.num_samples: 0: Input should be greater than or equal to 1"),
+        (
+            "tune.metric=acuracy",
+            "tune.metric: 'acuracy': 'acuracy' is not measured on held-out pairs; did you mean eval_rew",
+        ),
+        (
+            "train.checkpoints.keep_best=eval_rewards/accuracy",
+            "train.checkpoints.keep_best: 'eval_rewards/accuracy': 'eval_rewards/accuracy' is not measured on held-out "
+            "pairs; did you mean eval_rewards/accuracies?",
+        ),
+        (
+            "train.checkpoints.keep_best=foo",
+            "train.checkpoints.keep_best: 'foo': 'foo' is not measured on held-out pairs",
+        ),
+        ("tune.guard=chosen_drfit >= -20", "tune.guard: 'chosen_drfit >= -20': 'chosen_drfit' is not measured on held"),
+        (
+            "compare.metric=qualty",
+            "compare.metric: 'qualty': 'qualty' is not measured on held-out pairs; did you mean qual",
+        ),
+        ("cluster.num_workers=0", "cluster.num_workers: 0: give 1 or more, or give a list, in [brackets]"),
+        ("cluster.num_workers=[0, 2]", "cluster.num_workers.0: 0: give 1 or more"),
+        ("cluster.num_workers=[2]", "cluster.num_workers.1 is missing; give one more"),
+        ("train=5", "train: 5: give settings, {key: value}"),
+        ("train.num_train_epochs=0.5", "train.num_train_epochs: 0.5: give a whole number"),
+        ("data.margin_scale={a: -1}", "data.margin_scale.a: -1: give more than 0"),
+        ("data.source.path=[3]", "data.source.path.0: 3: give a text"),
+        ("objective.beta=1e300", "objective.beta: 1e+300: it is too large for a loss in 32-bit numbers"),
+        ("data.select=" + "[" * 3000, "data.select: it is nested too deeply to be read"),
+        ("data.select=&a [*a]", "data.select: line 1: its aliases come to over 100,000 values"),
+        ("tune.sampler=tpa", "tune.sampler: 'tpa': choose 'tpe', 'random', 'gp', 'cmaes' or 'grid'"),
+        ("tune.num_samples=0", "tune.num_samples: 0: give 1 or more"),
         ("tune.early_stopping.prunner=none", "tune.early_stopping.prunner is unknown; did you mean pruner?"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_a_remedy(small: Path, override: str, expected: str) -> None:
     assert complaint(small, override).startswith(expected)
+
+
+def test_aliases_that_come_to_billions_of_values_are_refused_at_once(small: Path) -> None:
+    layers = [f"l{number}: &l{number} [{', '.join([f'*l{number - 1}'] * 10)}]" for number in range(1, 10)]
+    small.write_text("\n".join([small.read_text(), "l0: &l0 [1]", *layers, ""]))
+    assert complaint(small) == "line 1: its aliases come to over 100,000 values: write out what is meant"
+
+
+def test_aliases_as_people_write_them_are_read(small: Path) -> None:
+    small.write_text(small.read_text() + "compare: {arms: {a: &own {train.num_train_epochs: 2}, b: *own}}\n")
+    assert load_recipe(str(small)).compare.arms["b"] == {"train.num_train_epochs": 2}
 
 
 @pytest.mark.parametrize(

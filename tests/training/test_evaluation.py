@@ -14,8 +14,9 @@ from transformers import LlamaForCausalLM
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.tables.prepared_table import PreparedTable, commit, index_rows, write_index, write_part
 from mixdpo_ray.training.engine import make_policy
-from mixdpo_ray.training.evaluation import bucket_name, evaluate, hard_boundary, read_held_out
+from mixdpo_ray.training.evaluation import _named, evaluate, hard_boundary, read_held_out
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.metric_names import EDGES, HELD_OUT_METRICS, MEASURES, bucket_name, needs_reference
 from mixdpo_ray.training.world import World
 from tests.training.gang import Gang
 from tests.training.tiny import HELD_OUT, make_job
@@ -84,6 +85,13 @@ def test_drift_is_zero_where_the_policy_is_the_reference(tiny: Path, two: Gang) 
     metrics = two(evaluated, make_job(tiny, tiny / "unused"), 2)[0]
     assert metrics["eval_logps/chosen_drift"] == pytest.approx(0, abs=1e-5)
     assert metrics["eval_loss"] == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_what_is_measured_has_the_names_that_recipes_may_write() -> None:
+    sums = np.ones((len(EDGES) + 2, len(MEASURES) + 1))  # a pair in every bucket, and easy and hard ones
+    assert set(_named(sums, has_reference=True)) == set(HELD_OUT_METRICS)
+    without = {name for name in HELD_OUT_METRICS if not needs_reference(name)}
+    assert set(_named(sums, has_reference=False)) == without
 
 
 def test_buckets_are_named_by_their_ends() -> None:
