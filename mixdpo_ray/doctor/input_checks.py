@@ -16,9 +16,10 @@ from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted, spelled
 from mixdpo_ray.errors import first_line
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.formats import find_format
-from mixdpo_ray.pairs.reading import file_kind
+from mixdpo_ray.pairs.source_files import file_kind
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.preparation.sources import Source
+from mixdpo_ray.training.vocabulary import check_vocabulary
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 FILES = (".parquet", ".json", ".jsonl", ".ndjson", ".gz")
@@ -110,7 +111,9 @@ def _local_weights(setting: str, folder: Path) -> str:
 
 
 def tokenizer(examination: Examination) -> str:
-    PairTokenizer(examination.tokenizer, examination.recipe.data)  # refuses what has no template or no end token
+    # refuses what has no template that works, or no end token
+    largest = PairTokenizer(examination.tokenizer, examination.recipe.data).largest_id
+    check_vocabulary(examination.recipe.model, largest)
     kind = type(examination.tokenizer).__name__
     own = "model.chat_template" if examination.recipe.model.chat_template else "its own chat template"
     return f"{kind}, {len(examination.tokenizer):,} tokens, {own}"

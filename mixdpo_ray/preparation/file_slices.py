@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from mixdpo_ray import storage
 from mixdpo_ray.pairs.line_ranges import LineRange, line_ranges
-from mixdpo_ray.pairs.reading import LINES, RawRow, file_kind, read_json_lines, read_parquet, read_rows
+from mixdpo_ray.pairs.reading import RawRow, read_json_lines, read_parquet, read_rows
+from mixdpo_ray.pairs.source_files import LINES, file_kind
 
 SLICE_ROWS = 2_000
 BYTES = 4 << 20

@@ -35,6 +35,7 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, ov
 from mixdpo_ray.pairs.report import accounting_text, draw, histogram_text, thresholds_text
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
+from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
@@ -46,6 +47,9 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, write_index
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
+from mixdpo_ray.training.vocabulary import check_vocabulary
+
+LARGEST_ID = "largest_token_id"  # among a table's facts, for other models with the same tokenizer
 
 
 def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:
@@ -80,6 +84,7 @@ def _source_settings(recipe: Recipe) -> list[SourceSettings]:
 def _check_again(table: PreparedTable, recipe: Recipe) -> None:
     """The table's name says nothing about the limits that it must keep."""
     manifest, limit = table.manifest, recipe.data.max_quarantined_fraction
+    check_vocabulary(recipe.model, manifest.facts.get(LARGEST_ID, 0))
     if not within_budget(manifest.quarantined, manifest.rows_in, limit):
         path = storage.join(table.folder, QUARANTINE)
         raise over_budget(Quarantine.read(path), manifest.rows_in, limit, path)
@@ -88,6 +93,8 @@ def _check_again(table: PreparedTable, recipe: Recipe) -> None:
 
 def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, folder: str, sizes: Sizes) -> PreparedTable:
     began = time.monotonic()
+    largest = PairTokenizer(tokenizer, recipe.data).largest_id
+    check_vocabulary(recipe.model, largest)
     stages = _stages(recipe, sources, tokenizer)
     with Progress("prepare", "task") as progress:
         staged = convert_sources(sources, stages, sizes, partial(progress.reach, doing="read, check, tokenise"))
@@ -107,6 +114,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 "format": [stage.format for stage in stages],
                 "margin_scale": [stage.data.margin_scale for stage in stages],
                 "tokenizer": tokenizer_digest(tokenizer),
+                LARGEST_ID: largest,
                 **recipe.curriculum.order_identity,
             }
             commit(place, manifest.model_copy(update={"fingerprint": name, "facts": facts}))

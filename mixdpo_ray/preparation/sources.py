@@ -21,8 +21,9 @@ import pyarrow as pa
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import DataError
-from mixdpo_ray.pairs.reading import RawRow, expand_paths, first_columns
+from mixdpo_ray.pairs.reading import RawRow, first_columns
 from mixdpo_ray.pairs.settings import SourceSettings
+from mixdpo_ray.pairs.source_files import expand_paths
 from mixdpo_ray.preparation.file_slices import FileSlice, slices_of
 
 ROW = "__row"

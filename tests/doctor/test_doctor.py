@@ -139,7 +139,10 @@ def test_a_tokenizer_without_a_chat_template_is_red_and_its_followers_are_not_tr
 
 def test_data_that_is_not_there_is_red(tree: dict[str, Any], tmp_path: Path) -> None:
     said = red(changed(tree, data__source__path=str(tmp_path / "pears.jsonl")), tmp_path, "data")
-    assert "no .parquet, .jsonl or .json file there; check the path" in said
+    assert (
+        "no file there that ends in .parquet, .json, .jsonl or .ndjson, also with .gz, .bz2, .zst or .lz4; check"
+        in said
+    )
 
 
 def test_columns_of_no_format_are_red(tree: dict[str, Any], tmp_path: Path) -> None:
