@@ -117,7 +117,11 @@ def test_what_cannot_work_is_refused_in_one_line_with_exit_status_2(answer: Answ
     ("words", "expected"),
     [
         ("generate model --file missing.txt", "failed: missing.txt: [Errno 2] No such file or directory"),
-        ("generate ./missing --prompt 1+1", "failed: model.path './missing' is no folder; correct the path"),
+        ("generate ./missing --prompt 1+1", "failed: run or model './missing' is no folder; correct the path"),
+        (
+            "generate outputs/runs/nothere --prompt 1+1",
+            "failed: run or model 'outputs/runs/nothere' is no folder; correct",
+        ),
     ],
 )
 def test_what_is_not_there_is_named_in_one_line_with_exit_status_1(answer: Answer, words: str, expected: str) -> None:

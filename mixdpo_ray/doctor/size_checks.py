@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
 from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.curriculum.routing import one_sided
 from mixdpo_ray.doctor.cluster_checks import free_gpu_memory
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted, spelled
 from mixdpo_ray.doctor.input_checks import row_count
+from mixdpo_ray.preparation.held_out import check_training_metrics, lack_of_held_out
 from mixdpo_ray.training.memory_estimate import WorkerMemory, checkpoint_bytes, model_bytes, worker_memory
 from mixdpo_ray.training.schedule import check_warmup, warmup_steps
 from mixdpo_ray.training.settings import DeepSpeedSettings, TrainSettings
@@ -47,7 +49,14 @@ def steps(examination: Examination) -> str | Caution:
     total = min(plan.steps, recipe.train.max_steps or plan.steps)
     stages = " + ".join(f"{count} {stage}" for stage, count in _stages(plan).items())
     limited = f", the first {total} by train.max_steps" if total < plan.steps else ""
-    return f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {int(plan.hard.sum()):,} of them hard)"
+    hard = int(plan.hard.sum())
+    text = f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {hard:,} of them hard)"
+    assert examination.table is not None
+    check_training_metrics(recipe, examination.table)
+    difficulty = examination.table.index("train").difficulty
+    notes = [one_sided(recipe.curriculum, hard, difficulty), lack_of_held_out(recipe, examination.table)]
+    told = "; ".join(note for note in notes if note)
+    return Caution(f"{text}; {told}") if told else text
 
 
 def _about_steps(examination: Examination) -> str | Caution:

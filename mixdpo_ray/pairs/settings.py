@@ -56,6 +56,11 @@ class DataSettings(Settings):
     pair: PairSettings = Field(PairSettings(), description="How answers become pairs, and what is made of pairs")
     max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether any pair is asked to be held out."""
+        return self.heldout.source is not None or self.heldout.fraction * self.heldout.max_pairs > 0
+
     @model_validator(mode="after")
     def _room_for_answers(self) -> Self:
         if self.max_prompt_length > self.max_length:

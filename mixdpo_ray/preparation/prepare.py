@@ -26,6 +26,7 @@ from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
+from mixdpo_ray.curriculum.routing import one_sided
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS, find_format
 from mixdpo_ray.pairs.histogram import margin_histogram
@@ -39,6 +40,7 @@ from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
+from mixdpo_ray.preparation.held_out import lack_of_held_out
 from mixdpo_ray.preparation.sources import Source, find_source
 from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
@@ -127,6 +129,9 @@ def describe_table(table: PreparedTable, recipe: Recipe) -> str:
     """What a person looks at before choosing a threshold."""
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
+    own = None if recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
+    hard = recipe.curriculum.threshold.hard_pairs(index.difficulty)
+    warnings = [lack_of_held_out(recipe, table), one_sided(recipe.curriculum, hard, index.difficulty)]
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
     return "\n\n".join(
         [
@@ -134,7 +139,8 @@ def describe_table(table: PreparedTable, recipe: Recipe) -> str:
             held,
             histogram_text(manifest.margins),
             *other,
-            thresholds_text(index.difficulty, recipe.train.global_batch_size),
+            thresholds_text(index.difficulty, recipe.train.global_batch_size, own),
+            *(f"warning: {warning}" for warning in warnings if warning),
         ]
     )
 

@@ -116,6 +116,8 @@ class Recipe(Settings):
                 raise ValueError(f"data: unknown format {source.format!r}; known: auto, {', '.join(FORMATS)}")
         if self.data.source.format in FORMATS and (idle := idle_rule(self.data.source.format, self.data.pair)):
             raise ValueError(idle)
+        if (setting := self.train.needs_held_out) and not self.data.holds_out:
+            raise ValueError(f"{setting} needs held-out pairs, and data.heldout holds out none: give it a fraction")
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:

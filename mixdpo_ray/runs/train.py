@@ -6,8 +6,12 @@ newest is decided by the committed folders of the run alone (training/checkpoint
 
 from __future__ import annotations
 
+import sys
 import time
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import import_meanwhile
@@ -17,6 +21,8 @@ from mixdpo_ray.cluster.progress import Display, watching
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import finished_summary, locked, run_folder, write_summary
 from mixdpo_ray.cluster.run_workers import fit
+from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.preparation.held_out import check_training_metrics
 from mixdpo_ray.preparation.prepare import prepare
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import make_job
@@ -35,6 +41,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
         steps = job.steps(plan)
         if summary := finished_summary(recipe, steps):
             return {**summary, "already_finished": True}
+        check_training_metrics(recipe, table)
+        if warning := one_sided(recipe.curriculum, np.count_nonzero(plan.hard), table.index("train").difficulty):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+            job = replace(job, card={**job.card, "note": warning})
         folder = reference(recipe, table, job)
         job = job.with_reference(folder and storage.absolute(folder))
         run_actor = claim_run(job.run)

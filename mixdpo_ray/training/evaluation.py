@@ -5,6 +5,8 @@ Every pair is run with both answers, hard ones too. The set is the same for ever
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.curriculum.shares import Share, deal
+from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective, StepView
@@ -87,6 +90,20 @@ def evaluate(policy: Policy, objective: Objective, held_out: HeldOut, world: Wor
     if world.size > 1:
         dist.all_reduce(sums)
     return _named(sums.cpu().numpy(), has_reference=held_out.references is not None)
+
+
+def refuse_not_finite(metrics: Mapping[str, float], step: int, objective: Objective) -> None:
+    """Before the first step the learning rate has changed nothing yet: the model or the loss itself is to blame."""
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if not bad:
+        return
+    if step:
+        raise NonFiniteError(f"evaluation after {step} steps: {bad[0]} is not finite; look at the learning rate")
+    of_model = next((name for name in bad if name.startswith(("eval_logps", "eval_nll"))), None)
+    blamed = f"the settings of the objective, {objective!r}"
+    if of_model is not None:
+        blamed = "the model's weights, model.dtype, and the reference model if it is another one"
+    raise NonFiniteError(f"evaluation before the first step: {of_model or bad[0]} is not finite; look at {blamed}")
 
 
 def _batch(held_out: HeldOut, rows: NDArray[np.int64], weight: int, policy: Policy, world: World) -> PairBatch:

@@ -34,7 +34,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixdpo_ray.errors import ModelError, first_line
+from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
 
 GIB = 1 << 30
@@ -94,11 +95,12 @@ def shape_of(settings: ModelSettings) -> ModelShape:
 
     trust = settings.trust_remote_code
     try:
-        config = AutoConfig.from_pretrained(settings.path, revision=settings.revision, trust_remote_code=trust)
+        with brief_hub(settings.path):
+            config = AutoConfig.from_pretrained(settings.path, revision=settings.revision, trust_remote_code=trust)
         with torch.device("meta"):
             shell = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     except (OSError, ValueError, ImportError) as error:
-        reason = first_line(error)
+        reason = why_not_loaded(settings.path, error)
         raise ModelError(f"model.path {settings.path!r} has no configuration to build from: {reason}") from error
     return shape_from(config, shell, settings)
 

@@ -6,14 +6,16 @@ import hashlib
 from pathlib import Path
 
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.hub import brief_hub
 from mixdpo_ray.training.settings import ModelSettings
 
 SAMPLE = 1 << 20  # bytes read at each of a weight file's sampled places
 
 
 def refuse_missing_folder(setting: str, name: str) -> None:
-    """What is plainly meant as a path is not asked for on the Hub, which takes a minute to say no without a network."""
-    if name.startswith(("/", "./", "../")) and not Path(name).is_dir():
+    """What is plainly meant as a path is not asked for on the Hub, where names are `name` or `owner/name`."""
+    path = name.startswith(("/", "./", "../", "~")) or name.count("/") > 1
+    if path and not Path(name).is_dir():
         raise ModelError(f"{setting} {name!r} is no folder; correct the path, or give a Hugging Face name")
 
 
@@ -35,9 +37,10 @@ def model_digest(settings: ModelSettings) -> str:
     if not folder.is_dir():
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(
-            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        )
+        with brief_hub(settings.path):
+            config = AutoConfig.from_pretrained(
+                settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+            )
         return str(config._commit_hash or settings.revision)
     sha = hashlib.sha256()
     for file in sorted(folder.iterdir()):

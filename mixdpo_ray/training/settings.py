@@ -111,6 +111,13 @@ class TrainSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
 
+    @property
+    def needs_held_out(self) -> str | None:
+        """The setting that asks for more than the first and the last evaluation, which nobody misses without pairs."""
+        if self.checkpoints.keep_best is not None:
+            return "train.checkpoints.keep_best"
+        return None if self.evaluation.every_steps is None else "train.evaluation.every_steps"
+
 
 class DeepSpeedSettings(Settings):
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="What is sharded: nothing, optimizer, gradients, weights")
