@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from huggingface_hub import HfApi, constants, get_session, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from mixdpo_ray import storage
-from mixdpo_ray.doctor.examination import Examination
+from mixdpo_ray.doctor.examination import Examination, is_on_hub
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted, spelled
 from mixdpo_ray.errors import first_line
 from mixdpo_ray.pairs.convert import Converter
@@ -19,7 +19,8 @@ from mixdpo_ray.pairs.formats import find_format
 from mixdpo_ray.pairs.source_files import file_kind
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.preparation.sources import Source
-from mixdpo_ray.training.vocabulary import check_vocabulary
+from mixdpo_ray.training.hub import silence
+from mixdpo_ray.training.vocabulary import check_vocabulary, vocabulary_size
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 FILES = (".parquet", ".json", ".jsonl", ".ndjson", ".gz")
@@ -27,34 +28,31 @@ HUB_SECONDS = 10
 HTTP_ERROR: Any = HfHubHTTPError.__bases__[0]  # the root of what the Hub's HTTP library raises, whichever that is
 
 
-def hub(examination: Examination) -> str:
+def hub(examination: Examination) -> str | Caution:
     """Asked once and briefly: each library would try six times before it says that nobody answers."""
     model, data = examination.recipe.model, examination.recipe.data
-    names = [name for name in (model.path, model.tokenizer, model.reference) if name and _on_hub(name)]
+    names = [name for name in (model.path, model.tokenizer, model.reference) if name and is_on_hub(name)]
     sources = [source.path for source in (data.source, data.heldout.source) if source]
     names += [path for path in sources if isinstance(path, str) and _is_data_set(path)]
     if not names:
         return "nothing is taken from it"
     if constants.HF_HUB_OFFLINE:
         return f"not asked, since HF_HUB_OFFLINE is set; {', '.join(names)} must be cached on every node"
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except (OSError, HTTP_ERROR) as error:
+    if reason := silence(constants.ENDPOINT):
+        absent = [name for name in names if vocabulary_size(name) is None]
+        if not absent:
+            where = "taken from the cache, which every node must have"
+            return Caution(f"{constants.ENDPOINT} does not answer ({reason}): {', '.join(names)} are {where}")
         raise CheckFailed(
-            f"{constants.ENDPOINT} does not answer ({first_line(error)}), and {names[0]} is taken from there: mend "
-            "the network, give folders instead, or set HF_HUB_OFFLINE=1 where everything is cached"
-        ) from error
+            f"{constants.ENDPOINT} does not answer ({reason}), and {absent[0]} is taken from there: mend the network, "
+            "give folders instead, or set HF_HUB_OFFLINE=1 where everything is cached"
+        )
     return f"{constants.ENDPOINT} answers, for {', '.join(dict.fromkeys(names))}"
-
-
-def _on_hub(name: str) -> bool:
-    """Names there are `name` or `owner/name`; anything deeper is a path."""
-    return not Path(name).is_dir() and not name.startswith((".", "/", "~")) and name.count("/") <= 1
 
 
 def _is_data_set(path: str) -> bool:
     is_file = Path(path).exists() or "*" in path or Path(path).suffix in FILES
-    return "://" not in path and not is_file and _on_hub(path)
+    return "://" not in path and not is_file and is_on_hub(path)
 
 
 def model(examination: Examination) -> str:
@@ -75,10 +73,10 @@ def weights(setting: str, name: str, revision: str | None) -> str:
     folder = Path(name)
     if folder.is_dir():
         return _local_weights(setting, folder)
-    if not _on_hub(name):
+    if not is_on_hub(name):
         raise CheckFailed(f"{setting} {name!r} is no folder: correct the path, or give a Hugging Face name")
     try:
-        if constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE or silence(constants.ENDPOINT):
             return _local_weights(setting, Path(snapshot_download(name, revision=revision, local_files_only=True)))
         info = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
     except (OSError, ValueError, HTTP_ERROR) as error:

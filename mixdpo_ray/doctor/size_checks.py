@@ -110,9 +110,18 @@ def warm_up(examination: Examination) -> str:
 
 def memory(examination: Examination) -> str | Caution:
     """Check memory: on a GPU the device's, and the host's for what is loaded or kept there; on CPU the host's alone."""
+    size = examination.size
+    if size.layers:
+        return _memory(examination, "")
+    known = f"by the {size.parameters / 1e9:g} billion weights of its name alone, without activations, at least "
+    found = _memory(examination, known)
+    return found if isinstance(found, Caution) else Caution(found)
+
+
+def _memory(examination: Examination, known: str) -> str | Caution:
     need = _need(examination, examination.recipe.train, examination.recipe.deepspeed)
     parts = ", ".join(f"{name} {spelled(size)}" for name, size in need.largest())
-    text = f"{spelled(need.device_bytes)} per worker ({parts})"
+    text = f"{known}{spelled(need.device_bytes)} per worker ({parts})"
     if not examination.gpu:
         return _on_hosts(examination, text, need.device_bytes)
     free = free_gpu_memory(examination.nodes)
@@ -120,8 +129,7 @@ def memory(examination: Examination) -> str | Caution:
         return Caution(f"{text}; no GPU could be asked what it has")
     if need.device_bytes > min(free):
         raise CheckFailed(f"{text}, and a GPU has {spelled(min(free))} free: {_remedy(examination, min(free))}")
-    shape = examination.shape
-    whole = 1.1 * shape.element * shape.parameters
+    whole = 1.1 * examination.size.element * examination.size.parameters
     if examination.recipe.objective.needs_reference and whole > min(free):
         raise CheckFailed(
             f"the reference model needs {spelled(whole)} on one GPU, which has {spelled(min(free))} free: use larger "
@@ -134,7 +142,7 @@ def _need(examination: Examination, train: TrainSettings, deepspeed: DeepSpeedSe
     """The memory that a worker needs with the fewest workers, where each holds most."""
     recipe = examination.recipe
     return worker_memory(
-        examination.shape, train, deepspeed, recipe.data.max_length, recipe.cluster.fewest_workers, gpu=examination.gpu
+        examination.size, train, deepspeed, recipe.data.max_length, recipe.cluster.fewest_workers, gpu=examination.gpu
     )
 
 
@@ -169,7 +177,9 @@ def _remedy(examination: Examination, free: int) -> str:
         need = _need(examination, train, deepspeed).device_bytes
         if need <= free:
             return f"{' '.join(changes)} would need {spelled(need)}"
-    return "even with the leanest settings it would not fit: use more or larger GPUs, model.lora, or a smaller model"
+    where = "use more or larger GPUs" if examination.gpu else "train on GPUs (RAY_ADDRESS, jobs/clusters/README.md)"
+    lora = "" if examination.recipe.model.lora else "model.lora, "
+    return f"even with the leanest settings it would not fit: {where}, {lora}or a smaller model"
 
 
 def _remedies(
@@ -193,7 +203,7 @@ def _remedies(
 def disk(examination: Examination) -> str:
     """What is kept, one more while it is written, and the exported model."""
     settings, path = examination.recipe.train.checkpoints, examination.recipe.output.storage_path
-    one, exported = checkpoint_bytes(examination.shape, examination.recipe.deepspeed), model_bytes(examination.shape)
+    one, exported = checkpoint_bytes(examination.size, examination.recipe.deepspeed), model_bytes(examination.size)
     kept = settings.keep_last + (settings.keep_best is not None) + 1
     need = kept * one + exported
     each = f"{kept} checkpoints of {spelled(one)} (one while it is written)"

@@ -19,8 +19,15 @@ class SourceSettings(Settings):
     config: str | None = Field(None, description="Of a Hugging Face data set: the name of its configuration")
     data_dir: str | None = Field(None, description="Of a Hugging Face data set: the folder inside it")
     split: str | None = Field(None, description="Of a Hugging Face data set: the split, train where none is given")
-    format: str = Field("auto", description="A name of pairs.formats.FORMATS; auto detects it from the columns")
-    columns: dict[str, str] = Field(default_factory=dict, description="Our column's name -> the source's name for it")
+    format: str = Field(
+        "auto",
+        description="auto: by the columns; or plain (prompt, chosen, rejected, and margin or score_chosen and "
+        "score_rejected), or the name of a data set's format, see jobs/README.md",
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Our column's name -> the source's, as {chosen: best, score_chosen: best_score}",
+    )
 
 
 class HeldoutSettings(Settings):

@@ -119,7 +119,7 @@ class PairTokenizer:
         special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         plain = set(self.tokenizer.get_vocab().values()) - special
         padding = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
-        return max([*plain, *self._ids([self._render_probe() + self._end])[0], padding or 0])
+        return int(max([*plain, *self._ids([self._render_probe() + self._end])[0], padding or 0]))
 
     def _find_end(self) -> tuple[str, str]:
         """What the template puts behind an answer, and what of it is trained on: up to the end token."""

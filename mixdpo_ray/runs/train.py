@@ -42,7 +42,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         if summary := finished_summary(recipe, steps):
             return {**summary, "already_finished": True}
         check_training_metrics(recipe, table)
-        if warning := one_sided(recipe.curriculum, np.count_nonzero(plan.hard), table.index("train").difficulty):
+        if warning := one_sided(recipe.curriculum, int(np.count_nonzero(plan.hard)), table.index("train").difficulty):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
             job = replace(job, card={**job.card, "note": warning})
         folder = reference(recipe, table, job)

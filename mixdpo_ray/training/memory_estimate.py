@@ -105,6 +105,15 @@ def shape_of(settings: ModelSettings) -> ModelShape:
     return shape_from(config, shell, settings)
 
 
+def shape_by_name(settings: ModelSettings) -> ModelShape | None:
+    """What a name such as Llama-3-8B says of a model: how many weights, and nothing of what activations they make."""
+    match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z0-9])", settings.path.rpartition("/")[2], re.IGNORECASE)
+    if match is None:
+        return None
+    weights, element = round(float(match[1]) * 1e9), getattr(torch, settings.dtype).itemsize
+    return ModelShape(weights, 0 if settings.lora else weights, element, *[0] * 6)
+
+
 def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
     text = config.get_text_config()
     parameters = sum(parameter.numel() for parameter in shell.parameters())
