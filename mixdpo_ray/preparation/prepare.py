@@ -54,8 +54,13 @@ from mixdpo_ray.training.vocabulary import check_vocabulary
 LARGEST_ID = "largest_token_id"  # among a table's facts, for other models with the same tokenizer
 
 
-def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:
-    """The table that the recipe asks for, made (and described) if it does not exist yet. Ray must be connected."""
+def prepare(
+    recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False, as_base: bool = False
+) -> PreparedTable:
+    """The table that the recipe asks for, made (and described) if it does not exist yet. Ray must be connected.
+
+    `as_base`: others are derived from it, and its curriculum is nobody's choice.
+    """
     sources = [find_source(settings) for settings in _source_settings(recipe)]
     name = table_name(recipe, digest_of_tokenizer(recipe.model, recipe.output.storage_path), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
@@ -65,7 +70,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
             table = PreparedTable.open(folder)
             _check_again(table, recipe)
         elif is_derived(recipe):
-            base = prepare(base_recipe(recipe), sizes)
+            base = prepare(base_recipe(recipe), sizes, as_base=True)
             with plain_errors():
                 table = derive(recipe, base, name, folder, sizes)
         else:
@@ -74,7 +79,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
             with plain_errors():
                 table = _make(recipe, sources, load_tokenizer(recipe.model), name, folder, sizes)
     if describe_again or not found:
-        print(describe_table(table, recipe))
+        print(describe_table(table, recipe, as_base=as_base))
     return table
 
 
@@ -125,13 +130,13 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     return table
 
 
-def describe_table(table: PreparedTable, recipe: Recipe) -> str:
+def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = False) -> str:
     """What a person looks at before choosing a threshold."""
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
-    own = None if recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
-    hard = recipe.curriculum.threshold.hard_pairs(index.difficulty)
-    warnings = [lack_of_held_out(recipe, table), one_sided(recipe.curriculum, hard, index.difficulty)]
+    own = None if as_base or recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
+    hard = own and one_sided(recipe.curriculum, own.hard_pairs(index.difficulty), index.difficulty)
+    warnings = [lack_of_held_out(recipe, table), hard]
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
     return "\n\n".join(
         [
