@@ -35,7 +35,7 @@ class Threshold(Settings):
         return 0.5 if self.value is None else self.value
 
     def __str__(self) -> str:
-        """As a person would write it."""
+        """Write it as a person would."""
         if self.hard_count is not None:
             return f"hard_count={self.hard_count}"
         return f"{self.in_force:g}" if self.in_force is not None else f"hard_fraction={self.hard_fraction:g}"

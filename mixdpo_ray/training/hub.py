@@ -14,8 +14,8 @@ from typing import Any
 
 from mixdpo_ray.errors import first_line
 
-SECONDS = 5.0
-TRIES = 2
+ANSWER_SECONDS = 5.0
+_TRIES = 2
 
 
 @contextmanager
@@ -40,9 +40,9 @@ def silence(endpoint: str) -> str | None:
 
     http_error: Any = HfHubHTTPError.__bases__[0]  # the root of what its HTTP library raises, whichever that is
     reason = None
-    for _ in range(TRIES):
+    for _ in range(_TRIES):
         try:
-            get_session().head(endpoint, timeout=SECONDS)
+            get_session().head(endpoint, timeout=ANSWER_SECONDS)
         except (OSError, http_error) as error:
             reason = first_line(error)
         else:
