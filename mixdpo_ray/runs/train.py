@@ -44,7 +44,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         check_training_metrics(recipe, table)
         if warning := one_sided(recipe.curriculum, int(np.count_nonzero(plan.hard)), table.index("train").difficulty):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
-            job = replace(job, card={**job.card, "note": warning})
+            job = replace(job, card={**job.card, "note": warning.rpartition(": ")[0]})  # without the advice
         folder = reference(recipe, table, job)
         job = job.with_reference(folder and storage.absolute(folder))
         run_actor = claim_run(job.run)
