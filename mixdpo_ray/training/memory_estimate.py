@@ -111,12 +111,7 @@ def shape_by_name(settings: ModelSettings) -> ModelShape | None:
     if match is None:
         return None
     weights, element = round(float(match[1]) * 1e9), getattr(torch, settings.dtype).itemsize
-    return ModelShape(
-        parameters=weights,
-        trained=0 if settings.lora else weights,
-        element=element,
-        **dict.fromkeys(("layers", "hidden", "intermediate", "queries", "keys", "vocabulary"), 0),
-    )
+    return ModelShape(weights, 0 if settings.lora else weights, element, 0, 0, 0, 0, 0, 0)
 
 
 def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
