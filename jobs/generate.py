@@ -15,7 +15,6 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import RecipeError, StorageError
-from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.settings import ModelSettings
 
@@ -66,13 +65,14 @@ def models(place: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
     if recorded is None and not storage.is_local(place):
         raise StorageError(f"{record.recipe_file} does not exist: give the folder of a run; models are read from disk")
     if recorded is None:
-        refuse_missing_folder("model.path", place)
+        refuse_missing_folder("run or model", place)
         yield {"answer": ModelSettings.model_validate({"path": place, **changed})}
         return
-    recipe = Recipe.model_validate(recorded.recipe)
+    # of the recipe the model alone: other sections may have had settings that no longer exist
+    model = ModelSettings.model_validate(recorded.recipe["model"])
     if not storage.exists(storage.join(record.model, "config.json")):
         raise StorageError(f"{place} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
-    before = recipe.model.model_copy(update={"lora": None, **changed})
+    before = model.model_copy(update={"lora": None, **changed})
     with local_copy(record.model) as trained:
         own = {"path": trained, "tokenizer": None, "revision": None}  # a run exports its tokenizer too
         yield {"before": before, "after": before.model_copy(update=own)}

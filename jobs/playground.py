@@ -23,6 +23,7 @@ from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.playground.settings import WorldSettings
 from mixdpo_ray.playground.verdict import describe_pairs, describe_verdict
 from mixdpo_ray.recipe.file import load_recipe
+from mixdpo_ray.recipe.plain_words import in_words
 from mixdpo_ray.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def world_settings(values: dict[str, object]) -> WorldSettings:
     try:
         return WorldSettings.model_validate(values)
     except ValidationError as error:
-        lines = (f"--{details['loc'][0]} {details['input']}: {details['msg']}" for details in error.errors())
+        lines = (f"--{details['loc'][0]} {details['input']}: {in_words(details)}" for details in error.errors())
         raise RecipeError("\n".join(line.replace("_", "-") for line in lines)) from None
 
 

@@ -93,7 +93,7 @@ def test_help_shows_what_one_needs_first_and_help_all_the_rest(answer: Answer) -
         (f"train {PLAYGROUND} objective.name=simpo model.reference=other", "model.reference 'other' would never be"),
         (f"score {PLAYGROUND} metrics.reward_margn.model=other", "unknown metric 'reward_margn'; did you mean reward_"),
         (f"doctor {PLAYGROUND} train.seed=yes", "train.seed: True: true or false is no value for this setting"),
-        (f"clean {PLAYGROUND} output.storage_path=[]", "output.storage_path: []: Input should be a valid string"),
+        (f"clean {PLAYGROUND} output.storage_path=[]", "output.storage_path: []: give a text"),
         (
             f"tune {PLAYGROUND} tune.space={{objective.beta:{{unifrom:[0.1,1]}}}}",
             "unknown kind of range 'unifrom'; ",
@@ -101,7 +101,7 @@ def test_help_shows_what_one_needs_first_and_help_all_the_rest(answer: Answer) -
         (f"tune {PLAYGROUND} tune.space={{objective.bta:{{choice:[1]}}}}", "objective.bta is unknown; did you mean"),
         (f"tune {PLAYGROUND} tune.sampler=grid", "tune.sampler grid needs values that can be counted"),
         (f"compare {PLAYGROUND}", "compare.arms is empty: name two arms or more"),
-        ("playground --prompts none", "--prompts none: Input should be a valid integer"),
+        ("playground --prompts none", "--prompts none: give a whole number"),
         ("playground objectve.beta=0.2", f"{PLAYGROUND}: objectve is unknown; did you mean objective?"),
         ("generate model", "no prompt: give --prompt TEXT, or --file with one prompt per line"),
     ],
@@ -117,7 +117,11 @@ def test_what_cannot_work_is_refused_in_one_line_with_exit_status_2(answer: Answ
     ("words", "expected"),
     [
         ("generate model --file missing.txt", "failed: missing.txt: [Errno 2] No such file or directory"),
-        ("generate ./missing --prompt 1+1", "failed: model.path './missing' is no folder; correct the path"),
+        ("generate ./missing --prompt 1+1", "failed: run or model './missing' is no folder; correct the path"),
+        (
+            "generate outputs/runs/nothere --prompt 1+1",
+            "failed: run or model 'outputs/runs/nothere' is no folder; correct",
+        ),
     ],
 )
 def test_what_is_not_there_is_named_in_one_line_with_exit_status_1(answer: Answer, words: str, expected: str) -> None:

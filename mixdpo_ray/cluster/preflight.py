@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import ray
 from ray._private import worker
 from ray._private.state import state
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, worker_resources
+from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, uses_gpu, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
 from mixdpo_ray.errors import ResourceError, StorageError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -44,13 +45,17 @@ def never_fits(settings: ClusterSettings, nodes: list[Node]) -> str | None:
     if not worker.global_worker.node.is_head():
         return None
     if missing := missing_resources(settings):
-        return (
-            f"this machine lacks {missing}: lower cluster.num_workers or cluster.cpus_per_worker, set "
-            "cluster.use_gpu=false, or set RAY_ADDRESS to a cluster that has them"
-        )
+        return f"this machine lacks {missing}: {what_to_change(settings, 'set RAY_ADDRESS to a cluster that has them')}"
     shape = " + ".join(f"{amount:g} {name}" for name, amount in each.items())
     room = room_on_nodes([node.resources for node in nodes], each)
     return does_not_fit(settings, shape, [node.name for node in nodes], room)
+
+
+def what_to_change(settings: ClusterSettings, more: str) -> str:
+    """What could help workers that do not fit; fewer of them are no help where there is no GPU at all."""
+    if uses_gpu(settings) and not ray.cluster_resources().get("GPU"):
+        return f"{more}, or for a model that CPUs can train set cluster.use_gpu=false; jobs/clusters/README.md says how"
+    return f"{more}, or lower cluster.num_workers or cluster.cpus_per_worker"
 
 
 def local_paths(recipe: Recipe) -> tuple[str, ...]:

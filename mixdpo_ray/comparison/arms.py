@@ -11,6 +11,7 @@ from mixdpo_ray.recipe.measure import why_unfair
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.space import with_settings
 from mixdpo_ray.storage import is_local, join
+from mixdpo_ray.training.metric_names import refuse_unmeasured
 
 WORLD = "<world>"
 NOT_AN_ARMS = {
@@ -86,8 +87,7 @@ def check_arms(recipe: Recipe) -> None:
         raise RecipeError(
             f"output.storage_path {recipe.output.storage_path}: name a local folder, worlds are made there"
         )
-    heldout = recipe.data.heldout
-    if compare.world is None and heldout.source is None and not heldout.fraction * heldout.max_pairs:
+    if compare.world is None and not recipe.data.holds_out:
         raise RecipeError("data.heldout holds out no pairs, and arms are compared on them: give it a fraction")
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every arm: thin it, with curriculum.thin")
@@ -95,6 +95,10 @@ def check_arms(recipe: Recipe) -> None:
     searched = {setting for settings in compare.arms.values() for setting in settings}
     if reason := why_unfair(compare.measure, sorted(searched)):
         raise RecipeError(f"compare.metric {compare.measure.name}: {reason}; take accuracy")
+    for arm in arms:
+        refuse_unmeasured(
+            f"compare.arms.{arm.name}: compare.metric", compare.measure.name, arm.recipe.objective.needs_reference
+        )
     if len({arm.recipe.cluster.use_gpu for arm in arms}) > 1:
         raise RecipeError("compare.arms: cluster.use_gpu must be the same for every arm")
 

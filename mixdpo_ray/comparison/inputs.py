@@ -16,6 +16,7 @@ from mixdpo_ray.comparison.arms import Arm, all_arms
 from mixdpo_ray.comparison.job_sequence import RecordedJob
 from mixdpo_ray.comparison.playgrounds import judge_of
 from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.preparation.held_out import require_held_out
 from mixdpo_ray.preparation.prepare import prepare
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
@@ -82,6 +83,8 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
     if key not in tables:
         with redirect_stdout(io.StringIO()):  # of dozens of tables nobody reads what is told of one
             tables[key] = prepare(recipe)
+        if recipe.compare.measure.name.startswith("eval_"):
+            require_held_out(recipe, tables[key], {"compare.metric": recipe.compare.measure.name})
     table, run = tables[key], join(folder, arm.folder)
     try:
         identity = identity_of(recipe, table.manifest.content_digest)

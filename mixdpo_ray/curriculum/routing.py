@@ -12,6 +12,30 @@ from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.errors import RecipeError
 
 
+def one_sided(settings: CurriculumSettings, hard: int, difficulty: NDArray[np.float64]) -> str | None:
+    """What it means that a threshold makes no pair hard, or every one; nothing where a person asked for just that."""
+    threshold, rows = settings.threshold, len(difficulty)
+    asked = threshold.hard_fraction in (0.0, 1.0) or threshold.hard_count in (0, rows)
+    if settings.mode == "sorted_dpo" or asked or 0 < hard < rows or not rows:
+        return None
+    discards = settings.mode == "discard_hard"
+    if hard:
+        count, what = f"all {rows}", "trains no pair" if discards else "trains all by SFT, none by the objective"
+    else:
+        count, what = (
+            f"none of {rows}",
+            "leaves none out" if discards else "trains all by the objective, none by SFT",
+        )
+    low, high = float(difficulty.min()), float(difficulty.max())
+    values, remedy = f"they go from {low:.4g} to {high:.4g}", "choose one in between"
+    if low == high:
+        values, remedy = f"all are {low:.4g}", "give threshold.hard_fraction, or another curriculum.difficulty"
+    return (
+        f"curriculum.threshold {threshold} makes {count} pairs hard by {settings.difficulty} ({values}), so mode "
+        f"{settings.mode} {what}: {remedy}"
+    )
+
+
 def hard_positions(
     settings: CurriculumSettings, difficulty: NDArray[np.float64], pair_ids: Sequence[str]
 ) -> NDArray[np.bool_]:

@@ -34,6 +34,12 @@ class Threshold(Settings):
             return None
         return 0.5 if self.value is None else self.value
 
+    def __str__(self) -> str:
+        """Write it as a person would."""
+        if self.hard_count is not None:
+            return f"hard_count={self.hard_count}"
+        return f"{self.in_force:g}" if self.in_force is not None else f"hard_fraction={self.hard_fraction:g}"
+
     def hard_pairs(self, margins: NDArray[np.float64]) -> int:
         """How many pairs are hard. Rank decides which: the hard ones are the last in descending order."""
         assert not np.isnan(margins).any(), "a missing margin is neither easy nor hard: prepare refuses it"

@@ -31,8 +31,8 @@ CHECKS: Mapping[str, Check] = {
     "batch": Check(size_checks.batch),
     "steps": Check(size_checks.steps, ("tokenizer", "data")),
     "warm-up": Check(size_checks.warm_up, ("steps",)),
-    "memory": Check(size_checks.memory, ("cluster", "model")),
-    "disk": Check(size_checks.disk, ("storage", "model")),
+    "memory": Check(size_checks.memory, ("cluster",)),
+    "disk": Check(size_checks.disk, ("storage",)),
     "upload": Check(cluster_checks.upload),
     "time": Check(
         timing_check.duration, ("storage", "workers", "model", "tokenizer", "data", "steps", "warm-up", "memory")

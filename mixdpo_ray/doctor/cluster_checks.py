@@ -10,7 +10,7 @@ from ray._private.state import state
 
 from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
-from mixdpo_ray.cluster.preflight import absent_file, does_not_fit, lacking, some_of
+from mixdpo_ray.cluster.preflight import absent_file, does_not_fit, lacking, some_of, what_to_change
 from mixdpo_ray.cluster.upload import LIMIT, measure_upload
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
@@ -22,10 +22,18 @@ def cluster(examination: Examination) -> str:
         raise CheckFailed("no Ray is connected: start one, or unset RAY_ADDRESS to run on this machine")
     nodes = examination.nodes
     have = ray.cluster_resources()
+    if examination.is_this_machine:
+        gpus = counted(int(have.get("GPU", 0)), "GPU") if have.get("GPU") else "no GPU"
+        memory = size_text(nodes[0].answer.free_memory)
+        return f"this machine: {counted(cores(), 'core')}, {memory} of memory free, {gpus}"
     names = f" ({some_of([node.name for node in nodes])})" if len(nodes) > 1 else ""
     where = f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else "on this machine"
     gpus = f"{have['GPU']:g} GPU" if have.get("GPU") else "no GPU"
     return f"{counted(len(nodes), 'node')}{names}, {have.get('CPU', 0):g} CPU, {gpus}, {where}"
+
+
+def cores() -> int:
+    return os.cpu_count() or 1
 
 
 def storage(examination: Examination) -> str:
@@ -59,7 +67,7 @@ def workers(examination: Examination) -> str | Caution:
     each = worker_resources(settings)
     shape = " + ".join(f"{amount:g} {name}" for name, amount in each.items())
     if missing := missing_resources(settings):
-        remedy = "add nodes, or lower cluster.num_workers or cluster.cpus_per_worker"
+        remedy = what_to_change(settings, "add nodes")
         brought = state.get_max_resources_from_cluster_config()
         if brought is None or lacking(settings, each, brought):
             raise CheckFailed(f"the cluster lacks {missing}: {remedy}")
@@ -75,6 +83,10 @@ def workers(examination: Examination) -> str | Caution:
         left = cpus - count * each["CPU"]
     now = f" (now {count})" if settings.elastic else ""
     asked = f"{settings.fewest_workers} to {settings.most_workers}" if settings.elastic else f"{count}"
+    if examination.is_this_machine:  # its CPUs were counted so that they suffice
+        text = f"{asked} workers{now} of {shape} on {counted(cores(), 'core')}"
+        crowded = not examination.gpu and count > cores()
+        return Caution(f"{text}: they take turns, cluster.num_workers={cores()} is as fast") if crowded else text
     return f"{asked} workers{now} of {shape}; {left:g} of {cpus:g} CPU left to read, {count} needed"
 
 

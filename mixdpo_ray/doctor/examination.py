@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.folder_lock import prepared_folder
 from mixdpo_ray.cluster.nodes import Node, free_disk, survey
 from mixdpo_ray.cluster.preflight import local_paths
 from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.doctor.finding import Unchecked
+from mixdpo_ray.errors import ModelError
 from mixdpo_ray.pairs.reading import RawRow, read_rows
 from mixdpo_ray.preparation.sources import Source, block_rows, find_source
 from mixdpo_ray.preparation.table_key import table_name
@@ -28,6 +32,10 @@ if TYPE_CHECKING:
     from mixdpo_ray.training.memory_estimate import ModelShape
 
 FIRST_ROWS = 64
+
+
+def is_on_hub(name: str) -> bool:
+    return storage.may_be_on_hub(name) and not Path(name).is_dir()
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,11 @@ class Examination:
         return uses_gpu(self.recipe.cluster) if wanted is None and ray.is_initialized() else bool(wanted)
 
     @cached_property
+    def is_this_machine(self) -> bool:
+        """Whether Ray was started here and told of as many CPUs as the recipe asks for: they are seats, not cores."""
+        return len(self.nodes) == 1 and "RAY_ADDRESS" not in os.environ
+
+    @cached_property
     def local_paths(self) -> tuple[str, ...]:
         return local_paths(self.recipe)
 
@@ -62,6 +75,19 @@ class Examination:
         )
 
         return shape_of(self.recipe.model)
+
+    @cached_property
+    def size(self) -> ModelShape:
+        """The shape, or what the model's name says of its weights where its configuration is out of reach."""
+        from mixdpo_ray.training.memory_estimate import shape_by_name
+
+        try:
+            return self.shape
+        except ModelError:
+            named = shape_by_name(self.recipe.model) if is_on_hub(self.recipe.model.path) else None
+            if named is None:
+                raise Unchecked("the sizes of the model are not known") from None
+            return named
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from huggingface_hub import HfApi, constants, get_session, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from mixdpo_ray import storage
-from mixdpo_ray.doctor.examination import Examination
+from mixdpo_ray.doctor.examination import Examination, is_on_hub
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
 from mixdpo_ray.pairs.formats import find_format
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.preparation.sources import Source, is_data_set
+from mixdpo_ray.training.hub import silence
+from mixdpo_ray.training.vocabulary import check_vocabulary, vocabulary_size
 from mixdpo_ray.wording import first_line, size_text
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -25,28 +27,26 @@ HUB_SECONDS = 10
 HTTP_ERROR: Any = HfHubHTTPError.__bases__[0]  # the root of what the Hub's HTTP library raises, whichever that is
 
 
-def hub(examination: Examination) -> str:
+def hub(examination: Examination) -> str | Caution:
     """Asked once and briefly: each library would try six times before it says that nobody answers."""
     model, data = examination.recipe.model, examination.recipe.data
-    names = [name for name in (model.path, model.tokenizer, model.reference) if name and _on_hub(name)]
+    names = [name for name in (model.path, model.tokenizer, model.reference) if name and is_on_hub(name)]
     sources = [source for source in (data.source, data.heldout.source) if source is not None and is_data_set(source)]
-    names += [path for source in sources if isinstance(path := source.path, str) and _on_hub(path)]
+    names += [path for source in sources if isinstance(path := source.path, str) and is_on_hub(path)]
     if not names:
         return "nothing is taken from it"
     if constants.HF_HUB_OFFLINE:
         return f"not asked, since HF_HUB_OFFLINE is set; {', '.join(names)} must be cached on every node"
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except (OSError, HTTP_ERROR) as error:
+    if reason := silence(constants.ENDPOINT):
+        absent = [name for name in names if vocabulary_size(name) is None]
+        if not absent:
+            where = "taken from the cache, which every node must have"
+            return Caution(f"{constants.ENDPOINT} does not answer ({reason}): {', '.join(names)} are {where}")
         raise CheckFailed(
-            f"{constants.ENDPOINT} does not answer ({first_line(error)}), and {names[0]} is taken from there: mend "
-            "the network, give folders instead, or set HF_HUB_OFFLINE=1 where everything is cached"
-        ) from error
+            f"{constants.ENDPOINT} does not answer ({reason}), and {absent[0]} is taken from there: mend the network, "
+            "give folders instead, or set HF_HUB_OFFLINE=1 where everything is cached"
+        )
     return f"{constants.ENDPOINT} answers, for {', '.join(dict.fromkeys(names))}"
-
-
-def _on_hub(name: str) -> bool:
-    return storage.may_be_on_hub(name) and not Path(name).is_dir()
 
 
 def model(examination: Examination) -> str:
@@ -67,10 +67,10 @@ def weights(setting: str, name: str, revision: str | None) -> str:
     folder = Path(name)
     if folder.is_dir():
         return _local_weights(setting, folder)
-    if not _on_hub(name):
+    if not is_on_hub(name):
         raise CheckFailed(f"{setting} {name!r} is no folder: correct the path, or give a Hugging Face name")
     try:
-        if constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE or silence(constants.ENDPOINT):
             return _local_weights(setting, Path(snapshot_download(name, revision=revision, local_files_only=True)))
         info = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
     except (OSError, ValueError, HTTP_ERROR) as error:
@@ -103,7 +103,9 @@ def _local_weights(setting: str, folder: Path) -> str:
 
 
 def tokenizer(examination: Examination) -> str:
-    PairTokenizer(examination.tokenizer, examination.recipe.data)  # refuses what has no template or no end token
+    # refuses what has no template that works, or no end token
+    largest = PairTokenizer(examination.tokenizer, examination.recipe.data).largest_id
+    check_vocabulary(examination.recipe.model, largest)
     kind = type(examination.tokenizer).__name__
     own = "model.chat_template" if examination.recipe.model.chat_template else "its own chat template"
     return f"{kind}, {len(examination.tokenizer):,} tokens, {own}"

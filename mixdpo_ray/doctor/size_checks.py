@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
 from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.curriculum.routing import one_sided
 from mixdpo_ray.doctor.cluster_checks import free_gpu_memory
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
 from mixdpo_ray.doctor.input_checks import row_count
+from mixdpo_ray.preparation.held_out import check_training_metrics, lack_of_held_out
 from mixdpo_ray.training.memory_estimate import WorkerMemory, checkpoint_bytes, model_bytes, worker_memory
 from mixdpo_ray.training.schedule import check_warmup, warmup_steps
 from mixdpo_ray.training.settings import DeepSpeedSettings, TrainSettings
@@ -48,7 +50,14 @@ def steps(examination: Examination) -> str | Caution:
     total = min(plan.steps, recipe.train.max_steps or plan.steps)
     stages = " + ".join(f"{count} {stage}" for stage, count in _stages(plan).items())
     limited = f", the first {total} by train.max_steps" if total < plan.steps else ""
-    return f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {int(plan.hard.sum()):,} of them hard)"
+    hard = int(plan.hard.sum())
+    text = f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {hard:,} of them hard)"
+    assert examination.table is not None
+    check_training_metrics(recipe, examination.table)
+    difficulty = examination.table.index("train").difficulty
+    notes = [one_sided(recipe.curriculum, hard, difficulty), lack_of_held_out(recipe, examination.table)]
+    told = "; ".join(note for note in notes if note)
+    return Caution(f"{text}; {told}") if told else text
 
 
 def _about_steps(examination: Examination) -> str | Caution:
@@ -102,9 +111,18 @@ def warm_up(examination: Examination) -> str:
 
 def memory(examination: Examination) -> str | Caution:
     """Check memory: on a GPU the device's, and the host's for what is loaded or kept there; on CPU the host's alone."""
+    size = examination.size
+    if size.layers:
+        return _memory(examination, "")
+    known = f"by the {size.parameters / 1e9:g} billion weights of its name alone, without activations, at least "
+    found = _memory(examination, known)
+    return found if isinstance(found, Caution) else Caution(found)
+
+
+def _memory(examination: Examination, known: str) -> str | Caution:
     need = _need(examination, examination.recipe.train, examination.recipe.deepspeed)
     parts = ", ".join(f"{name} {size_text(size)}" for name, size in need.largest())
-    text = f"{size_text(need.device_bytes)} per worker ({parts})"
+    text = f"{known}{size_text(need.device_bytes)} per worker ({parts})"
     if not examination.gpu:
         return _on_hosts(examination, text, need.device_bytes)
     free = free_gpu_memory(examination.nodes)
@@ -112,8 +130,7 @@ def memory(examination: Examination) -> str | Caution:
         return Caution(f"{text}; no GPU could be asked what it has")
     if need.device_bytes > min(free):
         raise CheckFailed(f"{text}, and a GPU has {size_text(min(free))} free: {_remedy(examination, min(free))}")
-    shape = examination.shape
-    whole = 1.1 * shape.element * shape.parameters
+    whole = 1.1 * examination.size.element * examination.size.parameters
     if examination.recipe.objective.needs_reference and whole > min(free):
         raise CheckFailed(
             f"the reference model needs {size_text(whole)} on one GPU, which has {size_text(min(free))} free: use "
@@ -126,7 +143,7 @@ def _need(examination: Examination, train: TrainSettings, deepspeed: DeepSpeedSe
     """The memory that a worker needs with the fewest workers, where each holds most."""
     recipe = examination.recipe
     return worker_memory(
-        examination.shape, train, deepspeed, recipe.data.max_length, recipe.cluster.fewest_workers, gpu=examination.gpu
+        examination.size, train, deepspeed, recipe.data.max_length, recipe.cluster.fewest_workers, gpu=examination.gpu
     )
 
 
@@ -160,7 +177,9 @@ def _remedy(examination: Examination, free: int) -> str:
         need = _need(examination, train, deepspeed).device_bytes
         if need <= free:
             return f"{' '.join(changes)} would need {size_text(need)}"
-    return "even with the leanest settings it would not fit: use more or larger GPUs, model.lora, or a smaller model"
+    where = "use more or larger GPUs" if examination.gpu else "train on GPUs (RAY_ADDRESS, jobs/clusters/README.md)"
+    lora = "" if examination.recipe.model.lora else "model.lora, "
+    return f"even with the leanest settings it would not fit: {where}, {lora}or a smaller model"
 
 
 def _remedies(
@@ -184,7 +203,7 @@ def _remedies(
 def disk(examination: Examination) -> str:
     """What is kept, one more while it is written, and the exported model."""
     settings, path = examination.recipe.train.checkpoints, examination.recipe.output.storage_path
-    one, exported = checkpoint_bytes(examination.shape, examination.recipe.deepspeed), model_bytes(examination.shape)
+    one, exported = checkpoint_bytes(examination.size, examination.recipe.deepspeed), model_bytes(examination.size)
     kept = settings.keep_last + (settings.keep_best is not None) + 1
     need = kept * one + exported
     each = f"{kept} checkpoints of {size_text(one)} (one while it is written)"

@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from pydantic import field_validator
+
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.tensors import Tensor
 from mixdpo_ray.settings import Settings
 
+LARGEST = 3e38  # of a 32-bit number: beyond it a setting times an answer's log-prob is no number, not even at the start
 Ranges = Mapping[str, Mapping[str, Sequence[float]]]
 
 
@@ -22,6 +25,13 @@ class Objective(Settings, ABC):
     takes_ties: ClassVar[bool] = True  # whether a margin of 0 has a loss
     experimental: ClassVar[bool] = False  # the formula was reconstructed: its authors published no code
     search: ClassVar[Ranges] = {}  # its hyperparameters' ranges, as in tune.space
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_32_bit_number(cls, value: object) -> object:
+        if isinstance(value, float) and abs(value) > LARGEST:
+            raise ValueError("it is too large for a loss in 32-bit numbers: give a smaller one")
+        return value
 
     @abstractmethod
     def losses(self, pairs: PairLogps) -> Tensor:

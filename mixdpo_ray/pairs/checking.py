@@ -50,7 +50,7 @@ REASONS: dict[str, str] = {
     "heldout_is_full": "nothing is wrong with it: data.heldout.max_pairs others are held out",
 }
 
-# reasons that a policy can make fatal: the first such row stops the job
+# reasons that a policy can make fatal: such a row stops the job
 FATAL: dict[str, tuple[str, str]] = {
     "missing_score": ("missing_score", "error"),
     "nan_score": ("missing_score", "error"),

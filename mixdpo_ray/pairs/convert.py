@@ -21,6 +21,7 @@ from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer
 
 CONVERT_ROWS = 256  # pairs in one call of the tokenizer
+NAMED_ROWS = 3
 
 CONVERTED_SCHEMA = pa.schema(
     {
@@ -84,7 +85,7 @@ class Converter:
         for place, candidate in self._candidates(rows):
             made = self._made_of(candidate)
             if isinstance(made, str):
-                refused.append(self._refuse(place, made))
+                refused.append(Refusal(place.file, place.row, made))
                 continue
             # a place names one pair: copies of a candidate are counted on from it
             pairs += ((replace(place, candidate=len(made) * place.candidate + n), pair) for n, pair in enumerate(made))
@@ -95,7 +96,8 @@ class Converter:
                 kept.append(_row(place, pair, encoded))
                 notes.update([*pair.notes, *encoded.notes])
             else:
-                refused.append(self._refuse(place, encoded))
+                refused.append(Refusal(place.file, place.row, encoded))
+        self._stop_if_fatal(refused, len(kept) + len(refused))
         return Conversion(pa.Table.from_pylist(kept, CONVERTED_SCHEMA), refused, notes)
 
     def group_key(self, raw: RawRow) -> str:
@@ -134,14 +136,21 @@ class Converter:
             for (place, pair), encoded in zip(batch, self.tokens.encode_many([pair for _, pair in batch]), strict=True):
                 yield place, pair, encoded
 
-    def _refuse(self, place: Place, reason: str) -> Refusal:
-        if is_fatal(reason, self.data):
-            setting, value = FATAL[reason]
-            raise DataError(
-                f"{place.file} row {place.row}: {REASONS[reason]}; "
-                f"correct the row, or choose another data.{setting} than {value}"
-            )
-        return Refusal(place.file, place.row, reason)
+    def _stop_if_fatal(self, refused: Sequence[Refusal], rows: int) -> None:
+        """Name the first such rows of those read together, and how many there are: one at a time takes all day."""
+        fatal = [refusal for refusal in refused if is_fatal(refusal.reason, self.data)]
+        if not fatal:
+            return
+        reason = fatal[0].reason
+        alike = [refusal for refusal in fatal if refusal.reason == reason]
+        where = ", ".join(f"{refusal.file} row {refusal.row}" for refusal in alike[:NAMED_ROWS])
+        first = "" if len(alike) <= NAMED_ROWS else ", and more"
+        count = "" if len(alike) == 1 else f" ({len(alike)} of the {rows} rows read)"
+        setting, value = FATAL[reason]
+        raise DataError(
+            f"{where}{first}{count}: {REASONS[reason]}; "
+            f"correct the row{'' if len(alike) == 1 else 's'}, or choose another data.{setting} than {value}"
+        )
 
 
 def _row(place: Place, pair: Pair, encoded: EncodedPair) -> dict[str, Any]:

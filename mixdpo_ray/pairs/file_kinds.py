@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from mixdpo_ray.errors import DataError
 
 COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
 FILE_KINDS = {".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+def _listed(endings: Sequence[str]) -> str:
+    return f"{', '.join(endings[:-1])} or {endings[-1]}"
+
+
+READABLE = f"{_listed(tuple(FILE_KINDS))}, also with {_listed(COMPRESSIONS)}"
 
 
 def kind_by_name(file: str) -> str | None:
@@ -20,7 +28,7 @@ def file_kind(file: str) -> str:
     """The kind of a file that is meant as a source."""
     kind = kind_by_name(file)
     if kind is None:
-        raise DataError(f"{file}: neither .parquet nor .jsonl nor .json (.gz is fine): rename or convert it")
+        raise DataError(f"{file} ends in none of {READABLE}: rename or convert it")
     return kind
 
 

@@ -175,6 +175,12 @@ FORMATS: dict[str, Format] = {
 }
 
 
+COLUMNS_EXAMPLE = (
+    "data.source.columns={prompt: question, chosen: good, rejected: bad, score_chosen: good_score, "
+    "score_rejected: bad_score}"
+)
+
+
 def detect_format(columns: Iterable[str]) -> str:
     """The format that explains most of the columns."""
     found = set(columns)
@@ -189,7 +195,7 @@ def detect_format(columns: Iterable[str]) -> str:
     if len(best) != 1:
         raise FormatError(
             f"columns {', '.join(sorted(found)) or '(none)'} fit {' and '.join(best) or 'no format'}: "
-            f"name one as data.source.format ({', '.join(FORMATS)}), or map columns with data.source.columns"
+            f"name one as data.source.format ({', '.join(FORMATS)}), or map columns, as in {COLUMNS_EXAMPLE}"
         )
     return best[0]
 
@@ -218,8 +224,11 @@ def find_format(data: DataSettings, columns: Sequence[str]) -> str:
     has_ratings = FORMATS[name].rated or "margin" in names or {"score_chosen", "score_rejected"} <= set(names)
     if not has_ratings and data.missing_score != "hard":
         raise FormatError(
-            f"format {name} has no ratings here: give a column margin, or score_chosen and score_rejected "
-            "(data.source.columns maps other names), or set data.missing_score=hard to train every pair as a hard one"
+            f"format {name} has no ratings here: map their columns (data.source.columns={{score_chosen: THEIRS, "
+            "score_rejected: THEIRS}, or {margin: THEIRS}); without any, keep pairs by data.missing_score=hard, and "
+            "train them all by DPO (curriculum.mode=sorted_dpo curriculum.order=shuffled), or order them by another "
+            "measure (curriculum.difficulty=length curriculum.threshold.hard_fraction=0.3); see "
+            "jobs/recipes/unrated-pairs.yaml"
         )
     return name
 
@@ -249,6 +258,7 @@ def _mapped_names(names: Sequence[str], columns: Mapping[str, str]) -> list[str]
     missing = [theirs for theirs in columns.values() if theirs not in names]
     if missing:
         raise FormatError(
-            f"data.source.columns names {', '.join(missing)}, the source has {', '.join(names)}: correct the mapping"
+            f"data.source.columns names {', '.join(missing)}, the source has {', '.join(names)}: write our name first, "
+            f"as in {COLUMNS_EXAMPLE}"
         )
     return [*(name for name in names if name not in columns.values()), *columns]

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import io
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import DataError, StorageError
-from mixdpo_ray.pairs.file_kinds import file_kind, kind_by_name
+from mixdpo_ray.pairs.file_kinds import file_kind
 from mixdpo_ray.pairs.line_ranges import LineRange
 
 READ_ROWS = 256
+MARKS = (b"\xff\xfe", b"\xfe\xff")  # of the order of bytes, where a character takes two or four of them
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,6 @@ class RawRow:
     row: int
     value: dict[str, Any] | None
     reason: str | None = None  # a key of checking.REASONS; then there is no value
-
-
-def expand_paths(path: str | Sequence[str]) -> list[str]:
-    """The files of paths, globs and folders, each once, in the order of their names."""
-    paths = [path] if isinstance(path, str) else list(path)
-    files = dict.fromkeys(file for one in paths for file in _expand(one))
-    return list(files)
 
 
 def read_rows(file: str, max_row_bytes: int) -> Iterator[RawRow]:
@@ -144,8 +135,8 @@ def _values(file: str, first_row: int, batch: pa.RecordBatch) -> list[RawRow]:
 
 
 def _parsed(file: str, row: int, line: bytes) -> RawRow:
-    try:
-        value = json.loads(line)
+    try:  # left alone, json guesses the encoding of every line anew
+        value = json.loads(line.decode("utf-8-sig", "surrogatepass"))
     except (ValueError, RecursionError):
         value = None
     return RawRow(file, row, value) if isinstance(value, dict) else RawRow(file, row, None, "corrupt_line")
@@ -164,7 +155,9 @@ def _lines(stream: io.BufferedReader, max_bytes: int) -> Iterator[bytes | None]:
 
 def _open(file: str) -> io.BufferedReader:
     filesystem, inner = storage.open_filesystem(file)
-    return io.BufferedReader(filesystem.open_input_stream(inner, compression="detect"), 1 << 20)
+    stream = io.BufferedReader(filesystem.open_input_stream(inner, compression="detect"), 1 << 20)
+    _refuse_other_encodings(file, stream)
+    return stream
 
 
 def _open_at(file: str, start: int) -> io.BufferedReader:
@@ -172,47 +165,20 @@ def _open_at(file: str, start: int) -> io.BufferedReader:
     filesystem, inner = storage.open_filesystem(file)
     stream = filesystem.open_input_file(inner)
     stream.seek(start)
-    return io.BufferedReader(stream, 1 << 20)
+    reader = io.BufferedReader(stream, 1 << 20)
+    if start == 0:
+        _refuse_other_encodings(file, reader)
+    return reader
+
+
+def _refuse_other_encodings(file: str, stream: io.BufferedReader) -> None:
+    """JSON begins with two characters that UTF-8 writes in two bytes; others put a mark or zeros there."""
+    first = stream.peek(4)[:4]
+    if first.startswith(MARKS) or b"\0" in first:
+        raise DataError(f"{file} is not in UTF-8 but in UTF-16 or UTF-32: convert it, as with iconv -f UTF-16 -t UTF-8")
 
 
 def _raise_unless_damaged(file: str, error: Exception) -> None:
     """The operating system's refusals have a number; an object store's cannot be told from damage, so they stop too."""
     if isinstance(error, OSError) and (error.errno is not None or not storage.is_local(file)):
         raise StorageError(f"{file}: {error}; check that it exists, is whole, and that you may read it") from error
-
-
-def _expand(path: str) -> list[str]:
-    filesystem, inner = storage.open_filesystem(path)
-    with storage.explained(path):
-        is_there = filesystem.get_file_info(inner).type != pafs.FileType.NotFound
-        found = _inside(filesystem, inner) if is_there else _glob(filesystem, inner)
-    if not found:
-        raise DataError(f"data.source.path {path}: no .parquet, .jsonl or .json file there; check the path")
-    return [file if storage.is_local(path) else f"{path.split('://')[0]}://{file}" for file in sorted(found)]
-
-
-def _glob(filesystem: pafs.FileSystem, pattern: str) -> list[str]:
-    """Files that match * and ? (within one folder), [...] and ** (any folders)."""
-    fixed = re.split(r"[*?\[]", pattern)[0]
-    if fixed == pattern:
-        return []
-    parts = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", pattern)
-    signs = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-    matcher = re.compile("".join(part if part.startswith("[") else signs.get(part, re.escape(part)) for part in parts))
-    folder = fixed.rpartition("/")[0] or "/"
-    infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True))
-    return [info.path for info in infos if info.type == pafs.FileType.File and matcher.fullmatch(info.path)]
-
-
-def _inside(filesystem: pafs.FileSystem, inner: str) -> list[str]:
-    """The file itself, or the data files anywhere inside a folder; hidden and other ones are left out."""
-    if filesystem.get_file_info(inner).type == pafs.FileType.File:
-        return [inner]
-    infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True))
-    files = [info.path for info in infos if info.type == pafs.FileType.File]
-    return [file for file in files if _is_data(PurePosixPath(file).relative_to(inner))]
-
-
-def _is_data(name: PurePosixPath) -> bool:
-    visible = not any(part.startswith((".", "_")) for part in name.parts)
-    return visible and kind_by_name(name.name) is not None

@@ -18,6 +18,7 @@ from mixdpo_ray.pairs.histogram import MarginHistogram, margin_histogram
 BAR_WIDTH = 40
 MOST_LINES = 24
 QUANTILES = (0.05, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5)
+OWN = "<- this recipe's"
 EASY, HARD, INK = "#2a6f97", "#e07a3f", "#333333"
 
 
@@ -61,22 +62,39 @@ def stages(margins: NDArray[np.float64], global_batch: int) -> list[Stages]:
     """One for each margin of the grid; on a continuous scale, for round shares of hard pairs."""
     histogram = margin_histogram(margins)
     grid = histogram.low if histogram.on_grid else tuple(np.quantile(margins, QUANTILES).tolist())
-    found = []
-    for value in grid:
-        hard = Threshold(value=value, tie_rule="lt").hard_pairs(margins)
-        easy = len(margins) - hard
-        found.append(Stages(value, easy, hard, -(-easy // global_batch), -(-hard // global_batch)))
-    return found
+    return [_stages(value, Threshold(value=value, tie_rule="lt"), margins, global_batch) for value in grid]
 
 
-def thresholds_text(margins: NDArray[np.float64], global_batch: int) -> str:
-    """Pairs and optimizer steps of both stages for each threshold."""
-    heading = ("threshold", "easy pairs", "steps", "hard pairs", "steps", "hard")
+def _stages(value: float, threshold: Threshold, margins: NDArray[np.float64], global_batch: int) -> Stages:
+    hard = threshold.hard_pairs(margins)
+    easy = len(margins) - hard
+    return Stages(value, easy, hard, -(-easy // global_batch), -(-hard // global_batch))
+
+
+def thresholds_text(margins: NDArray[np.float64], global_batch: int, own: Threshold | None = None) -> str:
+    """Pairs and optimizer steps of both stages for each threshold; that of the recipe is among them, and marked."""
+    heading = ("threshold", "easy pairs", "steps", "hard pairs", "steps", "hard", "")
+    rows = [(f"{stage.threshold:.4g}", stage, "") for stage in stages(margins, global_batch)[:MOST_LINES]]
+    if own is not None:
+        rows = _with_own(rows, own, margins, global_batch)
     lines: list[Sequence[Any]] = [heading]
-    for stage in stages(margins, global_batch)[:MOST_LINES]:
+    for name, stage, mark in rows:
         share = _share(stage.hard, len(margins))
-        lines.append((f"{stage.threshold:.4g}", stage.easy, stage.easy_steps, stage.hard, stage.hard_steps, share))
-    return f"{_columns(lines)}\n(one epoch, {global_batch} pairs a step; pairs at the threshold itself are easy)"
+        lines.append((name, stage.easy, stage.easy_steps, stage.hard, stage.hard_steps, share, mark))
+    told = "pairs at the threshold itself are easy"
+    return f"{_columns(lines, text_last=True)}\n(one epoch, {global_batch} pairs a step; {told})"
+
+
+def _with_own(
+    rows: list[tuple[str, Stages, str]], own: Threshold, margins: NDArray[np.float64], global_batch: int
+) -> list[tuple[str, Stages, str]]:
+    """Put the recipe's threshold where it belongs: by value, or, where their number decides, by how many are hard."""
+    value = own.in_force
+    stage = _stages(np.nan if value is None else value, own, margins, global_batch)
+    mine = (str(own) if own.tie_rule == "lt" else f"{own}, tie_rule=le", stage, OWN)
+    same = [row for row in rows if row[0] != mine[0] or row[1].hard != stage.hard]
+    key = (lambda row: row[1].hard) if value is None else (lambda row: row[1].threshold)
+    return sorted([*same, mine], key=key)
 
 
 def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = None, metric: str = "") -> None:

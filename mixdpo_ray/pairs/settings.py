@@ -19,8 +19,15 @@ class SourceSettings(Settings):
     config: str | None = Field(None, description="Of a Hugging Face data set: the name of its configuration")
     data_dir: str | None = Field(None, description="Of a Hugging Face data set: the folder inside it")
     split: str | None = Field(None, description="Of a Hugging Face data set: the split, train where none is given")
-    format: str = Field("auto", description="A name of pairs.formats.FORMATS; auto detects it from the columns")
-    columns: dict[str, str] = Field(default_factory=dict, description="Our column's name -> the source's name for it")
+    format: str = Field(
+        "auto",
+        description="auto: by the columns; or plain (prompt, chosen, rejected, and margin or score_chosen and "
+        "score_rejected), or the name of a data set's format, see jobs/README.md",
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Our column's name -> the source's, as {chosen: best, score_chosen: best_score}",
+    )
 
 
 class HeldoutSettings(Settings):
@@ -55,6 +62,11 @@ class DataSettings(Settings):
     select: Rules = Field((), description="Train only the pairs that these rules keep, one after another")
     pair: PairSettings = Field(PairSettings(), description="How answers become pairs, and what is made of pairs")
     max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether any pair is asked to be held out."""
+        return self.heldout.source is not None or self.heldout.fraction * self.heldout.max_pairs > 0
 
     @model_validator(mode="after")
     def _room_for_answers(self) -> Self:

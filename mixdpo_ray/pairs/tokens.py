@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.pairs.pair import Message, Pair
 from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.wording import first_line
 
+# a template is a program: whoever wrote it may add text to a number, or look for what is not there
+TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 TEMPLATE_PROBE = "probe of where the answer ends"
 
 
@@ -74,7 +77,7 @@ class PairTokenizer:
             chosen, rejected = (
                 self._completion(pair.prompt, prompt, answer) for answer in (pair.chosen, pair.rejected)
             )
-        except TemplateError:
+        except TEMPLATE_ERRORS:
             return "template_refuses_turns"
         if chosen is None or rejected is None:
             return "template_changes_prompt"
@@ -94,9 +97,34 @@ class PairTokenizer:
             )
         )
 
+    def _render_probe(self) -> str:
+        """One turn and its answer, which any template must take."""
+        try:
+            return self._template(
+                [Message(role="user", content="a"), Message(role="assistant", content=TEMPLATE_PROBE)]
+            )
+        except TEMPLATE_ERRORS as error:
+            line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
+            raise ModelError(
+                f"the chat template of {self.tokenizer.name_or_path} fails on a question and its answer: {line}"
+                f"{first_line(error)}; correct it, or set model.chat_template"
+            ) from error
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id that a pair or its padding can come to: a model must have a vector for it.
+
+        Special tokens that neither the template nor padding writes do not count: a text that holds one is refused, and
+        some tokenizers have more of them than their model has vectors.
+        """
+        special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        plain = set(self.tokenizer.get_vocab().values()) - special
+        padding = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        return int(max([*plain, *self._ids([self._render_probe() + self._end])[0], padding or 0]))
+
     def _find_end(self) -> tuple[str, str]:
         """What the template puts behind an answer, and what of it is trained on: up to the end token."""
-        whole = self._template([Message(role="user", content="a"), Message(role="assistant", content=TEMPLATE_PROBE)])
+        whole = self._render_probe()
         _, found, behind = whole.rpartition(TEMPLATE_PROBE)
         if not found:
             raise ModelError(

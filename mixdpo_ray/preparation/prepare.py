@@ -25,6 +25,7 @@ from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
+from mixdpo_ray.curriculum.routing import one_sided
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS, find_format
 from mixdpo_ray.pairs.histogram import margin_histogram
@@ -34,9 +35,11 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, ov
 from mixdpo_ray.pairs.report import accounting_text, draw, histogram_text, thresholds_text
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
+from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
+from mixdpo_ray.preparation.held_out import lack_of_held_out
 from mixdpo_ray.preparation.sources import Source, find_source
 from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name, write_recipe
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
@@ -45,10 +48,18 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, write_index
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
+from mixdpo_ray.training.vocabulary import check_vocabulary
+
+LARGEST_ID = "largest_token_id"  # among a table's facts, for other models with the same tokenizer
 
 
-def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:
-    """The table that the recipe asks for, made (and described) if it does not exist yet. Ray must be connected."""
+def prepare(
+    recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False, as_base: bool = False
+) -> PreparedTable:
+    """The table that the recipe asks for, made (and described) if it does not exist yet. Ray must be connected.
+
+    `as_base`: others are derived from it, and its curriculum is nobody's choice.
+    """
     sources = [find_source(settings) for settings in _source_settings(recipe)]
     name = table_name(recipe, digest_of_tokenizer(recipe.model, recipe.output.storage_path), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
@@ -58,7 +69,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
             table = PreparedTable.open(folder)
             _check_again(table, recipe)
         elif is_derived(recipe):
-            base = prepare(base_recipe(recipe), sizes)
+            base = prepare(base_recipe(recipe), sizes, as_base=True)
             with plain_errors():
                 table = derive(recipe, base, name, folder, sizes)
         else:
@@ -67,7 +78,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
             with plain_errors():
                 table = _make(recipe, sources, load_tokenizer(recipe.model), name, folder, sizes)
     if describe_again or not found:
-        print(describe_table(table, recipe))
+        print(describe_table(table, recipe, as_base=as_base))
     return table
 
 
@@ -79,6 +90,7 @@ def _source_settings(recipe: Recipe) -> list[SourceSettings]:
 def _check_again(table: PreparedTable, recipe: Recipe) -> None:
     """The table's name says nothing about the limits that it must keep."""
     manifest, limit = table.manifest, recipe.data.max_quarantined_fraction
+    check_vocabulary(recipe.model, manifest.facts.get(LARGEST_ID, 0))
     if not within_budget(manifest.quarantined, manifest.rows_in, limit):
         path = storage.join(table.folder, QUARANTINE)
         raise over_budget(Quarantine.read(path), manifest.rows_in, limit, path)
@@ -87,6 +99,8 @@ def _check_again(table: PreparedTable, recipe: Recipe) -> None:
 
 def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, folder: str, sizes: Sizes) -> PreparedTable:
     began = time.monotonic()
+    largest = PairTokenizer(tokenizer, recipe.data).largest_id
+    check_vocabulary(recipe.model, largest)
     stages = _stages(recipe, sources, tokenizer)
     with Progress("prepare", "task") as progress:
         staged = convert_sources(sources, stages, sizes, partial(progress.reach, doing="read, check, tokenise"))
@@ -106,6 +120,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 "format": [stage.format for stage in stages],
                 "margin_scale": [stage.data.margin_scale for stage in stages],
                 "tokenizer": tokenizer_digest(tokenizer),
+                LARGEST_ID: largest,
                 **recipe.curriculum.order_identity,
             }
             commit(place, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
@@ -114,10 +129,13 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     return table
 
 
-def describe_table(table: PreparedTable, recipe: Recipe) -> str:
+def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = False) -> str:
     """What a person looks at before choosing a threshold."""
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
+    own = None if as_base or recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
+    hard = own and one_sided(recipe.curriculum, own.hard_pairs(index.difficulty), index.difficulty)
+    warnings = [lack_of_held_out(recipe, table), hard]
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
     return "\n\n".join(
         [
@@ -125,7 +143,8 @@ def describe_table(table: PreparedTable, recipe: Recipe) -> str:
             held,
             histogram_text(manifest.margins),
             *other,
-            thresholds_text(index.difficulty, recipe.train.global_batch_size),
+            thresholds_text(index.difficulty, recipe.train.global_batch_size, own),
+            *(f"warning: {warning}" for warning in warnings if warning),
         ]
     )
 

@@ -17,7 +17,7 @@ ALWAYS = (RATING_MARGIN, "length")  # they cost nothing
 
 def score_pairs(recipe: Recipe) -> str:
     """What a person reads. Ray must be connected."""
-    table = prepare(base_recipe(recipe))  # all pairs, in an order that needs no scores
+    table = prepare(base_recipe(recipe), as_base=True)  # all pairs, in an order that needs no scores
     names = dict.fromkeys([*ALWAYS, *recipe.metrics, *recipe.metrics_used])
     columns = computed_columns(recipe, table, list(names))
     train = {name: METRICS[name].easiness(splits["train"]) for name, splits in columns.items()}

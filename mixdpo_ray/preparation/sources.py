@@ -22,9 +22,11 @@ import pyarrow as pa
 from mixdpo_ray import storage
 from mixdpo_ray.errors import DataError
 from mixdpo_ray.pairs.file_kinds import COMPRESSIONS, kind_by_name
-from mixdpo_ray.pairs.reading import RawRow, expand_paths, first_columns
+from mixdpo_ray.pairs.reading import RawRow, first_columns
 from mixdpo_ray.pairs.settings import SourceSettings
+from mixdpo_ray.pairs.source_files import expand_paths
 from mixdpo_ray.preparation.file_slices import FileSlice, slices_of
+from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 
 ROW = "__row"
 ROWS_PER_BLOCK = 2_000
@@ -129,6 +131,11 @@ def _pick_split(loaded: Any, settings: SourceSettings, path: str) -> Any:
 
 
 def _from_hub(settings: SourceSettings, path: str) -> Source:
+    with brief_hub(path):  # around the import: datasets looks once whether it is to work offline
+        return _from_data_set(settings, path)
+
+
+def _from_data_set(settings: SourceSettings, path: str) -> Source:
     import datasets
 
     split = settings.split or "train"
@@ -143,7 +150,8 @@ def _from_hub(settings: SourceSettings, path: str) -> Source:
         mapped = builder.as_dataset(split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"data.source.path {path!r} is no file or folder here, and as a Hugging Face data set: {_one_line(error)}"
+            f"data.source.path {path!r} is no file or folder here, and as a Hugging Face data set: "
+            f"{why_not_loaded(path, DataError(_one_line(error)))}"
         ) from error
     identity = {"fingerprint": mapped._fingerprint, "info": json.loads(json.dumps(builder.hash or ""))}
     return Source(settings, identity, mapped=mapped)

@@ -38,7 +38,7 @@ class CompareSettings(Settings):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, written: str | None) -> str | None:
-        return written if written is None or written in OF_A_WORLD else _written(read_metric(written))
+        return written if written is None or written in OF_A_WORLD else _written(read_metric(written, OF_A_WORLD))
 
     @model_validator(mode="after")
     def _names_are_there(self) -> Self:

@@ -18,6 +18,7 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.selection import SELECTIONS, Selection
 from mixdpo_ray.recipe.dotted import set_dotted
+from mixdpo_ray.recipe.plain_words import grouped, in_words
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.wording import did_you_mean
@@ -33,8 +34,22 @@ FIRST = (  # settings that a person needs before all others
 SECRET = ("tune.storage",)  # may hold a password, which no log should
 
 
+MOST_VALUES = 100_000  # of a recipe; ten aliases of aliases come to billions, and looking at them takes hours
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """`5e-7` is a number, and a key given twice is an error."""
+    """`5e-7` is a number, and a key given twice is an error, as are aliases that come to more than anybody writes."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        try:
+            node = super().get_single_node()
+            values = 0 if node is None else _values_in(node, {})
+        except RecursionError:
+            raise RecipeError("it is nested too deeply to be read: write it flatter") from None
+        if node is not None and values > MOST_VALUES:
+            line = node.start_mark.line + 1
+            raise RecipeError(f"line {line}: its aliases come to over {MOST_VALUES:,} values: write out what is meant")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
@@ -44,6 +59,19 @@ class _StrictLoader(yaml.SafeLoader):
                 raise RecipeError(f"line {key_node.start_mark.line + 1}: {key} is given twice; keep one")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _values_in(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a document comes to with aliases replaced by what they name; endless where one names itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # met again before it was counted, it holds itself
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inner = [one for pair in node.value for one in pair]
+        known[id(node)] = 1 + sum(_values_in(one, known) for one in inner)
+    return known[id(node)]
 
 
 _StrictLoader.add_implicit_resolver(
@@ -90,18 +118,20 @@ def _override(tree: dict[str, Any], override: str) -> None:
         set_dotted(tree, dotted, yaml.load(text, _StrictLoader))
     except yaml.YAMLError as error:
         raise RecipeError(f"{override}: not YAML: {' '.join(str(error).split())}") from None
+    except RecipeError as error:
+        raise RecipeError(f"{dotted}: {error}") from None
 
 
 def explain(error: ValidationError) -> Iterator[str]:
-    for details in error.errors():
-        names = [str(part) for part in details["loc"] if not str(part).startswith(("function-", "lax-", "is-instance"))]
+    for setting, (details, *others) in grouped(error.errors()).items():
+        names = list(setting)
         where = ".".join(names)
         if details["type"] == "extra_forbidden":
             yield f"{where} is unknown; {_did_you_mean(names, details)}"
         elif details["type"] == "missing":
-            yield f"{where} is missing; it has no default"
+            yield f"{where} is missing; {'give one more' if names[-1].isdigit() else 'it has no default'}"
         else:
-            message = details["msg"].removeprefix("Value error, ")
+            message = ", or ".join(dict.fromkeys(map(in_words, [details, *others])))
             unsaid = isinstance(details["input"], (Mapping, Settings)) or where in SECRET
             given = "" if unsaid else f"{details['input']!r}: "
             yield f"{where}: {given}{message}" if where else message

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from mixdpo_ray.training.metric_names import unknown_metric
 
 Direction = Literal["max", "min"]
 SHORT = {"chosen_drift": "eval_logps/chosen_drift", "accuracy": "eval_rewards/accuracies"}
@@ -38,14 +40,17 @@ class MeasureGuard:
         return f"{self.name} {'>=' if self.at_least else '<='} {self.bound:.15g}"
 
 
-def read_metric(written: str) -> Measure:
-    """`NAME`, `max NAME` or `min NAME`: losses and likelihoods per token go down, everything else up."""
+def read_metric(written: str, others: Sequence[str] = ()) -> Measure:
+    """`NAME`, `max NAME` or `min NAME`: losses and likelihoods per token go down, everything else up.
+
+    `others`: names that the reader knows beside those of held-out pairs, for a mistyped one.
+    """
     direction, _, name = written.rpartition(" ")
     name = SHORT.get(name, name)
     if direction not in ("", "max", "min"):
         raise ValueError(f"{written!r} is no metric: write its name, or min or max before it")
-    if not name.startswith("eval_"):
-        raise ValueError(f"{name!r} is not measured on held-out pairs; take one that begins with eval_")
+    if problem := unknown_metric(name, others):
+        raise ValueError(problem)
     falls = re.match(r"eval_(loss|nll)\b", name) is not None
     return Measure(name, "min" if direction == "min" or (falls and not direction) else "max")
 
@@ -60,8 +65,8 @@ def read_guard(written: str) -> MeasureGuard:
         raise ValueError("write a measure, >= or <=, and a number, such as: chosen_drift >= -20")
     name, sign, bound = match.groups()
     name = SHORT.get(name, name)
-    if not name.startswith("eval_"):
-        raise ValueError(f"{name!r} is not measured on held-out pairs; known short names: {', '.join(SHORT)}")
+    if problem := unknown_metric(name):
+        raise ValueError(problem)
     return MeasureGuard(name, sign == ">=", float(bound))
 
 

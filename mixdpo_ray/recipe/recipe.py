@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, field_validator, model_validator
 
 from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
 from mixdpo_ray.curriculum.threshold import Threshold
@@ -28,9 +29,18 @@ from mixdpo_ray.wording import did_you_mean
 
 class OutputSettings(Settings):
     storage_path: str = Field("outputs", description="Folder or URI that everything is written under")
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run")
+    name: str = Field("run", description="Name of the run")
     fresh: bool = Field(False, description="Delete the run of this name and start over")
     tensorboard: bool = Field(False, description="Write TensorBoard events beside the metrics")
+
+    @field_validator("name")
+    @classmethod
+    def _names_one_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(
+                "it names a folder: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
+            )
+        return name
 
 
 def _pick_objective(value: object) -> object:
@@ -100,6 +110,8 @@ class Recipe(Settings):
                 raise ValueError(f"data: unknown format {source.format!r}; known: auto, {', '.join(FORMATS)}")
         if self.data.source.format in FORMATS and (idle := idle_rule(self.data.source.format, self.data.pair)):
             raise ValueError(idle)
+        if (setting := self.train.needs_held_out) and not self.data.holds_out:
+            raise ValueError(f"{setting} needs held-out pairs, and data.heldout holds out none: give it a fraction")
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:

@@ -6,8 +6,12 @@ newest is decided by the committed folders of the run alone (training/checkpoint
 
 from __future__ import annotations
 
+import sys
 import time
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from mixdpo_ray.cluster.command import import_meanwhile
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
@@ -16,6 +20,8 @@ from mixdpo_ray.cluster.progress import Display, watching
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.cluster.run_workers import fit
+from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.preparation.held_out import check_training_metrics
 from mixdpo_ray.preparation.prepare import prepare
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import make_job
@@ -35,6 +41,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
         steps = job.steps(plan)
         if summary := record.finished(steps):
             return {**summary, "already_finished": True}
+        check_training_metrics(recipe, table)
+        if warning := one_sided(recipe.curriculum, int(np.count_nonzero(plan.hard)), table.index("train").difficulty):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+            job = replace(job, card={**job.card, "note": warning.rpartition(": ")[0]})  # without the advice
         job = job.with_reference(reference(recipe, table, job))
         run_actor = claim_run(job.run)
         display = Display("train", steps)

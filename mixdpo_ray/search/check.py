@@ -19,7 +19,7 @@ def check_search(recipe: Recipe) -> Space:
             raise RecipeError(f"tune.metric {metric.name}: {reason}; take eval_rewards/accuracies")
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every trial: thin it, with curriculum.thin")
-    if recipe.data.heldout.source is None and not recipe.data.heldout.fraction * recipe.data.heldout.max_pairs:
+    if not recipe.data.holds_out:
         raise RecipeError("data.heldout holds out no pairs, and trials are compared on them: give it a fraction")
     starting_points(recipe, space)
     if recipe.tune.sampler == "grid":

@@ -18,6 +18,7 @@ from mixdpo_ray.search.space import Space, default_space, with_settings
 from mixdpo_ray.search.trial import rung_recipe
 from mixdpo_ray.tables.mismatched import MISMATCHED
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.metric_names import needs_reference
 
 Tables = Mapping[str, PreparedTable]  # fingerprint of an order -> the table that lies in it
 
@@ -36,9 +37,7 @@ def cover_all(recipe: Recipe, space: Space, tables: Tables) -> str | None:
     """
     corners = [with_settings(recipe, point) for point in space.corners()]
     comparing = [one for one in corners if one.objective.needs_reference]
-    judged = [metric.name for metric in read_metrics(recipe.tune.metric)]
-    judged += [read_guard(recipe.tune.guard).name] if recipe.tune.guard else []
-    if not comparing and not any("drift" in name for name in judged):
+    if not comparing and not any(map(needs_reference, judged_metrics(recipe).values())):
         return None
     folder = None
     for order, table in tables.items():
@@ -54,6 +53,13 @@ def cover_all(recipe: Recipe, space: Space, tables: Tables) -> str | None:
         if any(one.objective.needs_tokens for one in comparing):
             cover_tokens(recipe, table, {split: positions[split] for split in ("train", "eval")})
     return folder
+
+
+def judged_metrics(recipe: Recipe) -> dict[str, str]:
+    """Setting -> the metric of held-out pairs that it names."""
+    metrics = read_metrics(recipe.tune.metric)
+    named = {"tune.metric" if number == 0 else "the second tune.metric": one.name for number, one in enumerate(metrics)}
+    return named | ({"tune.guard": read_guard(recipe.tune.guard).name} if recipe.tune.guard else {})
 
 
 def identity(recipe: Recipe, tables: Tables) -> dict[str, Any]:

@@ -24,11 +24,12 @@ from mixdpo_ray.cluster.preflight import preflight
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord, differences
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, Seats, count_seats, cpus_to_start_with
+from mixdpo_ray.preparation.held_out import require_held_out
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.check import check_search
 from mixdpo_ray.search.display import StudyDisplay, showing
-from mixdpo_ray.search.inputs import Tables, cover_all, identity, prepare_all, rung_steps
+from mixdpo_ray.search.inputs import Tables, cover_all, identity, judged_metrics, prepare_all, rung_steps
 from mixdpo_ray.search.margins import resolve
 from mixdpo_ray.search.optuna_search import StopAfterRung, StudySearch
 from mixdpo_ray.search.output import NO_PLOTLY, StudyOutput, can_draw
@@ -70,6 +71,7 @@ def tune(recipe: Recipe, command: str, kind: type[Trial] = Trial) -> StudyOutput
         preflight(recipe)
         tables = prepare_all(recipe, space)
         first = next(iter(tables.values()))
+        require_held_out(recipe, first, judged_metrics(recipe))
         space = resolve(space, recipe, first.index("train").difficulty)
         points = starting_points(recipe, space)
         steps = rung_steps(recipe, first)

@@ -5,6 +5,8 @@ Every pair is run with both answers, hard ones too. The set is the same for ever
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,19 +17,17 @@ from torch import Tensor
 
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.curriculum.shares import Share, deal
+from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective, StepView
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
+from mixdpo_ray.training.metric_names import BY_BUCKET, EDGES, MEASURES, bucket_name
 from mixdpo_ray.training.step_statistics import gathered, statistics_of, step_pairs
 from mixdpo_ray.training.window_shares import chunk_counts, index_lengths
 from mixdpo_ray.training.world import World
-
-EDGES = np.array([0.0, 0.5, 1.0, 2.0, 4.0])  # of the buckets; negative margins fall in the first
-MEASURES = ("loss", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/accuracies",
-            "logps/chosen_drift", "logps/rejected_drift", "sft")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,20 @@ def evaluate(policy: Policy, objective: Objective, held_out: HeldOut, world: Wor
     return _named(sums.cpu().numpy(), has_reference=held_out.references is not None)
 
 
+def refuse_not_finite(metrics: Mapping[str, float], step: int, objective: Objective) -> None:
+    """Before the first step the learning rate has changed nothing yet: the model or the loss itself is to blame."""
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if not bad:
+        return
+    if step:
+        raise NonFiniteError(f"evaluation after {step} steps: {bad[0]} is not finite; look at the learning rate")
+    of_model = next((name for name in bad if name.startswith(("eval_logps", "eval_nll"))), None)
+    blamed = f"the settings of the objective, {objective!r}"
+    if of_model is not None:
+        blamed = "the model's weights, model.dtype, and the reference model if it is another one"
+    raise NonFiniteError(f"evaluation before the first step: {of_model or bad[0]} is not finite; look at {blamed}")
+
+
 def _batch(held_out: HeldOut, rows: NDArray[np.int64], weight: int, policy: Policy, world: World) -> PairBatch:
     return build_batch(
         held_out.tokens,
@@ -147,16 +161,11 @@ def _named(sums: NDArray[np.float64], *, has_reference: bool) -> dict[str, float
         if bucket[-1]:
             where = bucket_name(number)
             means = _means(bucket, has_reference=has_reference)
-            for name in ("rewards/accuracies", "rewards/margins", "logps/chosen_drift"):
+            for name in BY_BUCKET:
                 if name in means:
                     metrics[f"eval_{name}/{where}"] = means[name]
             metrics[f"eval_pairs/{where}"] = bucket[-1]
     return {name: float(value) for name, value in metrics.items()}
-
-
-def bucket_name(number: int) -> str:
-    ends = [f"{edge:g}" for edge in EDGES] + ["inf"]
-    return f"margin_{ends[number]}-{ends[number + 1]}"
 
 
 def _means(sums: NDArray[np.float64], *, has_reference: bool) -> dict[str, float]:

@@ -5,7 +5,6 @@ Everything that follows from a step's number is computed from it. What is carrie
 
 from __future__ import annotations
 
-import math
 import random
 import resource
 import time
@@ -28,7 +27,7 @@ from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_ba
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, references_for
 from mixdpo_ray.training.engine import Policy, make_policy
-from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out
+from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out, refuse_not_finite
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.job import TrainingJob
@@ -234,8 +233,7 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
     run.say("evaluating")
     run.listener.at_location(f"the evaluation after step {step}", slow=True)
     metrics = evaluate(run.policy, run.job.objective, run.held_out, run.world)
-    if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
-        raise NonFiniteError(f"evaluation after {step} steps: {bad[0]} is not finite; look at the learning rate")
+    refuse_not_finite(metrics, step, run.job.objective)
     _tell(run, {"kind": "eval", "step": step, **metrics})
     return metrics
 

@@ -35,8 +35,8 @@ import torch
 from torch import nn
 
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
-from mixdpo_ray.wording import first_line
 
 GIB = 1 << 30
 LIVE_PARAMETERS = 10**9  # DeepSpeed's stage3_max_live_parameters
@@ -95,13 +95,23 @@ def shape_of(settings: ModelSettings) -> ModelShape:
 
     trust = settings.trust_remote_code
     try:
-        config = AutoConfig.from_pretrained(settings.path, revision=settings.revision, trust_remote_code=trust)
+        with brief_hub(settings.path):
+            config = AutoConfig.from_pretrained(settings.path, revision=settings.revision, trust_remote_code=trust)
         with torch.device("meta"):
             shell = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     except (OSError, ValueError, ImportError) as error:
-        reason = first_line(error)
+        reason = why_not_loaded(settings.path, error)
         raise ModelError(f"model.path {settings.path!r} has no configuration to build from: {reason}") from error
     return shape_from(config, shell, settings)
+
+
+def shape_by_name(settings: ModelSettings) -> ModelShape | None:
+    """What a name such as Llama-3-8B says of a model: how many weights, and nothing of what activations they make."""
+    match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z0-9])", settings.path.rpartition("/")[2], re.IGNORECASE)
+    if match is None:
+        return None
+    weights, element = round(float(match[1]) * 1e9), getattr(torch, settings.dtype).itemsize
+    return ModelShape(weights, 0 if settings.lora else weights, element, 0, 0, 0, 0, 0, 0)
 
 
 def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:

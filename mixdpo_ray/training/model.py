@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.settings import LoraSettings, ModelSettings
 from mixdpo_ray.wording import first_line
@@ -34,7 +35,7 @@ def load_pretrained(kind: Any, settings: ModelSettings, where: str, **options: A
     """What an Auto class of transformers makes of the folder or name; `where` is the setting that gave it."""
     refuse_missing_folder(where, settings.path)
     try:
-        with without_bars():
+        with without_bars(), brief_hub(settings.path):
             return kind.from_pretrained(
                 settings.path,
                 revision=settings.revision,
@@ -44,7 +45,9 @@ def load_pretrained(kind: Any, settings: ModelSettings, where: str, **options: A
                 **options,
             )
     except (OSError, ValueError, ImportError) as error:  # ImportError: an attention that is not installed
-        raise ModelError(f"{where} {settings.path!r} cannot be loaded: {first_line(error)}") from error
+        raise ModelError(
+            f"{where} {settings.path!r} cannot be loaded: {why_not_loaded(settings.path, error)}"
+        ) from error
 
 
 @contextmanager

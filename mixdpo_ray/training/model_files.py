@@ -9,6 +9,7 @@ from typing import TypeVar
 from mixdpo_ray import storage
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.training.hub import brief_hub
 from mixdpo_ray.training.settings import ModelSettings
 
 Located = TypeVar("Located", bound=Settings)
@@ -17,7 +18,7 @@ SAMPLE = 1 << 20  # bytes read at each of a weight file's sampled places
 
 
 def refuse_missing_folder(setting: str, name: str) -> None:
-    """What is plainly meant as a path is not asked for on the Hub, which takes a minute to say no without a network."""
+    """What is plainly meant as a path is not asked for on the Hub, where names are `name` or `owner/name`."""
     if not storage.may_be_on_hub(name) and not Path(name).is_dir():
         raise ModelError(f"{setting} {name!r} is no folder; correct the path, or give a Hugging Face name")
 
@@ -40,9 +41,10 @@ def model_digest(settings: ModelSettings) -> str:
     if not folder.is_dir():
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(
-            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        )
+        with brief_hub(settings.path):
+            config = AutoConfig.from_pretrained(
+                settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+            )
         return str(config._commit_hash or settings.revision)
     sha = hashlib.sha256()
     for file in sorted(folder.iterdir()):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.training.metric_names import unknown_metric
 
 Dtype = Literal["bfloat16", "float32"]
 
@@ -86,6 +87,13 @@ class CheckpointSettings(Settings):
         None, description="Keep the best one by this metric too, e.g. eval_rewards/accuracies; evaluates at each save"
     )
 
+    @field_validator("keep_best")
+    @classmethod
+    def _known_metric(cls, name: str | None) -> str | None:
+        if name is not None and (problem := unknown_metric(name)):
+            raise ValueError(problem)
+        return name
+
 
 class TrainSettings(Settings):
     global_batch_size: int = Field(128, ge=1, description="Pairs per optimizer step, over all workers")
@@ -102,6 +110,13 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
+
+    @property
+    def needs_held_out(self) -> str | None:
+        """The setting that asks for more than the first and the last evaluation, which nobody misses without pairs."""
+        if self.checkpoints.keep_best is not None:
+            return "train.checkpoints.keep_best"
+        return None if self.evaluation.every_steps is None else "train.evaluation.every_steps"
 
 
 class DeepSpeedSettings(Settings):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.settings import ModelSettings
-from mixdpo_ray.wording import first_line
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -24,12 +24,14 @@ def load_tokenizer(settings: ModelSettings, where: str = "") -> PreTrainedTokeni
     refuse_missing_folder(where or ("model.tokenizer" if settings.tokenizer else "model.path"), name)
     revision = None if settings.tokenizer else settings.revision
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, revision=revision, trust_remote_code=settings.trust_remote_code
-        )
+        with brief_hub(name):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=settings.trust_remote_code
+            )
     except (OSError, ValueError) as error:
-        which = f"{where} {name!r}: its tokenizer" if where else f"model.tokenizer {name!r}"
-        raise ModelError(f"{which} cannot be loaded: {first_line(error)}") from error
+        setting = where or ("model.tokenizer" if settings.tokenizer else "model.path")
+        which = f"{setting} {name!r}" if settings.tokenizer and not where else f"{setting} {name!r}: its tokenizer"
+        raise ModelError(f"{which} cannot be loaded: {why_not_loaded(name, error)}") from error
     if settings.chat_template is not None:
         tokenizer.chat_template = chat_template(settings.chat_template)
     return tokenizer

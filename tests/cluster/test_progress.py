@@ -69,7 +69,7 @@ def test_the_closing_lines_leave_out_what_was_not_measured() -> None:
         "peak_memory_gib": 1.5,
     }
     lines = describe_run("out/runs/a", summary).splitlines()
-    assert lines[0] == "out/runs/a finished in 1 min 11 s: 8 steps, 120 pairs"
+    assert lines[0] == "out/runs/a finished in 71 s: 8 steps, 120 pairs"
     assert lines[1].split() == ["held-out", "preference", "accuracy", "0.500", "->", "0.750"]
     assert lines[2].split() == ["peak", "memory", "of", "a", "worker", "1.50", "GiB"]
     assert "was already finished" in describe_run("out/runs/a", {**summary, "already_finished": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from mixdpo_ray.doctor.checks import CHECKS
 from mixdpo_ray.doctor.input_checks import weights
+from mixdpo_ray.errors import ModelError
 from mixdpo_ray.preparation.prepare import prepare
 from tests.doctor.examinations import PAIRS, changed, findings, red, sound
 
@@ -32,7 +34,9 @@ def test_a_sound_recipe_is_green_and_nothing_is_left_behind(tree: dict[str, Any]
     states = {name: finding.state for name, finding in found.items()}
     assert states == {**dict.fromkeys(CHECKS, "green"), "time": "unchecked"}, found
     assert sorted(tmp_path.rglob("*")) == before
-    assert found["workers"].text == "2 workers of 1 CPU; 2 of 4 CPU left to read, 2 needed"
+    assert found["workers"].text == f"2 workers of 1 CPU on {os.cpu_count()} cores"
+    assert found["cluster"].text.startswith(f"this machine: {os.cpu_count()} cores, ")
+    assert found["cluster"].text.endswith(" of memory free, no GPU")
     assert found["batch"].text == "8 pairs a step = 2 workers x 1 micro-step x 4 pairs"
     assert found["steps"].text == "about 10 (some 80 rows); the exact stages are known after jobs/prepare.py"
 
@@ -48,7 +52,7 @@ def test_storage_that_cannot_be_written_is_red(tree: dict[str, Any], tmp_path: P
     ("change", "lacks"),
     [
         ({"cluster__num_workers": 50}, "the cluster lacks CPU (have 4, need 100): add nodes, or lower"),
-        ({"cluster__use_gpu": True}, "the cluster lacks GPU (have 0, need 2)"),
+        ({"cluster__use_gpu": True}, "the cluster lacks GPU (have 0, need 2): add nodes, or for a model that CPUs can"),
         ({"cluster__resources_per_worker": {"TPU": 1}}, "TPU (have 0, need 2)"),
     ],
 )
@@ -137,9 +141,37 @@ def test_a_tokenizer_without_a_chat_template_is_red_and_its_followers_are_not_tr
         assert found[follower].text == "not checked, because tokenizer is not sound"
 
 
+def test_a_chat_template_that_fails_is_red_in_one_line(tree: dict[str, Any], tmp_path: Path) -> None:
+    said = red(changed(tree, model__chat_template="{{ raise_exception('no') }}"), tmp_path, "tokenizer")
+    assert "fails on a question and its answer: no; correct it, or set model.chat_template" in said
+
+
+def test_a_model_with_fewer_tokens_than_its_tokenizer_is_red_and_not_prepared_for(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 10}))
+    said = red(changed(tree), tmp_path, "tokenizer")
+    assert "model knows 10 tokens, and tokenizer " in said
+    with pytest.raises(ModelError, match="knows 10 tokens"):
+        prepare(changed(tree))
+
+
+def test_a_model_out_of_reach_is_judged_by_the_weights_in_its_name(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    said = red(changed(tree, model__path="owner/Model-900B-Base"), tmp_path, "memory")
+    assert said.startswith("by the 900 billion weights of its name alone, without activations, at least ")
+    assert "it would not fit: train on GPUs (RAY_ADDRESS, jobs/clusters/README.md), model.lora, or a smaller" in said
+
+
 def test_data_that_is_not_there_is_red(tree: dict[str, Any], tmp_path: Path) -> None:
     said = red(changed(tree, data__source__path=str(tmp_path / "pears.jsonl")), tmp_path, "data")
-    assert "no .parquet, .jsonl or .json file there; check the path" in said
+    assert (
+        "no file there that ends in .parquet, .json, .jsonl or .ndjson, also with .gz, .bz2, .zst or .lz4; check"
+        in said
+    )
 
 
 def test_columns_of_no_format_are_red(tree: dict[str, Any], tmp_path: Path) -> None:
@@ -193,6 +225,25 @@ def test_once_prepared_the_stages_and_their_warm_ups_are_exact(tree: dict[str, A
     assert "trains no pair" in red(
         changed(tree, curriculum={"mode": "discard_hard", "threshold": {"hard_fraction": 1.0}}), tmp_path, "steps"
     )
+
+
+def test_a_threshold_that_makes_every_pair_hard_is_yellow_with_the_count(
+    tree: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = changed(tree, curriculum={"threshold": {"value": 99}})
+    prepare(recipe)
+    told = "curriculum.threshold 99 makes all 76 pairs hard by rating_margin (they go from "
+    assert f"warning: {told}" in capsys.readouterr().out
+    finding = findings(recipe, tmp_path)["steps"]
+    assert finding.state == "yellow"
+    assert told in finding.text
+
+
+def test_held_out_pairs_that_are_needed_and_not_there_are_red(tree: dict[str, Any], tmp_path: Path) -> None:
+    recipe = changed(tree, data__heldout={"fraction": 0.001}, train__evaluation={"every_steps": 1})
+    prepare(recipe)
+    said = red(recipe, tmp_path, "steps")
+    assert said.startswith("train.evaluation.every_steps needs held-out pairs: no pair is held out, and nothing will")
 
 
 def test_more_memory_than_the_host_has_is_red_and_a_remedy_is_worked_out(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_terminal_gets_signs_and_colours(recipe: Path) -> None:
     reader.join()
     os.close(ours)
     text = b"".join(pieces).decode()
-    assert "\033[32m✓\033[0m cluster    1 node" in text
+    assert "\033[32m✓\033[0m cluster    this machine: " in text
     assert "\033[33m!\033[0m batch      9 pairs a step" in text
     assert "\033[2m-\033[0m time       \033[2mnot checked: --probe" in text
 

@@ -185,13 +185,24 @@ def test_kept_rows_say_what_they_are_and_where_they_came_from(tmp_path: Path) ->
         ({"truncation": "raise", **ROOM}, binarized(LONG), "truncation than raise"),
     ],
 )
-def test_a_policy_may_stop_at_the_first_such_row_naming_it_but_not_its_text(
+def test_a_policy_may_stop_at_such_a_row_naming_it_but_not_its_text(
     tmp_path: Path, settings: dict[str, Any], row: dict[str, Any], named: str
 ) -> None:
     file = write(tmp_path, [BINARIZED, row], "jsonl")
     with pytest.raises(DataError, match=rf"pairs\.jsonl row 1: .*another data\.{named}") as caught:
         convert(file, Case({}), data(**settings))
     assert "bees" not in str(caught.value)
+
+
+def test_a_policy_that_stops_tells_how_many_such_rows_there_are_and_the_first_three(tmp_path: Path) -> None:
+    wrong = binarized(score_chosen=1.0)
+    file = write(tmp_path, [BINARIZED, wrong, BINARIZED, wrong, wrong, wrong], "jsonl")
+    with pytest.raises(DataError) as caught:
+        convert(file, Case({}), data())
+    assert str(caught.value) == (
+        f"{file} row 1, {file} row 3, {file} row 4, and more (4 of the 6 rows read): chosen is rated below rejected "
+        "(data.negative_margin); correct the rows, or choose another data.negative_margin than error"
+    )
 
 
 def test_what_policies_change_is_counted(tmp_path: Path) -> None:

@@ -24,5 +24,5 @@ def test_a_kind_is_told_by_the_ending(file: str, kind: str | None, plain: bool) 
 
 
 def test_a_source_of_another_kind_is_refused() -> None:
-    with pytest.raises(DataError, match=r"pairs.csv: neither .* rename or convert"):
+    with pytest.raises(DataError, match=r"pairs.csv ends in none of .* rename or convert"):
         file_kind("pairs.csv")

@@ -84,7 +84,7 @@ def test_a_named_format_is_known_and_has_its_columns() -> None:
 
 def test_a_source_without_ratings_says_what_to_do_unless_every_pair_may_be_hard() -> None:
     for columns in (["chosen", "rejected"], ["prompt", "chosen", "rejected"]):
-        with pytest.raises(FormatError, match=r"no ratings here: give a column margin.*missing_score=hard"):
+        with pytest.raises(FormatError, match=r"no ratings here: map their columns .*=hard.*sorted_dpo.*unrated-pairs"):
             find_format(data(), columns)
         assert find_format(data(missing_score="hard"), columns)
 

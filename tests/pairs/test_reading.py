@@ -11,7 +11,6 @@ import pytest
 from mixdpo_ray.errors import DataError, StorageError
 from mixdpo_ray.pairs.reading import (
     RawRow,
-    expand_paths,
     first_columns,
     read_parquet,
     read_rows,
@@ -140,33 +139,27 @@ def test_a_file_that_cannot_be_reached_is_an_error_and_not_a_refused_row(tmp_pat
             read(str(tmp_path / name))
 
 
-def test_paths_may_be_files_folders_and_globs_and_each_file_counts_once(tmp_path: Path) -> None:
-    names = ("b/2.jsonl", "b/1.jsonl.gz", "b/c/3.parquet", "b/readme.md", "b/.hidden.jsonl", "b/_tmp/4.jsonl", "d.json")
-    for name in names:
-        write(tmp_path / name, "")
-
-    def found(*paths: str) -> list[str]:
-        return [
-            str(Path(file).relative_to(tmp_path)) for file in expand_paths([f"{tmp_path}/{path}" for path in paths])
-        ]
-
-    assert found("d.json") == ["d.json"]
-    assert found("b") == ["b/1.jsonl.gz", "b/2.jsonl", "b/c/3.parquet"]
-    assert found("b/*.jsonl*") == ["b/.hidden.jsonl", "b/1.jsonl.gz", "b/2.jsonl"]
-    assert found("**/[23].*") == ["b/2.jsonl", "b/c/3.parquet"]
-    assert found("d.json", "?.json", "b/2.jsonl") == ["d.json", "b/2.jsonl"]
-    assert expand_paths(f"file://{tmp_path}/d.json") == [f"{tmp_path}/d.json"]
-
-
-def test_a_path_without_files_is_an_error_that_names_it(tmp_path: Path) -> None:
-    for path in ("nothing", "*.parquet", "nothing/**/*.jsonl"):
-        with pytest.raises(DataError, match=r"no \.parquet, \.jsonl or \.json file there"):
-            expand_paths(f"{tmp_path}/{path}")
-
-
 def test_columns_are_those_of_the_first_readable_row(tmp_path: Path) -> None:
     broken = write(tmp_path / "1.jsonl", "broken\n")
     good = write(tmp_path / "2.jsonl", 'broken\n{"prompt": 1, "chosen": 2}\n')
     assert first_columns([broken, good], LIMIT) == ["prompt", "chosen"]
     with pytest.raises(DataError, match="no file has a row that can be read"):
         first_columns([broken], LIMIT)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+def test_a_file_in_another_encoding_is_refused_by_its_name(tmp_path: Path, encoding: str, name: str) -> None:
+    content = '{"a": "ü"}\n'.encode(encoding) * 3
+    file = write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(DataError, match=rf"{name} is not in UTF-8 but in UTF-16 or UTF-32: convert it"):
+        read(file)
+
+
+def test_the_mark_of_utf8_at_the_beginning_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    assert outcomes(write(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n')) == [(0, {"a": 1}), (1, {"a": 2})]
+
+
+def test_a_line_in_another_encoding_is_refused_alone(tmp_path: Path) -> None:
+    lines = b'{"a": 1}\n' + '{"a": 2}'.encode("utf-16-le") + b'\n{"a": 3}\n'
+    assert outcomes(write(tmp_path / "a.jsonl", lines)) == [(0, {"a": 1}), (1, "corrupt_line"), (2, {"a": 3})]

@@ -72,6 +72,22 @@ def test_each_threshold_of_the_grid_shows_the_pairs_and_steps_of_both_stages() -
     assert thresholds_text(GRID, 3).splitlines()[2].split() == ["0.5", "5", "2", "2", "1", "28.6", "%"]
 
 
+@pytest.mark.parametrize(
+    ("threshold", "line", "row"),
+    [
+        (Threshold(), 2, ["0.5", "5", "2", "2", "1", "28.6", "%"]),
+        (Threshold(value=0.7), 3, ["0.7", "1", "1", "6", "2", "85.7", "%"]),
+        (Threshold(value=99), 4, ["99", "0", "0", "7", "3", "100.0", "%"]),
+        (Threshold(hard_fraction=0.3), 3, ["hard_fraction=0.3", "5", "2", "2", "1", "28.6", "%"]),
+        (Threshold(value=0.5, tie_rule="le"), 3, ["0.5,", "tie_rule=le", "1", "1", "6", "2", "85.7", "%"]),
+    ],
+)
+def test_the_threshold_of_the_recipe_is_marked_in_its_place(threshold: Threshold, line: int, row: list[str]) -> None:
+    lines = thresholds_text(GRID, 3, threshold).splitlines()
+    assert [number for number, text in enumerate(lines) if text.endswith("<- this recipe's")] == [line]
+    assert lines[line].removesuffix("<- this recipe's").split() == row
+
+
 def test_without_a_grid_thresholds_are_round_shares_of_hard_pairs() -> None:
     shares = [stage.hard / 1000 for stage in stages(np.arange(1000) / 7919, 128)]
     assert shares == pytest.approx([0.05, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5], abs=0.001)

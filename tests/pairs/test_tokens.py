@@ -128,6 +128,33 @@ def test_a_tokenizer_without_a_template_or_without_an_end_token_is_refused() -> 
         PairTokenizer(small_tokenizer("{{ messages[0].content }}"), data())
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('ask me nothing') }}", "ask me nothing"),
+        ("{% for m in messages %}\n{{ m.role }", "line 2: "),
+        ("{{ messages[7].content }}", "list object has no element 7"),
+        ("{{ 1 + messages[0].content }}", "unsupported operand type"),
+    ],
+)
+def test_a_template_that_fails_on_every_question_is_refused_in_one_line(template: str, said: str) -> None:
+    with pytest.raises(ModelError, match="fails on a question and its answer: ") as caught:
+        PairTokenizer(small_tokenizer(template), data())
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("; correct it, or set model.chat_template")
+
+
+def test_the_largest_token_id_is_that_of_what_pairs_can_hold() -> None:
+    tokenizer = small_tokenizer()
+    plain = len(tokenizer) - 1
+    assert PairTokenizer(tokenizer, data()).largest_id == plain
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    assert PairTokenizer(tokenizer, data()).largest_id == plain  # no text may hold it, and no template writes it
+    tokenizer.pad_token = "<image>"
+    assert PairTokenizer(tokenizer, data()).largest_id == plain + 1
+
+
 def test_too_long_is_refused_by_default() -> None:
     whole = encode(small_tokenizer(), pair())
     prompt, answer = len(whole.prompt_ids), len(whole.chosen_ids)

@@ -18,12 +18,13 @@ from mixdpo_ray.pairs.flips import flipped, flipped_id
 from mixdpo_ray.preparation.convert_sources import SIZES, Sizes
 from mixdpo_ray.preparation.derive import NOT_SELECTED
 from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import job_in
 from mixdpo_ray.tables.parquet import open_parquet
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
-from tests.preparation.preparations import ON_THE_CLUSTER, quarantined, recipe, some_rows, write_jsonl
+from tests.preparation.preparations import ON_THE_CLUSTER, quarantined, recipe, save_tokenizer, some_rows, write_jsonl
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
@@ -35,6 +36,22 @@ TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
 def rows_of(table: PreparedTable, split: str = "train") -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = table.read(split, np.arange(table.rows(split))).to_pylist()
     return rows
+
+
+def test_the_recipe_for_pairs_without_ratings_prepares_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in some_rows(100)]
+    source, tokenizer = write_jsonl(tmp_path / "pairs.jsonl", rows), save_tokenizer(tmp_path / "model")
+    changes = [f"model.path={tokenizer}", f"data.source.path={source}", f"output.storage_path={tmp_path}"]
+    shipped = str(Path(__file__).parents[2] / "jobs" / "recipes" / "unrated-pairs.yaml")
+    table = prepare(load_recipe(shipped, changes))
+    lengths = [len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows_of(table)]
+    assert (len(lengths), lengths) == (95, sorted(lengths))
+    told = capsys.readouterr().out
+    assert "of those kept: missing_score_made_hard" in told
+    assert [line.split()[0] for line in told.splitlines() if "this recipe's" in line] == ["hard_fraction=0.3"]
+    assert "warning" not in told
+    plain = [*changes, "curriculum.mode=sorted_dpo", "curriculum.order=shuffled", "curriculum.difficulty=rating_margin"]
+    assert prepare(load_recipe(shipped, plain)).rows("train") == 95
 
 
 def without_position(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -279,7 +279,7 @@ def test_a_prepared_table_is_found_again_until_something_changes(tmp_path: Path)
 
 
 def test_mistaken_sources_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no \.parquet, \.jsonl or \.json file there"):
+    with pytest.raises(DataError, match=r"no file there that ends in \.parquet, "):
         prepare(recipe(tmp_path, str(tmp_path / "absent.jsonl")))
     with pytest.raises(FormatError, match="columns answer, question fit no format"):
         prepare(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", [{"question": "a", "answer": "b"}])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,14 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from mixdpo_ray.errors import NonFiniteError
+from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.tables.prepared_table import PreparedTable, commit, index_rows, write_index, write_part
 from mixdpo_ray.training.engine import make_policy
-from mixdpo_ray.training.evaluation import bucket_name, evaluate, hard_boundary, read_held_out
+from mixdpo_ray.training.evaluation import _named, evaluate, hard_boundary, read_held_out, refuse_not_finite
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.metric_names import EDGES, HELD_OUT_METRICS, MEASURES, bucket_name, needs_reference
 from mixdpo_ray.training.world import World
 from tests.training.gang import Gang
 from tests.training.tiny import HELD_OUT, make_job
@@ -84,6 +89,33 @@ def test_drift_is_zero_where_the_policy_is_the_reference(tiny: Path, two: Gang) 
     metrics = two(evaluated, make_job(tiny, tiny / "unused"), 2)[0]
     assert metrics["eval_logps/chosen_drift"] == pytest.approx(0, abs=1e-5)
     assert metrics["eval_loss"] == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_what_is_measured_has_the_names_that_recipes_may_write() -> None:
+    sums = np.ones((len(EDGES) + 2, len(MEASURES) + 1))  # a pair in every bucket, and easy and hard ones
+    assert set(_named(sums, has_reference=True)) == set(HELD_OUT_METRICS)
+    without = {name for name in HELD_OUT_METRICS if not needs_reference(name)}
+    assert set(_named(sums, has_reference=False)) == without
+
+
+@pytest.mark.parametrize(
+    ("step", "metrics", "said"),
+    [
+        (
+            0,
+            {"eval_loss": math.nan},
+            "before the first step: eval_loss is not finite; look at the settings of",
+        ),
+        (0, {"eval_loss": math.nan, "eval_logps/chosen": -math.inf}, "eval_logps/chosen is not finite; look at the mo"),
+        (3, {"eval_loss": math.inf}, "evaluation after 3 steps: eval_loss is not finite; look at the learning rate"),
+    ],
+)
+def test_the_advice_fits_the_moment_at_which_a_metric_is_not_finite(
+    step: int, metrics: dict[str, float], said: str
+) -> None:
+    with pytest.raises(NonFiniteError, match=re.escape(said)):
+        refuse_not_finite(metrics, step, DPO())
+    refuse_not_finite({"eval_loss": 0.7}, step, DPO())
 
 
 def test_buckets_are_named_by_their_ends() -> None:

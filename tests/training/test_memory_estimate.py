@@ -19,6 +19,7 @@ from mixdpo_ray.training.memory_estimate import (
     adapter_parameters,
     checkpoint_bytes,
     model_bytes,
+    shape_by_name,
     shape_from,
     shape_of,
     worker_memory,
@@ -203,3 +204,14 @@ def test_a_checkpoint_takes_as_many_bytes_as_foreseen(
     )
     exported = sum(file.stat().st_size for file in (tmp_path / "run" / "model").glob("*.safetensors"))
     assert model_bytes(shape) == pytest.approx(exported, rel=0.02)
+
+
+def test_a_name_tells_how_many_weights_a_model_has_and_nothing_of_its_activations() -> None:
+    names = ("princeton-nlp/Llama-3-Base-8B-SFT", "a/Qwen2.5-0.5b", "a/Mixtral-8x7B", "8b-labs/gpt2")
+    shapes = [shape_by_name(ModelSettings(path=name)) for name in names]
+    assert [shape and shape.parameters for shape in shapes] == [8_000_000_000, 500_000_000, None, None]
+    (shape, *_) = shapes
+    assert shape is not None
+    need = worker_memory(shape, TrainSettings(), DeepSpeedSettings(zero_stage=0), 1024, 1, gpu=True)
+    assert (need.device["weights"], need.device["moments"]) == (16_000_000_000, 64_000_000_000)
+    assert "activations" not in need.device

@@ -1,0 +1,52 @@
+"""Held-out pairs where there are none: said where a table is described, refused where a setting cannot do without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mixdpo_ray.errors import TooFewPairsError
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.metric_names import BUCKETS, EDGES, refuse_unmeasured
+
+
+def lack_of_held_out(recipe: Recipe, table: PreparedTable) -> str | None:
+    """Why nothing is held out though the recipe asks for it."""
+    heldout = recipe.data.heldout
+    if table.rows("eval") or not recipe.data.holds_out:
+        return None
+    if heldout.source is not None:
+        return "no pair of data.heldout.source is left: nothing will tell how good the model is"
+    return (
+        f"no pair is held out, and nothing will tell how good the model is: data.heldout.fraction {heldout.fraction:g} "
+        f"of {table.rows('train')} pairs, at most {heldout.max_pairs}, is less than one prompt with all its pairs; "
+        "raise it, or give data.heldout.source"
+    )
+
+
+def require_held_out(recipe: Recipe, table: PreparedTable, needing: Mapping[str, str]) -> None:
+    """Refuse a table without the held-out pairs that settings need: setting -> the metric that it names, or nothing."""
+    if needing and not table.rows("eval"):
+        why = lack_of_held_out(recipe, table) or "data.heldout holds out no pairs: give it a fraction"
+        raise TooFewPairsError(f"{next(iter(needing))} needs held-out pairs: {why}")
+    for setting, metric in needing.items():
+        bucket = next((number for number, name in enumerate(BUCKETS) if metric.endswith(f"/{name}")), None)
+        if bucket is not None and not _holds_pairs(table, bucket):
+            raise TooFewPairsError(
+                f"{setting} {metric}: no held-out pair has such a margin; take eval_rewards/accuracies"
+            )
+
+
+def check_training_metrics(recipe: Recipe, table: PreparedTable) -> None:
+    """What a single training needs held-out pairs for."""
+    setting, best = recipe.train.needs_held_out, recipe.train.checkpoints.keep_best or ""
+    if setting is not None:
+        refuse_unmeasured(setting, best, recipe.objective.needs_reference)
+        require_held_out(recipe, table, {setting: best})
+
+
+def _holds_pairs(table: PreparedTable, bucket: int) -> bool:
+    buckets = np.searchsorted(EDGES, table.index("eval").margin, side="right") - 1
+    return bool(np.any(np.maximum(buckets, 0) == bucket))

@@ -1,0 +1,55 @@
+"""What pydantic finds wrong with a value, in words for people who have never heard of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic_core import ErrorDetails
+
+IN_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "give a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "give a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "give true or false"),
+    "finite_number": "give a number that is finite",
+    "string_type": "give a text",
+    **dict.fromkeys(("tuple_type", "list_type"), "give a list, in [brackets]"),
+    **dict.fromkeys(
+        ("dict_type", "mapping_type", "model_type", "model_attributes_type"), "give settings, {{key: value}}"
+    ),
+    "is_instance_of": "give settings, {{key: value}}",
+    "greater_than": "give more than {gt:g}",
+    "greater_than_equal": "give {ge:g} or more",
+    "less_than": "give less than {lt:g}",
+    "less_than_equal": "give {le:g} or less",
+    "literal_error": "choose {expected}",
+    "too_short": "give {min_length} or more of them",
+    "too_long": "give {max_length} or fewer of them",
+}
+BRANCHES = ("int", "float", "str", "bool")  # a plain kind among those that a setting may have
+
+
+def in_words(details: ErrorDetails) -> str:
+    """What to give instead; what a setting of ours says itself stays as it is."""
+    words = IN_WORDS.get(details["type"])
+    if words is None:
+        return details["msg"].removeprefix("Value error, ")
+    return words.format_map(details.get("ctx", {}))
+
+
+def setting_of(details: ErrorDetails) -> tuple[str, ...]:
+    """The place of a value in the recipe, without the name of the kind that it was tried as."""
+    parts = [str(part) for part in details["loc"]]
+    named = [part for part in parts if not part.startswith(("function-", "lax-", "is-instance", "constrained-"))]
+    named = [
+        part for part in named if not (part.endswith("]") and part.partition("[")[0] in ("tuple", "dict", "literal"))
+    ]
+    return tuple(named[:-1] if len(named) > 1 and named[-1] in BRANCHES else named)
+
+
+def grouped(errors: Sequence[ErrorDetails]) -> dict[tuple[str, ...], list[ErrorDetails]]:
+    """The errors of each setting, together where it may be of several kinds; of those the one that fits best."""
+    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for details in errors:
+        found.setdefault(setting_of(details), []).append(details)
+    deeper = {setting[:length] for setting in found for length in range(len(setting))}
+    return {setting: details for setting, details in found.items() if setting not in deeper}

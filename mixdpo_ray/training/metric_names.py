@@ -1,0 +1,64 @@
+"""Names of what is measured on held-out pairs: one list, for those who measure and those who read a recipe.
+
+A recipe names one of them to keep the best checkpoint, to compare trials, or to compare arms. It imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from mixdpo_ray.errors import RecipeError
+
+EDGES = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the buckets of rating margin; negative margins fall in the first
+MEASURES = ("loss", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/accuracies",
+            "logps/chosen_drift", "logps/rejected_drift", "sft")  # fmt: skip
+BY_BUCKET = ("rewards/accuracies", "rewards/margins", "logps/chosen_drift")
+BY_DIFFICULTY = ("loss", "rewards/accuracies")  # of the pairs that are easy, and of those that are hard
+
+
+def bucket_name(number: int) -> str:
+    ends = [f"{edge:g}" for edge in EDGES] + ["inf"]
+    return f"margin_{ends[number]}-{ends[number + 1]}"
+
+
+BUCKETS = tuple(map(bucket_name, range(len(EDGES))))
+HELD_OUT_METRICS = (
+    *(f"eval_{name}" for name in (*MEASURES[:-1], "rewards/margins", "nll/chosen")),
+    *(f"eval_{name}/{side}" for name in BY_DIFFICULTY for side in ("easy", "hard")),
+    *(f"eval_{name}/{bucket}" for name in (*BY_BUCKET, "pairs") for bucket in BUCKETS),
+)
+
+
+def needs_reference(metric: str) -> bool:
+    return "_drift" in metric
+
+
+def unknown_metric(name: str, others: Sequence[str] = ()) -> str | None:
+    """What is wrong with the name of a held-out metric, and which was meant; nothing where there is such a metric.
+
+    `others`: what else may be meant.
+    """
+    if name in HELD_OUT_METRICS:
+        return None
+    spellings = {spelling: metric for metric in reversed(HELD_OUT_METRICS) for spelling in _spellings(metric)}
+    spellings.update((other, other) for other in others)
+    close = difflib.get_close_matches(name, spellings, n=1, cutoff=0.5)
+    known = ", ".join([*others, *(metric for metric in HELD_OUT_METRICS if "margin_" not in metric)])
+    meant = f"did you mean {spellings[close[0]]}?" if close else f"known: {known}"
+    return f"{name!r} is not measured on held-out pairs; {meant}"
+
+
+def _spellings(metric: str) -> tuple[str, ...]:
+    """The name, without eval_, and from its last stroke: people write the end of a name that they remember."""
+    bare = metric.removeprefix("eval_")
+    return (metric, bare) if "margin_" in bare else (metric, bare, bare.rpartition("/")[2])
+
+
+def refuse_unmeasured(setting: str, metric: str, reference: bool) -> None:
+    """Drift is measured against reference log-probs, which some objectives have none of."""
+    if needs_reference(metric) and not reference:
+        raise RecipeError(
+            f"{setting} {metric} is measured against a reference, and the objective has none: take "
+            "eval_rewards/accuracies, or an objective with a reference"
+        )

@@ -1,0 +1,85 @@
+"""What a person meant is in the line that refuses what was written, and no word of the libraries that read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.recipe.file import load_recipe
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text("model: {path: some/model}\ndata: {source: {path: pairs.jsonl}}\n")
+    return path
+
+
+def complaint(path: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path), overrides)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("tune.metric=acuracy", "tune.metric: 'acuracy': 'acuracy' is not measured on held-out pairs; did you mean "),
+        (
+            "train.checkpoints.keep_best=eval_rewards/accuracy",
+            "train.checkpoints.keep_best: 'eval_rewards/accuracy': 'eval_rewards/accuracy' is not measured on held-out "
+            "pairs; did you mean eval_rewards/accuracies?",
+        ),
+        ("train.checkpoints.keep_best=foo", "train.checkpoints.keep_best: 'foo': 'foo' is not measured on held-out"),
+        ("tune.guard=chosen_drfit >= -20", "tune.guard: 'chosen_drfit >= -20': 'chosen_drfit' is not measured on held"),
+        ("compare.metric=qualty", "compare.metric: 'qualty': 'qualty' is not measured on held-out pairs; did you mean"),
+    ],
+)
+def test_a_metric_that_nobody_measures_is_refused_with_the_one_that_was_meant(
+    small: Path, override: str, expected: str
+) -> None:
+    assert complaint(small, override).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("cluster.num_workers=0", "cluster.num_workers: 0: give 1 or more, or give a list, in [brackets]"),
+        ("cluster.num_workers=[0, 2]", "cluster.num_workers.0: 0: give 1 or more"),
+        ("cluster.num_workers=[2]", "cluster.num_workers.1 is missing; give one more"),
+        ("train=5", "train: 5: give settings, {key: value}"),
+        ("train.num_train_epochs=0.5", "train.num_train_epochs: 0.5: give a whole number"),
+        ("data.margin_scale={a: -1}", "data.margin_scale.a: -1: give more than 0"),
+        ("data.source.path=[3]", "data.source.path.0: 3: give a text"),
+        ("output.name=a/b", "output.name: 'a/b': it names a folder: use letters, digits, '.', '_' and '-', and begin"),
+        ("objective.beta=1e300", "objective.beta: 1e+300: it is too large for a loss in 32-bit numbers"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_in_plain_words(small: Path, override: str, expected: str) -> None:
+    said = complaint(small, override)
+    assert said.startswith(expected)
+    assert "\n" not in said
+
+
+def test_aliases_that_come_to_billions_of_values_are_refused_at_once(small: Path) -> None:
+    layers = [f"l{number}: &l{number} [{', '.join([f'*l{number - 1}'] * 10)}]" for number in range(1, 10)]
+    small.write_text("\n".join([small.read_text(), "l0: &l0 [1]", *layers, ""]))
+    assert complaint(small) == "line 1: its aliases come to over 100,000 values: write out what is meant"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.select=&a [*a]", "data.select: line 1: its aliases come to over 100,000 values"),
+        ("data.select=" + "[" * 3000, "data.select: it is nested too deeply to be read"),
+    ],
+)
+def test_an_override_that_has_no_end_is_refused(small: Path, override: str, expected: str) -> None:
+    assert complaint(small, override).startswith(expected)
+
+
+def test_aliases_as_people_write_them_are_read(small: Path) -> None:
+    small.write_text(small.read_text() + "compare: {arms: {a: &own {train.num_train_epochs: 2}, b: *own}}\n")
+    assert load_recipe(str(small)).compare.arms["b"] == {"train.num_train_epochs": 2}
