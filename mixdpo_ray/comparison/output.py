@@ -116,7 +116,7 @@ class CompareOutput:
         return Outcome(arm.name, arm.seed, metrics, summary["seconds"])
 
     def _untouched(self, seed: int) -> Outcome:
-        """Judged in its world; elsewhere as a run found it before its first step."""
+        """Judged in its playground; elsewhere as a run found it before its first step."""
         metrics: dict[str, float] = {}
         arms = [arm for arm in all_arms(self.recipe) if arm.seed == seed]
         for arm in sorted(arms, key=lambda arm: arm.name != self.against):
