@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status
 from mixdpo_ray.errors import RecipeError, StorageError
-from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.recipe.gone import recorded_recipe
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.settings import ModelSettings
 
@@ -66,7 +66,7 @@ def models(place: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
         refuse_missing_folder("model.path", place)
         yield {"answer": ModelSettings.model_validate({"path": place, **changed})}
         return
-    recipe = Recipe.model_validate(json.loads(storage.read_bytes(record))["recipe"])
+    recipe = recorded_recipe(json.loads(storage.read_bytes(record))["recipe"])
     if not storage.exists(storage.join(place, "model", "config.json")):
         raise StorageError(f"{place} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
     before = recipe.model.model_copy(update={"lora": None, **changed})

@@ -27,8 +27,6 @@ class ClusterSettings(Settings):
         ge=1,
         description="Actors for reference log-probs; as many as training workers by default",
     )
-    prefetch_windows: int = Field(4, ge=1, description="Windows that are read ahead of training")
-    windows_per_read: int = Field(10, ge=1, description="Windows that one Ray Data read task fetches")
     start_timeout_seconds: float = Field(600, gt=0, description="How long to wait for resources before giving up")
     hang_seconds: float = Field(
         60,

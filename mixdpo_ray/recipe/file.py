@@ -18,6 +18,7 @@ from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.selection import SELECTIONS, Selection
+from mixdpo_ray.recipe.gone import GONE
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.settings import Settings
 
@@ -100,7 +101,9 @@ def explain(error: ValidationError) -> Iterator[str]:
     for details in error.errors():
         names = [str(part) for part in details["loc"] if not str(part).startswith(("function-", "lax-", "is-instance"))]
         where = ".".join(names)
-        if details["type"] == "extra_forbidden":
+        if where in GONE:
+            yield f"{where} is gone: {GONE[where]}"
+        elif details["type"] == "extra_forbidden":
             yield f"{where} is unknown; {_did_you_mean(names, details)}"
         elif details["type"] == "missing":
             yield f"{where} is missing; it has no default"
