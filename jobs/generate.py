@@ -58,19 +58,19 @@ def read_prompts(arguments: argparse.Namespace) -> list[str]:
 
 
 @contextmanager
-def models(place: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
+def models(folder: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
     """The columns of the answer: before and after of a run, or the one model."""
     changed = {"dtype": dtype} if dtype else {}
-    record = storage.join(place, "recipe.json")
-    if storage.is_local(place) and not storage.exists(record):
-        refuse_missing_folder("model.path", place)
-        yield {"answer": ModelSettings.model_validate({"path": place, **changed})}
+    record = storage.join(folder, "recipe.json")
+    if storage.is_local(folder) and not storage.exists(record):
+        refuse_missing_folder("model.path", folder)
+        yield {"answer": ModelSettings.model_validate({"path": folder, **changed})}
         return
     recipe = recorded_recipe(json.loads(storage.read_bytes(record))["recipe"])
-    if not storage.exists(storage.join(place, "model", "config.json")):
-        raise StorageError(f"{place} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
+    if not storage.exists(storage.join(folder, "model", "config.json")):
+        raise StorageError(f"{folder} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
     before = recipe.model.model_copy(update={"lora": None, **changed})
-    with local_copy(storage.join(place, "model")) as trained:
+    with local_copy(storage.join(folder, "model")) as trained:
         own = {"path": trained, "tokenizer": None, "revision": None}  # a run exports its tokenizer too
         yield {"before": before, "after": before.model_copy(update=own)}
 

@@ -60,8 +60,8 @@ class CompareOutput:
         found = [self._outcome(arm) for arm in all_arms(self.recipe)]
         if self.recipe.compare.untrained is not None:
             found = [*(self._untouched(seed) for seed in self.recipe.compare.seeds), *found]
-        place = {name: number for number, name in enumerate(self.recipe.compare.names)}
-        return sorted(found, key=lambda one: (place[one.arm], one.seed))
+        order = {name: number for number, name in enumerate(self.recipe.compare.names)}
+        return sorted(found, key=lambda one: (order[one.arm], one.seed))
 
     def rows(self) -> list[ResultRow]:
         return result_rows(self.outcomes(), self.recipe.compare.names, self.against)

@@ -59,7 +59,7 @@ class StudyDisplay:
             elif event == "rung":
                 line = self.lines[number]
                 line.budget, line.score = content
-                self._say(number, f"rung {self.place(line.budget)}: {line.score:.4f}")
+                self._say(number, f"rung {self.rung(line.budget)}: {line.score:.4f}")
             elif event == "end":
                 self._end(content)
 
@@ -77,7 +77,7 @@ class StudyDisplay:
             elif kind == "warning":
                 self.console.print(f"trial {number}: warning: {content}", highlight=False, markup=False, soft_wrap=True)
 
-    def place(self, budget: int) -> str:
+    def rung(self, budget: int) -> str:
         """Which rung of how many a trial has reached."""
         done = sum(one <= budget for one in self.budgets)
         return f"{done}/{len(self.budgets)}"
@@ -122,7 +122,7 @@ class StudyDisplay:
         now = line.doing if line.state == "RUNNING" else line.reason
         score = "" if line.score is None else f"{line.score:.4f}"
         clock = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-        cells = [f"{line.number}", line.state, self.place(line.budget), now, score, clock, shown_setting(line.settings)]
+        cells = [f"{line.number}", line.state, self.rung(line.budget), now, score, clock, shown_setting(line.settings)]
         return [Text(cell) for cell in cells]  # plain: brackets in a reason are no markup
 
     def _end(self, row: TrialRow) -> None:

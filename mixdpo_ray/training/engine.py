@@ -60,7 +60,7 @@ class Policy:
     _engine: Any  # deepspeed.DeepSpeedEngine around a Scorer
     _guard: GradientGuard
     padding: int
-    memory: dict[str, Tensor] = field(default_factory=dict)  # what a StepObjective keeps from step to step
+    objective_state: dict[str, Tensor] = field(default_factory=dict)  # what a StepObjective keeps from step to step
 
     @property
     def scorer(self) -> Scorer:
