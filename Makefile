@@ -21,13 +21,26 @@ TESTS := $(BIN)/python -m pytest -n 2
 
 help:
 	@echo "make demo     train the playground's small model on two workers and show what it learned"
+	@echo "make install  only the set-up, into VENV=$(VENV)"
+	@echo
 	@echo "make quick    the tests that start no cluster"
 	@echo "make test     every test"
 	@echo "make chaos    kill runs and searches at random moments and compare what they end with"
-	@echo "make bench    step time and memory against TRL; ARGS=\"--pairs FILE.parquet\" for pairs of your own"
-	@echo "make measure  time and memory on a GPU, into OUT=$(OUT); DEVICE=cpu tries the script; see tests/measure/gpu.py"
 	@echo "make lint     format and style;  make types: mypy"
-	@echo "make install  only the set-up, into VENV=$(VENV)"
+	@echo
+	@echo "make bench    step time and memory against TRL; ARGS=\"--pairs FILE.parquet\" for pairs of your own"
+	@echo "make measure  time and memory on a GPU, into OUT=$(OUT); DEVICE=cpu tries the script"
+	@echo
+	@echo "Programs that measure, each with --help: $(VENV)/bin/python -m NAME"
+	@echo "  tests.measure.bench           what make bench runs"
+	@echo "  tests.measure.gpu             what make measure runs: step time, memory, correctness, resume"
+	@echo "  tests.measure.make_bundle     what a GPU machine without a network needs; .install_bundle unpacks it there"
+	@echo "  tests.measure.start           where the seconds before the first step go; .start_floor is Ray Train's share"
+	@echo "  tests.measure.sharing         what one pass of the reference model for all trials saves"
+	@echo "  tests.measure.rungs           whether the rungs of a search foretell its end"
+	@echo "  tests.measure.scale.prepare   time, memory and disk of preparing, against the number of pairs"
+	@echo "  tests.measure.scale.opening   what a rank holds before its first window, against the number of pairs"
+	@echo "  tests.measure.scale.stream    what ranks read and wait for, against their number"
 
 install: $(STAMP)
 
@@ -44,7 +57,7 @@ chaos: $(DEV)
 	$(BIN)/python -m pytest -m chaos
 
 bench: $(DEV)
-	$(BIN)/python -m tests.peer.bench $(ARGS)
+	$(BIN)/python -m tests.measure.bench $(ARGS)
 
 measure: $(DEV)
 	$(BIN)/python -m tests.measure.gpu --device $(DEVICE) $(if $(filter cpu,$(DEVICE)),--tiny) --out $(OUT)

@@ -57,21 +57,21 @@ def read_prompts(arguments: argparse.Namespace) -> list[str]:
 
 
 @contextmanager
-def models(place: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
+def models(folder: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
     """The columns of the answer: before and after of a run, or the one model."""
     changed = {"dtype": dtype} if dtype else {}
-    record = RunRecord(place)
+    record = RunRecord(folder)
     recorded = record.recorded()
-    if recorded is None and not storage.is_local(place):
+    if recorded is None and not storage.is_local(folder):
         raise StorageError(f"{record.recipe_file} does not exist: give the folder of a run; models are read from disk")
     if recorded is None:
-        refuse_missing_folder("run or model", place)
-        yield {"answer": ModelSettings.model_validate({"path": place, **changed})}
+        refuse_missing_folder("run or model", folder)
+        yield {"answer": ModelSettings.model_validate({"path": folder, **changed})}
         return
     # of the recipe the model alone: other sections may have had settings that no longer exist
     model = ModelSettings.model_validate(recorded.recipe["model"])
     if not storage.exists(storage.join(record.model, "config.json")):
-        raise StorageError(f"{place} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
+        raise StorageError(f"{folder} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
     before = model.model_copy(update={"lora": None, **changed})
     with local_copy(record.model) as trained:
         own = {"path": trained, "tokenizer": None, "revision": None}  # a run exports its tokenizer too

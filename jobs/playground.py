@@ -1,7 +1,7 @@
-"""A whole run in a small world whose answers have a known quality: base model, rated pairs, MixDPO, judgement.
+"""A whole run in a toy whose answers have a known quality: base model, rated pairs, MixDPO, judgement.
 
 Everything after the pairs goes through the functions and files of a real run. A second run finds what the first one
-made; other settings make another world.
+made; other settings make another playground.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import exit_status, refuse_lost_output
 from mixdpo_ray.cluster.run_record import run_folder
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.playground.settings import WorldSettings
+from mixdpo_ray.playground.settings import PlaygroundSettings
 from mixdpo_ray.playground.verdict import describe_pairs, describe_verdict
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.plain_words import in_words
 from mixdpo_ray.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from mixdpo_ray.playground.build import WorldFolder
+    from mixdpo_ray.playground.build import PlaygroundFolder
 
 RECIPE = Path(__file__).with_name("recipes") / "playground.yaml"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, field in WorldSettings.model_fields.items():
+    for name, field in PlaygroundSettings.model_fields.items():
         text = f"{field.description} (default: {field.default})"
         parser.add_argument(f"--{name.replace('_', '-')}", default=field.default, metavar="NUMBER", help=text)
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help=f"of {RECIPE.name}")
@@ -47,56 +47,58 @@ def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
     began = time.monotonic()
     recipe = load_recipe(str(RECIPE), overrides)
     refuse_lost_output(recipe)
-    chosen = world_settings(settings)
+    chosen = playground_settings(settings)
 
     import torch
 
     from mixdpo_ray.cluster.connect import connected
     from mixdpo_ray.cluster.preflight import preflight
-    from mixdpo_ray.playground.build import WorldFolder
+    from mixdpo_ray.playground.build import PlaygroundFolder
     from mixdpo_ray.runs.summary import describe_run
     from mixdpo_ray.runs.train import train
 
     torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
     if recipe.cluster.use_gpu is False:  # saving a model makes accelerate import DeepSpeed, which looks for a device
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    world = WorldFolder(Path(recipe.output.storage_path) / "world", chosen)
-    recipe = load_recipe(str(RECIPE), [f"model.path={world.base}", f"data.source.path={world.pairs}", *overrides])
-    make(world, recipe)
+    playground = PlaygroundFolder(Path(recipe.output.storage_path) / "world", chosen)
+    recipe = load_recipe(
+        str(RECIPE), [f"model.path={playground.base}", f"data.source.path={playground.pairs}", *overrides]
+    )
+    make(playground, recipe)
     _title("train")
     with connected(recipe.cluster):
         preflight(recipe)
         print(describe_run(run_folder(recipe), train(recipe)))
     _title("judge")
-    judge(world, recipe)
+    judge(playground, recipe)
     print(f"\n{time.monotonic() - began:.0f} s in all")
 
 
-def world_settings(values: dict[str, object]) -> WorldSettings:
+def playground_settings(values: dict[str, object]) -> PlaygroundSettings:
     try:
-        return WorldSettings.model_validate(values)
+        return PlaygroundSettings.model_validate(values)
     except ValidationError as error:
         lines = (f"--{details['loc'][0]} {details['input']}: {in_words(details)}" for details in error.errors())
         raise RecipeError("\n".join(line.replace("_", "-") for line in lines)) from None
 
 
-def make(world: WorldFolder, recipe: Recipe) -> None:
-    _title("world")
-    if not world.exists:
-        storage.delete(run_folder(recipe))  # it was trained in another world
+def make(playground: PlaygroundFolder, recipe: Recipe) -> None:
+    _title("playground")
+    if not playground.exists:
+        storage.delete(run_folder(recipe))  # it was trained in another playground
         began = time.monotonic()
-        world.make()
+        playground.make()
         print(f"made a base model and pairs of its answers in {time.monotonic() - began:.0f} s")
-    print(describe_pairs(world.rated_pairs()))
+    print(describe_pairs(playground.rated_pairs()))
 
 
-def judge(world: WorldFolder, recipe: Recipe) -> None:
+def judge(playground: PlaygroundFolder, recipe: Recipe) -> None:
     from mixdpo_ray.playground.picture import draw_picture
 
-    verdict = world.judge(Path(run_folder(recipe)) / "model")
+    verdict = playground.judge(Path(run_folder(recipe)) / "model")
     print(describe_verdict(verdict))
     picture = Path(recipe.output.storage_path) / "playground.png"
-    draw_picture(picture, verdict, world.rated_pairs(), recipe.curriculum.threshold)
+    draw_picture(picture, verdict, playground.rated_pairs(), recipe.curriculum.threshold)
     print(f"  picture            {picture}")
 
 

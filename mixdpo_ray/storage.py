@@ -143,7 +143,7 @@ def move(source: str, target: str) -> None:
 
 
 def copy(source: str, target: str) -> None:
-    """A file or a folder, between any two places."""
+    """A file or a folder, from any storage to any other."""
     import pyarrow.fs as pafs
 
     (from_fs, from_path), (to_fs, to_path) = open_filesystem(source), open_filesystem(target)

@@ -172,7 +172,7 @@ def test_the_house_keeps_its_laws_of_imports() -> None:
         ("curriculum/plan.py", "from ..training import step", "curriculum must not import training"),
         ("training/loop.py", "import mixdpo_ray.cluster.connect", "training must not import cluster"),
         ("recipe/recipe.py", "from mixdpo_ray.runs import train", "recipe must not import runs"),
-        ("playground/world.py", "from mixdpo_ray.recipe.recipe import Recipe", "playground must not import recipe"),
+        ("playground/prompts.py", "from mixdpo_ray.recipe.recipe import Recipe", "playground must not import recipe"),
         ("cluster/nodes.py", "from jobs import train", "cluster must not import jobs"),
         ("training/loop.py", "def f():\n    import ray.train", "ray belongs to"),
         ("recipe/cluster.py", "from ray import data", "ray belongs to"),

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,23 @@ def test_every_objective_mode_and_format_is_named() -> None:
 def test_the_tables_of_objectives_metrics_and_rooms_are_those_of_the_code() -> None:
     for file, text in tables().items():
         assert file.read_text() == text, f"{file}: python -m tests.readme_tables writes it"
+
+
+def measuring_programs() -> set[str]:
+    """Dotted names of the files that are run, and not only imported."""
+    files = (ROOT / "tests" / "measure").rglob("*.py")
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in files
+        if 'if __name__ == "__main__":' in file.read_text()
+    }
+
+
+def test_make_help_names_every_program_that_measures() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    named = re.findall(r"^  (tests\.measure\.[\w.]+)", done.stdout, flags=re.MULTILINE)
+    beside = [f"tests.measure.{name}" for name in re.findall(r"; \.(\w+)", done.stdout)]
+    assert sorted([*named, *beside]) == sorted(measuring_programs())
 
 
 def test_the_first_page_is_short() -> None:

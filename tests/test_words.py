@@ -6,7 +6,10 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mixdpo_ray"
 PREPOSITIONS = {
@@ -88,3 +91,83 @@ def files_that_name_the_engine(folder: Path = PACKAGE) -> list[str]:
 
 def test_one_file_knows_the_engine_and_another_its_memory() -> None:
     assert files_that_name_the_engine() == ["training/engine.py", "training/memory_estimate.py"]
+
+
+@dataclass(frozen=True)
+class FixedWord:
+    """A word that has one meaning, and where it may not stand: in names and, unless said otherwise, in docstrings."""
+
+    word: str
+    rooms: tuple[str, ...]  # all where empty
+    means: str
+    names_only: bool = False
+    let: tuple[str, ...] = ()  # docstrings' phrases, and files
+
+
+FIXED = (
+    FixedWord(
+        "worlds?", ("playground", "comparison", "recipe", "search", "doctor", "pairs", "preparation"),
+        "the ranks of a training; the toy is a playground",
+        let=("was called a world", "recipe/gone.py"),
+    ),
+    FixedWord("places?", (), "nothing: position, row, folder, location, origin", let=("in place",)),
+    FixedWord("placed", (), "nothing: with_positions", names_only=True),
+    FixedWord("seen", ("objectives",), "nothing: a step's statistics are pairs.step", names_only=True),
+    FixedWord("stages?", ("preparation",), "a part of a curriculum; of a conversion: ConversionSettings"),
+    FixedWord(
+        "memory", ("objectives", "training"), "bytes; an objective keeps an ObjectiveState", names_only=True,
+        let=("training/checkpoints.py", "training/shards.py"),  # the key in manifests of all versions
+    ),
+    FixedWord("trials?", ("doctor",), "one point of a search", let=("tune",)),
+    FixedWord("scores?", ("playground",), "a number of a pair; an answer has a quality", names_only=True),
+)  # fmt: skip
+
+
+def names_in(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def words_of(name: str) -> list[str]:
+    """stage_job and StageJob are two words each."""
+    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower().strip("_").split("_")
+
+
+def docstrings(tree: ast.Module) -> Iterator[str]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
+    yield from (text for node in ast.walk(tree) if isinstance(node, kinds) and (text := ast.get_docstring(node)))
+
+
+def misused(fixed: FixedWord, folder: Path = PACKAGE) -> list[str]:
+    found = []
+    for where, tree in modules(folder):
+        if where in fixed.let or (fixed.rooms and not where.startswith(tuple(f"{room}/" for room in fixed.rooms))):
+            continue
+        whole = fixed.names_only  # a name of several words says of which kind it is: peak_memory
+        for name in dict.fromkeys(names_in(tree)):
+            words = ["_".join(words_of(name))] if whole else words_of(name)
+            found += [f"{where}: {name}" for word in words if re.fullmatch(fixed.word, word)]
+        for text in () if fixed.names_only else docstrings(tree):
+            rest = re.sub("|".join(fixed.let) or "$^", "", text)
+            found += [f"{where}: {match}" for match in re.findall(rf"(?i).*\b{fixed.word}\b.*", rest)]
+    return found
+
+
+@pytest.mark.parametrize("fixed", FIXED, ids=lambda fixed: fixed.word)
+def test_a_fixed_word_has_one_meaning(fixed: FixedWord) -> None:
+    assert misused(fixed) == [], f"{fixed.word} means {fixed.means}"
+
+
+def test_a_word_of_two_meanings_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text('def placement(thePlace):\n    """Swap in place, at another place."""\n')
+    assert misused(FixedWord("places?", (), "", let=("in place",)), tmp_path) == [
+        "a.py: thePlace",
+        "a.py: Swap , at another place.",
+    ]

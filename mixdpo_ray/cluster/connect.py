@@ -8,15 +8,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.parameter import RayParams
 from ray.autoscaler.sdk import request_resources
 
 from mixdpo_ray.cluster.fork_server import fork_server
+from mixdpo_ray.cluster.ray_internals import starting_with
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.wording import first_line
@@ -109,19 +108,14 @@ def lone_ray(**options: Any) -> Iterator[None]:
     Nothing watches for nodes to add, nor for logs to forward. Its agent takes a free port: by default all take the
     same one, and beside another Ray try for four seconds before they take another. Its workers are forked.
     """
-    by_default = RayParams.__init__
     with fork_server() as start_worker:
-        RayParams.__init__ = partialmethod(
-            by_default,
+        with starting_with(
             no_monitor=True,
             include_log_monitor=False,
             dashboard_agent_listen_port=0,
             setup_worker_path=start_worker,
-        )
-        try:
+        ):
             ray.init(**_SILENT, **options)
-        finally:
-            RayParams.__init__ = by_default
         try:
             with _without_preemption():
                 yield

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 SOCKET = "MIXDPO_RAY_FORK_SERVER"  # the variable that names the server's socket
+SCRIPT = "MIXDPO_RAY_SETUP_WORKER"  # and the one that names Ray's own script
 LANGUAGE, CONTEXT = "--language=", "--serialized-runtime-env-context="
 SIZE = struct.Struct("I")
 
@@ -73,10 +74,7 @@ def _forked() -> bool:
 
 
 def _start_as_ray_does() -> None:
-    from ray._private import workers
-
-    (folder,) = workers.__path__
-    os.execv(sys.executable, [sys.executable, str(Path(folder) / "setup_worker.py"), *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, os.environ[SCRIPT], *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -43,11 +43,15 @@ def fork_server() -> Iterator[str | None]:
             server = subprocess.Popen(
                 command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=[listener.fileno()]
             )
-        os.environ[fork_client.SOCKET] = path
+        from mixdpo_ray.cluster.ray_internals import setup_worker_script  # it imports Ray, which the server must not
+
+        told = {fork_client.SOCKET: path, fork_client.SCRIPT: setup_worker_script()}
+        os.environ.update(told)
         try:
             yield fork_client.__file__
         finally:
-            del os.environ[fork_client.SOCKET]
+            for name in told:
+                del os.environ[name]
             server.kill()  # perhaps it imports still; its workers are Ray's affair
             server.communicate()
 
@@ -90,8 +94,8 @@ def _become_worker(client: socket.socket) -> None:
     sys.modules["numpy"].random.seed()  # the others were forked with the same state
     worker, *arguments = request["worker"]
     sys.argv, sys.path[:0] = [worker, *arguments], [str(Path(worker).parent)]
-    from ray._private.utils import update_envs
+    from mixdpo_ray.cluster.ray_internals import set_environment
 
-    update_envs(json.loads(request["context"]).get("env_vars") or {})
+    set_environment(json.loads(request["context"]).get("env_vars") or {})
     runpy.run_path(worker, run_name="__main__")
     sys.exit()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SLOW = 10  # times the patience: where one place may rightly take minutes
+SLOW = 10  # times the patience: where one step may rightly take minutes
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Beat:
     rank: int
     world: int
     process: str  # changes when the rank is started again
-    count: int  # places passed so far; equal numbers on every rank
+    count: int  # locations passed so far; equal numbers on every rank
     location: str | None  # None: nothing to watch (loading, exporting)
     slow: bool  # saving, evaluating, the first step
     frame: str  # the line of code
@@ -33,7 +33,7 @@ class HangDetector:
     def __init__(self, patience: float):
         self.patience = patience
         self.ranks: dict[int, _Rank] = {}
-        self.longest = 0.0  # time that no rank moved, at no slow place, and yet all went on
+        self.longest = 0.0  # time that no rank moved, at no slow location, and yet all went on
         self.verdict: str | None = None
 
     def observe(self, beat: Beat, now: float) -> str | None:

@@ -30,7 +30,7 @@ class Heartbeat:
         self.finished = threading.Event()
 
     def at(self, location: str | None, *, slow: bool) -> None:
-        """Called by the training thread at every place that it comes to."""
+        """Called by the training thread at every location that it comes to."""
         self.location, self.slow = location, slow
         self.count += 1
 

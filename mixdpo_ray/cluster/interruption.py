@@ -16,7 +16,7 @@ class Interruption:
         self.asked = False
 
     def check(self) -> None:
-        """Raise it again, from a place that nobody swallows exceptions at."""
+        """Raise it again, from where nobody swallows exceptions at."""
         if self.asked:
             raise KeyboardInterrupt
 

@@ -63,7 +63,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Question:
     """The folder that a node is asked to write to, and what else it is asked."""
 
     storage_path: str
@@ -78,18 +78,20 @@ def survey(
     here = ray.get_runtime_context().get_node_id()
     alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != here)
     names = _names(alive)
-    place = _Place(storage_path, storage.join(storage_path, f"{STORAGE_PROBE}{uuid.uuid4().hex[:12]}"), tuple(paths))
+    question = _Question(
+        storage_path, storage.join(storage_path, f"{STORAGE_PROBE}{uuid.uuid4().hex[:12]}"), tuple(paths)
+    )
     gpus = [gpu_memory and node["Resources"].get("GPU", 0) > 0 for node in alive]
     made = _missing_folders(storage_path)
     try:
-        told = [(place, name, gpu) for name, gpu in zip(names, gpus, strict=True)]
+        told = [(question, name, gpu) for name, gpu in zip(names, gpus, strict=True)]
         answers = _ask_all(names, here, _introduce, told, patience)
         files = tuple(answer.written for answer in answers if answer.written)
-        unseen = _ask_all(names, here, _look_around, [(place, files)] * len(names), patience)
+        unseen = _ask_all(names, here, _look_around, [(question, files)] * len(names), patience)
         if any(unseen):
-            _ask_all(names, here, _sweep, [(place, answer.made) for answer in answers], patience)
+            _ask_all(names, here, _sweep, [(question, answer.made) for answer in answers], patience)
     finally:
-        _sweep(place, made)
+        _sweep(question, made)
     return [
         Node(names[node["NodeID"]], node["Resources"], answer, tuple(names[file] for file in missing))
         for node, answer, missing in zip(alive, answers, unseen, strict=True)
@@ -182,32 +184,32 @@ def _last_line(error: Exception) -> str:
 # What runs on a node.
 
 
-def _introduce(place: _Place, node_id: str, gpus: bool) -> NodeAnswer:
-    written, problem, made = None, "", _missing_folders(place.storage_path)
-    file = storage.join(place.folder, node_id)
+def _introduce(question: _Question, node_id: str, gpus: bool) -> NodeAnswer:
+    written, problem, made = None, "", _missing_folders(question.storage_path)
+    file = storage.join(question.folder, node_id)
     try:
         storage.write_bytes(file, node_id.encode())
         written = node_id
     except (StorageError, pa.ArrowException) as error:
         problem = " ".join(str(error).split())
-        for ours in (file, place.folder):
-            problem = problem.replace(ours, place.storage_path)
+        for ours in (file, question.folder):
+            problem = problem.replace(ours, question.storage_path)
     return NodeAnswer(
         versions=library_versions(),
         written=written,
         problem=problem,
         made=made,
-        absent=tuple(path for path in place.paths if not Path(path).exists()),
-        free_disk=free_disk(place.storage_path),
+        absent=tuple(path for path in question.paths if not Path(path).exists()),
+        free_disk=free_disk(question.storage_path),
         free_memory=free_memory(),
         gpu_memory=_gpu_memory() if gpus else (),
     )
 
 
-def _look_around(place: _Place, files: Sequence[str]) -> tuple[str, ...]:
+def _look_around(question: _Question, files: Sequence[str]) -> tuple[str, ...]:
     """The files that cannot be read here."""
     deadline = time.monotonic() + LAGGING
-    while (unseen := _unseen(place.folder, files)) and time.monotonic() < deadline:
+    while (unseen := _unseen(question.folder, files)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return unseen
 
@@ -220,10 +222,10 @@ def _unseen(folder: str, files: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in files if not right(name))
 
 
-def _sweep(place: _Place, made: Sequence[Path]) -> None:
+def _sweep(question: _Question, made: Sequence[Path]) -> None:
     """Nothing is left, unless somebody else has put something there by now."""
     with suppress(StorageError, pa.ArrowException):  # what could not be written cannot be deleted either
-        storage.delete(place.folder)
+        storage.delete(question.folder)
     for path in made:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()

@@ -6,12 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 import ray
-from ray._private import worker
-from ray._private.state import state
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, uses_gpu, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
+from mixdpo_ray.cluster.ray_internals import most_ever, started_here
 from mixdpo_ray.errors import ResourceError, StorageError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe
@@ -33,7 +32,7 @@ def preflight(recipe: Recipe, *, trains: bool = True) -> None:
 def never_fits(settings: ClusterSettings, nodes: list[Node]) -> str | None:
     """Nothing where waiting may help: nodes can join a cluster that others have started."""
     each = worker_resources(settings)
-    most = state.get_max_resources_from_cluster_config()
+    most = most_ever()
     if most is not None:
         have = ", ".join(f"{most.get(name, 0):g} {name}" for name in each)
         if not lacking(settings, each, most):
@@ -42,7 +41,7 @@ def never_fits(settings: ClusterSettings, nodes: list[Node]) -> str | None:
             f"{settings.fewest_workers} workers need more than the autoscaler may ever bring ({have}): raise its "
             "limits, or lower cluster.num_workers or cluster.cpus_per_worker"
         )
-    if not worker.global_worker.node.is_head():
+    if not started_here():
         return None
     if missing := missing_resources(settings):
         return f"this machine lacks {missing}: {what_to_change(settings, 'set RAY_ADDRESS to a cluster that has them')}"

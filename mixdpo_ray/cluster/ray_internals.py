@@ -1,24 +1,65 @@
-"""What is used of Ray that it does not promise, each with its reason; a test holds that the names exist."""
+"""What is used of Ray itself that it does not promise, each with its reason; a test holds that the names exist.
+
+Every job imports this, so it imports no library of Ray's; for those see ray_train_internals.py.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partialmethod
+from pathlib import Path
 from typing import Any
 
-from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray._private import ray_constants, utils, worker, workers
+from ray._private.parameter import RayParams
+from ray._private.runtime_env import packaging
+from ray._private.state import state
 
-# Each starts an actor, which imports for two seconds of CPU. No data set is passed. The cleaner asks Ray's dashboard
-# once a second whether its controller lives, and a Ray of this machine alone has none; the run's actor does without
-LEFT_OUT = (DatasetsCallback, PlacementGroupCleanerCallback)
-
-
-class WorkersTrainer(TorchTrainer):  # type: ignore[misc]
-    def _create_default_callbacks(self) -> list[Any]:
-        return [one for one in super()._create_default_callbacks() if not isinstance(one, LEFT_OUT)]
+# `ray job submit` fails above it, after it has packed everything: Jobs API and cluster store take no larger value
+UPLOAD_LIMIT = min(ray_constants.DASHBOARD_CLIENT_MAX_SIZE, packaging.GCS_STORAGE_MAX_SIZE)
 
 
-def start_autoscaling_coordinator() -> None:
-    """Each controller asks this actor for room before it starts workers: let it be there by then, not begin then."""
-    get_or_create_autoscaling_coordinator()
+def started_here() -> bool:
+    """Whether this process has started the Ray that it uses. Public functions do not say."""
+    return bool(worker.global_worker.node.is_head())
+
+
+def most_ever() -> Mapping[str, float] | None:
+    """The resources that the autoscaler may ever bring, where there is one. Public functions count what is there."""
+    most: Mapping[str, float] | None = state.get_max_resources_from_cluster_config()
+    return most
+
+
+@contextmanager
+def starting_with(**parameters: Any) -> Iterator[None]:
+    """Start Ray meanwhile with parameters that ray.init has no arguments for."""
+    by_default = RayParams.__init__
+    RayParams.__init__ = partialmethod(by_default, **parameters)
+    try:
+        yield
+    finally:
+        RayParams.__init__ = by_default
+
+
+def setup_worker_script() -> str:
+    """Ray's script that starts a worker, which ours replaces and sometimes becomes."""
+    (folder,) = workers.__path__
+    return str(Path(folder) / "setup_worker.py")
+
+
+def set_environment(variables: Mapping[str, str]) -> None:
+    """Set a runtime environment's variables as Ray's own script does, which we do not run in a forked worker."""
+    utils.update_envs(variables)
+
+
+def uploaded_files(folder: Path) -> Iterator[tuple[str, int]]:
+    """Names and bytes of what `ray job submit --working-dir` would send; Ray tells only by sending it."""
+    root = folder.absolute()
+    found: list[Path] = []
+    excludes = [packaging._get_excludes(root, ray_constants.get_runtime_env_default_excludes())]
+    gitignore = os.environ.get(ray_constants.RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
+    packaging._dir_travel(root, excludes, found.append, gitignore, logging.getLogger(__name__))
+    return ((f"{path.relative_to(root)}", path.stat().st_size) for path in found if path.is_file())

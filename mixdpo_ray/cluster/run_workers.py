@@ -1,4 +1,4 @@
-"""Workers under Ray Train, which places them and starts them again when one dies: for the jobs of one queue."""
+"""Workers under Ray Train, which starts them, and again when one dies: for the jobs of one queue."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import missing_resources, uses_gpu, worker_resources
 from mixdpo_ray.cluster.early_checkpoint import RESIZE_SECONDS
 from mixdpo_ray.cluster.job_queue import Ended
 from mixdpo_ray.cluster.queued_job import Group, QueuedJob
-from mixdpo_ray.cluster.ray_internals import WorkersTrainer, start_autoscaling_coordinator
+from mixdpo_ray.cluster.ray_train_internals import WorkersTrainer, found_no_machines, start_autoscaling_coordinator
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.worker_entry import work
 from mixdpo_ray.errors import ResourceError, WorkersError
@@ -112,7 +110,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _never_started(error: TrainingFailedError, cluster: ClusterSettings) -> ResourceError | None:
-    if not isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+    if not found_no_machines(getattr(error, "controller_failure", None)):
         return None
     missing = missing_resources(cluster, to_start=False) or "room where cluster.placement_strategy wants it"
     return ResourceError(

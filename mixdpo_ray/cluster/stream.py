@@ -29,13 +29,14 @@ from ray.data.block import BlockMetadata
 
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.curriculum.plan import Plan
-from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.windows import rank_positions, read_windows
 from mixdpo_ray.training.world import World
 
 STRETCH_PAIRS = 1 << 18  # dealing them out takes about half a second, in a world of any size
 PLAIN_PAIRS = 1 << 12  # read plainly at the beginning: the smallest models train 500 a second
+READ_AHEAD = 4  # windows that wait for training: more take memory, fewer let it wait for one slow read
+WINDOWS_PER_READ = 10  # a read task keeps its CPU until its last window is asked for: long ones starve other ranks
 
 
 class _Steps(Datasource):  # type: ignore[misc]
@@ -65,11 +66,15 @@ class RayDataWindows:
     """A WindowSource (training/windows.py) that reads through Ray Data."""
 
     def __init__(
-        self, settings: ClusterSettings, *, plain_pairs: int = PLAIN_PAIRS, stretch_pairs: int = STRETCH_PAIRS
+        self,
+        *,
+        plain_pairs: int = PLAIN_PAIRS,
+        stretch_pairs: int = STRETCH_PAIRS,
+        per_read: int = WINDOWS_PER_READ,
+        read_ahead: int = READ_AHEAD,
     ):
-        self.settings = settings
-        self.plain_pairs = plain_pairs
-        self.stretch_pairs = stretch_pairs
+        self.plain_pairs, self.stretch_pairs = plain_pairs, stretch_pairs
+        self.per_read, self.read_ahead = per_read, read_ahead
 
     def __call__(
         self, table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
@@ -77,10 +82,8 @@ class RayDataWindows:
         behind = min(last_step, first_step + self.plain_pairs // plan.global_batch)
         plain = read_windows(table, plan, world, per_device, first_step, behind)
         yield from islice(plain, 1)  # nothing shares the CPUs with the first step
-        streamed = ahead(
-            self._streamed(table, plan, world, per_device, range(behind, last_step)), self.settings.prefetch_windows
-        )
-        yield from ahead(plain, self.settings.prefetch_windows)
+        streamed = ahead(self._streamed(table, plan, world, per_device, range(behind, last_step)), self.read_ahead)
+        yield from ahead(plain, self.read_ahead)
         yield from streamed
 
     def _streamed(
@@ -95,14 +98,13 @@ class RayDataWindows:
 
     def _stretch_steps(self, global_batch: int) -> int:
         """Whole read tasks, and at least one."""
-        per_read = self.settings.windows_per_read
-        return per_read * max(1, self.stretch_pairs // (global_batch * per_read))
+        return self.per_read * max(1, self.stretch_pairs // (global_batch * self.per_read))
 
     def _stretch(
         self, table: PreparedTable, plan: Plan, world: World, per_device: int, steps: range
     ) -> Iterator[pa.Table]:
         positions = [rank_positions(table, plan, world, per_device, step) for step in steps]
-        source = _Steps(table.folder, positions, self.settings.windows_per_read)
+        source = _Steps(table.folder, positions, self.per_read)
         stream = ray.data.read_datasource(source, concurrency=1, override_num_blocks=len(source.tasks))
         blocks = stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
         yield from recut(iter(blocks), [len(rows) for rows in positions])

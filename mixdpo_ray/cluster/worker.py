@@ -102,7 +102,7 @@ def _windows(cluster: ClusterSettings, world: World, warn: Callable[[str], None]
     """Ray Data, unless fewer CPUs are left than it needs: then it would wait for ever (a node died, or many joined)."""
     left = ray.cluster_resources().get("CPU", 0.0) - world.size * cluster.cpus_per_worker
     if left >= world.size:
-        return RayDataWindows(cluster)
+        return RayDataWindows()
     if world.leads:
         warn(f"{left:g} CPUs are left for {world.size} workers to read through: they read by themselves")
     return read_windows

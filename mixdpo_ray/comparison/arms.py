@@ -13,7 +13,7 @@ from mixdpo_ray.search.space import with_settings
 from mixdpo_ray.storage import is_local, join
 from mixdpo_ray.training.metric_names import refuse_unmeasured
 
-WORLD = "<world>"
+PLAYGROUND = "<playground>"
 NOT_AN_ARMS = {
     "output": "all arms lie in the comparison's folder",
     "tune": "a comparison does not search",
@@ -43,7 +43,8 @@ class Arm:
         return join(f"{plain}-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}", f"seed-{self.seed}")
 
 
-def worlds_folder(recipe: Recipe) -> str:
+def playgrounds_folder(recipe: Recipe) -> str:
+    """It is named as it was when what is kept there was called a world."""
     return join(recipe.output.storage_path, "worlds")
 
 
@@ -58,17 +59,17 @@ def arms_of(recipe: Recipe, seed: int) -> list[Arm]:
 
 
 def of_seed(recipe: Recipe, seed: int) -> Recipe:
-    """The recipe in the world of a seed, where there is one."""
+    """The recipe in the playground of a seed, where there is one."""
     settings: dict[str, object] = {"train.seed": seed, "curriculum.seed": seed}
-    if recipe.compare.world is not None:
-        here = world_folder(recipe, seed)
-        settings["model.path"] = recipe.model.path.replace(WORLD, here)
-        settings["data.source.path"] = _source(recipe).replace(WORLD, here)
+    if recipe.compare.playground is not None:
+        here = playground_folder(recipe, seed)
+        settings["model.path"] = recipe.model.path.replace(PLAYGROUND, here)
+        settings["data.source.path"] = _source(recipe).replace(PLAYGROUND, here)
     return with_settings(recipe, settings)
 
 
-def world_folder(recipe: Recipe, seed: int) -> str:
-    return join(worlds_folder(recipe), f"seed-{seed}")
+def playground_folder(recipe: Recipe, seed: int) -> str:
+    return join(playgrounds_folder(recipe), f"seed-{seed}")
 
 
 def check_arms(recipe: Recipe) -> None:
@@ -78,16 +79,17 @@ def check_arms(recipe: Recipe) -> None:
         raise RecipeError("compare.arms is empty: name two arms or more, each with its settings as dotted.key: value")
     if len(compare.names) < 2:
         raise RecipeError(f"compare.arms names {compare.names[0]!r} alone: a comparison needs two")
-    if {WORLD in path for path in (recipe.model.path, _source(recipe))} != {compare.world is not None}:
+    if {PLAYGROUND in path for path in (recipe.model.path, _source(recipe))} != {compare.playground is not None}:
         raise RecipeError(
-            f"model.path {recipe.model.path!r}, data.source.path {_source(recipe)!r}: both begin with {WORLD} where "
-            "there is a compare.world, such as <world>/base and <world>/pairs.jsonl, and neither does otherwise"
+            f"model.path {recipe.model.path!r}, data.source.path {_source(recipe)!r}: both begin with {PLAYGROUND} "
+            "where there is a compare.playground, such as <playground>/base and <playground>/pairs.jsonl, and neither "
+            "does otherwise"
         )
-    if compare.world is not None and not is_local(recipe.output.storage_path):
+    if compare.playground is not None and not is_local(recipe.output.storage_path):
         raise RecipeError(
-            f"output.storage_path {recipe.output.storage_path}: name a local folder, worlds are made there"
+            f"output.storage_path {recipe.output.storage_path}: name a local folder, playgrounds are made there"
         )
-    if compare.world is None and not recipe.data.holds_out:
+    if compare.playground is None and not recipe.data.holds_out:
         raise RecipeError("data.heldout holds out no pairs, and arms are compared on them: give it a fraction")
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every arm: thin it, with curriculum.thin")

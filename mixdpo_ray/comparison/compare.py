@@ -25,7 +25,7 @@ from mixdpo_ray.comparison.display import CompareDisplay
 from mixdpo_ray.comparison.inputs import Unit, make_units
 from mixdpo_ray.comparison.job_sequence import RecordedJob, train_in_sequence
 from mixdpo_ray.comparison.output import CompareOutput
-from mixdpo_ray.comparison.playgrounds import judge_untrained, make_worlds
+from mixdpo_ray.comparison.playgrounds import judge_untrained, make_playgrounds
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.storage import join
@@ -43,13 +43,13 @@ def compare(recipe: Recipe) -> CompareOutput:
             storage.delete(folder)
         output.begin()
         preflight(recipe)
-        make_worlds(recipe)
+        make_playgrounds(recipe)
         preflight(of_seed(recipe, recipe.compare.seeds[0]))
         units = make_units(recipe, storage.absolute(folder))
         output.claim(units)
         try:
             _run(recipe, output, units)
-            if recipe.compare.world is not None and recipe.compare.untrained is not None:
+            if recipe.compare.playground is not None and recipe.compare.untrained is not None:
                 judge_untrained(recipe, output.untrained_folders)
         finally:
             output.write()

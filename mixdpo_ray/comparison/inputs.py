@@ -96,7 +96,7 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
 
 
 def _leaves_model(recipe: Recipe) -> bool:
-    return recipe.compare.keep_models or recipe.compare.world is not None
+    return recipe.compare.keep_models or recipe.compare.playground is not None
 
 
 def _table_key(recipe: Recipe) -> str:

@@ -54,8 +54,8 @@ class CompareOutput:
         found = [self._outcome(arm) for arm in all_arms(self.recipe)]
         if self.recipe.compare.untrained is not None:
             found = [*(self._untouched(seed) for seed in self.recipe.compare.seeds), *found]
-        place = {name: number for number, name in enumerate(self.recipe.compare.names)}
-        return sorted(found, key=lambda one: (place[one.arm], one.seed))
+        order = {name: number for number, name in enumerate(self.recipe.compare.names)}
+        return sorted(found, key=lambda one: (order[one.arm], one.seed))
 
     def rows(self) -> list[ResultRow]:
         return result_rows(self.outcomes(), self.recipe.compare.names, self.against)
@@ -112,7 +112,7 @@ class CompareOutput:
         return Outcome(arm.name, arm.seed, metrics, summary["seconds"])
 
     def _untouched(self, seed: int) -> Outcome:
-        """Judged in its world; elsewhere as a run found it before its first step."""
+        """Judged in its playground; elsewhere as a run found it before its first step."""
         metrics: dict[str, float] = {}
         arms = [arm for arm in all_arms(self.recipe) if arm.seed == seed]
         for arm in sorted(arms, key=lambda arm: arm.name != self.against):

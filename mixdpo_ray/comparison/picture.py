@@ -20,11 +20,11 @@ def picture(rows: Sequence[ResultRow], metric: str, against: str) -> bytes:
     longest = max(len(row.arm) for row in rows)
     figure = Figure(figsize=(7.5 + 0.09 * longest, 1.7 + 0.34 * len(rows)), layout="constrained")
     values, differences = figure.subplots(1, 2, sharey=True)
-    for place, row in enumerate(rows):
-        _draw(values, place, list(row.values(metric).values()), row.mean(metric), MEAN)
+    for height, row in enumerate(rows):
+        _draw(values, height, list(row.values(metric).values()), row.mean(metric), MEAN)
         if not row.is_yardstick:
             difference = row.difference(metric)
-            _draw(differences, place, row.gaps(metric), difference, SURE if difference.excludes_zero else MEAN)
+            _draw(differences, height, row.gaps(metric), difference, SURE if difference.excludes_zero else MEAN)
     differences.axvline(0, color=INK, linewidth=0.8, linestyle="--")
     values.set(title=metric, yticks=range(len(rows)), yticklabels=[row.arm for row in rows])
     values.set_ylim(len(rows) - 0.5, -0.5)
@@ -40,10 +40,10 @@ def picture(rows: Sequence[ResultRow], metric: str, against: str) -> bytes:
     return file.getvalue()
 
 
-def _draw(axis: Any, place: int, values: Sequence[float], estimate: Estimate, color: str) -> None:
+def _draw(axis: Any, height: int, values: Sequence[float], estimate: Estimate, color: str) -> None:
     if not estimate.count:
-        axis.annotate("failed", (0.02, place), xycoords=("axes fraction", "data"), va="center", color=INK, fontsize=8)
+        axis.annotate("failed", (0.02, height), xycoords=("axes fraction", "data"), va="center", color=INK, fontsize=8)
         return
-    axis.scatter(values, [place + 0.18] * len(values), s=14, color=DOT, zorder=2)
+    axis.scatter(values, [height + 0.18] * len(values), s=14, color=DOT, zorder=2)
     half = estimate.half if math.isfinite(estimate.half) else 0.0
-    axis.errorbar(estimate.mean, place - 0.08, xerr=half, fmt="o", markersize=4.5, capsize=3, color=color, zorder=3)
+    axis.errorbar(estimate.mean, height - 0.08, xerr=half, fmt="o", markersize=4.5, capsize=3, color=color, zorder=3)

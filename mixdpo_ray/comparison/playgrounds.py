@@ -1,4 +1,4 @@
-"""Playground worlds, one for each seed of a comparison, made side by side."""
+"""Playgrounds, one for each seed of a comparison, made side by side."""
 
 from __future__ import annotations
 
@@ -12,41 +12,47 @@ import ray
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.comparison.arms import world_folder
-from mixdpo_ray.playground.build import WorldFolder
-from mixdpo_ray.playground.score import score
+from mixdpo_ray.comparison.arms import playground_folder
+from mixdpo_ray.playground.build import PlaygroundFolder
+from mixdpo_ray.playground.model_quality import model_quality
 from mixdpo_ray.recipe.recipe import Recipe
 
 
-def world_of(recipe: Recipe, seed: int) -> WorldFolder | None:
-    settings = recipe.compare.world
+def playground_of(recipe: Recipe, seed: int) -> PlaygroundFolder | None:
+    settings = recipe.compare.playground
     if settings is None:
         return None
-    return WorldFolder(Path(storage.absolute(world_folder(recipe, seed))), settings.model_copy(update={"seed": seed}))
+    return PlaygroundFolder(
+        Path(storage.absolute(playground_folder(recipe, seed))), settings.model_copy(update={"seed": seed})
+    )
 
 
 def judge_of(recipe: Recipe, seed: int) -> Callable[[str], dict[str, float]] | None:
     """What a worker calls with the model that it has exported."""
-    world = world_of(recipe, seed)
-    return None if world is None else partial(_score, world, recipe.compare.answers_each)
+    playground = playground_of(recipe, seed)
+    return None if playground is None else partial(_quality, playground, recipe.compare.answers_each)
 
 
-def _score(world: WorldFolder, answers_each: int, model: str) -> dict[str, float]:
-    return score(world, Path(model), answers_each)
+def _quality(playground: PlaygroundFolder, answers_each: int, model: str) -> dict[str, float]:
+    return model_quality(playground, Path(model), answers_each)
 
 
-def make_worlds(recipe: Recipe) -> None:
-    wanted = [world for seed in recipe.compare.seeds if (world := world_of(recipe, seed)) and not world.exists]
-    _wait_for([_remote(_make).remote(world) for world in wanted], "make", "world")
+def make_playgrounds(recipe: Recipe) -> None:
+    wanted = [
+        playground
+        for seed in recipe.compare.seeds
+        if (playground := playground_of(recipe, seed)) and not playground.exists
+    ]
+    _wait_for([_remote(_make).remote(playground) for playground in wanted], "make", "playground")
 
 
 def judge_untrained(recipe: Recipe, folders: Sequence[str]) -> None:
-    """The models of the worlds as they are; into the folder of each seed."""
+    """The base models as they are; into the folder of each seed."""
     tasks = []
     for seed, folder in zip(recipe.compare.seeds, folders, strict=True):
-        world, record = world_of(recipe, seed), RunRecord(folder)
-        if world is not None and record.summary() is None:
-            tasks.append(_remote(_judge).remote(world, recipe.compare.answers_each, record))
+        playground, record = playground_of(recipe, seed), RunRecord(folder)
+        if playground is not None and record.summary() is None:
+            tasks.append(_remote(_judge).remote(playground, recipe.compare.answers_each, record))
     _wait_for(tasks, "judge", "untrained model")
 
 
@@ -74,11 +80,11 @@ def _alone() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # saving a model makes accelerate import the engine
 
 
-def _make(world: WorldFolder) -> None:
+def _make(playground: PlaygroundFolder) -> None:
     _alone()
-    world.make()
+    playground.make()
 
 
-def _judge(world: WorldFolder, answers_each: int, record: RunRecord) -> None:
+def _judge(playground: PlaygroundFolder, answers_each: int, record: RunRecord) -> None:
     _alone()
-    record.write_summary({"judged": score(world, world.base, answers_each), "seconds": 0.0})
+    record.write_summary({"judged": model_quality(playground, playground.base, answers_each), "seconds": 0.0})

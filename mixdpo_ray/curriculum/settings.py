@@ -26,7 +26,7 @@ class CurriculumSettings(Settings):
     epoch_order: Literal["stage_major", "curriculum_major"] = Field(
         "stage_major", description="Several epochs: each stage repeated, or the whole curriculum repeated"
     )
-    thin: int = Field(1, ge=1, description="Train every so-manieth window of each stage, first and last always")
+    thin: int = Field(1, ge=1, description="Train every n-th window of each stage, first and last always")
     sft_weight: float = Field(1.0, ge=0, description="Weight of the SFT loss of hard pairs")
     sft_norm: SftNorm | None = Field(
         None, description="What the SFT loss is divided by; token_mean in two_stage, example_mean in a router"

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 
 from mixdpo_ray.settings import Settings
 
+TOLERANCE = 1e-9  # margins this close to `value` equal it: ratings such as 4.1 - 3.6 miss 0.5 in the last bits
+
 
 class Threshold(Settings):
     """Exactly one of value, hard_count and hard_fraction; no one of them means value 0.5, the paper's."""
@@ -18,7 +20,6 @@ class Threshold(Settings):
     hard_count: int | None = Field(None, ge=0, description="This many pairs, the hardest by rank, are hard")
     hard_fraction: float | None = Field(None, ge=0, le=1, description="This share of the pairs is hard")
     tie_rule: Literal["lt", "le"] = Field("lt", description="Whether a margin equal to value is easy (lt) or hard (le)")
-    tolerance: float = Field(1e-9, ge=0, description="Margins this close to value count as equal to it")
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -50,5 +51,5 @@ class Threshold(Settings):
         value = self.in_force
         assert value is not None
         if self.tie_rule == "lt":
-            return int(np.count_nonzero(margins < value - self.tolerance))
-        return int(np.count_nonzero(margins <= value + self.tolerance))
+            return int(np.count_nonzero(margins < value - TOLERANCE))
+        return int(np.count_nonzero(margins <= value + TOLERANCE))

@@ -40,14 +40,14 @@ class CHES(Formula):
         from mixdpo_ray.training.batch import TokenRows, build_batch
         from mixdpo_ray.training.model import load_model
 
-        place = torch.device(device)
-        model = load_model(self.scoring_model(policy), "metrics.ches.model").to(place).eval()
+        where = torch.device(device)
+        model = load_model(self.scoring_model(policy), "metrics.ches.model").to(where).eval()
         decoder = getattr(model, model.base_model_prefix)
 
         def score(rows: pa.Table) -> dict[str, Any]:
             positions = np.arange(len(rows))
             tokens, easy = TokenRows.of(rows, positions), np.zeros(len(rows), np.bool_)
-            batch = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=place)
+            batch = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=where)
             with torch.inference_mode():
                 sums = summed_states(decoder, batch)
                 chosen, rejected = sums[: len(rows)], sums[len(rows) :]
@@ -62,7 +62,7 @@ class CHES(Formula):
 
 
 def summed_states(decoder: Any, batch: PairBatch) -> Tensor:
-    """[sequences, width] in float32; padding has no part in it, for only places that predict a token are taken."""
+    """[sequences, width] in float32; padding has no part in it, for only states that predict a token are taken."""
     import torch
 
     states = [decoder(input_ids=group, use_cache=False)[0].flatten(0, 1) for group in batch.groups]

@@ -1,6 +1,6 @@
 """What every difficulty metric is: frozen settings, what it needs of each pair, and how it is computed from that.
 
-Numbers of pairs come from four places: the prepared table's own columns, log-probs of language models (which metrics
+Numbers of pairs come from four sources: the prepared table's own columns, log-probs of language models (which metrics
 share with each other and with training), columns that the metric's own scorer computes, and other metrics.
 """
 

@@ -43,7 +43,7 @@ def longest(tokenizer: Any, asked: int) -> int:
 
 
 def padding_token(tokenizer: Any, features: Sequence[Features]) -> int:
-    """One that ends no sequence: decoders find the place of the score as the last token that is no padding."""
+    """One that ends no sequence: decoders find the score as the last token that is no padding."""
     ends = {one["input_ids"][-1] for one in features}
     own = [token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None]
     return int(next(token for token in (*own, *range(len(ends) + 1)) if token not in ends))

@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 
 import ray
-from ray._private.state import state
 
 from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
 from mixdpo_ray.cluster.preflight import absent_file, does_not_fit, lacking, some_of, what_to_change
-from mixdpo_ray.cluster.upload import LIMIT, measure_upload
+from mixdpo_ray.cluster.ray_internals import UPLOAD_LIMIT, most_ever
+from mixdpo_ray.cluster.upload import measure_upload
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
 from mixdpo_ray.wording import size_text
@@ -68,7 +68,7 @@ def workers(examination: Examination) -> str | Caution:
     shape = " + ".join(f"{amount:g} {name}" for name, amount in each.items())
     if missing := missing_resources(settings):
         remedy = what_to_change(settings, "add nodes")
-        brought = state.get_max_resources_from_cluster_config()
+        brought = most_ever()
         if brought is None or lacking(settings, each, brought):
             raise CheckFailed(f"the cluster lacks {missing}: {remedy}")
         return Caution(f"the cluster lacks {missing}; its autoscaler is allowed to bring them")
@@ -97,9 +97,10 @@ def upload(examination: Examination) -> str:
     measured = measure_upload(folder)
     largest = ", ".join(f"{name} {size_text(size)}" for name, size in measured.largest)
     found = f"{size_text(measured.bytes)} in {counted(measured.files, 'file')}"
-    if measured.bytes > LIMIT:
+    if measured.bytes > UPLOAD_LIMIT:
         raise CheckFailed(
-            f"{found} would be submitted, and Ray takes {size_text(LIMIT)}: name the largest in .rayignore ({largest})"
+            f"{found} would be submitted, and Ray takes {size_text(UPLOAD_LIMIT)}: name the largest in .rayignore "
+            f"({largest})"
         )
     return f"{found}; the largest: {largest}"
 

@@ -34,10 +34,10 @@ def batch(examination: Examination) -> str | Caution:
     idle = workers * micro_steps * each - pairs
     if idle > workers * micro_steps * each / 4:
         return Caution(
-            f"{text}, but {idle} of those {idle + pairs} places stay empty: choose train.per_device_train_batch_size "
+            f"{text}, but {idle} of those {idle + pairs} slots stay empty: choose train.per_device_train_batch_size "
             "or cluster.num_workers that divide train.global_batch_size"
         )
-    return f"{text}{f', {idle} places empty' if idle else ''}"
+    return f"{text}{f', {idle} slots empty' if idle else ''}"
 
 
 def steps(examination: Examination) -> str | Caution:

@@ -41,4 +41,4 @@ class AlphaDPO(LengthMeanObjective, StepObjective):
         return {"target": self.gamma_beta_ratio + self.alpha * standing}, state
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        return -logsigmoid(self.beta * (pairs.mean_gap - pairs.seen["target"]))
+        return -logsigmoid(self.beta * (pairs.mean_gap - pairs.step["target"]))

@@ -31,4 +31,4 @@ class AMaPO(LengthMeanObjective, StepObjective):
         return {"target": target if deviation > 0 else gap.new_zeros(len(gap))}, {}
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        return -logsigmoid(self.beta * (pairs.mean_gap - pairs.seen["target"]))
+        return -logsigmoid(self.beta * (pairs.mean_gap - pairs.step["target"]))

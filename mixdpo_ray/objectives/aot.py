@@ -33,9 +33,9 @@ class AOT(LogRatioObjective, StepObjective):
 
     def losses(self, pairs: PairLogps) -> Tensor:
         if not self.unpaired:
-            return self._loss(pairs.chosen - pairs.rejected - pairs.seen["reference"])
-        own = self._loss(pairs.chosen_ratio - pairs.seen["rejected"])
-        both = own + self._loss(pairs.seen["chosen"] - pairs.rejected_ratio)
+            return self._loss(pairs.chosen - pairs.rejected - pairs.step["reference"])
+        own = self._loss(pairs.chosen_ratio - pairs.step["rejected"])
+        both = own + self._loss(pairs.step["chosen"] - pairs.rejected_ratio)
         return both - both.detach() / 2  # every match is counted from both its sides; the gradient of each is whole
 
     def _loss(self, gap: Tensor) -> Tensor:

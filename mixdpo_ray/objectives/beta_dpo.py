@@ -40,7 +40,7 @@ class BetaDPO(LogRatioObjective, StepObjective):
         return {"beta": beta.expand(len(gap)), "weight": weight}, {"mean": mean, "deviation": deviation}
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        return pairs.seen["weight"] * -logsigmoid(pairs.seen["beta"] * pairs.gap)
+        return pairs.step["weight"] * -logsigmoid(pairs.step["beta"] * pairs.gap)
 
     def _kept(self, gap: Tensor, mean: Tensor, deviation: Tensor, step: StepView) -> Tensor:
         """Drawn without replacement by normal weights; as logs with Gumbel noise, for weights may all underflow."""

@@ -41,4 +41,4 @@ class DPOPoP(LogRatioObjective, StepObjective):
         return {"target": torch.where(below > 0, weaker, 0.0)}, {}
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        return -logsigmoid(self.logit(pairs) - pairs.seen["target"])
+        return -logsigmoid(self.logit(pairs) - pairs.step["target"])

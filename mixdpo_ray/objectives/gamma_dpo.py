@@ -32,4 +32,4 @@ class GammaDPO(LogRatioObjective, StepObjective):
         return {"target": margins[: len(step.pairs.margin)] - self.gamma}, state
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        return -logsigmoid(self.logit(pairs) - pairs.seen["target"])
+        return -logsigmoid(self.logit(pairs) - pairs.step["target"])

@@ -33,4 +33,4 @@ class GammaSimPO(LengthMeanObjective, StepObjective):
         return {"target": margins[: len(step.pairs.margin)]}, state
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        return -logsigmoid(self.beta * pairs.mean_gap - pairs.seen["target"])
+        return -logsigmoid(self.beta * pairs.mean_gap - pairs.step["target"])

@@ -38,6 +38,6 @@ class KTO(LogRatioObjective, StepObjective):
 
     def losses(self, pairs: PairLogps) -> Tensor:
         chosen, rejected = self.rewards(pairs)
-        z = self.beta * pairs.seen["z"]
+        z = self.beta * pairs.step["z"]
         desirable = self.desirable_weight * sigmoid(z - chosen)  # 1 - sigmoid(x) = sigmoid(-x)
         return desirable + self.undesirable_weight * sigmoid(rejected - z)

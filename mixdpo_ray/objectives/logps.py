@@ -30,7 +30,7 @@ class PairLogps:
     ref_chosen: Tensor | None = None  # the same sums under the frozen reference
     ref_rejected: Tensor | None = None
     tokens: TokenLogps | None = None  # where the objective declares needs_tokens
-    seen: Mapping[str, Tensor] = field(default_factory=dict)  # what a StepObjective found in the whole step, [pairs]
+    step: Mapping[str, Tensor] = field(default_factory=dict)  # what a StepObjective found in the whole step, [pairs]
 
     @property
     def chosen_ratio(self) -> Tensor:

@@ -42,5 +42,5 @@ class SPA(LogRatioObjective, StepObjective):
         return {"flipped": flipped}, {"margins": torch.cat([before, logit.mean()[None]])[-STEPS:]}
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        logit, flipped = self.logit(pairs), pairs.seen["flipped"]
+        logit, flipped = self.logit(pairs), pairs.step["flipped"]
         return -(1 - flipped) * logsigmoid(logit) - flipped * logsigmoid(-logit)

@@ -41,7 +41,7 @@ class StepObjective(Objective):
 
     @abstractmethod
     def statistics(self, step: StepView) -> tuple[dict[str, Tensor], ObjectiveState]:
-        """Detached numbers for each pair of the step [pairs], which `losses` finds in `pairs.seen`; what to keep."""
+        """Detached numbers for each pair of the step [pairs], which `losses` finds in `pairs.step`; what to keep."""
 
 
 def reads_mismatched(objective: Objective) -> bool:

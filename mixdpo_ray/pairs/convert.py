@@ -42,8 +42,8 @@ CONVERTED_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place that a candidate pair came from; of a group of rows, the first one."""
+class Origin:
+    """The row that a candidate pair came from; of a group of rows, the first one."""
 
     file: str
     row: int
@@ -81,22 +81,24 @@ class Converter:
 
     def convert(self, rows: Iterable[RawRow]) -> Conversion:
         refused: list[Refusal] = []
-        pairs: list[tuple[Place, Pair]] = []
-        for place, candidate in self._candidates(rows):
+        pairs: list[tuple[Origin, Pair]] = []
+        for origin, candidate in self._candidates(rows):
             made = self._made_of(candidate)
             if isinstance(made, str):
-                refused.append(Refusal(place.file, place.row, made))
+                refused.append(Refusal(origin.file, origin.row, made))
                 continue
-            # a place names one pair: copies of a candidate are counted on from it
-            pairs += ((replace(place, candidate=len(made) * place.candidate + n), pair) for n, pair in enumerate(made))
+            # an origin names one pair: copies of a candidate are counted on from it
+            pairs += (
+                (replace(origin, candidate=len(made) * origin.candidate + n), pair) for n, pair in enumerate(made)
+            )
         kept: list[dict[str, Any]] = []
         notes: Counter[str] = Counter()
-        for place, pair, encoded in self._encoded(pairs):
+        for origin, pair, encoded in self._encoded(pairs):
             if isinstance(encoded, EncodedPair):
-                kept.append(_row(place, pair, encoded))
+                kept.append(_row(origin, pair, encoded))
                 notes.update([*pair.notes, *encoded.notes])
             else:
-                refused.append(Refusal(place.file, place.row, encoded))
+                refused.append(Refusal(origin.file, origin.row, encoded))
         self._stop_if_fatal(refused, len(kept) + len(refused))
         return Conversion(pa.Table.from_pylist(kept, CONVERTED_SCHEMA), refused, notes)
 
@@ -106,15 +108,15 @@ class Converter:
             return _key(raw.file, str(raw.row))
         return _key(repr(map_columns(raw.value, self.data.source.columns).get(self.format.group_by)))
 
-    def _candidates(self, rows: Iterable[RawRow]) -> Iterator[tuple[Place, Candidate | str]]:
+    def _candidates(self, rows: Iterable[RawRow]) -> Iterator[tuple[Origin, Candidate | str]]:
         for group in self._groups(rows):
             first = group[0]
             if first.value is None:
-                yield Place(first.file, first.row), first.reason or "corrupt_line"
+                yield Origin(first.file, first.row), first.reason or "corrupt_line"
                 continue
             values = [map_columns(raw.value, self.data.source.columns) for raw in group if raw.value is not None]
             for number, found in enumerate(self.format.pairs(values, self.data.pair)):
-                yield Place(first.file, first.row, number), found
+                yield Origin(first.file, first.row, number), found
 
     def _made_of(self, candidate: Candidate | str) -> list[Pair] | str:
         pair = check_pair(candidate, self.data) if isinstance(candidate, Candidate) else candidate
@@ -130,11 +132,13 @@ class Converter:
             groups.setdefault(self.group_key(raw), []).append(raw)
         return [sorted(group, key=lambda raw: (raw.file, raw.row)) for group in groups.values()]
 
-    def _encoded(self, pairs: list[tuple[Place, Pair]]) -> Iterator[tuple[Place, Pair, EncodedPair | str]]:
+    def _encoded(self, pairs: list[tuple[Origin, Pair]]) -> Iterator[tuple[Origin, Pair, EncodedPair | str]]:
         for start in range(0, len(pairs), CONVERT_ROWS):
             batch = pairs[start : start + CONVERT_ROWS]
-            for (place, pair), encoded in zip(batch, self.tokens.encode_many([pair for _, pair in batch]), strict=True):
-                yield place, pair, encoded
+            for (origin, pair), encoded in zip(
+                batch, self.tokens.encode_many([pair for _, pair in batch]), strict=True
+            ):
+                yield origin, pair, encoded
 
     def _stop_if_fatal(self, refused: Sequence[Refusal], rows: int) -> None:
         """Name the first such rows of those read together, and how many there are: one at a time takes all day."""
@@ -153,7 +157,7 @@ class Converter:
         )
 
 
-def _row(place: Place, pair: Pair, encoded: EncodedPair) -> dict[str, Any]:
+def _row(origin: Origin, pair: Pair, encoded: EncodedPair) -> dict[str, Any]:
     return {
         "pair_id": pair.pair_id,
         "prompt_id": pair.prompt_id,
@@ -164,9 +168,9 @@ def _row(place: Place, pair: Pair, encoded: EncodedPair) -> dict[str, Any]:
         "score_rejected": pair.score_rejected,
         "margin": pair.margin,
         "source": pair.source,
-        "file": place.file,
-        "row": place.row,
-        "candidate": place.candidate,
+        "file": origin.file,
+        "row": origin.row,
+        "candidate": origin.candidate,
     }
 
 

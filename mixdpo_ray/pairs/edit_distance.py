@@ -18,6 +18,6 @@ def edit_distance(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
         without_insertions = np.empty_like(row)
         without_insertions[0] = number
         without_insertions[1:] = np.minimum(row[1:] + 1, row[:-1] + (columns != item))
-        # inserting from place j to place k costs k - j: the cheapest j is a running minimum
+        # inserting from index j to index k costs k - j: the cheapest j is a running minimum
         row = np.minimum.accumulate(without_insertions - steps) + steps
     return int(row[-1])

@@ -1,4 +1,4 @@
-"""Label noise on purpose: with a given probability the two answers of a training pair exchange places.
+"""Label noise on purpose: with a given probability the two answers of a training pair are exchanged.
 
 Whether a pair is flipped is a hash of its id, so it depends neither on the order of the pairs nor on which others are
 there, and a higher probability flips the same pairs and more. Ratings stay with their answers; the margin, which losses
@@ -40,18 +40,18 @@ def with_flips(rows: pa.Table, flip: NDArray[np.bool_]) -> pa.Table:
             rows = _exchanged(rows, one, other, np.where(flip, numbers + len(rows), numbers))
     ids = rows["pair_id"]
     named = pa.array([flipped_id(pair_id) for pair_id in ids.filter(pa.array(flip)).to_pylist()], ids.type)
-    place = np.where(flip, len(rows) + np.cumsum(flip) - 1, numbers)
+    source = np.where(flip, len(rows) + np.cumsum(flip) - 1, numbers)
     both = pa.chunked_array([*ids.chunks, named], ids.type)
-    return rows.set_column(rows.column_names.index("pair_id"), "pair_id", both.take(place)).append_column(
+    return rows.set_column(rows.column_names.index("pair_id"), "pair_id", both.take(source)).append_column(
         "flipped", pa.array(flip)
     )
 
 
-def _exchanged(rows: pa.Table, one: str, other: str, place: NDArray[np.int64]) -> pa.Table:
-    """`place`: rows of both columns, one behind the other, that the first one now takes."""
+def _exchanged(rows: pa.Table, one: str, other: str, source: NDArray[np.int64]) -> pa.Table:
+    """`source`: rows of both columns, one behind the other, that the first one now takes."""
     first, second = rows[one], rows[other]
     both = pa.chunked_array([*first.chunks, *second.chunks], first.type)
-    opposite = np.where(place >= len(rows), place - len(rows), place + len(rows))
-    for name, where in ((one, place), (other, opposite)):
+    opposite = np.where(source >= len(rows), source - len(rows), source + len(rows))
+    for name, where in ((one, source), (other, opposite)):
         rows = rows.set_column(rows.column_names.index(name), name, both.take(where))
     return rows

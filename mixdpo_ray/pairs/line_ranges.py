@@ -32,7 +32,7 @@ def line_ranges(file: str, bytes_each: int) -> list[LineRange]:
 
 def _line_starts(file: str, bytes_each: int) -> list[tuple[int, int]]:
     """Byte and number of the first line that begins at or behind every multiple of `bytes_each`."""
-    starts, row, place = [(0, 0)], 0, 0
+    starts, row, offset = [(0, 0)], 0, 0
     filesystem, inner = storage.open_filesystem(file)
     size = filesystem.get_file_info(inner).size
     if size is not None and size <= bytes_each:
@@ -40,13 +40,13 @@ def _line_starts(file: str, bytes_each: int) -> list[tuple[int, int]]:
     with storage.explained(file), filesystem.open_input_stream(inner) as stream:
         while block := stream.read(READ_BYTES):
             at = 0
-            while (wanted := starts[-1][0] + bytes_each - place) <= len(block):
+            while (wanted := starts[-1][0] + bytes_each - offset) <= len(block):
                 end = block.find(b"\n", max(wanted - 1, at))
                 if end < 0:
                     break
                 row += block.count(b"\n", at, end + 1)
                 at = end + 1
-                starts.append((place + at, row))
+                starts.append((offset + at, row))
             row += block.count(b"\n", at)
-            place += len(block)
-    return [start for start in starts if start[0] < place or start[0] == 0]
+            offset += len(block)
+    return [start for start in starts if start[0] < offset or start[0] == 0]

@@ -1,4 +1,4 @@
-"""The place of every converted pair: its split and its position, or why it is refused after all.
+"""The split and the position of every converted pair, or why it is refused after all.
 
 These decisions need all pairs at once, so they are taken on narrow keys (ids, margins and lengths, no token), which fit
 into one process for tens of millions of pairs. They depend on what the pairs say, not on where they were read: the same

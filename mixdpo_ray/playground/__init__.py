@@ -1,1 +1,1 @@
-"""A small world in which the true quality of every answer is known."""
+"""A toy in which the true quality of every answer is known."""

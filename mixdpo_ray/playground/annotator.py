@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from mixdpo_ray.playground.settings import WorldSettings
-from mixdpo_ray.playground.world import BEST, WORST, Prompt, quality
+from mixdpo_ray.playground.prompts import BEST, WORST, Prompt, quality
+from mixdpo_ray.playground.settings import PlaygroundSettings
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class RatedPair:
         )
 
 
-def rate(draw: random.Random, true_quality: float, settings: WorldSettings) -> float:
+def rate(draw: random.Random, true_quality: float, settings: PlaygroundSettings) -> float:
     """What an annotator says, on the grid 1, 1.5, ..., 10."""
     meant = BEST - settings.spread * (BEST - true_quality)
     return min(BEST, max(WORST, round(2 * (meant + draw.gauss(0, settings.noise))) / 2))
 
 
 def rate_pairs(
-    draw: random.Random, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], settings: WorldSettings
+    draw: random.Random, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], settings: PlaygroundSettings
 ) -> list[RatedPair]:
     """The best-rated answer against a random other one; a prompt whose answers are all alike or empty gives none."""
     pairs = []

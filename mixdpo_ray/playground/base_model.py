@@ -1,4 +1,4 @@
-"""The base model: a tiny Llama that learns the world from demonstrations, and its tokenizer.
+"""The base model: a tiny Llama that learns the playground from demonstrations, and its tokenizer.
 
 First they are careful, by which the operations are learned in a third of the steps; then careless, so that it says what
 careless teachers say.
@@ -21,8 +21,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
-from mixdpo_ray.playground.settings import WorldSettings
-from mixdpo_ray.playground.world import LETTERS, OPERATIONS, draw_prompt, noisy_demonstration
+from mixdpo_ray.playground.prompts import LETTERS, OPERATIONS, draw_prompt, noisy_demonstration
+from mixdpo_ray.playground.settings import PlaygroundSettings
 from mixdpo_ray.training.model import without_bars
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 
 def train_base_model(
-    settings: WorldSettings, tokenizer: PreTrainedTokenizerFast, heard: Callable[[float], object]
+    settings: PlaygroundSettings, tokenizer: PreTrainedTokenizerFast, heard: Callable[[float], object]
 ) -> LlamaForCausalLM:
     """Supervised fine-tuning from scratch; `heard` is told the loss of each step."""
     draw = random.Random(f"{settings.seed} demonstrations")
@@ -105,7 +105,7 @@ def _learning_rate(step: int, steps: int) -> float:
 
 
 def _batches(
-    tokenizer: PreTrainedTokenizerFast, draw: random.Random, settings: WorldSettings
+    tokenizer: PreTrainedTokenizerFast, draw: random.Random, settings: PlaygroundSettings
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Token ids of demonstrations, and the same with only answers and their ends left: [batch, longest] each."""
     size, steps = settings.base_batch, settings.base_steps

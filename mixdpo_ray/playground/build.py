@@ -1,8 +1,8 @@
-"""The small world on disk: what the demo trains from, made once per settings.
+"""A playground on disk: what the demo trains from, made once per settings.
 
-base/         the base model and its tokenizer, for from_pretrained
-pairs.jsonl   pairs of its own answers with ratings, in the columns of ultrafeedback_binarized
-world.json    written last; names the settings and the code that made the rest
+base/             the base model and its tokenizer, for from_pretrained
+pairs.jsonl       pairs of its own answers with ratings, in the columns of ultrafeedback_binarized
+playground.json   written last; names the settings and the code that made the rest
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tqdm import tqdm
 from mixdpo_ray.playground.annotator import RatedPair, rate_pairs, read_jsonl, write_jsonl
 from mixdpo_ray.playground.base_model import make_tokenizer, save, train_base_model
 from mixdpo_ray.playground.judge import Verdict
-from mixdpo_ray.playground.settings import WorldSettings
-from mixdpo_ray.playground.world import LONGEST_ANSWER, Prompt, draw_prompts
+from mixdpo_ray.playground.prompts import LONGEST_ANSWER, Prompt, draw_prompts
+from mixdpo_ray.playground.settings import PlaygroundSettings
 from mixdpo_ray.training.generation import generate
 from mixdpo_ray.training.model import without_bars
 
 ANSWER_TOKENS = LONGEST_ANSWER + 6  # a bad answer may be longer than any ideal one
 ANSWERS_AT_ONCE = 1024  # what lies in a core's cache; more takes longer
-CODE = ("world", "annotator", "base_model", "build")
+CODE = ("prompts", "annotator", "base_model", "build")
 
 
 @dataclass(frozen=True)
-class WorldFolder:
+class PlaygroundFolder:
     path: Path
-    settings: WorldSettings
+    settings: PlaygroundSettings
 
     @property
     def base(self) -> Path:
@@ -45,11 +45,11 @@ class WorldFolder:
 
     @property
     def mark(self) -> Path:
-        return self.path / "world.json"
+        return self.path / "playground.json"
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the settings, and of the code that makes a world: whoever edits it gets a new one."""
+        """A digest of the settings, and of the code that makes a playground: whoever edits it gets a new one."""
         sha = hashlib.sha256(self.settings.model_dump_json().encode())
         for name in CODE:
             sha.update(Path(__file__).with_name(f"{name}.py").read_bytes())
@@ -86,7 +86,7 @@ class WorldFolder:
         return Verdict(prompts, before, after)
 
 
-def draw_all_prompts(settings: WorldSettings) -> tuple[list[Prompt], list[Prompt]]:
+def draw_all_prompts(settings: PlaygroundSettings) -> tuple[list[Prompt], list[Prompt]]:
     """Those that pairs are made of, and the held-out ones; no two are equal."""
     draw = random.Random(f"{settings.seed} prompts")
     prompts = draw_prompts(draw, settings.prompts + settings.judged)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mixdpo_ray.playground.world import Prompt, quality
+from mixdpo_ray.playground.prompts import Prompt, quality
 
 NORMAL_95 = 1.96
 

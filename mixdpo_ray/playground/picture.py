@@ -11,7 +11,7 @@ import numpy as np
 from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.playground.annotator import RatedPair
 from mixdpo_ray.playground.judge import Verdict, mean_with_interval
-from mixdpo_ray.playground.world import BEST, OPERATIONS, WORST
+from mixdpo_ray.playground.prompts import BEST, OPERATIONS, WORST
 
 BEFORE, AFTER, INK = "#b3b9c2", "#1b6ca8", "#444444"
 GRID = 0.5  # of ratings
@@ -58,15 +58,15 @@ def _qualities(axis: Any, verdict: Verdict) -> None:
 
 
 def _operations(axis: Any, verdict: Verdict) -> None:
-    places = np.arange(len(OPERATIONS))
+    ticks = np.arange(len(OPERATIONS))
     for shift, color, label, qualities in (
         (-0.2, BEFORE, "before", verdict.quality_before),
         (0.2, AFTER, "after", verdict.quality_after),
     ):
         groups = [_of_operation(verdict, qualities, operation) for operation in OPERATIONS]
         means, halves = zip(*(mean_with_interval(group) for group in groups), strict=True)
-        axis.bar(places + shift, means, 0.4, yerr=halves, color=color, label=label, capsize=2, ecolor=INK)
-    axis.set_xticks(places, list(OPERATIONS))
+        axis.bar(ticks + shift, means, 0.4, yerr=halves, color=color, label=label, capsize=2, ecolor=INK)
+    axis.set_xticks(ticks, list(OPERATIONS))
     axis.set(title="mean true quality by operation", ylim=(WORST, BEST))
 
 

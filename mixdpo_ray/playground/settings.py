@@ -1,4 +1,4 @@
-"""What the small world is made of."""
+"""What a playground is made of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from mixdpo_ray.settings import Settings
 
 
-class WorldSettings(Settings):
+class PlaygroundSettings(Settings):
     seed: int = Field(0, ge=0, description="Of everything that is drawn")
     base_steps: int = Field(600, ge=1, description="Steps of supervised fine-tuning that make the base model")
     base_batch: int = Field(32, ge=1, description="Demonstrations per step")

@@ -1,4 +1,4 @@
-"""The small world and the judgement in words."""
+"""The playground's pairs and the judgement in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mixdpo_ray.playground.annotator import RatedPair
 from mixdpo_ray.playground.judge import Verdict, mean_with_interval
-from mixdpo_ray.playground.world import OPERATIONS
+from mixdpo_ray.playground.prompts import OPERATIONS
 
 
 def describe_pairs(pairs: Sequence[RatedPair]) -> str:
@@ -39,12 +39,12 @@ def _samples(verdict: Verdict) -> list[list[str]]:
     """Heading, and the first prompt of each operation: as they come, not the nicest ones."""
     rows = [["prompt", "ideal", "before", "", "after", ""]]
     for operation in OPERATIONS:
-        place = next((n for n, prompt in enumerate(verdict.prompts) if prompt.operation == operation), None)
-        if place is None:
+        first = next((n for n, prompt in enumerate(verdict.prompts) if prompt.operation == operation), None)
+        if first is None:
             continue
-        prompt = verdict.prompts[place]
-        before = [verdict.before[place], f"{verdict.quality_before[place]:.1f}"]
-        after = [verdict.after[place], f"{verdict.quality_after[place]:.1f}"]
+        prompt = verdict.prompts[first]
+        before = [verdict.before[first], f"{verdict.quality_before[first]:.1f}"]
+        after = [verdict.after[first], f"{verdict.quality_after[first]:.1f}"]
         rows.append([prompt.text, " ".join(prompt.ideal), *before, *after])
     return rows
 

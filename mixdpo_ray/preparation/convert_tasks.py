@@ -47,7 +47,7 @@ class ConversionSettings:
     """What a task needs to convert rows of one source; small, because every task gets a copy."""
 
     model: ModelSettings
-    data: DataSettings  # with this source in place of data.source
+    data: DataSettings  # with this source in origin of data.source
     format: str
     heldout_source: bool
     tokenizer: Any  # an ObjectRef of it, or None where it has to be loaded by name
@@ -131,10 +131,10 @@ def to_staged_rows(conversion: Conversion, heldout_source: bool) -> pa.Table:
 
 
 def row_keys(rows: pa.Table, heldout_source: bool) -> list[int]:
-    places = zip(rows["file"].to_pylist(), rows["row"].to_pylist(), rows["candidate"].to_pylist(), strict=True)
+    origins = zip(rows["file"].to_pylist(), rows["row"].to_pylist(), rows["candidate"].to_pylist(), strict=True)
     return [
-        int.from_bytes(hashlib.blake2b(repr((heldout_source, *place)).encode(), digest_size=8).digest(), "little")
-        for place in places
+        int.from_bytes(hashlib.blake2b(repr((heldout_source, *origin)).encode(), digest_size=8).digest(), "little")
+        for origin in origins
     ]
 
 

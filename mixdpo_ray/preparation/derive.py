@@ -61,9 +61,9 @@ def derive(recipe: Recipe, base: PreparedTable, name: str, folder: str, sizes: S
     quiet_ray_data()
     wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
     derived = arrange_again(recipe, base)
-    with Progress("derive", "part") as progress, atomic_folder(folder) as place:
-        manifest = _write(place, recipe, base, derived, sizes, progress)
-        commit(place, manifest.model_copy(update={"fingerprint": name}))
+    with Progress("derive", "part") as progress, atomic_folder(folder) as unfinished:
+        manifest = _write(unfinished, recipe, base, derived, sizes, progress)
+        commit(unfinished, manifest.model_copy(update={"fingerprint": name}))
     table = PreparedTable.open(folder)
     print(f"derived from {base.folder} without tokenising, in {time.monotonic() - began:.1f} s")
     return table

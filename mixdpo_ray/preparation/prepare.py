@@ -101,29 +101,29 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     began = time.monotonic()
     largest = PairTokenizer(tokenizer, recipe.data).largest_id
     check_vocabulary(recipe.model, largest)
-    stages = _stages(recipe, sources, tokenizer)
+    conversions = _conversions(recipe, sources, tokenizer)
     with Progress("prepare", "task") as progress:
-        staged = convert_sources(sources, stages, sizes, partial(progress.reach, doing="read, check, tokenise"))
+        staged = convert_sources(sources, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
         arranged = arrange(
-            staged.keys, recipe.data.heldout, recipe.curriculum, stages[0].data.margin_scale == "quantile"
+            staged.keys, recipe.data.heldout, recipe.curriculum, conversions[0].data.margin_scale == "quantile"
         )
         quarantine = _quarantine(staged, arranged)
         _check(recipe, staged, arranged, quarantine, folder)
-        with atomic_folder(folder) as place:
+        with atomic_folder(folder) as unfinished:
             manifest = _write(
-                place, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
+                unfinished, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
             )
-            draw(storage.join(place, "margins.png"), arranged.margin[arranged.train], recipe.curriculum.threshold)
-            write_recipe(place, recipe)
+            draw(storage.join(unfinished, "margins.png"), arranged.margin[arranged.train], recipe.curriculum.threshold)
+            write_recipe(unfinished, recipe)
             facts = {
-                "format": [stage.format for stage in stages],
-                "margin_scale": [stage.data.margin_scale for stage in stages],
+                "format": [conversion.format for conversion in conversions],
+                "margin_scale": [conversion.data.margin_scale for conversion in conversions],
                 "tokenizer": tokenizer_digest(tokenizer),
                 LARGEST_ID: largest,
                 **recipe.curriculum.order_identity,
             }
-            commit(place, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
+            commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
     table = PreparedTable.open(folder)
     print(f"read, checked and tokenised in {read - began:.1f} s, sorted and written in {time.monotonic() - read:.1f} s")
     return table
@@ -149,19 +149,19 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     )
 
 
-def _stages(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[ConversionSettings]:
+def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[ConversionSettings]:
     model = with_absolute_paths(recipe.model)
     shared = shared_tokenizer(tokenizer, model)
-    stages = []
+    conversions = []
     for number, source in enumerate(sources):
         data = recipe.data.model_copy(update={"source": source.settings})
         if number == 1:  # held-out pairs of a source of their own are judged by as they are
             data = data.model_copy(update={"pair": PairSettings()})
         format_name = find_format(data, source.columns(data.max_row_bytes))
-        stages.append(
+        conversions.append(
             ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1, shared)
         )
-    return stages
+    return conversions
 
 
 def _quarantine(staged: ConvertedRows, arranged: Arrangement) -> Quarantine:

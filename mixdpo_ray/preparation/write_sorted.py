@@ -37,7 +37,7 @@ FACTS_SCHEMA = pa.schema({"split": pa.string(), "first": pa.int64(), "rows": pa.
 
 
 @dataclass(frozen=True)
-class Places:
+class RowPositions:
     """Positions run through the training split and on through the held-out one."""
 
     row_key: NDArray[np.uint64]  # ascending
@@ -58,10 +58,10 @@ def positions_of(
     margin: NDArray[np.float64],
     train_rows: int,
     difficulty: NDArray[np.float64] | None = None,
-) -> Places:
-    """The places of keys that are given in the order of their positions."""
+) -> RowPositions:
+    """The positions of keys that are given in the order of their positions."""
     by_key = np.argsort(row_key)
-    return Places(
+    return RowPositions(
         row_key[by_key], by_key, margin[by_key], train_rows, None if difficulty is None else difficulty[by_key]
     )
 
@@ -73,16 +73,21 @@ def boundaries(rows: int, tokens: int, part_tokens: int) -> list[int]:
 
 
 def write_all(
-    staged: Dataset, positions_of: Places, folder: str, tokens: int, part_tokens: int, done: Callable[[int, int], None]
+    staged: Dataset,
+    positions: RowPositions,
+    folder: str,
+    tokens: int,
+    part_tokens: int,
+    done: Callable[[int, int], None],
 ) -> Written:
     """Every part of both splits; `done(parts, of)` is called as they appear."""
-    rows = {"train": positions_of.train_rows, "eval": len(positions_of.position) - positions_of.train_rows}
-    starts = boundaries(len(positions_of.position), tokens, part_tokens)
+    rows = {"train": positions.train_rows, "eval": len(positions.position) - positions.train_rows}
+    starts = boundaries(len(positions.position), tokens, part_tokens)
     parts = []
-    for part in write_sorted(staged, positions_of, folder, starts):
+    for part in write_sorted(staged, positions, folder, starts):
         parts.append(part)
         done(len(parts), len(starts) + 1)
-    written = summed_up(parts, rows)
+    written = combine(parts, rows)
     _check_visible(folder, written.splits)
     return written
 
@@ -99,51 +104,51 @@ def _check_visible(folder: str, splits: dict[str, SplitFacts]) -> None:
 
 
 def write_sorted(
-    staged: Dataset, positions_of: Places, folder: str, starts: list[int], most_blocks: int = MOST_BLOCKS
+    staged: Dataset, positions: RowPositions, folder: str, starts: list[int], most_blocks: int = MOST_BLOCKS
 ) -> Iterator[dict[str, Any]]:
     """Facts of each part as soon as it is written."""
     if not starts:  # one part: no more than a task would hold
         blocks = staged.iter_batches(batch_size=None, batch_format="pyarrow")
-        rows = pa.concat_tables([placed(block, positions_of) for block in blocks])
-        yield from written(rows.sort_by("position"), positions_of, folder, starts).to_pylist()
+        rows = pa.concat_tables([with_positions(block, positions) for block in blocks])
+        yield from write_parts(rows.sort_by("position"), positions, folder, starts).to_pylist()
         return
-    shared = ray.put(positions_of)
+    shared = ray.put(positions)
     together = -(-(len(starts) + 1) // most_blocks)
 
-    def place(block: pa.Table) -> pa.Table:
-        return placed(block, ray.get(shared))
+    def locate(block: pa.Table) -> pa.Table:
+        return with_positions(block, ray.get(shared))
 
     def write(block: pa.Table) -> pa.Table:
-        return written(block, ray.get(shared), folder, starts)
+        return write_parts(block, ray.get(shared), folder, starts)
 
     staged.context.target_max_block_size = None  # or Ray would cut sorted blocks of more than 128 MiB once again
-    moved = staged.map_batches(place, batch_size=None, batch_format="pyarrow")
+    moved = staged.map_batches(locate, batch_size=None, batch_format="pyarrow")
     ordered = moved.sort("position", boundaries=starts[together - 1 :: together])
     yield from ordered.map_batches(write, batch_size=None, batch_format="pyarrow").iter_rows()
 
 
-def placed(block: pa.Table, positions_of: Places) -> pa.Table:
-    """The rows that have a place, with it; the others are dropped: refused rows, and what only counts."""
+def with_positions(block: pa.Table, positions: RowPositions) -> pa.Table:
+    """The rows that have a position, with it; the others are dropped: refused rows, and what only counts."""
     keys = block["row_key"].fill_null(0).to_numpy()
-    at = np.searchsorted(positions_of.row_key, keys).clip(max=len(positions_of.row_key) - 1)
-    found = (positions_of.row_key[at] == keys) & block["row_key"].is_valid().to_numpy()
+    at = np.searchsorted(positions.row_key, keys).clip(max=len(positions.row_key) - 1)
+    found = (positions.row_key[at] == keys) & block["row_key"].is_valid().to_numpy()
     at = at[found]
     rows = block.filter(pa.array(found)).drop_columns(["margin"])
-    rows = rows.append_column("position", pa.array(positions_of.position[at]))
-    rows = rows.append_column("margin", pa.array(positions_of.margin[at]))
-    if positions_of.difficulty is not None:
-        rows = rows.append_column("difficulty", pa.array(positions_of.difficulty[at]))
+    rows = rows.append_column("position", pa.array(positions.position[at]))
+    rows = rows.append_column("margin", pa.array(positions.margin[at]))
+    if positions.difficulty is not None:
+        rows = rows.append_column("difficulty", pa.array(positions.difficulty[at]))
     return rows.select([*PREPARED_SCHEMA.names, *(name for name in OPTIONAL if name in rows.column_names)])
 
 
-def written(block: pa.Table, positions_of: Places, folder: str, starts: list[int]) -> pa.Table:
+def write_parts(block: pa.Table, positions: RowPositions, folder: str, starts: list[int]) -> pa.Table:
     """A block of consecutive positions as parts that begin at `starts`, and where one split ends."""
     first = block["position"][0].as_py() if len(block) else 0
     end = first + len(block)
-    edges = sorted({first, end, *(edge for edge in (*starts, positions_of.train_rows) if first < edge < end)})
+    edges = sorted({first, end, *(edge for edge in (*starts, positions.train_rows) if first < edge < end)})
     facts = []
     for begin, behind in pairwise(edges):
-        split, offset = ("train", 0) if begin < positions_of.train_rows else ("eval", positions_of.train_rows)
+        split, offset = ("train", 0) if begin < positions.train_rows else ("eval", positions.train_rows)
         rows = block.slice(begin - first, behind - begin)
         position = pa.array(rows["position"].to_numpy() - offset)
         part = write_part(folder, split, rows.set_column(0, "position", position))
@@ -162,7 +167,7 @@ def content_digest(rows: pa.Table) -> str:
     return sha.hexdigest()
 
 
-def summed_up(facts: list[dict[str, Any]], rows: dict[str, int]) -> Written:
+def combine(facts: list[dict[str, Any]], rows: dict[str, int]) -> Written:
     """The parts of both splits, which must cover every position once."""
     splits: dict[str, SplitFacts] = {}
     sha = hashlib.sha256()

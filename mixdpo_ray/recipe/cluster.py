@@ -19,7 +19,7 @@ class ClusterSettings(Settings):
     cpus_per_worker: float = Field(1, gt=0, description="CPUs that each training worker reserves")
     resources_per_worker: dict[str, float] = Field({}, description="Further Ray resources of each worker")
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
-        "PACK", description="How Ray places the workers on nodes"
+        "PACK", description="How Ray spreads the workers over nodes"
     )
     max_failures: int = Field(3, ge=0, description="How often a dead worker group is started again")
     reference_workers: int | None = Field(
@@ -27,8 +27,6 @@ class ClusterSettings(Settings):
         ge=1,
         description="Actors for reference log-probs; as many as training workers by default",
     )
-    prefetch_windows: int = Field(4, ge=1, description="Windows that are read ahead of training")
-    windows_per_read: int = Field(10, ge=1, description="Windows that one Ray Data read task fetches")
     start_timeout_seconds: float = Field(600, gt=0, description="How long to wait for resources before giving up")
     hang_seconds: float = Field(
         60,

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mixdpo_ray.playground.settings import WorldSettings
+from mixdpo_ray.playground.settings import PlaygroundSettings
 from mixdpo_ray.recipe.measure import Measure, read_metric
 from mixdpo_ray.settings import Settings
 
-QUALITY = "quality"  # mean true quality of sampled answers, where the pairs come from a playground world
-OF_A_WORLD = (QUALITY, "win_rate")
+QUALITY = "quality"  # mean true quality of sampled answers, where the pairs come from a playground
+OF_A_PLAYGROUND = (QUALITY, "win_rate")
 Seed = Annotated[int, Field(ge=0)]
 
 
@@ -21,24 +21,30 @@ class CompareSettings(Settings):
         {}, description="Name of an arm -> its settings as dotted.key: value; {} is the recipe itself"
     )
     seeds: tuple[Seed, ...] = Field(
-        (0, 1, 2), min_length=1, description="Each trains every arm once: another world, or train.seed, curriculum.seed"
+        (0, 1, 2),
+        min_length=1,
+        description="Each trains every arm once: another playground, or train.seed, curriculum.seed",
     )
     against: str | None = Field(None, description="The arm that differences are taken from; the first one by default")
     metric: str | None = Field(
-        None, description="What is compared; held-out accuracy by default, true quality where there is a world"
+        None, description="What is compared; held-out accuracy by default, true quality where there is a playground"
     )
     untrained: str | None = Field(None, description="Name of an arm that is the model before any training")
-    world: WorldSettings | None = Field(
-        None, description="Make a playground world of every seed; model.path and data.source.path begin with <world>"
+    playground: PlaygroundSettings | None = Field(
+        None, description="Make a playground of every seed; model.path and data.source.path begin with <playground>"
     )
-    answers_each: int = Field(4, ge=1, description="Answers to each judged prompt of a world; more measure finer")
+    answers_each: int = Field(4, ge=1, description="Answers to each judged prompt of a playground; more measure finer")
     at_once: int | None = Field(None, ge=1, description="Arms trained at a time; as many as there are cores for")
     keep_models: bool = Field(False, description="Keep the model of every arm and seed")
 
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, written: str | None) -> str | None:
-        return written if written is None or written in OF_A_WORLD else _written(read_metric(written, OF_A_WORLD))
+        return (
+            written
+            if written is None or written in OF_A_PLAYGROUND
+            else _written(read_metric(written, OF_A_PLAYGROUND))
+        )
 
     @model_validator(mode="after")
     def _names_are_there(self) -> Self:
@@ -51,10 +57,10 @@ class CompareSettings(Settings):
             raise ValueError(f"seeds {list(self.seeds)} name one twice")
         if odd := [name for name in names if not re.fullmatch(r"[^\s/.](?:[^/\n|]*\S)?", name)]:
             raise ValueError(f"arm {odd[0]!r}: a name begins with a letter and holds no slash, bar or line break")
-        if self.metric in OF_A_WORLD and self.world is None:
-            raise ValueError(f"metric {self.metric} is known in a playground world alone: give compare.world")
-        if self.world is not None and self.world.seed != WorldSettings().seed:
-            raise ValueError("world.seed would be overwritten: compare.seeds says which worlds there are")
+        if self.metric in OF_A_PLAYGROUND and self.playground is None:
+            raise ValueError(f"metric {self.metric} is known in a playground alone: give compare.playground")
+        if self.playground is not None and self.playground.seed != PlaygroundSettings().seed:
+            raise ValueError("playground.seed would be overwritten: compare.seeds says which playgrounds there are")
         return self
 
     @property
@@ -64,8 +70,8 @@ class CompareSettings(Settings):
 
     @property
     def measure(self) -> Measure:
-        written = self.metric or (QUALITY if self.world else "accuracy")
-        return Measure(written, "max") if written in OF_A_WORLD else read_metric(written)
+        written = self.metric or (QUALITY if self.playground else "accuracy")
+        return Measure(written, "max") if written in OF_A_PLAYGROUND else read_metric(written)
 
 
 def _written(metric: Measure) -> str:

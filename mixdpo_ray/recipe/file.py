@@ -18,6 +18,7 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.selection import SELECTIONS, Selection
 from mixdpo_ray.recipe.dotted import set_dotted
+from mixdpo_ray.recipe.gone import GONE
 from mixdpo_ray.recipe.plain_words import grouped, in_words
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.settings import Settings
@@ -126,7 +127,9 @@ def explain(error: ValidationError) -> Iterator[str]:
     for setting, (details, *others) in grouped(error.errors()).items():
         names = list(setting)
         where = ".".join(names)
-        if details["type"] == "extra_forbidden":
+        if where in GONE:
+            yield f"{where} is gone: {GONE[where]}"
+        elif details["type"] == "extra_forbidden":
             yield f"{where} is unknown; {_did_you_mean(names, details)}"
         elif details["type"] == "missing":
             yield f"{where} is missing; {'give one more' if names[-1].isdigit() else 'it has no default'}"

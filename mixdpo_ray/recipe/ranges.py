@@ -119,7 +119,7 @@ class Integer(Range):
 
 @dataclass(frozen=True)
 class Margins(Range):
-    """Not known before the data are prepared; see margins.py, which puts a Choice or an Interval in its place."""
+    """Not known before the data are prepared; see margins.py, which makes it a Choice or an Interval."""
 
     hard_share: float
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, field_validator, model_validator
 
 from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
-from mixdpo_ray.curriculum.threshold import Threshold
+from mixdpo_ray.curriculum.threshold import TOLERANCE, Threshold
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.metric import Metric
 from mixdpo_ray.difficulty.resolve import needed_metrics
@@ -149,6 +149,7 @@ class Recipe(Settings):
     def training_identity(self) -> dict[str, Any]:
         """What decides whether a checkpoint belongs to this run: worker count, paths and logging do not."""
         everything = self.to_dict()
+        everything["curriculum"]["threshold"]["tolerance"] = TOLERANCE  # a setting once: recorded identities hold it
         train = {k: v for k, v in everything["train"].items() if k not in ("evaluation", "checkpoints", "max_steps")}
         return {
             **{section: everything[section] for section in ("model", "data", "curriculum", "objective")},

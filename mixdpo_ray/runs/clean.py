@@ -96,7 +96,7 @@ def describe_items(items: list[Item]) -> str:
     ]
     unused = [item for item in items if item.unused]
     return "\n".join(
-        [*lines, f"{size_text(sum(item.bytes for item in unused))} in {len(unused)} places are used by nothing"]
+        [*lines, f"{size_text(sum(item.bytes for item in unused))} in {len(unused)} folders are used by nothing"]
     )
 
 

@@ -1,6 +1,6 @@
 """One training run on Ray: prepare what is missing, start the workers, watch them, leave a summary.
 
-Ray Train places the workers, restarts the group when one dies, and is told of each checkpoint. Which checkpoint is the
+Ray Train starts the workers, restarts the group when one dies, and is told of each checkpoint. Which checkpoint is the
 newest is decided by the committed folders of the run alone (training/checkpoints.py), never by what Ray remembers.
 """
 

@@ -60,7 +60,7 @@ class StudyDisplay:
             elif event == "rung":
                 line = self.lines[number]
                 line.budget, line.score = content
-                self._say(number, f"rung {self.place(line.budget)}: {line.score:.4f}")
+                self._say(number, f"rung {self.rung(line.budget)}: {line.score:.4f}")
             elif event == "end":
                 self._end(content)
 
@@ -78,7 +78,7 @@ class StudyDisplay:
             elif kind == "warning":
                 self.console.print(f"trial {number}: warning: {content}", highlight=False, markup=False, soft_wrap=True)
 
-    def place(self, budget: int) -> str:
+    def rung(self, budget: int) -> str:
         """Which rung of how many a trial has reached."""
         done = sum(one <= budget for one in self.budgets)
         return f"{done}/{len(self.budgets)}"
@@ -122,7 +122,7 @@ class StudyDisplay:
         seconds = line.seconds if line.seconds is not None else time.monotonic() - line.began
         now = line.doing if line.state == "RUNNING" else line.reason
         score = "" if line.score is None else f"{line.score:.4f}"
-        rung, took, settings = self.place(line.budget), clock_text(seconds), shown_setting(line.settings)
+        rung, took, settings = self.rung(line.budget), clock_text(seconds), shown_setting(line.settings)
         cells = [f"{line.number}", line.state, rung, now, score, took, settings]
         return [Text(cell) for cell in cells]  # plain: brackets in a reason are no markup
 

@@ -38,7 +38,7 @@ def thresholds(margins: NDArray[np.float64], rule: Threshold, hard_share: float)
 
 
 def _hard(margins: NDArray[np.float64], rule: Threshold, value: float) -> int:
-    return Threshold(value=value, tie_rule=rule.tie_rule, tolerance=rule.tolerance).hard_pairs(margins)
+    return Threshold(value=value, tie_rule=rule.tie_rule).hard_pairs(margins)
 
 
 def _range(grid: list[float], asked: Margins) -> Range:

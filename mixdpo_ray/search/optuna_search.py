@@ -1,7 +1,7 @@
 """Ray Tune's side of a study: draws settings from Optuna, and ends each trial as what it was.
 
-OptunaSearch alone leaves a NaN trial RUNNING for ever, calls a stopped trial COMPLETE with the score of its first rung,
-and knows nothing of trials whose driver died (search/study.py).
+Ray Tune's own searcher for Optuna is not used: it leaves a NaN trial RUNNING for ever, calls a stopped trial COMPLETE
+with the value of its first rung, and knows nothing of trials whose driver died (search/study.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.run_record import RunRecord
@@ -30,31 +30,33 @@ from mixdpo_ray.storage import join
 Tell = Callable[[str, int, Any], None]  # what happened, to which trial, and with what
 
 
-class StudySearch(OptunaSearch):  # type: ignore[misc]
+class StudySearch(Searcher):  # type: ignore[misc]
     def __init__(self, recipe: Recipe, folder: str, study: optuna.Study, space: Space, tell: Tell):
         self.metrics = read_metrics(recipe.tune.metric)
         names, modes = [metric.name for metric in self.metrics], [metric.direction for metric in self.metrics]
         single = len(names) == 1
         super().__init__(metric=names[0] if single else names, mode=modes[0] if single else modes)
-        self._space, self._ot_study = space.suggest, study
+        self.space, self.study = space, study
+        self.trials: dict[str, optuna.Trial] = {}  # by Tune's name for them
+        self.ended: set[str] = set()
         self.last = recipe.tune.early_stopping.budgets[-1]
         self.guard = read_guard(recipe.tune.guard) if recipe.tune.guard else None
         self.folder, self.tell = folder, tell
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        trial = self._ot_study.ask()
-        settings = self._space(trial)
+        trial = self.study.ask()
+        settings = self.space.suggest(trial)
         folder = trial.user_attrs.get(FOLDER) or f"trials/{trial.number:04d}"
         trial.set_user_attr(FOLDER, folder)
         trial.set_user_attr(SETTINGS, settings)
-        self._ot_trials[trial_id] = trial
+        self.trials[trial_id] = trial
         storage.delete(self._record(folder).failure_file)
         self.tell("start", trial.number, settings)
         return {"trial": {"number": trial.number, "folder": folder, "settings": settings}}
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Tell whether a trial should stop after a rung; the scheduler asks before the searcher hears of the result."""
-        trial, budget = self._ot_trials[trial_id], result["budget"]
+        trial, budget = self.trials[trial_id], result["budget"]
         found = json.loads(result["metrics"])
         self._keep(trial, budget, result, found)
         value = found.get(self.metrics[0].name, math.nan)
@@ -79,25 +81,25 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Nothing is left to do: should_stop has heard of it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if trial_id in self._completed_trials or (result is None and not error):
+        if trial_id in self.ended or (result is None and not error):
             return
-        self._completed_trials.add(trial_id)
-        trial, result = self._ot_trials[trial_id], result or {}
+        self.ended.add(trial_id)
+        trial, result = self.trials[trial_id], result or {}
         if error:
-            fail(self._ot_study, trial, self._why(trial))
+            fail(self.study, trial, self._why(trial))
         elif "failure" in result:
-            fail(self._ot_study, trial, result["failure"])
+            fail(self.study, trial, result["failure"])
         else:
             self._finish(trial, result["budget"], json.loads(result["metrics"]))
-        self.tell("end", trial.number, row_of(self._ot_study.get_trials(deepcopy=False)[trial.number]))
+        self.tell("end", trial.number, row_of(self.study.get_trials(deepcopy=False)[trial.number]))
 
     def _finish(self, trial: optuna.Trial, budget: int, found: dict[str, float]) -> None:
         if self.guard is not None:
             trial.set_constraint(GUARD, self.guard.violation(found))  # samplers go by it, of stopped trials too
         if budget < self.last:
-            prune(self._ot_study, trial)
+            prune(self.study, trial)
         else:
-            complete(self._ot_study, trial, self.metrics, found)
+            complete(self.study, trial, self.metrics, found)
 
     def _why(self, trial: optuna.Trial) -> str:
         return self._record(trial.user_attrs[FOLDER]).failure() or DIED

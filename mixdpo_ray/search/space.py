@@ -171,9 +171,9 @@ def starting_points(recipe: Recipe, space: Space) -> list[Point]:
             others = [{knob.setting: name} for name in knob.range.corners() if name != own[knob.setting]]
             points += [{**own, **settings_of(with_settings(recipe, other), space.settings)} for other in others]
     for point in recipe.tune.first_trials:
-        placed = space.parameters(point)
+        varied = space.parameters(point)
         for setting, value in point.items():
-            if not any(name == setting or name.startswith(f"{setting} [") for name in placed):
+            if not any(name == setting or name.startswith(f"{setting} [") for name in varied):
                 raise RecipeError(
                     f"tune.first_trials: {setting}={value} does not lie in the space, or only beside another choice; "
                     f"the space has {', '.join(space.settings)}"

@@ -1,6 +1,6 @@
 """A study in Optuna's storage: opened, continued, and each trial ended once, truthfully.
 
-The storage is the only memory of a study. Whatever dies, trials that it still calls RUNNING have lost their driver:
+The storage is all that is kept of a study. Whatever dies, trials that it still calls RUNNING have lost their driver:
 they are told FAIL, and what they were about to learn is queued again under a new number, which takes over their folder.
 """
 

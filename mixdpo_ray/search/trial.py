@@ -1,7 +1,7 @@
 """A trial of a search, inside Ray Tune: for each rung a whole curriculum, thinned, trained by a standing worker group.
 
 Stopping early by the beginning of a curriculum would compare models that have seen easy pairs only. So every rung
-starts anew and trains every so-manieth window of each stage, with its schedule fitted to that length; the last one is
+starts anew and trains every n-th window of each stage, with its schedule fitted to that length; the last one is
 the recipe itself. A rung that has a summary is never trained again, and one that was cut continues at its checkpoint.
 
 Tune keeps the process of a trial that has ended well for the next one, and with it the workers: one group a seat.

@@ -1,8 +1,8 @@
 """A search: prepare once, let Ray Tune run trials that Optuna draws, and hand over the recipe that won.
 
 What trials share is made before the first one: the prepared table (one for each order in the space), and reference
-log-probs of every pair that any threshold in the space could send to the preference loss. Optuna's storage is the only
-memory: the same command after any death continues, and with a larger tune.num_samples it extends the study.
+log-probs of every pair that any threshold in the space could send to the preference loss. Optuna's storage is all that
+is kept: the same command after any death continues, and with a larger tune.num_samples it extends the study.
 """
 
 from __future__ import annotations

@@ -105,11 +105,11 @@ class KeyedTable:
 
     def column(self, name: str, pair_ids: Sequence[str]) -> NDArray[Any]:
         """A column in the order of the ids; NaN where a pair is not covered."""
-        found = pc.fill_null(self.rows[name].take(self._places(pair_ids)), np.nan)
+        found = pc.fill_null(self.rows[name].take(self._rows_of(pair_ids)), np.nan)
         return np.asarray(found.to_numpy())
 
     def missing(self, pair_ids: Sequence[str]) -> list[str]:
-        covered = self._places(pair_ids).is_valid().to_pylist()
+        covered = self._rows_of(pair_ids).is_valid().to_pylist()
         return [pair_id for pair_id, there in zip(pair_ids, covered, strict=True) if not there]
 
     @property
@@ -121,7 +121,7 @@ class KeyedTable:
         """The schema of rows in memory: one array of pa.string() ends at 2 GiB, which is 67 million ids."""
         return self._written.set(0, pa.field("pair_id", pa.large_string()))
 
-    def _places(self, pair_ids: Sequence[str]) -> pa.Array:
+    def _rows_of(self, pair_ids: Sequence[str]) -> pa.Array:
         return pc.index_in(pa.array(pair_ids, pa.large_string()), self.rows["pair_id"].combine_chunks())
 
     def _read_part(self, name: str) -> pa.Table:

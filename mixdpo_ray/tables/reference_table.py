@@ -35,8 +35,8 @@ class TokenReferenceTable(KeyedTable):
 
     def aligned(self, pair_ids: Sequence[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
         """Lists of log-probs of the chosen and the rejected answers; empty where a pair is not covered."""
-        places = self._places(pair_ids)
-        chosen, rejected = (self.rows[name].take(places) for name in self.own_columns)
+        rows = self._rows_of(pair_ids)
+        chosen, rejected = (self.rows[name].take(rows) for name in self.own_columns)
         return chosen, rejected
 
     def _finite(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:

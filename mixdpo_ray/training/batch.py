@@ -2,7 +2,7 @@
 
 A batch is flat: the chosen answers of easy pairs, the chosen answers of hard pairs, the rejected answers of easy pairs.
 A hard pair has no rejected tokens and no reference here, so nothing has to be masked away later.
-Sequences of like length are padded together, on the right, in as many groups as save more places than a pass through
+Sequences of like length are padded together, on the right, in as many groups as save more padding than a pass through
 the model costs; under ZeRO-3 in one group, since every rank must run equally many passes. A causal model's outputs at
 real positions do not depend on what follows, so there is no attention mask, and the fast causal kernels stay usable.
 """
@@ -30,9 +30,11 @@ Ids = Sequence[NDArray[np.int32]]
 @dataclass(frozen=True)
 class PairBatch:
     groups: tuple[Tensor, ...]  # token ids, [sequences of the group, time of the group] each
-    predictors: Tensor  # [tokens] places in the flattened groups, one after the other, that predict completion tokens
+    predictors: (
+        Tensor  # [tokens] indices into the flattened groups, one after the other, that predict completion tokens
+    )
     targets: Tensor  # [tokens] those completion tokens
-    slots: Tensor  # [tokens] their places in the flattened [sequences * longest completion]
+    slots: Tensor  # [tokens] their indices into the flattened [sequences * longest completion]
     lengths: Tensor  # [sequences] completion tokens, as floats
     longest: int  # longest completion
     easy: int  # pairs
@@ -42,7 +44,7 @@ class PairBatch:
     ref_rejected: Tensor | None
     weight: float  # 0 for a filler
     ref_tokens: Tensor | None = None  # [2 easy, longest] chosen, then rejected
-    seen: Mapping[str, Tensor] = field(default_factory=dict)  # [easy] what the objective read off the whole step
+    step: Mapping[str, Tensor] = field(default_factory=dict)  # [easy] what the objective read off the whole step
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,16 @@ class References:
     def of_tokens(self, positions: NDArray[np.int64], longest: int) -> NDArray[np.float32]:
         """[2 pairs, longest], zero behind the end of an answer."""
         assert self.tokens is not None
-        places = np.zeros((2 * len(positions), longest), np.float32)
+        padded = np.zeros((2 * len(positions), longest), np.float32)
         lists = [side[int(position)] for side in self.tokens for position in positions]
-        for place, values in zip(places, lists, strict=True):
-            place[: len(values)] = values
-        return places
+        for row, values in zip(padded, lists, strict=True):
+            row[: len(values)] = values
+        return padded
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """A column of lists as one array and the place where each list begins."""
+    """A column of lists as one array and where each list begins."""
 
     values: NDArray[Any]
     offsets: NDArray[np.int64]
@@ -125,14 +127,14 @@ def build_batch(
     completions = [*(tokens.chosen[row] for row in chosen), *(tokens.rejected[row] for row in easy)]
     lengths = np.array([len(prompt) + len(answer) for prompt, answer in zip(prompts, completions, strict=True)])
     groups = length_groups(lengths) if grouped else [np.arange(len(lengths))]
-    places = completion_places(prompts, completions, groups)
+    tokens_at = completion_indices(prompts, completions, groups)
     reference = (None, None) if references is None else (references.chosen, references.rejected)
     return PairBatch(
         groups=tuple(_tensor(padded_together(prompts, completions, rows, padding), device) for rows in groups),
-        predictors=_tensor(places["predictors"], device),
-        targets=_tensor(places["targets"], device),
-        slots=_tensor(places["slots"], device),
-        lengths=_tensor(places["lengths"], device),
+        predictors=_tensor(tokens_at["predictors"], device),
+        targets=_tensor(tokens_at["targets"], device),
+        slots=_tensor(tokens_at["slots"], device),
+        lengths=_tensor(tokens_at["lengths"], device),
         longest=max(map(len, completions)),
         easy=len(easy),
         hard=len(chosen) - len(easy),
@@ -150,15 +152,15 @@ def padded_together(prompts: Ids, completions: Ids, rows: NDArray[np.int64], pad
     """prompt + completion of each row, [rows, longest]."""
     width = max(len(prompts[row]) + len(completions[row]) for row in rows)
     ids = np.full((len(rows), width), padding, np.int64)
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         prompt, completion = prompts[row], completions[row]
-        ids[place, : len(prompt)] = prompt
-        ids[place, len(prompt) : len(prompt) + len(completion)] = completion
+        ids[number, : len(prompt)] = prompt
+        ids[number, len(prompt) : len(prompt) + len(completion)] = completion
     return ids
 
 
-def completion_places(prompts: Ids, completions: Ids, groups: list[NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
-    """The places of the completion tokens and their predictors, in the order of sequences."""
+def completion_indices(prompts: Ids, completions: Ids, groups: list[NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
+    """Indices of the completion tokens and their predictors, in the order of sequences."""
     before = np.array([len(prompt) for prompt in prompts])
     lengths = np.array([len(completion) for completion in completions])
     assert before.min() > 0, "the first completion token needs a token before it"

@@ -25,7 +25,7 @@ from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.optimizer import adamw
-from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
 
@@ -60,7 +60,7 @@ class Policy:
     _engine: Any  # deepspeed.DeepSpeedEngine around a Scorer
     _guard: GradientGuard
     padding: int
-    memory: dict[str, Tensor] = field(default_factory=dict)  # what a StepObjective keeps from step to step
+    objective_state: dict[str, Tensor] = field(default_factory=dict)  # what a StepObjective keeps from step to step
 
     @property
     def scorer(self) -> Scorer:
@@ -179,8 +179,7 @@ def deepspeed_config(
     clips_itself = half or deepspeed.zero_stage > 0
     zero: dict[str, Any] = {
         "stage": deepspeed.zero_stage,
-        "reduce_bucket_size": deepspeed.reduce_bucket_size,
-        "allgather_bucket_size": deepspeed.allgather_bucket_size,
+        **BUCKETS,
         "overlap_comm": False,
         "contiguous_gradients": True,
     }
@@ -295,5 +294,5 @@ def _bound_buckets(config: dict[str, Any], scorer: nn.Module) -> None:
     """DeepSpeed allocates a whole bucket even for a model that is smaller."""
     sizes = [getattr(parameter, "ds_numel", parameter.numel()) for parameter in scorer.parameters()]
     zero = config["zero_optimization"]
-    for name in ("reduce_bucket_size", "allgather_bucket_size"):
+    for name in BUCKETS:
         zero[name] = min(zero[name], max(sum(sizes), 1))

@@ -131,8 +131,8 @@ def _pairs(policy: Policy, objective: Objective, held_out: HeldOut, world: World
     sums = [torch.stack([pairs.chosen, pairs.rejected]) for pairs in found]
     everything = gathered(sums, rows, held_out.share, len(held_out.index), world)
     whole = step_pairs(everything, held_out.index, np.arange(len(held_out.index)), held_out.references)
-    seen, _ = objective.statistics(StepView(whole, policy.memory))
-    return [replace(pairs, seen=statistics_of(seen, mine, world)) for pairs, mine in zip(found, rows, strict=True)]
+    told, _ = objective.statistics(StepView(whole, policy.objective_state))
+    return [replace(pairs, step=statistics_of(told, mine, world)) for pairs, mine in zip(found, rows, strict=True)]
 
 
 def _values(objective: Objective, pairs: PairLogps) -> Tensor:

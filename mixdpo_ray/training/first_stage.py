@@ -21,6 +21,7 @@ from mixdpo_ray.training.checkpoints import Checkpoints, FoundCheckpoint
 from mixdpo_ray.training.job import StartFrom, TrainingJob
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines, write_lines
 from mixdpo_ray.training.schedule import learning_rate
+from mixdpo_ray.training.settings import BUCKETS
 
 # what changes no step; learning rates and windows are compared one by one
 _ASIDE = {"checkpoints", "max_steps", "num_train_epochs", "schedule"}
@@ -77,7 +78,7 @@ def _parts(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int) -> It
         "model": job.model.model_dump(mode="json"),
         "objective": [type(job.objective).__name__, job.objective.model_dump(mode="json")],
         "train": job.train.model_dump(mode="json", exclude=_ASIDE),
-        "deepspeed": job.deepspeed.model_dump(mode="json"),
+        "deepspeed": {**job.deepspeed.model_dump(mode="json"), **BUCKETS},
         "prepared": table.manifest.content_digest,
         "reference": job.reference,
     }

@@ -55,8 +55,8 @@ def generate(
                 **_sampling(temperature),
             )
             texts = tokenizer.batch_decode(drawn[:, padded.shape[1] :], skip_special_tokens=True)
-            for place, member in enumerate(members):
-                answers[member] = [text.strip() for text in texts[place * answers_each : (place + 1) * answers_each]]
+            for row, member in enumerate(members):
+                answers[member] = [text.strip() for text in texts[row * answers_each : (row + 1) * answers_each]]
             heard(len(members))
     return answers
 

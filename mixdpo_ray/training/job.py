@@ -12,6 +12,7 @@ from mixdpo_ray.curriculum.halves import Half
 from mixdpo_ray.curriculum.plan import Plan, make_plan
 from mixdpo_ray.curriculum.routing import hard_positions
 from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.curriculum.threshold import TOLERANCE
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.tables.prepared_table import PreparedTable
@@ -60,7 +61,7 @@ class TrainingJob:
         return hard if self.objective.takes_ties else self._ties_routed(hard, index.margin)
 
     def _ties_routed(self, hard: NDArray[np.bool_], margin: NDArray[np.float64]) -> NDArray[np.bool_]:
-        ties = margin <= self.curriculum.threshold.tolerance
+        ties = margin <= TOLERANCE
         if self.curriculum.mode == "sorted_dpo" and ties.any():
             raise RecipeError(
                 f"objective {type(self.objective).__name__} has no loss for ties, {np.count_nonzero(ties)} of "

@@ -9,7 +9,7 @@ PASS = 256  # what another pass through the model costs, in tokens
 
 
 def length_groups(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Row numbers of each group, longest first: the cut with the fewest places, a pass counted as PASS of them."""
+    """Row numbers of each group, longest first: the cut with the least padding, where a pass counts as PASS tokens."""
     order = np.argsort(-lengths, kind="stable")
     width, count = lengths[order], len(lengths)
     cheapest, end = np.zeros(count + 1), np.zeros(count, np.int64)

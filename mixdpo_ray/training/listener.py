@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Listener(Protocol):
-    """Told by rank 0; of checkpoints and of places by every rank, and all of them are told when one is wanted."""
+    """Told by rank 0; of checkpoints and of locations by every rank, and all of them are told when one is wanted."""
 
     def on_step(self, metrics: dict[str, Any]) -> None: ...
     def on_evaluation(self, metrics: dict[str, Any]) -> None: ...

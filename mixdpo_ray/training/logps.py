@@ -50,7 +50,7 @@ def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLog
         tokens=None
         if batch.ref_tokens is None
         else TokenLogps(tokens[:easy], tokens[both:], batch.ref_tokens[:easy], batch.ref_tokens[easy:]),
-        seen=batch.seen,
+        step=batch.step,
     )
     return MicroLogps(pairs, sums[easy:both], lengths[easy:both])
 
@@ -64,8 +64,8 @@ class Scorer(nn.Module):
 
     def forward(self, batch: PairBatch, chunks: int = 1, *, plainly: bool = False) -> Tensor:
         token_logps = self._plainly(batch) if plainly else self._scored(batch, chunks)
-        places = token_logps.new_zeros(len(batch.lengths) * batch.longest)
-        return places.scatter(0, batch.slots, token_logps).view(-1, batch.longest)
+        padded = token_logps.new_zeros(len(batch.lengths) * batch.longest)
+        return padded.scatter(0, batch.slots, token_logps).view(-1, batch.longest)
 
     def _scored(self, batch: PairBatch, chunks: int) -> Tensor:
         decoder = getattr(self.model, self.model.base_model_prefix)

@@ -172,14 +172,14 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, grouped=run.policy.grouped)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
     batches: Iterable[PairBatch] = _batches(run, shared, arrived, first)
-    memory: ObjectiveState = run.policy.memory
+    state: ObjectiveState = run.policy.objective_state
     try:
         if isinstance(job.objective, StepObjective):
-            batches, memory = with_statistics(run.policy, job.objective, shared, list(batches), _context(run))
+            batches, state = with_statistics(run.policy, job.objective, shared, list(batches), _context(run))
         sums, norm = train_step(run.policy, job.objective, batches, weights, run.world)
     except NonFiniteError as error:
         raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}; nothing was updated") from None
-    run.policy.memory.update(memory)
+    run.policy.objective_state.update(state)
     seconds, totals = time.perf_counter() - began, shared.totals
     metrics = {
         **window_facts(window, run.plan, run.index, train.num_train_epochs),

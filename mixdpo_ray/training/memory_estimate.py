@@ -1,7 +1,7 @@
 """What one worker needs, by arithmetic: nothing is loaded, and no GPU is asked.
 
 P weights of which T are trained, e bytes each (2 or 4), W workers, S = W where ZeRO shards that thing and 1 where not,
-B = deepspeed.reduce_bucket_size or T, whichever is less. Bytes on a worker's device, as engine.py sets DeepSpeed up:
+B = a bucket's elements or T, whichever is less. Bytes on a worker's device, as engine.py sets DeepSpeed up:
 
     weights     e P / S             sharded in stage 3
     gathered    e min(P, 10^9)      stage 3: what DeepSpeed keeps whole at a time
@@ -36,7 +36,7 @@ from torch import nn
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
-from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
 
 GIB = 1 << 30
 LIVE_PARAMETERS = 10**9  # DeepSpeed's stage3_max_live_parameters
@@ -177,7 +177,7 @@ def worker_memory(
 def _states(shape: ModelShape, deepspeed: DeepSpeedSettings, workers: int) -> dict[str, int]:
     stage, element, trained = deepspeed.zero_stage, shape.element, shape.trained
     half, sharded = element == 2, workers if stage else 1
-    bucket = element * min(deepspeed.reduce_bucket_size, trained)
+    bucket = element * min(BUCKETS["reduce_bucket_size"], trained)
     whole = 4 * min(trained, REDUCED_AT_ONCE)
     gradients = {
         0: element * trained,

@@ -1,4 +1,4 @@
-"""The place of a model's files, and a name for what they hold."""
+"""Model files: where they are, and a name for what they hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mixdpo_ray.training.settings import ModelSettings
 
 Located = TypeVar("Located", bound=Settings)
 PATHS = ("path", "tokenizer", "chat_template", "reference", "model", "against")  # or names on the Hub
-SAMPLE = 1 << 20  # bytes read at each of a weight file's sampled places
+SAMPLE = 1 << 20  # bytes read at each of a weight file's samples
 
 
 def refuse_missing_folder(setting: str, name: str) -> None:
@@ -53,7 +53,7 @@ def model_digest(settings: ModelSettings) -> str:
         size = file.stat().st_size
         sha.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as stream:
-            for place in sorted({0, *(size * part // 16 for part in range(16)), max(0, size - SAMPLE)}):
-                stream.seek(place)
+            for offset in sorted({0, *(size * part // 16 for part in range(16)), max(0, size - SAMPLE)}):
+                stream.seek(offset)
                 sha.update(stream.read(SAMPLE))
     return sha.hexdigest()[:16]

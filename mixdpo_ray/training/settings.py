@@ -10,6 +10,8 @@ from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.metric_names import unknown_metric
 
 Dtype = Literal["bfloat16", "float32"]
+# Elements that are reduced or gathered at once; the memory of a bucket is taken whole (memory_estimate.py)
+BUCKETS = {"reduce_bucket_size": 200_000_000, "allgather_bucket_size": 200_000_000}
 
 
 class LoraSettings(Settings):
@@ -123,8 +125,6 @@ class DeepSpeedSettings(Settings):
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="What is sharded: nothing, optimizer, gradients, weights")
     offload_optimizer: bool = Field(False, description="Keep optimizer state in the host's memory (stages 1 to 3)")
     offload_parameters: bool = Field(False, description="Keep weights in the host's memory (stage 3)")
-    reduce_bucket_size: int = Field(200_000_000, ge=1, description="Gradient elements reduced at once")
-    allgather_bucket_size: int = Field(200_000_000, ge=1, description="Weight elements gathered at once")
 
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> Self:

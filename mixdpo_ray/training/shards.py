@@ -38,8 +38,8 @@ def save_checkpoint(
         for file in written:
             _move(str(file), storage.join(target, file.name))
     dist.barrier()
-    memory = {name: values.tolist() for name, values in policy.memory.items()}
-    checkpoints.commit(step, policy.zero_stage, files, metrics, memory)
+    state = {name: values.tolist() for name, values in policy.objective_state.items()}
+    checkpoints.commit(step, policy.zero_stage, files, metrics, state)
     return target
 
 
@@ -52,8 +52,8 @@ def load(policy: Policy, checkpoints: Checkpoints, found: FoundCheckpoint, *, ad
         if not policy.load(str(source.parent), source.name, adapters=adapters):
             raise CheckpointError(f"{found.path}: the engine could not load it with these settings")
         _restore_random(folder, checkpoints.world)
-    memory = found.manifest.memory
-    policy.memory.update({name: torch.tensor(values, dtype=torch.float64) for name, values in memory.items()})
+    state = found.manifest.memory
+    policy.objective_state.update({name: torch.tensor(values, dtype=torch.float64) for name, values in state.items()})
     dist.barrier()
 
 

@@ -30,7 +30,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class StatisticsContext:
-    """What looking needs beside the policy and the step."""
+    """What statistics need beside the policy and the step."""
 
     table: PreparedTable
     references: References | None
@@ -46,11 +46,11 @@ def with_statistics(
     batches: Sequence[PairBatch],
     context: StatisticsContext,
 ) -> tuple[Sequence[PairBatch], ObjectiveState]:
-    """Collective. The micro-batches with what was seen of their pairs, and what to remember when they are trained."""
+    """Collective. The micro-batches with statistics of their pairs, and the objective's state once they are trained."""
     window, share = shared.window, shared.shares[context.world.rank]
     easy = np.flatnonzero(~window.hard)
     if not len(easy):
-        return batches, policy.memory
+        return batches, policy.objective_state
     positions = window.positions[easy]
     numbers = [_easy_numbers(shared, micro.rows) for micro in share]
     with policy.evaluating():
@@ -60,16 +60,16 @@ def with_statistics(
             sums, ratio = gathered(_own(policy, batches, shared), numbers, share, len(easy), context.world), None
     view = StepView(
         step_pairs(sums, context.table.index("train"), positions, context.references),
-        state=policy.memory,
+        state=policy.objective_state,
         progress=window.phase_step / window.phase_steps,
         seed=context.seed * 1_000_003 + window.step,
         mismatched_ratio=ratio,
     )
-    seen, memory = objective.statistics(view)
+    statistics, state = objective.statistics(view)
     return [
-        replace(batch, seen=statistics_of(seen, mine, context.world))
+        replace(batch, step=statistics_of(statistics, mine, context.world))
         for batch, mine in zip(batches, numbers, strict=True)
-    ], memory
+    ], state
 
 
 def step_pairs(sums: Tensor, index: Index, positions: Numbers, references: References | None) -> PairLogps:
@@ -91,9 +91,9 @@ def gathered(values: Sequence[Tensor], numbers: Sequence[Numbers], share: Share,
     return sums.cpu()
 
 
-def statistics_of(seen: Mapping[str, Tensor], numbers: Numbers, world: World) -> dict[str, Tensor]:
+def statistics_of(statistics: Mapping[str, Tensor], numbers: Numbers, world: World) -> dict[str, Tensor]:
     rows = torch.from_numpy(numbers)
-    return {name: values[rows].float().to(world.torch_device) for name, values in seen.items()}
+    return {name: values[rows].float().to(world.torch_device) for name, values in statistics.items()}
 
 
 def _easy_numbers(shared: SharedWindow, rows: Numbers) -> Numbers:

@@ -27,7 +27,7 @@ class WindowTotals:
     hard_micro_batches: int
     chunks: tuple[int, ...]  # of the vocabulary projection in each micro-step: the most that any rank needs
     tokens: int  # real tokens that are run
-    padded: int  # places in the tensors that are run
+    padded: int  # tokens and padding in the tensors that are run
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _totals(
         hard_micro_batches=sum(bool(micro.weight and hard[micro.rows].any()) for micro in micro_batches),
         chunks=chunk_counts(hard, lengths, shares, chunk_tokens),
         tokens=int((lengths.prompt + lengths.chosen + easy_tokens).sum()),
-        padded=sum(_places(micro, hard, lengths, grouped) for micro in micro_batches),
+        padded=sum(_padded(micro, hard, lengths, grouped) for micro in micro_batches),
     )
 
 
@@ -75,7 +75,7 @@ def chunk_counts(
     return tuple(-(-tokens // chunk_tokens) for tokens in most)
 
 
-def _places(micro: MicroBatch, hard: NDArray[np.bool_], lengths: Lengths, grouped: bool) -> int:
+def _padded(micro: MicroBatch, hard: NDArray[np.bool_], lengths: Lengths, grouped: bool) -> int:
     mine, easy = lengths[micro.rows], ~hard[micro.rows]
     sequences = np.concatenate([mine.prompt + mine.chosen, (mine.prompt + mine.rejected)[easy]])
     groups = length_groups(sequences) if grouped else [np.arange(len(sequences))]

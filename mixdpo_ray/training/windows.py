@@ -53,7 +53,7 @@ def verify_rows(rows: pa.Table, expected: NDArray[np.int64], index: Index, step:
         return
     if len(arrived) != len(wanted):
         raise CurriculumError(f"step {step}: {len(arrived)} rows arrived where the plan has {len(wanted)}")
-    place = next(number for number, pair_id in enumerate(wanted) if arrived[number] != pair_id)
+    wrong = next(number for number, pair_id in enumerate(wanted) if arrived[number] != pair_id)
     raise CurriculumError(
-        f"step {step}: pair {arrived[place]} arrived where the plan has {wanted[place]} (position {expected[place]})"
+        f"step {step}: pair {arrived[wrong]} arrived where the plan has {wanted[wrong]} (position {expected[wrong]})"
     )

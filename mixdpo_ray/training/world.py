@@ -1,4 +1,4 @@
-"""The place of this process among the workers. Read once at the edge, passed down as a value."""
+"""The rank of this process among the workers, and their number. Read once at the edge, passed down as a value."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from mixdpo_ray.cluster import fork_client, fork_server
+from mixdpo_ray.cluster.ray_internals import setup_worker_script
 
 pytestmark = pytest.mark.cluster
 PATIENCE = 60.0
@@ -88,7 +89,8 @@ def test_where_the_server_was_killed_ray_starts_workers_its_own_way() -> None:
 
 
 def test_without_a_server_the_client_becomes_rays_own_script(tmp_path: Path) -> None:
-    environment = {**os.environ, fork_client.SOCKET: str(tmp_path / "nobody")}
+    told = {fork_client.SOCKET: str(tmp_path / "nobody"), fork_client.SCRIPT: setup_worker_script()}
+    environment = {**os.environ, **told}
     command = [sys.executable, fork_client.__file__, "--language=PYTHON", str(tmp_path / "worker.py"), "an argument"]
     (tmp_path / "worker.py").write_text("import sys; print(*sys.argv[1:])")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

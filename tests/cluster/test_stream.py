@@ -11,7 +11,6 @@ import pytest
 from mixdpo_ray.cluster.stream import STRETCH_PAIRS, RayDataWindows, ahead, recut
 from mixdpo_ray.curriculum.plan import Plan, Window, make_plan
 from mixdpo_ray.curriculum.settings import CurriculumSettings
-from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.tables.prepared_table import (
     Manifest,
     PreparedTable,
@@ -73,7 +72,7 @@ def pairs_of_each_step(
     stretch_pairs: int = STRETCH_PAIRS,
 ) -> list[list[str]]:
     """What all ranks together were given, step by step."""
-    source = RayDataWindows(ClusterSettings(windows_per_read=3), plain_pairs=plain_pairs, stretch_pairs=stretch_pairs)
+    source = RayDataWindows(per_read=3, plain_pairs=plain_pairs, stretch_pairs=stretch_pairs)
     streams = [source(table, plan, World(rank, world), 2, first, plan.steps) for rank in range(world)]
     return [
         sorted(pair for rows in steps for pair in rows["pair_id"].to_pylist()) for steps in zip(*streams, strict=True)
@@ -98,7 +97,7 @@ def test_every_step_holds_exactly_the_windows_pairs(table: PreparedTable, plan: 
 @pytest.mark.usefixtures("local_ray")
 def test_rows_arrive_as_plain_reading_gives_them(table: PreparedTable, plan: Plan) -> None:
     world = World(1, 2)
-    streamed = list(RayDataWindows(ClusterSettings(), plain_pairs=0)(table, plan, world, 2, 4, plan.steps))
+    streamed = list(RayDataWindows(plain_pairs=0)(table, plan, world, 2, 4, plan.steps))
     read = list(read_windows(table, plan, world, 2, 4, plan.steps))
     assert [rows.to_pylist() for rows in streamed] == [rows.to_pylist() for rows in read]
 
@@ -131,7 +130,7 @@ def test_a_short_run_never_starts_ray_data(table: PreparedTable, plan: Plan) -> 
         def _stretch(self, *_: object) -> Iterator[pa.Table]:
             raise AssertionError("a pipeline began")
 
-    rows = list(PlainOnly(ClusterSettings(), plain_pairs=ROWS)(table, plan, World(0, 1), 2, 3, plan.steps))
+    rows = list(PlainOnly(plain_pairs=ROWS)(table, plan, World(0, 1), 2, 3, plan.steps))
     assert len(rows) == plan.steps - 3
 
 
@@ -149,8 +148,7 @@ def test_a_stream_that_begins_asks_for_the_windows_of_one_stretch(
 ) -> None:
     """A table of any size starts as fast: nothing before the first step is looked at, and little behind it."""
     watched = WatchedPlan(plan.segments, plan.hard, plan.global_batch)
-    settings = ClusterSettings(windows_per_read=2, prefetch_windows=1)
-    rows = RayDataWindows(settings, plain_pairs=0, stretch_pairs=stretch_pairs)(
+    rows = RayDataWindows(per_read=2, read_ahead=1, plain_pairs=0, stretch_pairs=stretch_pairs)(
         table, watched, World(0, 2), 2, 3, plan.steps
     )
     assert "asked" not in vars(watched)

@@ -51,7 +51,7 @@ def test_names_that_differ_in_a_sign_alone_have_folders_of_their_own(small: Path
     assert first.folder != second.folder
 
 
-def test_a_world_takes_the_place_of_its_name_in_paths() -> None:
+def test_a_playground_stands_for_its_name_in_paths() -> None:
     recipe = load_recipe(str(RECIPES / "playground-compare.yaml"), ["output.storage_path=out"])
     arm = all_arms(recipe)[-1]
     assert arm.recipe.model.path == "out/worlds/seed-4/base"
@@ -75,7 +75,10 @@ def test_the_paper_s_models_can_be_compared_too() -> None:
 
 MISTAKES: list[tuple[str, Any]] = [
     ("compare.arms={a: {objectve.beta: 1}, b: {}}", "compare.arms.a: objectve is unknown; did you mean objective?"),
-    ("compare.arms={a: {objective.bta: 1}, b: {}}", "compare.arms.a: objective.bta is unknown; did you mean beta or tau?"),
+    (
+        "compare.arms={a: {objective.bta: 1}, b: {}}",
+        "compare.arms.a: objective.bta is unknown; did you mean beta or tau?",
+    ),
     ("compare.arms={a: {objective.beta: -1}, b: {}}", "compare.arms.a: objective.beta: -1: give more"),
     ("compare.arms={a: {objective.name: dop}, b: {}}", "compare.arms.a: objective: unknown objective 'dop'"),
     ("compare.arms={a: {train.seed: 1}, b: {}}", "compare.arms.a: train.seed cannot be set by an arm: compare.seeds"),
@@ -88,16 +91,19 @@ MISTAKES: list[tuple[str, Any]] = [
     ("compare.untrained=own", "compare: untrained 'own' is the name of an arm that is trained"),
     ("compare.seeds=[]", "compare.seeds: []: give 1 or more of them"),
     ("compare.seeds=[1, 1]", "compare: seeds [1, 1] name one twice"),
-    ("compare.metric=quality", "compare: metric quality is known in a playground world alone: give compare.world"),
+    ("compare.metric=quality", "compare: metric quality is known in a playground alone: give compare.playground"),
     ("compare.metric=eval_loss", "compare.metric eval_loss: its scale moves with objective.beta"),
     (
         "compare.metric=loss",
         "compare.metric: 'loss': 'loss' is not measured on held-out pairs; did you mean eval_loss?",
     ),
-    ("compare.world={base_steps: 3}", "model.path 'some/model', data.source.path 'pairs.jsonl': both begin with"),
-    ("compare.world={base_stps: 3}", "compare.world.base_stps is unknown; did you mean base_steps?"),
-    ("compare.world={seed: 3}", "compare: world.seed would be overwritten: compare.seeds says"),
-    ("model.path=<world>/base", "model.path '<world>/base', data.source.path 'pairs.jsonl': both begin with <world>"),
+    ("compare.playground={base_steps: 3}", "model.path 'some/model', data.source.path 'pairs.jsonl': both begin with"),
+    ("compare.playground={base_stps: 3}", "compare.playground.base_stps is unknown; did you mean base_steps?"),
+    ("compare.playground={seed: 3}", "compare: playground.seed would be overwritten: compare.seeds says"),
+    (
+        "model.path=<playground>/base",
+        "model.path '<playground>/base', data.source.path 'pairs.jsonl': both begin with <playground>",
+    ),
     ("train.max_steps=3", "train.max_steps would cut the curriculum of every arm"),
     ("data.heldout.fraction=0", "data.heldout holds out no pairs, and arms are compared on them"),
 ]
@@ -110,6 +116,6 @@ def test_a_mistake_is_one_line_before_ray_starts(small: Path, override: str, exp
     assert "\n" not in said
 
 
-def test_a_world_in_an_object_store_is_refused() -> None:
+def test_a_playground_in_an_object_store_is_refused() -> None:
     said = complaint(RECIPES / "playground-compare.yaml", "output.storage_path=s3://b/x")
-    assert said == "output.storage_path s3://b/x: name a local folder, worlds are made there"
+    assert said == "output.storage_path s3://b/x: name a local folder, playgrounds are made there"

@@ -1,4 +1,4 @@
-"""A comparison in a tiny playground world, as a person runs it: what it leaves, and what it does not do twice."""
+"""A comparison in a tiny playground, as a person runs it: what it leaves, and what it does not do twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from mixdpo_ray.comparison.compare import compare
 from mixdpo_ray.errors import RunConflictError
-from mixdpo_ray.playground.build import WorldFolder
+from mixdpo_ray.playground.build import PlaygroundFolder
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.clean import survey_storage
@@ -29,14 +29,14 @@ TRAINED = [name for name in ARMS if name != "broken"]
 
 
 def tiny(folder: Path, **compare_: Any) -> Recipe:
-    """130 pairs or so and steps of 32; in the first world a quarter of them is hard."""
+    """130 pairs or so and steps of 32; in the first playground a quarter of them is hard."""
     settings = {
         "output.storage_path": str(folder),
         "output.name": "small",
         "train.global_batch_size": 32,
         "train.per_device_train_batch_size": 32,
         "curriculum.threshold.hard_fraction": 0.3,
-        "compare.world": {"base_steps": 20, "base_batch": 16, "prompts": 130, "judged": 20},
+        "compare.playground": {"base_steps": 20, "base_batch": 16, "prompts": 130, "judged": 20},
         "compare.answers_each": 2,
         "compare.seeds": [0, 1],
         "compare.arms": ARMS,
@@ -88,9 +88,9 @@ def test_the_table_is_printed_with_what_failed_and_how_long_it_took(said: str, f
 
 def test_the_base_model_is_judged_as_it_is(said: str, folder: Path) -> None:
     for seed in (0, 1):
-        world = tiny(folder).compare.world
-        assert world is not None
-        made = WorldFolder(folder / "worlds" / f"seed-{seed}", world.model_copy(update={"seed": seed}))
+        playground = tiny(folder).compare.playground
+        assert playground is not None
+        made = PlaygroundFolder(folder / "worlds" / f"seed-{seed}", playground.model_copy(update={"seed": seed}))
         assert made.exists
         row = table(folder)["base model", seed]
         assert float(row["win_rate"]) == 0.5
@@ -98,7 +98,7 @@ def test_the_base_model_is_judged_as_it_is(said: str, folder: Path) -> None:
 
 
 def test_arms_that_are_identical_up_to_the_switch_share_their_first_stage(said: str, folder: Path) -> None:
-    """mixdpo and dropped; once in each world."""
+    """mixdpo and dropped; once in each playground."""
     comparison = folder / "comparisons" / "small"
     stages = list((comparison / "stages").iterdir())
     assert len(stages) == 2

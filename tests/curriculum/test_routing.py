@@ -47,7 +47,6 @@ def test_averaged_ratings_that_miss_the_threshold_by_rounding_count_as_equal_to_
     assert hard_pairs(almost, value=0.5, tie_rule="lt") == 0
     assert hard_pairs(almost, value=0.5, tie_rule="le") == 3
     assert hard_pairs([0.5 - 1e-6], value=0.5, tie_rule="lt") == 1
-    assert hard_pairs([0.45], value=0.5, tie_rule="lt", tolerance=0.1) == 0
 
 
 def test_a_count_or_a_fraction_cuts_by_rank() -> None:
@@ -72,7 +71,6 @@ def test_a_missing_margin_is_never_routed() -> None:
         {"hard_fraction": 1.1},
         {"value": float("nan")},
         {"tie_rule": "ge"},
-        {"tolerance": -1},
         {"margin": 0.5},
     ],
     ids=str,

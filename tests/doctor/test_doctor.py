@@ -197,11 +197,11 @@ def test_workers_that_would_train_nothing_are_red(tree: dict[str, Any], tmp_path
     assert said.startswith("9 workers share train.global_batch_size 8: 1 of them would train nothing")
 
 
-def test_a_batch_that_leaves_many_places_empty_is_yellow(tree: dict[str, Any], tmp_path: Path) -> None:
-    """9 pairs on 2 workers: 5 on one of them take two micro-steps of 4, so 16 places for 9 pairs."""
+def test_a_batch_that_leaves_many_slots_empty_is_yellow(tree: dict[str, Any], tmp_path: Path) -> None:
+    """9 pairs on 2 workers: 5 on one of them take two micro-steps of 4, so 16 slots for 9 pairs."""
     finding = findings(changed(tree, train__global_batch_size=9), tmp_path)["batch"]
     assert finding.state == "yellow"
-    assert finding.text.startswith("9 pairs a step = 2 workers x 2 micro-steps x 4 pairs, but 7 of those 16 places")
+    assert finding.text.startswith("9 pairs a step = 2 workers x 2 micro-steps x 4 pairs, but 7 of those 16 slots")
 
 
 def test_fewer_pairs_than_a_batch_are_red(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.world import World
+from tests.measure.made_rows import made_rows
 from tests.measure.phases import Measurement, Report
 from tests.measure.sizes import Shape
-from tests.peer.made_rows import made_rows
 from tests.peer.ours import make_job, write_inputs
 from tests.peer.setup import Row, Setup
 

@@ -26,18 +26,18 @@ def peak_gib(device: str) -> float | None:
     return None if device == "cpu" else torch.cuda.max_memory_allocated(device) / GIB
 
 
-def places_of(batch: PairBatch) -> int:
+def padded_tokens_of(batch: PairBatch) -> int:
     return sum(group.numel() for group in batch.groups)
 
 
 def estimate_of(job: TrainingJob) -> float:
     """GiB of tensors alone, as an allocator counts them, with the largest micro-batch that a job runs on one worker."""
-    longest = -(-most_places(job) // (2 * job.train.per_device_train_batch_size))
+    longest = -(-most_padded_tokens(job) // (2 * job.train.per_device_train_batch_size))
     memory = worker_memory(shape_of(job.model), job.train, job.deepspeed, longest, 1, gpu=True)
     return (memory.device_bytes - CUDA_RUNTIME) / GIB
 
 
-def most_places(job: TrainingJob) -> int:
+def most_padded_tokens(job: TrainingJob) -> int:
     """Of the largest micro-batch, padding included."""
     table = PreparedTable.open(job.prepared)
     index, plan = table.index("train"), job.plan(table)

@@ -24,7 +24,7 @@ from mixdpo_ray.training.settings import TrainSettings
 from mixdpo_ray.training.window_shares import index_lengths
 from tests.measure.flops import Work
 from tests.measure.inputs import BETA, LARGER, MODEL, job_of, rows_of, setup_of, shape_of, world_of, write
-from tests.measure.memory import GIB, estimate_of, peak_gib, places_of, reset_peak
+from tests.measure.memory import GIB, estimate_of, padded_tokens_of, peak_gib, reset_peak
 from tests.measure.phases import Measurement, Report
 from tests.measure.rates import rates
 from tests.measure.timing import seconds_of
@@ -98,7 +98,7 @@ def _measured(
     reset_peak(device)
     seconds = sum(seconds_of(steps, device)[sizes.warm_ups :])
     work = Work(*(sum(getattr(cut.work, name) for cut in chosen) for name in ("tokens", "completions", "visible")))
-    places = [places_of(cut.batch) for cut in chosen]
+    places = [padded_tokens_of(cut.batch) for cut in chosen]
     report(
         what=f"{shape_of(measurement, name).name}, {arm}: {per_device} pairs, {np.mean(places):.0f} places",
         arm=arm,

@@ -2,8 +2,8 @@
 
     python -m tests.measure.rungs --seeds 5 --configurations 16 --out FOLDER
 
-Every seed has a world and configurations of its own. A training that has ended leaves a line in trainings.jsonl, so
-that the same command again does what is missing. Written: report.txt, report.json, report.png.
+Every seed has a playground and configurations of its own. A training that has ended leaves a line in trainings.jsonl,
+so that the same command again does what is missing. Written: report.txt, report.json, report.png.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from tests.measure.rungs_report import report
-from tests.measure.rungs_training import THINS, Sizes, make_arena, make_world, train_once
+from tests.measure.rungs_training import THINS, Sizes, make_arena, make_playground, train_once
 
 Line = dict[str, Any]
 Key = tuple[int, int, int]  # seed, configuration, thin
@@ -69,17 +69,17 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def train_all(out: Path, sizes: Sizes, options: argparse.Namespace) -> None:
-    """Worlds and trainings in processes of their own; Ray only between them, in this one."""
+    """Playgrounds and trainings in processes of their own; Ray only between them, in this one."""
     asked = set(product(range(options.seeds), range(options.configurations), THINS))
     record = Record(out / "trainings.jsonl", asked)
     with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=settle) as pool:
         trainings: list[Future[Line]] = []
-        worlds = [pool.submit(make_world, out / "seed-0", 0, sizes)]
+        playgrounds = [pool.submit(make_playground, out / "seed-0", 0, sizes)]
         for seed in range(options.seeds):
             if seed + 1 < options.seeds:  # before this seed's trainings, so that it is there when they have ended
-                worlds.append(pool.submit(make_world, out / f"seed-{seed + 1}", seed + 1, sizes))
+                playgrounds.append(pool.submit(make_playground, out / f"seed-{seed + 1}", seed + 1, sizes))
             missing = sorted(key for key in asked - record.done if key[0] == seed)
-            worlds[seed].result()
+            playgrounds[seed].result()
             if not missing:
                 continue
             folder = out / f"seed-{seed}"

@@ -1,4 +1,4 @@
-"""Small worlds, configurations drawn from the default search space, and the trainings that rungs are compared by.
+"""Playgrounds, configurations drawn from the default search space, and the trainings that rungs are compared by.
 
 A configuration is trained three times: the whole curriculum, evaluated along the way (the naive rungs are its early
 part, with the schedule of the whole length), and the whole curriculum thinned by 3 and by 9 (the safe rungs).
@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mixdpo_ray.objectives.dpo import DPO
-from mixdpo_ray.playground.build import WorldFolder
-from mixdpo_ray.playground.settings import WorldSettings
+from mixdpo_ray.playground.build import PlaygroundFolder
+from mixdpo_ray.playground.settings import PlaygroundSettings
 from mixdpo_ray.preparation.prepare import prepare
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
@@ -50,38 +50,38 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Arena:
-    """A seed's world, prepared once: what all its trainings read."""
+    """A seed's playground, prepared once: what all its trainings read."""
 
     seed: int
     job: TrainingJob
     configurations: tuple[Mapping[str, float], ...]
 
 
-def world_folder(folder: Path, seed: int, sizes: Sizes) -> WorldFolder:
-    settings = WorldSettings(seed=seed, prompts=sizes.prompts, base_steps=sizes.base_steps)
-    return WorldFolder(folder / "world", settings)
+def playground_folder(folder: Path, seed: int, sizes: Sizes) -> PlaygroundFolder:
+    settings = PlaygroundSettings(seed=seed, prompts=sizes.prompts, base_steps=sizes.base_steps)
+    return PlaygroundFolder(folder / "world", settings)
 
 
-def make_world(folder: Path, seed: int, sizes: Sizes) -> None:
-    world = world_folder(folder, seed, sizes)
-    if not world.exists:
-        world.make()
+def make_playground(folder: Path, seed: int, sizes: Sizes) -> None:
+    playground = playground_folder(folder, seed, sizes)
+    if not playground.exists:
+        playground.make()
 
 
 def make_arena(folder: Path, seed: int, sizes: Sizes, configurations: int) -> Arena:
-    """From the seed's world. Ray must be connected."""
-    recipe = make_recipe(folder, world_folder(folder, seed, sizes), sizes)
+    """From the seed's playground. Ray must be connected."""
+    recipe = make_recipe(folder, playground_folder(folder, seed, sizes), sizes)
     table = prepare(recipe)
     job = make_job(recipe, table)
     job = job.with_reference(str(reference(recipe, table, job)))
     return Arena(seed, job, draw_configurations(table, seed, configurations, recipe.train.optimizer.learning_rate))
 
 
-def make_recipe(folder: Path, world: WorldFolder, sizes: Sizes) -> Recipe:
+def make_recipe(folder: Path, playground: PlaygroundFolder, sizes: Sizes) -> Recipe:
     """Of the playground; with threshold 0 every pair is easy, so references cover what any threshold needs."""
     overrides = {
-        "model.path": world.base,
-        "data.source.path": world.pairs,
+        "model.path": playground.base,
+        "data.source.path": playground.pairs,
         "data.heldout.fraction": sizes.held_out,
         "data.heldout.max_pairs": sizes.prompts,
         "curriculum.threshold.value": 0,

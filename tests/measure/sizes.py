@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tests.peer.made_rows import save_tokenizer
+from tests.measure.made_rows import save_tokenizer
 
 
 @dataclass(frozen=True)

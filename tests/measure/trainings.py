@@ -14,8 +14,8 @@ from tests.measure.inputs import MODEL, job_of, setup_of, world_of
 from tests.measure.memory import estimate_of, peak_gib, reset_peak
 from tests.measure.phases import Measurement, Report
 from tests.measure.rates import rates
+from tests.measure.timed import timed_training
 from tests.peer.setup import Row, Setup
-from tests.peer.timed import timed_training
 
 ZERO = 2  # the default of recipes
 

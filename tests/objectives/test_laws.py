@@ -80,7 +80,7 @@ def losses_of(objective: Objective, pairs: PairLogps) -> torch.Tensor:
     columns = {name: value.detach().double() for name, value in vars(pairs).items() if isinstance(value, torch.Tensor)}
     mismatched = torch.tensor([0.3, -0.1], dtype=torch.float64)
     seen, _ = objective.statistics(StepView(PairLogps(**columns), mismatched_ratio=mismatched))  # type: ignore[arg-type]
-    return objective.losses(replace(pairs, seen={name: value.float() for name, value in seen.items()}))
+    return objective.losses(replace(pairs, step={name: value.float() for name, value in seen.items()}))
 
 
 def slopes_of(losses: torch.Tensor, pairs: PairLogps) -> tuple[torch.Tensor, ...]:

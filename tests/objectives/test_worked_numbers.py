@@ -178,7 +178,7 @@ def seen_by(objective: Objective, pairs: PairLogps, view: StepView | None = None
     if not isinstance(objective, StepObjective):
         return pairs
     seen, _ = objective.statistics(view or StepView(detached(pairs)))
-    return replace(pairs, seen=seen)
+    return replace(pairs, step=seen)
 
 
 @pytest.mark.parametrize("case", WORKED, ids=lambda case: f"{case.name}-{case.hyperparameters}")

@@ -137,7 +137,7 @@ def our_loss(objective: Objective, batch: Batch, mismatched: Sequence[float] | N
         step = {name: value.detach().double() for name, value in vars(pairs).items() if isinstance(value, torch.Tensor)}
         foreign = None if mismatched is None else torch.tensor(mismatched, dtype=torch.float64)
         seen, _ = objective.statistics(StepView(PairLogps(**step), mismatched_ratio=foreign))  # type: ignore[arg-type]
-        pairs = replace(pairs, seen={name: value.float() for name, value in seen.items()})
+        pairs = replace(pairs, step={name: value.float() for name, value in seen.items()})
     loss = objective.losses(pairs).mean()
     slopes = torch.autograd.grad(loss, [chosen, rejected], allow_unused=True, materialize_grads=True)
     return Found(loss.item(), slopes[0].tolist(), slopes[1].tolist())

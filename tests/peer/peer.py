@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
-from tests.peer.clock import now
+from tests.measure.clock import now
 from tests.peer.setup import Record, Setup
 
 # The other name is that of transformers 5.17; TRL switches it on by default.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.peer.made_rows import save_tokenizer
+from tests.measure.made_rows import save_tokenizer
 from tests.peer.setup import Row
 
 VOCABULARY = 64

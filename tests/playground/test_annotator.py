@@ -5,28 +5,28 @@ import pytest
 
 from mixdpo_ray.pairs.formats import detect_format
 from mixdpo_ray.playground.annotator import RatedPair, rate, rate_pairs, read_jsonl
+from mixdpo_ray.playground.prompts import Prompt
 from mixdpo_ray.playground.sample import write_pairs
-from mixdpo_ray.playground.settings import WorldSettings
-from mixdpo_ray.playground.world import Prompt
+from mixdpo_ray.playground.settings import PlaygroundSettings
 
 PROMPT = Prompt.of_text("sort c a b")
 
 
 def test_without_noise_a_rating_is_the_quality_drawn_towards_the_top_of_the_scale() -> None:
     """Quality 4 is 6 below the best; at 0.5 rating points per point that makes 10 - 3."""
-    settings = WorldSettings(spread=0.5, noise=0)
+    settings = PlaygroundSettings(spread=0.5, noise=0)
     assert rate(random.Random(0), 4.0, settings) == 7.0
     assert rate(random.Random(0), 10.0, settings) == 10.0
 
 
 def test_ratings_lie_on_a_grid_of_half_points_within_the_scale() -> None:
     draw = random.Random(0)
-    ratings = {rate(draw, 5.0, WorldSettings(spread=1, noise=4)) for _ in range(2000)}
+    ratings = {rate(draw, 5.0, PlaygroundSettings(spread=1, noise=4)) for _ in range(2000)}
     assert ratings == {half / 2 for half in range(2, 21)}
 
 
 def test_the_best_rated_answer_is_chosen_and_another_one_rejected() -> None:
-    settings = WorldSettings(spread=1, noise=0)
+    settings = PlaygroundSettings(spread=1, noise=0)
     answers = [["a d e", "a b c", "a b d"]] * 50
     pairs = rate_pairs(random.Random(0), [PROMPT] * 50, answers, settings)
     assert {pair.chosen for pair in pairs} == {"a b c"}
@@ -35,7 +35,7 @@ def test_the_best_rated_answer_is_chosen_and_another_one_rejected() -> None:
 
 def test_answers_all_alike_or_empty_give_no_pair() -> None:
     answers = [["a b", "a b"], ["", "a b"], ["", ""]]
-    assert rate_pairs(random.Random(0), [PROMPT] * 3, answers, WorldSettings()) == []
+    assert rate_pairs(random.Random(0), [PROMPT] * 3, answers, PlaygroundSettings()) == []
 
 
 @pytest.mark.parametrize(

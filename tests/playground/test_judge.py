@@ -3,8 +3,8 @@ import math
 import pytest
 
 from mixdpo_ray.playground.judge import Verdict, mean_with_interval, wilson_interval
+from mixdpo_ray.playground.prompts import Prompt
 from mixdpo_ray.playground.verdict import describe_verdict
-from mixdpo_ray.playground.world import Prompt
 
 PROMPTS = [Prompt.of_text(text) for text in ("sort c a b", "reverse c b a", "double a b", "swap a b c d")]
 VERDICT = Verdict(PROMPTS, ["a b d", "a b c", "a a b b", "b a d"], ["a b c", "a b c", "a a b c", "b a d c"])

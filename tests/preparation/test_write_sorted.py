@@ -10,7 +10,14 @@ import pytest
 import ray
 
 from mixdpo_ray.preparation.convert_tasks import STAGED_SCHEMA
-from mixdpo_ray.preparation.write_sorted import Places, placed, positions_of, summed_up, write_sorted, written
+from mixdpo_ray.preparation.write_sorted import (
+    RowPositions,
+    combine,
+    positions_of,
+    with_positions,
+    write_parts,
+    write_sorted,
+)
 from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit
 
 PART = 64
@@ -31,7 +38,7 @@ def staged_rows(count: int) -> pa.Table:
     return pa.table(columns | missing).select(STAGED_SCHEMA.names).cast(STAGED_SCHEMA)
 
 
-def reversed_places(count: int, train_rows: int) -> Places:
+def reversed_positions(count: int, train_rows: int) -> RowPositions:
     return positions_of(np.arange(count, 0, -1).astype(np.uint64), np.arange(count, dtype=np.float64)[::-1], train_rows)
 
 
@@ -54,9 +61,9 @@ def test_every_row_reaches_its_position_in_parts_of_the_same_size(
         {name: pa.nulls(3, field.type) for name, field in zip(rows.schema.names, rows.schema, strict=True)}
     )
     blocks = [refused, *(shuffled.slice(first, 100) for first in range(0, count, 100))]
-    where = reversed_places(count, train_rows)
+    where = reversed_positions(count, train_rows)
     facts = list(write_sorted(ray.data.from_arrow(blocks), where, str(tmp_path), starts, most_blocks))
-    done = summed_up(facts, {"train": train_rows, "eval": count - train_rows})
+    done = combine(facts, {"train": train_rows, "eval": count - train_rows})
     commit(str(tmp_path), Manifest(fingerprint="f", splits=done.splits, rows_in=count, rows_kept=count))
     table = PreparedTable.open(str(tmp_path))
     assert table.manifest.splits["train"].first_positions == tuple(range(0, train_rows, PART))
@@ -67,14 +74,14 @@ def test_every_row_reaches_its_position_in_parts_of_the_same_size(
 
 
 def test_a_table_has_one_name_however_many_parts_a_task_writes(tmp_path: Path) -> None:
-    where = reversed_places(300, 200)
-    rows = placed(staged_rows(300), where).sort_by("position")
+    where = reversed_positions(300, 200)
+    rows = with_positions(staged_rows(300), where).sort_by("position")
     starts = [64, 128, 192, 256]
-    at_once = written(rows, where, str(tmp_path), starts).to_pylist()
+    at_once = write_parts(rows, where, str(tmp_path), starts).to_pylist()
     one_by_one = [
         fact
         for first in (0, *starts)
-        for fact in written(rows.slice(first, PART), where, str(tmp_path), starts).to_pylist()
+        for fact in write_parts(rows.slice(first, PART), where, str(tmp_path), starts).to_pylist()
     ]
     assert at_once == one_by_one
     assert [(fact["split"], fact["first"], fact["rows"]) for fact in at_once] == [

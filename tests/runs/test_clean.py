@@ -164,9 +164,9 @@ def test_sizes_are_told_and_summed(tmp_path: Path) -> None:
     assert text.splitlines() == [
         "     900 B  /x/kept  checkpoint; used by run a",
         "   2.4 MiB  /x/big  prepared table; used by nothing",
-        "2.4 MiB in 1 places are used by nothing",
+        "2.4 MiB in 1 folders are used by nothing",
     ]
-    assert describe_items(survey_storage(str(tmp_path / "absent"))) == "0 B in 0 places are used by nothing"
+    assert describe_items(survey_storage(str(tmp_path / "absent"))) == "0 B in 0 folders are used by nothing"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--remove"]])

@@ -13,7 +13,7 @@ from mixdpo_ray.training.batch import (
     References,
     TokenRows,
     build_batch,
-    completion_places,
+    completion_indices,
 )
 from mixdpo_ray.training.length_groups import PASS, length_groups
 
@@ -99,7 +99,7 @@ def test_a_sequence_keeps_its_place_whatever_its_group() -> None:
     """Groups of the rows [2] and [0, 1], four and three places wide: row 0 begins at place 4, row 1 at place 7."""
     prompts = [np.array([1]), np.array([1, 2]), np.array([1])]
     answers = [np.array([5, 6]), np.array([7]), np.array([8, 9, 10])]
-    places = completion_places(prompts, answers, [np.array([2]), np.array([0, 1])])
+    places = completion_indices(prompts, answers, [np.array([2]), np.array([0, 1])])
     assert places["predictors"].tolist() == [4, 5, 8, 0, 1, 2]
     assert places["targets"].tolist() == [5, 6, 7, 8, 9, 10]
     assert places["slots"].tolist() == [0, 1, 3, 6, 7, 8]

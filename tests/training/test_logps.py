@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.training.batch import PairBatch, completion_places, padded_together
+from mixdpo_ray.training.batch import PairBatch, completion_indices, padded_together
 from mixdpo_ray.training.logps import Scorer, check_exactness, pair_logps, selected_logps
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -38,7 +38,7 @@ def batch_of(prompts: list[list[int]], completions: list[list[int]], easy: int, 
     before, after = ([np.array(tokens, np.int32) for tokens in side] for side in (prompts, completions))
     groups = [np.array(rows) for rows in ([1, 4], [0, 2, 3])[: len(prompts)]] if len(prompts) > 1 else [np.array([0])]
     arrays: dict[str, Any] = {
-        name: torch.from_numpy(array) for name, array in completion_places(before, after, groups).items()
+        name: torch.from_numpy(array) for name, array in completion_indices(before, after, groups).items()
     }
     return PairBatch(
         groups=tuple(torch.from_numpy(padded_together(before, after, rows, padding=0)) for rows in groups),

@@ -90,7 +90,7 @@ def deepened(color: str) -> str:
 
 
 def deepened_scale(scale: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    return [(place, deepened(color)) for place, color in scale]
+    return [(position, deepened(color)) for position, color in scale]
 
 
 def clipped(text: str, most: int = 18) -> str:
@@ -99,7 +99,7 @@ def clipped(text: str, most: int = 18) -> str:
 
 def plain_ticks(axis: Any, values: Sequence[Any], written: Callable[[Any], str] = str) -> None:
     """Write 0.05 on a logarithmic axis, not a small 5 between 0.01 and 100m; of long names only the beginning."""
-    if axis.type == "category":  # whose places are the values as they were written
+    if axis.type == "category":  # whose ticks are the values as they were written
         axis.update(tickvals=[written(value) for value in values], ticktext=[clipped(str(value)) for value in values])
     if axis.type != "log":
         return

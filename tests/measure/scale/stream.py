@@ -99,9 +99,7 @@ def measure_ray(folder: Path, world: int, options: argparse.Namespace) -> dict[s
     row: dict[str, Any] = {"ranks": world, "steps": plan.steps}
     for name, start in (("first window s", 0), ("seek to the middle s", plan.steps // 2)):
         began = time.perf_counter()
-        rows = RayDataWindows(ClusterSettings(), plain_pairs=0)(
-            prepared, plan, World(world // 2, world), PER_DEVICE, start, plan.steps
-        )
+        rows = RayDataWindows(plain_pairs=0)(prepared, plan, World(world // 2, world), PER_DEVICE, start, plan.steps)
         next(rows)
         row[name] = time.perf_counter() - began
         began, count = time.perf_counter(), sum(1 for _ in islice(rows, options.steps))

@@ -1,4 +1,4 @@
-"""A small world in which the quality of every answer is known by rule.
+"""Prompts with one ideal answer each: the quality of every answer is known by rule.
 
 A prompt names an operation and some letters: "sort d a c". The ideal answer follows: "a c d". An answer's quality is 1
 to 10 by its edit distance to the ideal one.
@@ -24,7 +24,7 @@ def _double(letters: Letters) -> Letters:
 
 
 def _swap(letters: Letters) -> Letters:
-    """Neighbours change places; a last one without a neighbour stays."""
+    """Exchange neighbours; a last one without a neighbour stays."""
     return [letters[i ^ 1] if (i ^ 1) < len(letters) else letters[i] for i in range(len(letters))]
 
 

@@ -5,8 +5,8 @@ Losses of each step are compared first; where they differ, no ratio is printed. 
 round by round, so that a noisy moment hits all of them. Time is from the end of one optimizer step to the end of the
 next; the first is left out. Tokens are prompt and answer tokens, never padding.
 
-    python -m tests.peer.bench                        made pairs with lengths like UltraFeedback's
-    python -m tests.peer.bench --pairs PAIRS.parquet  prompt, chosen and rejected of any file, a token for four bytes
+    python -m tests.measure.bench                        made pairs with lengths like UltraFeedback's
+    python -m tests.measure.bench --pairs PAIRS.parquet  prompt, chosen and rejected of any file, a token for four bytes
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.training.world import World
-from tests.peer.made_rows import LONGEST, VOCABULARY, made_rows, rows_of, save_tokenizer, tokens_of
+from tests.measure.made_rows import LONGEST, VOCABULARY, made_rows, rows_of, save_tokenizer, tokens_of
+from tests.measure.timed import timed_training
 from tests.peer.ours import make_job, write_inputs
 from tests.peer.peer import run_dpo
 from tests.peer.setup import Row, Setup
-from tests.peer.timed import timed_training
 
 BETA, TOLERANCE = 0.1, 1e-4
 ARMS = {
@@ -80,7 +80,7 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, list[dict[str,
     for number in range(options.rounds):
         for arm in ARMS:
             print(f"round {number + 1}/{options.rounds}: {ARMS[arm]}", file=sys.stderr, flush=True)
-            command = [sys.executable, "-W", "ignore", "-m", "tests.peer.bench", "--arm", arm, "--work", str(work)]
+            command = [sys.executable, "-W", "ignore", "-m", "tests.measure.bench", "--arm", arm, "--work", str(work)]
             command += [f"--{name}={getattr(options, name.replace('-', '_'))}" for name in
                         ("steps", "threads", "global-batch", "per-device")]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from mixdpo_ray.pairs.edit_distance import edit_distance
-from mixdpo_ray.playground.world import LONGEST_ANSWER, OPERATIONS, Prompt, draw_prompts, quality
+from mixdpo_ray.playground.prompts import LONGEST_ANSWER, OPERATIONS, Prompt, draw_prompts, quality
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.listener import Silent
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.world import World
-from tests.peer.clock import now
+from tests.measure.clock import now
 
 
 class Stamps(Silent):

@@ -1,0 +1,47 @@
+"""Settings that earlier versions had: what a recipe that names one is told, and how what they recorded is read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from mixdpo_ray.recipe.recipe import Recipe
+
+_BUCKETS = "a bucket holds 200 million elements, or the model where it is smaller; leave it out"
+GONE = {  # setting -> what does this now
+    "cluster.prefetch_windows": "4 windows are read ahead of training; leave it out",
+    "cluster.windows_per_read": "a read task fetches 10 windows; leave it out",
+    "compare.world": "compare.playground does this now, and paths begin with <playground>",
+    "curriculum.threshold.tolerance": "margins within 1e-9 of value count as equal to it; leave it out",
+    "deepspeed.allgather_bucket_size": _BUCKETS,
+    "deepspeed.reduce_bucket_size": _BUCKETS,
+}
+RENAMED = {"compare.world": "playground"}
+
+
+def recorded_recipe(content: Mapping[str, Any]) -> Recipe:
+    """The recipe in a recipe.json, which an earlier version may have written."""
+    return Recipe.model_validate(without_gone(content))
+
+
+def without_gone(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded settings as they are called today. What was left out of the recipe changes nothing that was made."""
+    tree: dict[str, Any] = copy.deepcopy(dict(content))
+    for setting in GONE:
+        *parents, last = setting.split(".")
+        section: Any = tree
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if isinstance(section, dict) and last in section:
+            value = section.pop(last)
+            if setting in RENAMED:
+                section.setdefault(RENAMED[setting], value)
+    for section in (tree.get("model"), tree.get("data", {}).get("source")):
+        if section:
+            section["path"] = _renamed_in_path(section["path"])
+    return tree
+
+
+def _renamed_in_path(path: Any) -> Any:
+    return path.replace("<world>", "<playground>") if isinstance(path, str) else path
