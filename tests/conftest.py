@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 NAME = "outputs"
 # Tests of these rooms share processes that take many seconds to start: DeepSpeed's workers, and TRL
 TOGETHER = ("tests/training/", "tests/peer/")
-APART = "tests/training/test_every_objective.py"  # so long that its processes may well be started twice
 # Before torch is imported, and for processes that tests start: models here are so small that threads only wait
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Else Ray's workers starve beside the tests of another process
@@ -41,7 +40,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return next((room for room in TOGETHER if file.startswith(room) and file != APART), file)
+            return next((room for room in TOGETHER if file.startswith(room)), file)
 
     config.option.loadscopereorder = False  # not by the number of tests, but in the order below
     return ByFile(config, log)

@@ -40,11 +40,9 @@ class CompareSettings(Settings):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, written: str | None) -> str | None:
-        return (
-            written
-            if written is None or written in OF_A_PLAYGROUND
-            else _written(read_metric(written, OF_A_PLAYGROUND))
-        )
+        if written is None or written in OF_A_PLAYGROUND:
+            return written
+        return _written(read_metric(written, OF_A_PLAYGROUND))
 
     @model_validator(mode="after")
     def _names_are_there(self) -> Self:

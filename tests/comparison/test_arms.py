@@ -77,7 +77,7 @@ MISTAKES: list[tuple[str, Any]] = [
     ("compare.arms={a: {objectve.beta: 1}, b: {}}", "compare.arms.a: objectve is unknown; did you mean objective?"),
     (
         "compare.arms={a: {objective.bta: 1}, b: {}}",
-        "compare.arms.a: objective.bta is unknown; did you mean beta or tau?",
+        "compare.arms.a: objective.bta is unknown; did you mean beta or",
     ),
     ("compare.arms={a: {objective.beta: -1}, b: {}}", "compare.arms.a: objective.beta: -1: give more"),
     ("compare.arms={a: {objective.name: dop}, b: {}}", "compare.arms.a: objective: unknown objective 'dop'"),

@@ -19,6 +19,7 @@ thing on the screen. Nothing about the card is changed.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -32,7 +33,7 @@ from typing import Any
 
 import torch
 
-from mixdpo_ray.training.engine import quiet
+from mixdpo_ray.training.engine import import_what_is_slow, quiet
 from mixdpo_ray.training.settings import LoraSettings
 from tests.measure import against_trl, ceilings, correctness, inputs, micro_steps, resume, trainings
 from tests.measure.phases import Measurement, Phase, Report, Result, run_phases
@@ -82,15 +83,17 @@ def _through_ray(measurement: Measurement, report: Report, beside: str) -> None:
 
 def measure(device: str, out: Path, phases: Sequence[Phase], *, tiny: bool, seconds: float) -> list[Result]:
     out.mkdir(parents=True, exist_ok=True)
-    for name in LAUNCHER:
-        os.environ.pop(name, None)
     began = time.monotonic()
     phases = [replace(phase, seconds=PATIENCE[device] * phase.seconds) for phase in phases]
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
+        import_what_is_slow()
         with quiet():
             for name in {name for phase in phases for name in phase.imports} - set(RAY):
                 importlib.import_module(name)  # once, for all the processes that are forked from this one
+        gc.freeze()  # they look through their own objects alone
+    for name in LAUNCHER:  # DeepSpeed, imported above, sets one of them
+        os.environ.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="mixdpo-measure-") as work:
         which = "cpu" if device == "cpu" else "cuda:0"
         measurement = Measurement(which, TINY if tiny else FULL, Path(work), out)

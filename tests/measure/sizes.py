@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tests.measure.made_rows import save_tokenizer
+if TYPE_CHECKING:
+    from transformers import Qwen2Config
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Shape:
         return self.layers * (attention + 3 * self.width * self.intermediate)
 
     def config(self) -> Qwen2Config:
+        from transformers import Qwen2Config
+
         return Qwen2Config(
             vocab_size=self.vocabulary, hidden_size=self.width, intermediate_size=self.intermediate,
             num_hidden_layers=self.layers, num_attention_heads=self.heads, num_key_value_heads=self.groups,
@@ -44,6 +47,10 @@ class Shape:
 
     def write(self, folder: Path, device: str, dtype: str = "bfloat16") -> None:
         """Random weights, drawn on the device."""
+        from transformers import Qwen2ForCausalLM
+
+        from tests.measure.made_rows import save_tokenizer
+
         torch.manual_seed(0)
         with torch.device(device):
             model = Qwen2ForCausalLM(self.config())

@@ -23,6 +23,7 @@ from tests.measure.processes import start
 from tests.measure.rates import rates
 from tests.measure.sizes import QWEN_05, QWEN_15, TINY, Shape
 from tests.measure.table import table_of
+from tests.measure.tried_phase import works
 
 # q and o 2 x 4 x 4, k and v 2 x 4 x 2, gate, up and down 3 x 4 x 8
 SHAPE = Shape("by hand", 1, 4, 2, 1, 8, 10, head_width=2)
@@ -31,10 +32,6 @@ ROW = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5, 6]}
 
 def measurement(tmp_path: Path, device: str = "cpu") -> Measurement:
     return Measurement(device, TINY, tmp_path, tmp_path)
-
-
-def works(measurement: Measurement, report: Report, number: int = 1) -> None:
-    report(what="a number", number=number, seen=len(measurement.earlier))
 
 
 def overruns(measurement: Measurement, report: Report) -> None:

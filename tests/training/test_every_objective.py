@@ -29,7 +29,7 @@ def objective_of(name: str) -> Objective:
     return OBJECTIVES[name](**OWN.get(name, {}))
 
 
-def job_of(tiny: Path, run: Path, objective: Objective, mode: str, zero_stage: int = 2) -> TrainingJob:
+def job_of(tiny: Path, run: Path, objective: Objective, mode: str, zero_stage: int = 2, **train: Any) -> TrainingJob:
     """Steps of 8 pairs. In a router two easy windows, a mixed one, a hard one.
 
     The reference is not the policy: where they are equal some losses have a corner, and rounding decides its side.
@@ -37,7 +37,7 @@ def job_of(tiny: Path, run: Path, objective: Objective, mode: str, zero_stage: i
     optimizer = OptimizerSettings(learning_rate=1e-3, adam_epsilon=1e-4)  # tiny gradients are mostly rounding
     job = make_job(
         tiny, run, objective=objective, curriculum={"mode": mode}, optimizer=optimizer, zero_stage=zero_stage,
-        checkpoints=CheckpointSettings(every_steps=2), model={"reference": "apart"},
+        model={"reference": "apart"}, **train,
     )  # fmt: skip
     return replace(job, reference=str(tiny / "apart")) if job.reference else job
 
@@ -62,13 +62,18 @@ Trained = Callable[[int, str, str], Path]
 
 @pytest.fixture(scope="module")
 def trained(tiny: Path, one: Gang, two: Gang, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """An undisturbed run of so many workers, of an objective in a mode; each is made once."""
+    """An undisturbed run of so many workers, of an objective in a mode; each is made once.
+
+    One alone takes 4 pairs at a time, two of them 2 each: no step is split in the same way by both.
+    """
     root = tmp_path_factory.mktemp("trained")
 
     @cache
     def run(workers: int, name: str, mode: str) -> Path:
         folder = root / f"{workers}-{name}-{mode}"
-        {1: one, 2: two}[workers](train, job_of(tiny, folder, objective_of(name), mode))
+        pairs = {1: 4, 2: 2}[workers]
+        job = job_of(tiny, folder, objective_of(name), mode, per_device_train_batch_size=pairs)
+        {1: one, 2: two}[workers](train, job)
         return folder
 
     return run
@@ -88,7 +93,9 @@ def test_what_an_objective_remembers_of_earlier_steps_is_continued_to_the_same_b
     name: str, tiny: Path, trained: Trained, two: Gang, tmp_path: Path
 ) -> None:
     """Of the others a checkpoint holds nothing: that a killed run continues exactly is shown for one of them."""
-    killed, undisturbed = job_of(tiny, tmp_path, objective_of(name), "router"), trained(2, name, "router")
+    checkpoints = CheckpointSettings(every_steps=2)
+    killed = job_of(tiny, tmp_path, objective_of(name), "router", checkpoints=checkpoints)
+    undisturbed = trained(2, name, "router")
     two(train_until, killed, 3)
     two(train, killed)
     assert told(tmp_path) == told(undisturbed)

@@ -147,7 +147,7 @@ def test_neither_model_nor_optimizer_stays_in_memory(kind: str, tiny: Path, two:
 def peaks(world: World) -> list[float]:
     """In GiB: of a large piece of work, and of a small one after it."""
     found = []
-    for numbers in (1 << 26, 1):
+    for numbers in (1 << 25, 1):
         with isolated(world):
             np.ones(numbers)
             found.append(peak_memory_gib(world))
@@ -156,4 +156,4 @@ def peaks(world: World) -> list[float]:
 
 def test_each_training_tells_its_own_peak_of_memory(two: Gang) -> None:
     (large, small), _ = two(peaks)
-    assert large - small > 0.4
+    assert large - small > 0.2
