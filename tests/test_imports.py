@@ -16,6 +16,7 @@ ROOMS = (
     "errors",
     "settings",
     "storage",
+    "bar",
     "objectives",
     "curriculum",
     "pairs",

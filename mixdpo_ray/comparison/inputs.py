@@ -16,7 +16,7 @@ from mixdpo_ray.comparison.arms import Arm, all_arms
 from mixdpo_ray.comparison.job_sequence import RecordedJob
 from mixdpo_ray.comparison.playgrounds import judge_of
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.runs.job import job_in
@@ -81,7 +81,7 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
     key = _table_key(recipe)
     if key not in tables:
         with redirect_stdout(io.StringIO()):  # of dozens of tables nobody reads what is told of one
-            tables[key] = prepare(recipe)
+            tables[key] = prepared_table(recipe)
     table, run = tables[key], join(folder, arm.folder)
     try:
         digest = table.manifest.content_digest

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.events import JobEnded
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_record import FAILURE, SUMMARY
 from mixdpo_ray.cluster.worker_group import WorkerGroup, worker_group
@@ -75,7 +76,8 @@ def _record_end(job: RecordedJob, run_actor: Any, mark: str, content: str) -> No
         storage.delete(join(job.run, "checkpoints"))
     if not job.keeps_model:
         storage.delete(join(job.run, "model"))
-    run_actor.tell.remote("ended", (job.label, mark == SUMMARY, content))
+    ended = JobEnded(summary=json.loads(content)) if mark == SUMMARY else JobEnded(failure=content)
+    run_actor.tell.remote(replace(ended, job=job.label))
 
 
 def failure(run: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.progress import Progress
+from mixdpo_ray.bar import Counter
 from mixdpo_ray.cluster.run_record import SUMMARY
 from mixdpo_ray.comparison.arms import world_folder
 from mixdpo_ray.playground.build import WorldFolder
@@ -55,7 +55,7 @@ def judge_untrained(recipe: Recipe, folders: Sequence[str]) -> None:
 def _wait_for(tasks: list[Any], title: str, unit: str) -> None:
     if not tasks:
         return
-    with Progress(title, unit, len(tasks)) as progress:
+    with Counter(title, unit, len(tasks)) as progress:
         while tasks:
             done, tasks = ray.wait(tasks, timeout=5)  # to say now and then that it goes on
             ray.get(done)

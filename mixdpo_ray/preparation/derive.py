@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from ray.data import Dataset
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import Counter
 from mixdpo_ray.cluster.folder_lock import atomic_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
-from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.curriculum.difficulty import RATING_MARGIN, sign_of
 from mixdpo_ray.curriculum.order import curriculum_order
@@ -60,7 +60,7 @@ def derive(recipe: Recipe, base: PreparedTable, name: str, folder: str, sizes: S
     quiet_ray_data()
     wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
     derived = arrange_again(recipe, base)
-    with Progress("derive", "part") as progress, atomic_folder(folder) as place:
+    with Counter("derive", "part") as progress, atomic_folder(folder) as place:
         manifest = _write(place, recipe, base, derived, sizes, progress)
         commit(place, manifest.model_copy(update={"fingerprint": name}))
     table = PreparedTable.open(folder)
@@ -108,7 +108,7 @@ def _check_enough(recipe: Recipe, pairs: int, selected: Selected) -> None:
 
 
 def _write(
-    folder: str, recipe: Recipe, base: PreparedTable, derived: Derived, sizes: Sizes, progress: Progress
+    folder: str, recipe: Recipe, base: PreparedTable, derived: Derived, sizes: Sizes, progress: Counter
 ) -> Manifest:
     """Everything but the manifest's name."""
     train, held_out = derived.rows["train"], derived.rows["eval"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,9 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import Counter
 from mixdpo_ray.cluster.folder_lock import atomic_folder, exclusive, prepared_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
-from mixdpo_ray.cluster.progress import Progress
+from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.pairs.convert import Refusal
@@ -48,8 +50,23 @@ from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 
 
-def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:
-    """The table that the recipe asks for, made (and described) if it does not exist yet. Ray must be connected."""
+@dataclass(frozen=True)
+class PreparationReport:
+    table: PreparedTable
+    recipe: Recipe
+
+    def describe(self) -> str:
+        return f"{describe_table(self.table, self.recipe)}\nprepared table: {self.table.folder}"
+
+
+def prepare(recipe: Recipe) -> PreparationReport:
+    """Make the recipe's table, unless it is there, for every run and search that asks for the same one."""
+    with ready_cluster(recipe, trains=False):
+        return PreparationReport(prepared_table(recipe, described=False), recipe)
+
+
+def prepared_table(recipe: Recipe, sizes: Sizes = SIZES, *, described: bool = True) -> PreparedTable:
+    """The table that the recipe asks for, made if it does not exist yet (and then described). Ray must be connected."""
     sources = [find_source(settings) for settings in _source_settings(recipe)]
     name = table_name(recipe, digest_of_tokenizer(recipe.model, recipe.output.storage_path), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
@@ -59,7 +76,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
             table = PreparedTable.open(folder)
             _check_again(table, recipe)
         elif is_derived(recipe):
-            base = prepare(base_recipe(recipe), sizes)
+            base = prepared_table(base_recipe(recipe), sizes)
             with plain_errors():
                 table = derive(recipe, base, name, folder, sizes)
         else:
@@ -67,7 +84,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
             wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
             with plain_errors():
                 table = _make(recipe, sources, load_tokenizer(recipe.model), name, folder, sizes)
-    if describe_again or not found:
+    if described and not found:
         print(describe_table(table, recipe))
     return table
 
@@ -89,7 +106,7 @@ def _check_again(table: PreparedTable, recipe: Recipe) -> None:
 def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, folder: str, sizes: Sizes) -> PreparedTable:
     began = time.monotonic()
     stages = _stages(recipe, sources, tokenizer)
-    with Progress("prepare", "task") as progress:
+    with Counter("prepare", "task") as progress:
         staged = convert_sources(sources, stages, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
         arranged = arrange(

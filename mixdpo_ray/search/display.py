@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mixdpo_ray.bar import clock, draws_on, stderr_console
+from mixdpo_ray.cluster.events import Event, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.recipe.measure import Measure
+from mixdpo_ray.search.optuna_search import RungEnded, TrialBegan, TrialEnded
 from mixdpo_ray.search.trials import TrialRow, best
 
 STYLES = {"RUNNING": "bold", "COMPLETE": "green", "PRUNED": "dim", "FAIL": "red"}
@@ -48,34 +48,50 @@ class StudyDisplay:
     finished: int = 0
 
     def __post_init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = stderr_console()
         self.lock = threading.RLock()  # trials end in one thread, steps arrive in another
+        self.live = Live(
+            get_renderable=self.table,
+            console=self.console,
+            refresh_per_second=2,
+            redirect_stdout=sys.stdout.isatty(),  # what goes to a file goes there, whatever is drawn
+        )
 
-    def tell(self, event: str, number: int, content: Any) -> None:
-        with self.lock:
-            if event == "start":
-                self.lines[number] = Line(number, content, time.monotonic())
-                self._say(number, f"started: {shown_setting(content)}")
-            elif event == "rung":
-                line = self.lines[number]
-                line.budget, line.score = content
-                self._say(number, f"rung {self.place(line.budget)}: {line.score:.4f}")
-            elif event == "end":
-                self._end(content)
+    def __enter__(self) -> StudyDisplay:
+        if draws_on(self.console):
+            self.live.start()
+        return self
 
-    def hear(self, number: int, kind: str, content: Any) -> None:
-        """Take in what a trial's workers tell."""
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def show(self, event: Event) -> None:
+        number = event.job
+        if not isinstance(number, int):
+            return
+        if isinstance(event, Warned) and number in self.lines:  # without the lock, for which Rich may wait to draw
+            said = f"trial {number}: warning: {event.text}"
+            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
+            return
         with self.lock:
-            line = self.lines.get(number)
-            if line is None:
-                return
-            if kind == "step":
+            if isinstance(event, TrialBegan):
+                self.lines[number] = Line(number, event.settings, time.monotonic())
+                self._say(number, f"started: {shown_setting(event.settings)}")
+            elif number in self.lines:
+                self._show(self.lines[number], event)
+
+    def _show(self, line: Line, event: Event) -> None:
+        match event:
+            case StepTaken(metrics):
                 epochs = line.settings.get("train.num_train_epochs", self.epochs)
-                line.doing = f"{content['stage']} {content['epoch'] / epochs:.0%}"
-            elif kind == "phase" and not content.startswith("stage"):
-                line.doing = content
-            elif kind == "warning":
-                self.console.print(f"trial {number}: warning: {content}", highlight=False, markup=False, soft_wrap=True)
+                line.doing = f"{metrics['stage']} {metrics['epoch'] / epochs:.0%}"
+            case PhaseBegan(text) if not text.startswith("stage"):
+                line.doing = text
+            case RungEnded(budget, score):
+                line.budget, line.score = budget, score
+                self._say(line.number, f"rung {self.place(budget)}: {score:.4f}")
+            case TrialEnded(row):
+                self._end(line, row)
 
     def place(self, budget: int) -> str:
         """Which rung of how many a trial has reached."""
@@ -93,7 +109,7 @@ class StudyDisplay:
             parts.append(f"best {values} (trial {best.number})")
         if self.finished and self.finished < self.wanted:
             seconds = (time.monotonic() - self.began) / self.finished * (self.wanted - self.finished)
-            parts.append(f"ETA {int(seconds) // 60}:{int(seconds) % 60:02d}")
+            parts.append(f"ETA {clock(seconds)}")
         return "  ".join(parts)
 
     def table(self) -> Table:
@@ -121,14 +137,13 @@ class StudyDisplay:
         seconds = line.seconds if line.seconds is not None else time.monotonic() - line.began
         now = line.doing if line.state == "RUNNING" else line.reason
         score = "" if line.score is None else f"{line.score:.4f}"
-        clock = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-        cells = [f"{line.number}", line.state, self.place(line.budget), now, score, clock, shown_setting(line.settings)]
+        place, time_taken = self.place(line.budget), clock(seconds)
+        cells = [f"{line.number}", line.state, place, now, score, time_taken, shown_setting(line.settings)]
         return [Text(cell) for cell in cells]  # plain: brackets in a reason are no markup
 
-    def _end(self, row: TrialRow) -> None:
+    def _end(self, line: Line, row: TrialRow) -> None:
         self.finished += 1
         self.ended.append(row)
-        line = self.lines[row.number]
         line.state, line.reason = row.state, row.reason
         line.seconds = time.monotonic() - line.began
         if row.values:
@@ -136,7 +151,7 @@ class StudyDisplay:
         self._say(row.number, f"{row.state}{f': {row.reason}' if row.reason else ''}   {self.head()}")
 
     def _say(self, number: int, text: str) -> None:
-        if not self.console.is_terminal:
+        if not draws_on(self.console):
             print(f"trial {number}: {text}", file=sys.stderr, flush=True)
 
 
@@ -144,30 +159,3 @@ def shown_setting(settings: Mapping[str, Any]) -> str:
     """Short names are enough between people who wrote the space."""
     values = (f"{value:.4g}" if isinstance(value, float) else f"{value}" for value in settings.values())
     return "  ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in zip(settings, values, strict=True))
-
-
-@contextmanager
-def showing(display: StudyDisplay, run_actor: Any) -> Iterator[None]:
-    """Draw while the body runs, with what the run's actor has heard from the workers."""
-    finished = threading.Event()
-
-    def draw() -> None:
-        for kind, (number, content) in ray.get(run_actor.take.remote()):
-            display.hear(number, kind, content)
-
-    def follow() -> None:
-        while not finished.wait(0.5):
-            draw()
-
-    live = Live(get_renderable=display.table, console=display.console, refresh_per_second=2, transient=False)
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        if display.console.is_terminal:
-            with live:
-                yield
-        else:
-            yield
-    finally:
-        finished.set()
-        thread.join()

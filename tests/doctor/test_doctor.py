@@ -13,7 +13,7 @@ import pytest
 
 from mixdpo_ray.doctor.checks import CHECKS
 from mixdpo_ray.doctor.input_checks import weights
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from tests.doctor.examinations import PAIRS, changed, findings, red, sound
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -184,7 +184,7 @@ def test_a_warm_up_longer_than_any_run_is_red_before_anything_is_prepared(tree: 
 
 def test_once_prepared_the_stages_and_their_warm_ups_are_exact(tree: dict[str, Any], tmp_path: Path) -> None:
     recipe = changed(tree)
-    prepare(recipe)
+    prepared_table(recipe)
     found = findings(recipe, tmp_path)
     assert found["steps"].text == "9 easy + 1 hard = 10 steps (76 pairs, 8 of them hard)"
     assert found["warm-up"].text == "1 of 9 steps of easy, 1 of 1 step of hard"
