@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.table import Column
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
+NARROWEST, WIDEST = 8, 40  # columns that the bar itself takes
 
 
 def stderr_console() -> Console:
@@ -23,46 +26,51 @@ def draws_on(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-class _Measured(ProgressColumn):
-    """What is cut where the terminal is narrow: Rich takes room from columns that it may wrap, and a line has none."""
+def live_table(get: Callable[[], Table], console: Console, *, transient: bool = False) -> Live:
+    """A drawing that is renewed four times a second, from what `get` returns."""
+    aside = sys.stdout.isatty()  # what is printed goes above it; but what goes to a file goes there, whatever is drawn
+    return Live(get_renderable=get, console=console, refresh_per_second=4, transient=transient, redirect_stdout=aside)
 
-    def render(self, task: Task) -> Text:
-        return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
+
+def begin_drawing(live: Live) -> None:
+    live.start()
+    live.console.show_cursor()  # a driver that is killed could not bring it back
 
 
 class Bar:
-    """One line at the foot of a terminal: title, bar, n/total, what is left, what is measured. Nothing is drawn elsewhere."""
+    """One line at the foot of a terminal: title, bar, n/total, time left, what is measured. Elsewhere nothing."""
 
     def __init__(self, title: str, unit: str, total: int, *, stays: bool = False):
         """`stays`: on the screen, after the end."""
         self.console, self.unit = stderr_console(), unit
         self.on_terminal = draws_on(self.console)
-        self.drawn = Progress(
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=10, max_width=40)),
-            TextColumn("{task.fields[count]}", markup=False, table_column=Column(no_wrap=True)),
-            _Measured(),
-            console=self.console,
-            transient=not stays,
-            redirect_stdout=sys.stdout.isatty(),  # what goes to a file goes there, whatever is drawn
-            disable=not self.on_terminal,
-        )
-        self.task = self.drawn.add_task(title, total=total or None, count="", text="")
-        self.drawn.start()
+        self.title, self.done, self.total, self.eta, self.measured = title, 0, total, "", ""
+        self.live = live_table(self._line, self.console, transient=not stays)
+        if self.on_terminal:
+            begin_drawing(self.live)
 
-    def show(self, title: str, done: int, total: int, text: str = "", eta: str = "") -> None:
-        count = f"{done}/{total} {self.unit}s  {eta}".rstrip() if total else ""
-        self.drawn.update(self.task, description=title, completed=done, total=total or None, count=count, text=text)
+    def show(self, title: str, done: int, total: int, measured: str = "", eta: str = "") -> None:
+        self.title, self.done, self.total, self.measured, self.eta = title, done, total, measured, eta
 
-    def line(self, text: str) -> None:
-        """Say it above the bar."""
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
         if self.on_terminal:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        self.drawn.stop()
+        self.live.stop()
+
+    def _line(self) -> Table:
+        """A narrow terminal takes from the bar first, and then from the end of what is measured."""
+        count = f"{self.done}/{self.total} {self.unit}s" if self.total else ""
+        told = "  ".join(filter(None, [count, self.eta, self.measured]))
+        room = self.console.width - len(self.title) - len(told) - 2
+        bar = ProgressBar(self.total or None, self.done, width=max(NARROWEST, min(WIDEST, room)))
+        line = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(), padding=(0, 1))
+        line.add_row(Text(self.title), bar, Text(told, no_wrap=True, overflow="ellipsis"))
+        return line
 
 
 class Counter:
@@ -87,7 +95,7 @@ class Counter:
         self.bar.show(self.title, done, total, doing)
         if not self.bar.on_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            self.bar.line(f"{self.title}: {doing}{', ' if doing else ''}{done}/{total} {self.unit}s")
+            self.bar.say(f"{self.title}: {doing}{', ' if doing else ''}{done}/{total} {self.unit}s")
 
 
 class Pace:
@@ -97,7 +105,7 @@ class Pace:
         self.first, self.done, self.began = 0, 0, 0.0
 
     def reach(self, done: int) -> None:
-        """At the start, and where the count falls back, the measurement begins anew."""
+        """The measurement begins with the first count, and anew where the count falls back."""
         if not self.first or done <= self.done:
             self.first, self.began = done, time.monotonic()
         self.done = done

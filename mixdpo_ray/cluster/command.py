@@ -35,9 +35,9 @@ def run_job(
     """Read the recipe, hand it to the verb, print its report, and leave with the exit status.
 
     A verb connects to Ray by itself and looks it over once (preflight.ready_cluster), so that a program of one's own
-    may call it as well. With `connect` Ray is there before: its processes start while the verb's libraries are imported.
-    Not so for a verb that needs no Ray, or says itself how many CPUs one should have. `flags`: options that are on or
-    off, and their help; the verb takes them by name.
+    may call it as well. With `connect` Ray is there before: its processes start while the verb's libraries are
+    imported. Not so for a verb that needs no Ray, or says itself how many CPUs one should have. `flags`: options that
+    are on or off, and their help; the verb takes them by name.
     """
 
     def job() -> None:

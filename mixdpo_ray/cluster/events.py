@@ -34,7 +34,7 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class JobEnded(Event):
-    """With the summary of a training, or with the reason why there will be none."""
+    """The summary of a training, or the reason why there will be none."""
 
     summary: Mapping[str, Any] | None = None
     failure: str = ""

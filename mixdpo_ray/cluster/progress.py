@@ -72,13 +72,13 @@ class TrainingDisplay:
             case PhaseBegan(text) if text != self.phase:
                 self._phase(text)
             case Warned(text):
-                self.bar.line(f"warning: {text}")
+                self.bar.say(f"warning: {text}")
 
     def _phase(self, text: str) -> None:
         self.phase = text
         self.bar.show(f"{self.title}: {text}", self.pace.done, self.steps)
         if not self.bar.on_terminal:
-            self.bar.line(f"{self.title}: {text}")
+            self.bar.say(f"{self.title}: {text}")
 
     def _step(self, metrics: Mapping[str, Any]) -> None:
         done, title = metrics["step"] + 1, f"{self.title}: {metrics['stage']}"
@@ -89,7 +89,7 @@ class TrainingDisplay:
         now = time.monotonic()
         if not self.bar.on_terminal and (now - self.last_line > SECONDS_BETWEEN_LINES or done == self.steps):
             self.last_line = now
-            self.bar.line(f"{title} {done}/{self.steps}  {values}  {eta}")
+            self.bar.say(f"{title} {done}/{self.steps}  {values}  {eta}")
 
     def _measured(self, metrics: Mapping[str, Any]) -> dict[str, str]:
         shown = {"loss": f"{metrics['loss']:.4f}", "pairs/s": f"{metrics['perf/pairs_per_second']:.1f}"}

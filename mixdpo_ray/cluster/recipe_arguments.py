@@ -29,7 +29,15 @@ def recipe_parser(description: str, flags: Mapping[str, str]) -> argparse.Argume
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter, add_help=False)
     # the recipe may follow it, and is then taken for its value
-    parser.add_argument("-h", "--help", nargs="?", metavar="all", action=_Help, help="this, or with every setting")
+    parser.add_argument(
+        "-h",
+        "--help",
+        nargs="?",
+        metavar="all",
+        default=argparse.SUPPRESS,
+        action=_Help,
+        help="this, or with every setting",
+    )
     parser.add_argument("recipe", help="a YAML file such as jobs/recipes/playground.yaml")
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="such as objective.beta=0.05")
     for name, text in flags.items():

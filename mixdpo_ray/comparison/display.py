@@ -39,7 +39,7 @@ class CompareDisplay:
                 self._say(text)
 
     def _say(self, text: str) -> None:
-        self.bar.line(f"{self.name}: {text}")
+        self.bar.say(f"{self.name}: {text}")
 
     def _step(self, label: str) -> None:
         self._reach(label, min(self.steps[label], self.done[label] + 1))

@@ -45,7 +45,7 @@ def play(path: str, overrides: Sequence[str], settings: dict[str, object]) -> No
     from mixdpo_ray.runs.train import train
 
     torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
-    if recipe.cluster.use_gpu is False:  # saving a model makes accelerate import DeepSpeed, which looks for a device
+    if recipe.cluster.use_gpu is False:  # saving a model makes accelerate import the engine
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     world = WorldFolder(Path(recipe.output.storage_path) / "world", chosen)
     recipe = load_recipe(path, [f"model.path={world.base}", f"data.source.path={world.pairs}", *overrides])

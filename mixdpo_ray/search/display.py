@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mixdpo_ray.bar import clock, draws_on, stderr_console
+from mixdpo_ray.bar import begin_drawing, clock, draws_on, live_table, stderr_console
 from mixdpo_ray.cluster.events import Event, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.recipe.measure import Measure
 from mixdpo_ray.search.optuna_search import RungEnded, TrialBegan, TrialEnded
@@ -50,16 +49,11 @@ class StudyDisplay:
     def __post_init__(self) -> None:
         self.console = stderr_console()
         self.lock = threading.RLock()  # trials end in one thread, steps arrive in another
-        self.live = Live(
-            get_renderable=self.table,
-            console=self.console,
-            refresh_per_second=2,
-            redirect_stdout=sys.stdout.isatty(),  # what goes to a file goes there, whatever is drawn
-        )
+        self.live = live_table(self.table, self.console)
 
     def __enter__(self) -> StudyDisplay:
         if draws_on(self.console):
-            self.live.start()
+            begin_drawing(self.live)
         return self
 
     def __exit__(self, *_: object) -> None:
