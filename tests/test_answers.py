@@ -150,17 +150,24 @@ sys.addaudithook(interrupt)
 """
 
 
-@pytest.mark.parametrize("job", ["prepare", "clean"])
 @pytest.mark.parametrize(
-    "module", ["signal", "argparse", "mixdpo_ray.storage", "yaml", "pydantic", "mixdpo_ray.recipe.recipe"]
+    ("words", "module"),
+    [
+        *((f"clean {PLAYGROUND}", module) for module in ("argparse", "yaml", "pydantic", "mixdpo_ray.recipe.recipe")),
+        *((f"prepare {PLAYGROUND}", module) for module in ("mixdpo_ray.errors", "ray", "ray._private.worker", "numpy")),
+        *(("generate . --prompt 1+1", module) for module in ("mixdpo_ray.runs.answers", "torch", "torch.nn")),
+        *(("playground", module) for module in ("mixdpo_ray.runs.play", "mixdpo_ray.playground.build", "torch")),
+    ],
 )
-def test_an_interrupt_while_it_imports_is_one_line_and_exit_status_130(tmp_path: Path, job: str, module: str) -> None:
-    assert interrupted_at(module, tmp_path, job) == (130, "", ["interrupted; the same command continues"])
-
-
-@pytest.mark.parametrize("module", ["ray", "ray._private.worker", "pandas", "numpy", "torch"])
-def test_so_it_is_while_ray_is_imported_and_what_is_imported_beside_it(tmp_path: Path, module: str) -> None:
-    assert interrupted_at(module, tmp_path, "prepare") == (130, "", ["interrupted; the same command continues"])
+def test_an_interrupt_while_it_imports_is_one_line_and_exit_status_130(tmp_path: Path, words: str, module: str) -> None:
+    """Nothing answers at the address: a job that heard nothing would fail there and start no Ray."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+    there = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "INTERRUPTED_AT": module, "RAY_ADDRESS": "127.0.0.1:9"}
+    job, *arguments = words.split()
+    command = [sys.executable, f"jobs/{job}.py", *arguments]
+    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, **there}, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (130, "")
+    assert ran.stderr == "interrupted; the same command continues\n"
 
 
 def test_each_job_imports_next_to_nothing_before_an_interrupt_is_heard() -> None:
@@ -169,13 +176,4 @@ def test_each_job_imports_next_to_nothing_before_an_interrupt_is_heard() -> None
         program = f"import sys; before = set(sys.modules); import jobs.{job}; print(*{own})"
         ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
         others = [name for name in ran.stdout.split() if not name.startswith(("jobs", "mixdpo_ray"))]
-        assert set(others) <= {"__future__", "typing", "collections.abc", "typing.io", "typing.re"}, job
-
-
-def interrupted_at(module: str, folder: Path, job: str) -> tuple[int, str, list[str]]:
-    """Nothing answers at the address: a job that heard nothing would fail there and start no Ray."""
-    (folder / "sitecustomize.py").write_text(INTERRUPTED)
-    there = {"PYTHONPATH": f"{folder}:{ROOT}", "INTERRUPTED_AT": module, "RAY_ADDRESS": "127.0.0.1:9"}
-    command = [sys.executable, f"jobs/{job}.py", PLAYGROUND, f"output.storage_path={folder}/out"]
-    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, **there}, capture_output=True, text=True, check=False)
-    return ran.returncode, ran.stdout, ran.stderr.splitlines()
+        assert set(others) <= {"__future__", "_typing", "typing", "collections.abc", "typing.io", "typing.re"}, job

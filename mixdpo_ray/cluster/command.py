@@ -70,9 +70,9 @@ def import_meanwhile(module: str) -> None:
 
 def run_command(job: Callable[[], None]) -> None:
     """Leave with the exit status of the job. What a job imports, it imports when it is called."""
+    status = exit_status(job)
     import signal
 
-    status = exit_status(job)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt: Python waits for its own threads
     sys.exit(status)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mixdpo_ray.cluster import preflight
-from mixdpo_ray.cluster.nodes import survey
+from mixdpo_ray.cluster.nodes import Node, survey
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from tests.runs.trainings import job
 
@@ -64,6 +64,11 @@ def test_a_warm_up_longer_than_its_stage_is_refused_before_training(recipe: Path
 def test_a_job_looks_the_cluster_over_once(recipe: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_model(recipe.parent / "model")
     looks: list[str] = []
-    monkeypatch.setattr(preflight, "survey", lambda *asked: looks.append(asked[0]) or survey(*asked))
+
+    def counted(path: str, *more: tuple[str, ...]) -> list[Node]:
+        looks.append(path)
+        return survey(path, *more)
+
+    monkeypatch.setattr(preflight, "survey", counted)
     status, _, said = job(name, recipe.name, "train.max_steps=2", folder=recipe.parent)
     assert (status, looks) == (0, ["out"]), said
