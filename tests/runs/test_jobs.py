@@ -70,5 +70,5 @@ def test_a_job_looks_the_cluster_over_once(recipe: Path, name: str, monkeypatch:
         return survey(path, *more)
 
     monkeypatch.setattr(preflight, "survey", counted)
-    status, _, said = job(name, recipe.name, "train.max_steps=2", folder=recipe.parent)
+    status, _, said = job(name, recipe.name, "objective.name=simpo", "train.max_steps=2", folder=recipe.parent)
     assert (status, looks) == (0, ["out"]), said
