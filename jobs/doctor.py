@@ -4,25 +4,21 @@ One line per check: green, yellow (worth a look) or red (and what to change). Wi
 to tell how long the job will take. Exit status: 0 nothing is red, 1 something is, 2 bad arguments or recipe.
 """
 
-import sys
-from pathlib import Path
+from __future__ import annotations
 
-from mixdpo_ray.cluster.command import exit_status, recipe_of, recipe_parser
-from mixdpo_ray.recipe.recipe import Recipe
+from typing import TYPE_CHECKING
 
+from mixdpo_ray.cluster.command import Report, run_job
 
-def main() -> None:
-    parser = recipe_parser(__doc__ or "")
-    parser.add_argument("--probe", action="store_true", help="train a few steps to estimate the time; takes a minute")
-    arguments = parser.parse_args()
-    sys.exit(exit_status(lambda: look_over(recipe_of(arguments), probe=arguments.probe)))
+if TYPE_CHECKING:
+    from mixdpo_ray.recipe.recipe import Recipe
 
 
-def look_over(recipe: Recipe, *, probe: bool) -> None:
+def doctor(recipe: Recipe, *, probe: bool) -> Report:
     from mixdpo_ray.doctor.run import examine_all
 
-    examine_all(recipe, Path.cwd(), probe=probe)
+    return examine_all(recipe, probe=probe)
 
 
 if __name__ == "__main__":
-    main()
+    run_job(__doc__, doctor, connect=False, flags={"probe": "train a few steps to estimate the time; takes a minute"})

@@ -6,105 +6,17 @@ made; other settings make another playground.
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from mixdpo_ray.cluster.command import run_command
 
-from pydantic import ValidationError
-
-from mixdpo_ray import storage
-from mixdpo_ray.cluster.command import exit_status, refuse_lost_output
-from mixdpo_ray.cluster.run_record import run_folder
-from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.playground.settings import PlaygroundSettings
-from mixdpo_ray.playground.verdict import describe_pairs, describe_verdict
-from mixdpo_ray.recipe.file import load_recipe
-from mixdpo_ray.recipe.plain_words import in_words
-from mixdpo_ray.recipe.recipe import Recipe
-
-if TYPE_CHECKING:
-    from mixdpo_ray.playground.build import PlaygroundFolder
-
-RECIPE = Path(__file__).with_name("recipes") / "playground.yaml"
+RECIPE = __file__.replace("playground.py", "recipes/playground.yaml")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, field in PlaygroundSettings.model_fields.items():
-        text = f"{field.description} (default: {field.default})"
-        parser.add_argument(f"--{name.replace('_', '-')}", default=field.default, metavar="NUMBER", help=text)
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help=f"of {RECIPE.name}")
-    arguments = vars(parser.parse_args())
-    overrides = arguments.pop("overrides")
-    sys.exit(exit_status(lambda: play(arguments, overrides)))
+def playground() -> None:
+    from mixdpo_ray.runs.play import play, play_parser
 
-
-def play(settings: dict[str, object], overrides: Sequence[str]) -> None:
-    began = time.monotonic()
-    recipe = load_recipe(str(RECIPE), overrides)
-    refuse_lost_output(recipe)
-    chosen = playground_settings(settings)
-
-    import torch
-
-    from mixdpo_ray.cluster.connect import connected
-    from mixdpo_ray.cluster.preflight import preflight
-    from mixdpo_ray.playground.build import PlaygroundFolder
-    from mixdpo_ray.runs.summary import describe_run
-    from mixdpo_ray.runs.train import train
-
-    torch.set_num_threads(1)  # on a busy machine two threads wait for each other; the model is too small for more
-    if recipe.cluster.use_gpu is False:  # saving a model makes accelerate import DeepSpeed, which looks for a device
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    playground = PlaygroundFolder(Path(recipe.output.storage_path) / "world", chosen)
-    recipe = load_recipe(
-        str(RECIPE), [f"model.path={playground.base}", f"data.source.path={playground.pairs}", *overrides]
-    )
-    make(playground, recipe)
-    _title("train")
-    with connected(recipe.cluster):
-        preflight(recipe)
-        print(describe_run(run_folder(recipe), train(recipe)))
-    _title("judge")
-    judge(playground, recipe)
-    print(f"\n{time.monotonic() - began:.0f} s in all")
-
-
-def playground_settings(values: dict[str, object]) -> PlaygroundSettings:
-    try:
-        return PlaygroundSettings.model_validate(values)
-    except ValidationError as error:
-        lines = (f"--{details['loc'][0]} {details['input']}: {in_words(details)}" for details in error.errors())
-        raise RecipeError("\n".join(line.replace("_", "-") for line in lines)) from None
-
-
-def make(playground: PlaygroundFolder, recipe: Recipe) -> None:
-    _title("playground")
-    if not playground.exists:
-        storage.delete(run_folder(recipe))  # it was trained in another playground
-        began = time.monotonic()
-        playground.make()
-        print(f"made a base model and pairs of its answers in {time.monotonic() - began:.0f} s")
-    print(describe_pairs(playground.rated_pairs()))
-
-
-def judge(playground: PlaygroundFolder, recipe: Recipe) -> None:
-    from mixdpo_ray.playground.picture import draw_picture
-
-    verdict = playground.judge(Path(run_folder(recipe)) / "model")
-    print(describe_verdict(verdict))
-    picture = Path(recipe.output.storage_path) / "playground.png"
-    draw_picture(picture, verdict, playground.rated_pairs(), recipe.curriculum.threshold)
-    print(f"  picture            {picture}")
-
-
-def _title(text: str) -> None:
-    print(f"\n--- {text}", flush=True)
+    arguments = vars(play_parser(__doc__, RECIPE).parse_args())
+    play(RECIPE, arguments.pop("overrides"), arguments)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(playground)

@@ -1,20 +1,24 @@
 """Search for better settings: prepare once, train many trials, and leave a recipe, a table and a page of pictures."""
 
-import shlex
-import sys
+from __future__ import annotations
 
-from mixdpo_ray.cluster.command import run_job
-from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.search.check import check_search
+from typing import TYPE_CHECKING
+
+from mixdpo_ray.cluster.command import Report, run_job
+
+if TYPE_CHECKING:
+    from mixdpo_ray.recipe.recipe import Recipe
 
 
-def main(recipe: Recipe) -> None:
+def tune(recipe: Recipe) -> Report:
+    from mixdpo_ray.search.check import check_search
+
     check_search(recipe)  # before anything that takes seconds to import
 
     from mixdpo_ray.search.tune import tune
 
-    print(tune(recipe, shlex.join(["python", *sys.argv])).describe())
+    return tune(recipe)
 
 
 if __name__ == "__main__":
-    run_job(__doc__ or "", main, connect=False)
+    run_job(__doc__, tune, connect=False)

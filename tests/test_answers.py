@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ PLAYGROUND = "jobs/recipes/playground.yaml"
 # At its end it says, on the last line of stderr, what it used and what is imported.
 PROGRAM = """
 import json, os, resource, runpy, sys
-import mixdpo_ray.cluster.command
+import mixdpo_ray.cluster.recipe_arguments
 def used():
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
@@ -84,6 +84,18 @@ def test_help_shows_what_one_needs_first_and_help_all_the_rest(answer: Answer) -
     assert first.count("\n") < 70
 
 
+@pytest.mark.parametrize("words", [f"--help {PLAYGROUND}", f"{PLAYGROUND} --help", f"-h {PLAYGROUND} objective.beta=1"])
+def test_help_is_there_before_and_behind_a_recipe(answer: Answer, words: str) -> None:
+    status, shown, said = answer("train", *words.split())
+    assert (status, said) == (0, [])
+    assert "settings that one needs first" in shown
+
+
+def test_help_behind_a_recipe_may_be_of_all_settings(answer: Answer) -> None:
+    _, everything, _ = answer("train", PLAYGROUND, "--help", "all")
+    assert "cluster.hang_seconds = 60" in everything
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -130,13 +142,42 @@ def test_what_is_not_there_is_named_in_one_line_with_exit_status_1(answer: Answe
     assert said[0].startswith(expected)
 
 
-def test_an_interrupt_while_it_imports_is_one_line_and_exit_status_130() -> None:
-    """Python tells each import as it ends: with the first one of Ray's the rest of them is still to come."""
-    command = [sys.executable, "-X", "importtime", "jobs/prepare.py", PLAYGROUND]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    next(line for line in process.stderr if "ray._private" in line)
-    process.send_signal(signal.SIGINT)
-    shown, rest = process.communicate()
-    said = [line for line in rest.splitlines() if not line.startswith("import time:")]
-    assert (process.returncode, shown, said) == (130, "", ["interrupted; the same command continues"])
+# Python imports it before the job, whose process then interrupts itself as soon as it is about to import a module.
+INTERRUPTED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def interrupt(event, arguments, left=[os.environ["INTERRUPTED_AT"]]):
+    if event == "import" and arguments[0] in left:
+        left.clear()
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(interrupt)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        *((f"clean {PLAYGROUND}", module) for module in ("argparse", "yaml", "pydantic", "mixdpo_ray.recipe.recipe")),
+        *((f"prepare {PLAYGROUND}", module) for module in ("mixdpo_ray.errors", "ray", "ray._private.worker", "numpy")),
+        *(("generate . --prompt 1+1", module) for module in ("mixdpo_ray.runs.answers", "torch", "torch.nn")),
+        *(("playground", module) for module in ("mixdpo_ray.runs.play", "mixdpo_ray.playground.build", "torch")),
+    ],
+)
+def test_an_interrupt_while_it_imports_is_one_line_and_exit_status_130(tmp_path: Path, words: str, module: str) -> None:
+    """Nothing answers at the address: a job that heard nothing would fail there and start no Ray."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+    there = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "INTERRUPTED_AT": module, "RAY_ADDRESS": "127.0.0.1:9"}
+    job, *arguments = words.split()
+    command = [sys.executable, f"jobs/{job}.py", *arguments]
+    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, **there}, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (130, "")
+    assert ran.stderr == "interrupted; the same command continues\n"
+
+
+def test_each_job_imports_next_to_nothing_before_an_interrupt_is_heard() -> None:
+    own = "[name for name in sys.modules if name not in before]"
+    for job in JOBS:
+        program = f"import sys; before = set(sys.modules); import jobs.{job}; print(*{own})"
+        ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        others = [name for name in ran.stdout.split() if not name.startswith(("jobs", "mixdpo_ray"))]
+        assert set(others) <= {"__future__", "_typing", "typing", "collections.abc", "typing.io", "typing.re"}, job

@@ -17,6 +17,7 @@ ROOMS = (
     "wording",
     "settings",
     "storage",
+    "bar",
     "objectives",
     "curriculum",
     "pairs",
@@ -231,7 +232,7 @@ def test_importing_everything_below_the_cluster_and_reading_a_recipe_does_nothin
     modules = [one for one in modules if room_of(one) not in WITH_RAY or within(inside(one), WITHOUT_RAY)]
     program = f"""
 import importlib, logging, os, random, signal, sys, threading, warnings
-import torch, transformers.modeling_utils  # what they do to the process when imported is their own affair
+import rich.live, torch, transformers.modeling_utils  # what they do to the process when imported is their own affair
 def world():
     return dict(environment=dict(os.environ), warnings=warnings.filters[:], random=random.getstate(),
                 logging=(logging.root.level, logging.root.handlers[:]), threads=threading.active_count(),

@@ -13,26 +13,27 @@ import ray.train
 from ray.train import Checkpoint
 
 from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
+from mixdpo_ray.cluster.events import Evaluated, Event, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.cluster.heartbeat import Heartbeat
 
 
 @dataclass(frozen=True)
 class ActorListener:
-    tell: Callable[[str, Any], None]  # the run's actor
+    tell: Callable[[Event], None]  # the run's actor
     heartbeat: Heartbeat
     early_checkpoint: EarlyCheckpoint
 
     def on_step(self, metrics: dict[str, Any]) -> None:
-        self.tell("step", metrics)
+        self.tell(StepTaken(metrics))
 
     def on_evaluation(self, metrics: dict[str, Any]) -> None:
-        self.tell("evaluation", metrics)
+        self.tell(Evaluated(metrics))
 
     def on_phase(self, text: str) -> None:
-        self.tell("phase", text)
+        self.tell(PhaseBegan(text))
 
     def on_warning(self, text: str) -> None:
-        self.tell("warning", text)
+        self.tell(Warned(text))
 
     def at_location(self, location: str | None, *, slow: bool = False) -> None:
         self.heartbeat.at(location, slow=slow)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from mixdpo_ray.cluster.progress import Progress
+from mixdpo_ray.bar import Counter
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.errors import WorkersError
@@ -95,11 +95,11 @@ def _compute(pool: Pool, store: KeyedTable, missing: Mapping[str, SplitPositions
             max_restarts=0 if len(ray.nodes()) == 1 else -1,
         )
     total = sum(map(len, missing.values()))
-    with Progress(pool.title, "pair", total) as progress, plain_errors():
+    with Counter(pool.title, "pair", total) as progress, plain_errors():
         _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, progress)
 
 
-def _store(blocks: Iterator[pa.Table], store: KeyedTable, progress: Progress) -> None:
+def _store(blocks: Iterator[pa.Table], store: KeyedTable, progress: Counter) -> None:
     held: list[pa.Table] = []
     for block in blocks:
         held.append(block)

@@ -136,11 +136,12 @@ def uses_gpu(settings: ClusterSettings) -> bool:
     return bool(ray.cluster_resources().get("GPU", 0) >= 1)
 
 
-def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None], spare_cpus: float = 0) -> None:
+def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None], spare_cpus: float = 0) -> bool:
     """Ask the autoscaler, say what is missing, and give up with the numbers: a job must never hang in silence.
 
-    `spare_cpus`: what is needed beside the workers.
+    `spare_cpus`: what is needed beside the workers. Tells whether nodes came that nobody has looked over yet.
     """
+    waited = False
     worker = worker_resources(settings)
     request_resources(bundles=[worker, {"CPU": 1}] * settings.most_workers + [{"CPU": 1}] * math.ceil(spare_cpus))
     began = time.monotonic()
@@ -151,8 +152,10 @@ def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None], sp
                 "add nodes, or lower cluster.num_workers or cluster.cpus_per_worker"
             )
         say(f"waiting for {missing}")
+        waited = True
         time.sleep(2)
     request_resources(bundles=[])
+    return waited
 
 
 def worker_resources(settings: ClusterSettings) -> dict[str, float]:

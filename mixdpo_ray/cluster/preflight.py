@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import ray
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, uses_gpu, worker_resources
+from mixdpo_ray.cluster.connect import connected, missing_resources, room_on_nodes, uses_gpu, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
 from mixdpo_ray.cluster.ray_internals import most_ever, started_here
 from mixdpo_ray.errors import ResourceError, StorageError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.model_files import with_absolute_paths
+
+
+@contextmanager
+def ready_cluster(recipe: Recipe, *, cpus: float = 0, trains: bool = True) -> Iterator[None]:
+    """Ray connected and looked over once, which is what the body of every verb needs, whoever calls it.
+
+    A Ray that is connected already stays as it is. One that is started here has `cpus` at least and ends with the body.
+    """
+    with connected(recipe.cluster, cpus):
+        preflight(recipe, trains=trains)
+        yield
 
 
 def preflight(recipe: Recipe, *, trains: bool = True) -> None:

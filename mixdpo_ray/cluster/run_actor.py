@@ -1,22 +1,81 @@
-"""Claiming a run's actor, whose name is the run's lock inside a cluster."""
+"""The run's actor: it hears how a training goes, queues jobs for workers, and its name is the run's lock in a cluster.
+
+Reports to Ray come with checkpoints only, minutes apart. The actor costs no CPU, and an event is one message that
+nobody waits for.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mixdpo_ray.cluster.progress import RunActor
+from mixdpo_ray.cluster.events import Event
+from mixdpo_ray.cluster.hang_detector import Beat
+from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Waiting
 from mixdpo_ray.errors import RunConflictError
 
 NAMESPACE = "mixdpo_ray"
 
 
+@ray.remote(num_cpus=0, max_concurrency=100_000)  # every idle worker waits in a call of its own
+class RunActor:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.queues: defaultdict[str, JobQueue] = defaultdict(JobQueue)  # of worker groups: a study has several
+        self.rooms: dict[str, PlacementGroup] = {}  # that Ray keeps for them, also after the death of who started them
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+
+    def take(self) -> list[Event]:
+        events, self.events = self.events, []
+        return events
+
+    def queue_job(self, queue: str, run: str, job: bytes) -> int | None:
+        """A training is with one group at a time: the process that handed it to another group before has died."""
+        for lost in [name for name, other in self.queues.items() if name != queue and other.holds(run)]:
+            self.abandon_queue(lost)
+        return self.queues[queue].put(run, job)
+
+    def hold_room(self, queue: str, room: PlacementGroup) -> None:
+        self.rooms[queue] = room
+
+    def close_queue(self, queue: str) -> None:
+        self.queues[queue].close()
+
+    def abandon_queue(self, queue: str) -> None:
+        """Its workers are no more. Their room is free again, unless nobody was left to give it back."""
+        self.queues[queue].abandon()
+        if queue in self.rooms:
+            remove_placement_group(self.rooms[queue])
+
+    async def next_job(self, queue: str, after: int) -> Waiting | None:
+        return await self.queues[queue].next(after)
+
+    def end_job(self, queue: str, number: int, ended: Ended, *, for_good: bool = False) -> None:
+        self.queues[queue].end(number, ended, for_good=for_good)
+
+    async def ended(self, queue: str, number: int) -> Ended | None:
+        return await self.queues[queue].ended(number)
+
+    def stopped(self, queue: str) -> bool:
+        return self.queues[queue].stopped
+
+    def observe_beat(self, queue: str, number: int, beat: Beat, patience: float) -> tuple[str | None, bool]:
+        return self.queues[queue].observe(number, beat, patience, time.monotonic())
+
+    def hang_of(self, queue: str) -> str | None:
+        return self.queues[queue].hang
+
+
 def claim_run(run: str) -> Any:
-    """A killed run's actor lives on for some seconds.
+    """The actor of a run that nobody else uses. A killed run's actor lives on for some seconds.
 
     It lies on the driver's node: no other node's death may take it away.
     """

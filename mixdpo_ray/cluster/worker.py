@@ -11,6 +11,7 @@ import pickle
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from ray.util import get_current_placement_group
 
 from mixdpo_ray.cluster.actor_listener import ActorListener
 from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
+from mixdpo_ray.cluster.events import Event, Warned
 from mixdpo_ray.cluster.heartbeat import Heartbeat
 from mixdpo_ray.cluster.job_queue import Ended
 from mixdpo_ray.cluster.queued_job import Group, QueuedJob
@@ -78,14 +80,14 @@ def _summary(group: Group, number: int, queued: QueuedJob, world: World) -> dict
 
 
 def train_in_worker(group: Group, number: int, queued: QueuedJob, world: World) -> dict[str, Any]:
-    def tell(kind: str, content: Any) -> None:
-        group.run_actor.tell.remote(kind, content if queued.label is None else (queued.label, content))
+    def tell(event: Event) -> None:
+        group.run_actor.tell.remote(replace(event, job=queued.label))
 
     heartbeat = Heartbeat(
         lambda beat: group.run_actor.observe_beat.remote(group.name, number, beat, group.cluster.hang_seconds),
         world,
         group.cluster.hang_seconds,
-        lambda text: tell("warning", text),
+        lambda text: tell(Warned(text)),
     )
     listener = ActorListener(tell, heartbeat, EarlyCheckpoint(world, group.cluster, group.resources))
     with heartbeat.reporting():

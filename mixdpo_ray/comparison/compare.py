@@ -7,14 +7,16 @@ same command continues after any death, and a longer list of arms or seeds exten
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import connected, missing_resources, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.connect import missing_resources, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.events import PhaseBegan
 from mixdpo_ray.cluster.interruption import Interruption
-from mixdpo_ray.cluster.preflight import preflight
+from mixdpo_ray.cluster.preflight import preflight, ready_cluster
 from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.cluster.run_actor import claim_run
@@ -38,13 +40,13 @@ def compare(recipe: Recipe) -> CompareOutput:
     output = CompareOutput(recipe, folder)
     clusters = [recipe.cluster, *(arm.recipe.cluster for arm in arms_of(recipe, recipe.compare.seeds[0]))]
     cpus = max(cpus_to_start_with(cluster, recipe.compare.at_once) for cluster in clusters)
-    with connected(recipe.cluster, cpus), RunRecord(folder).locked():
+    with ready_cluster(recipe, cpus=cpus), RunRecord(folder).locked():
         if recipe.output.fresh:
             storage.delete(folder)
         output.begin()
-        preflight(recipe)
-        make_playgrounds(recipe)
-        preflight(of_seed(recipe, recipe.compare.seeds[0]))
+        if recipe.compare.playground is not None:
+            make_playgrounds(recipe)
+            preflight(of_seed(recipe, recipe.compare.seeds[0]))  # of the models that are there only now
         units = make_units(recipe, storage.absolute(folder))
         output.claim(units)
         try:
@@ -64,11 +66,12 @@ def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
     run_actor, scratch = claim_run(folder), RunRecord(folder).scratch
     jobs = [job for unit in left for job in unit.jobs]
     already = sum(job.ended for unit in units for job in unit.jobs if not job.keeps_state)
+    missing = partial(missing_resources, recipe.cluster, to_start=False)
     display = CompareDisplay(recipe.output.name, jobs, already, output.write_tables)
-    with watching(run_actor, display, lambda: missing_resources(recipe.cluster, to_start=False)):
+    with display, watching(run_actor, display, missing):
         for cluster in dict.fromkeys(unit.cluster.model_dump_json() for unit in left):
             settings = ClusterSettings.model_validate_json(cluster)
-            wait_for_resources(settings, lambda text: display.show("phase", text), DRIVER_CPUS)
+            wait_for_resources(settings, lambda text: display.show(PhaseBegan(text)), DRIVER_CPUS)
             seats = count_seats(settings, uses_gpu(settings), ray.cluster_resources(), recipe.compare.at_once)
             mine = [unit for unit in left if unit.cluster.model_dump_json() == cluster]
             _in_lanes(settings, _lanes(mine, seats.at_once), scratch, run_actor)

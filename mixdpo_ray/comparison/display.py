@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
+from mixdpo_ray.bar import Bar, Pace
+from mixdpo_ray.cluster.events import Event, JobEnded, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.comparison.job_sequence import RecordedJob
-from mixdpo_ray.wording import clock_text
 
 
 class CompareDisplay:
@@ -22,51 +18,49 @@ class CompareDisplay:
         self.total, self.ended = ended + len(jobs), ended
         self.steps = {job.label: job.steps for job in jobs}
         self.done = dict.fromkeys(self.steps, 0)
-        self.began: float | None = None
-        self.bar = tqdm(
-            total=sum(self.steps.values()), desc=name, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()
-        )
+        self.all_steps = sum(self.steps.values())
+        self.bar, self.pace = Bar(name, "step", self.all_steps, stays=True), Pace()
 
-    def show(self, kind: str, content: Any) -> None:
-        if isinstance(content, str):
-            self.line(content)
-            return
-        label, *rest = content
-        if kind == "step":
-            self._step(label)
-        elif kind == "warning":
-            self.line(f"{label}: warning: {rest[0]}")
-        elif kind == "ended":
-            self._end(label, *rest)
+    def __enter__(self) -> CompareDisplay:
+        return self
 
-    def line(self, text: str) -> None:
-        tqdm.write(f"{self.name}: {text}", file=sys.stderr)
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def _step(self, label: str) -> None:
-        self.began = self.began or time.monotonic()
-        self.done[label] = min(self.steps[label], self.done[label] + 1)
-        self.bar.n = sum(self.done.values())
-        self.bar.set_postfix_str(label, refresh=True)
+    def show(self, event: Event) -> None:
+        match event:
+            case StepTaken():
+                self._step(str(event.job))
+            case Warned(text):
+                self._say(f"{event.job}: warning: {text}")
+            case JobEnded():
+                self._end(event)
+            case PhaseBegan(text) if event.job is None:
+                self._say(text)
 
-    def _end(self, label: str, well: bool, content: str) -> None:
+    def _say(self, text: str) -> None:
+        self.bar.say(f"{self.name}: {text}")
+
+    def _step(self, label: str) -> None:
+        self._reach(label, min(self.steps[label], self.done[label] + 1))
+
+    def _end(self, event: JobEnded) -> None:
+        label = str(event.job)
         self.ended += 1
-        self.done[label] = self.steps[label]
-        said = _said(json.loads(content)) if well else f"failed: {content}"
-        self.line(f"{self.ended} of {self.total} ended: {label}: {said}{self._eta()}")
+        self._reach(label, self.steps[label])
+        said = f"failed: {event.failure}" if event.summary is None else _said(event.summary)
+        left = self.pace.eta(self.all_steps) if self.pace.done < self.all_steps else ""
+        self._say(f"{self.ended} of {self.total} ended: {label}: {said}{'  ' if left else ''}{left}")
         self.on_end()
 
-    def _eta(self) -> str:
-        done, left = sum(self.done.values()), sum(self.steps.values()) - sum(self.done.values())
-        if self.began is None or not done or not left:
-            return ""
-        seconds = (time.monotonic() - self.began) / done * left
-        return f"  ETA {clock_text(seconds)}"
+    def _reach(self, label: str, done: int) -> None:
+        if done > self.done[label]:
+            self.done[label] = done
+            self.pace.reach(sum(self.done.values()))
+        self.bar.show(self.name, self.pace.done, self.all_steps, label, self.pace.eta(self.all_steps))
 
 
-def _said(summary: dict[str, Any]) -> str:
+def _said(summary: Mapping[str, Any]) -> str:
     parts = [f"{name} {value:.3f}" for name, value in summary.get("judged", {}).items()]
     accuracy = summary["eval_after"].get("eval_rewards/accuracies")
     parts += [] if accuracy is None else [f"accuracy {accuracy:.3f}"]

@@ -17,7 +17,7 @@ from mixdpo_ray.comparison.job_sequence import RecordedJob
 from mixdpo_ray.comparison.playgrounds import judge_of
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.preparation.held_out import require_held_out
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.runs.job import job_in
@@ -82,7 +82,7 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
     key = _table_key(recipe)
     if key not in tables:
         with redirect_stdout(io.StringIO()):  # of dozens of tables nobody reads what is told of one
-            tables[key] = prepare(recipe)
+            tables[key] = prepared_table(recipe)
         if recipe.compare.measure.name.startswith("eval_"):
             require_held_out(recipe, tables[key], {"compare.metric": recipe.compare.measure.name})
     table, run = tables[key], join(folder, arm.folder)

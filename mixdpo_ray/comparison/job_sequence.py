@@ -6,12 +6,12 @@ what is left.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.events import JobEnded
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.worker_group import WorkerGroup, worker_group
@@ -63,15 +63,15 @@ def _train(group: WorkerGroup, job: RecordedJob, run_actor: Any) -> None:
     try:
         summary = _summary(group, job)
     except NonFiniteError as error:
-        ended = (job.label, False, job.record.write_failure(str(error)))
+        ended = JobEnded(failure=job.record.write_failure(str(error)))
     else:
         job.record.write_summary(summary)
-        ended = (job.label, True, json.dumps(summary))
+        ended = JobEnded(summary=summary)
     if not job.keeps_state:
         storage.delete(job.record.checkpoints)
     if not job.keeps_model:
         storage.delete(job.record.model)
-    run_actor.tell.remote("ended", ended)
+    run_actor.tell.remote(replace(ended, job=job.label))
 
 
 def _summary(group: WorkerGroup, job: RecordedJob) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from mixdpo_ray.bar import Counter
 from mixdpo_ray.playground.annotator import RatedPair, rate_pairs, read_jsonl, write_jsonl
 from mixdpo_ray.playground.base_model import make_tokenizer, save, train_base_model
 from mixdpo_ray.playground.judge import Verdict
@@ -64,8 +63,8 @@ class PlaygroundFolder:
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True)
         tokenizer = make_tokenizer()
-        with tqdm(total=self.settings.base_steps, desc="base model", unit="step", leave=False, disable=None) as bar:
-            model = train_base_model(self.settings, tokenizer, lambda loss: bar.update())
+        with Counter("base model", "step", self.settings.base_steps) as counter:
+            model = train_base_model(self.settings, tokenizer, lambda loss: counter.add(1))
         save(model, tokenizer, self.base)
         prompts, _ = draw_all_prompts(self.settings)
         answers = answers_of(self.base, prompts, self.settings.seed, self.settings.answers_each)
@@ -99,7 +98,7 @@ def answers_of(model: Path, prompts: Sequence[Prompt], seed: int, answers_each: 
 
     with without_bars():
         policy = AutoModelForCausalLM.from_pretrained(model)
-    with tqdm(total=len(prompts), desc="answers", unit="prompt", leave=False, disable=None) as bar:
+    with Counter("answers", "prompt", len(prompts)) as counter:
         return generate(
             policy.eval(),
             AutoTokenizer.from_pretrained(model),
@@ -108,5 +107,5 @@ def answers_of(model: Path, prompts: Sequence[Prompt], seed: int, answers_each: 
             answers_each=answers_each,
             seed=seed,
             batch_size=ANSWERS_AT_ONCE,
-            heard=bar.update,
+            heard=counter.add,
         )

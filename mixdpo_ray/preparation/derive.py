@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from ray.data import Dataset
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import Counter
 from mixdpo_ray.cluster.folder_lock import atomic_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
-from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.curriculum.order import curriculum_order
 from mixdpo_ray.curriculum.settings import RATING_MARGIN
@@ -61,7 +61,7 @@ def derive(recipe: Recipe, base: PreparedTable, name: str, folder: str, sizes: S
     quiet_ray_data()
     wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
     derived = arrange_again(recipe, base)
-    with Progress("derive", "part") as progress, atomic_folder(folder) as unfinished:
+    with Counter("derive", "part") as progress, atomic_folder(folder) as unfinished:
         manifest = _write(unfinished, recipe, base, derived, sizes, progress)
         commit(unfinished, manifest.model_copy(update={"fingerprint": name}))
     table = PreparedTable.open(folder)
@@ -113,7 +113,7 @@ def _check_enough(recipe: Recipe, pairs: int, selected: Selected) -> None:
 
 
 def _write(
-    folder: str, recipe: Recipe, base: PreparedTable, derived: Derived, sizes: Sizes, progress: Progress
+    folder: str, recipe: Recipe, base: PreparedTable, derived: Derived, sizes: Sizes, progress: Counter
 ) -> Manifest:
     """Everything but the manifest's name."""
     train, held_out = derived.rows["train"], derived.rows["eval"]

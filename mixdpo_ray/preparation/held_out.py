@@ -9,7 +9,7 @@ import numpy as np
 from mixdpo_ray.errors import TooFewPairsError
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import PreparedTable
-from mixdpo_ray.training.metric_names import BUCKETS, EDGES, refuse_unmeasured
+from mixdpo_ray.training.metric_names import MARGIN_BUCKETS, EDGES, refuse_unmeasured
 
 
 def lack_of_held_out(recipe: Recipe, table: PreparedTable) -> str | None:
@@ -32,7 +32,7 @@ def require_held_out(recipe: Recipe, table: PreparedTable, needing: Mapping[str,
         why = lack_of_held_out(recipe, table) or "data.heldout holds out no pairs: give it a fraction"
         raise TooFewPairsError(f"{next(iter(needing))} needs held-out pairs: {why}")
     for setting, metric in needing.items():
-        bucket = next((number for number, name in enumerate(BUCKETS) if metric.endswith(f"/{name}")), None)
+        bucket = next((number for number, name in enumerate(MARGIN_BUCKETS) if metric.endswith(f"/{name}")), None)
         if bucket is not None and not _holds_pairs(table, bucket):
             raise TooFewPairsError(
                 f"{setting} {metric}: no held-out pair has such a margin; take eval_rewards/accuracies"

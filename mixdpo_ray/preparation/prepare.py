@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,9 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import Counter
 from mixdpo_ray.cluster.folder_lock import atomic_folder, exclusive, prepared_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
-from mixdpo_ray.cluster.progress import Progress
+from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.curriculum.routing import one_sided
@@ -53,10 +55,25 @@ from mixdpo_ray.training.vocabulary import check_vocabulary
 LARGEST_ID = "largest_token_id"  # among a table's facts, for other models with the same tokenizer
 
 
-def prepare(
-    recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False, as_base: bool = False
+@dataclass(frozen=True)
+class PreparationReport:
+    table: PreparedTable
+    recipe: Recipe
+
+    def describe(self) -> str:
+        return f"{describe_table(self.table, self.recipe)}\nprepared table: {self.table.folder}"
+
+
+def prepare(recipe: Recipe) -> PreparationReport:
+    """Make the recipe's table, unless it is there, for every run and search that asks for the same one."""
+    with ready_cluster(recipe, trains=recipe.trains_for(recipe.metrics_used)):
+        return PreparationReport(prepared_table(recipe, described=False), recipe)
+
+
+def prepared_table(
+    recipe: Recipe, sizes: Sizes = SIZES, *, described: bool = True, as_base: bool = False
 ) -> PreparedTable:
-    """The table that the recipe asks for, made (and described) if it does not exist yet. Ray must be connected.
+    """The table that the recipe asks for, made if it does not exist yet (and then described). Ray must be connected.
 
     `as_base`: others are derived from it, and its curriculum is nobody's choice.
     """
@@ -69,7 +86,7 @@ def prepare(
             table = PreparedTable.open(folder)
             _check_again(table, recipe)
         elif is_derived(recipe):
-            base = prepare(base_recipe(recipe), sizes, as_base=True)
+            base = prepared_table(base_recipe(recipe), sizes, as_base=True)
             with plain_errors():
                 table = derive(recipe, base, name, folder, sizes)
         else:
@@ -77,7 +94,7 @@ def prepare(
             wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
             with plain_errors():
                 table = _make(recipe, sources, load_tokenizer(recipe.model), name, folder, sizes)
-    if describe_again or not found:
+    if described and not found:
         print(describe_table(table, recipe, as_base=as_base))
     return table
 
@@ -102,7 +119,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     largest = PairTokenizer(tokenizer, recipe.data).largest_id
     check_vocabulary(recipe.model, largest)
     conversions = _conversions(recipe, sources, tokenizer)
-    with Progress("prepare", "task") as progress:
+    with Counter("prepare", "task") as progress:
         staged = convert_sources(sources, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
         arranged = arrange(

@@ -8,7 +8,7 @@ its model. What a live process holds the lock of stays.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +20,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.folder_lock import UNFINISHED, FolderLock
 from mixdpo_ray.cluster.run_record import RecordedRecipe, RunRecord
 from mixdpo_ray.pairs.quarantine import QUARANTINE
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.keyed_table import SCORES
 from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
@@ -55,6 +56,25 @@ class RunItem:
         return self.record.summary() is not None and storage.exists(self.record.model)
 
 
+@dataclass(frozen=True)
+class StorageReport:
+    items: Sequence[Item]
+    removed: Sequence[Item] | None = None  # of those that nothing uses, where they were to be removed
+
+    def describe(self) -> str:
+        found = describe_items(self.items)
+        if self.removed is None:
+            return found
+        held = sum(item.unused for item in self.items) - len(self.removed)
+        return f"{found}\nremoved {len(self.removed)}" + (f"; {held} are locked by a running process" if held else "")
+
+
+def clean(recipe: Recipe, *, remove: bool = False) -> StorageReport:
+    """List what lies under output.storage_path; with `remove`, delete what nothing uses. Ray is not needed."""
+    items = survey_storage(recipe.output.storage_path)
+    return StorageReport(items, remove_unused(items) if remove else None)
+
+
 def survey_storage(storage_path: str) -> list[Item]:
     runs, comparisons = find_runs(storage_path, "runs"), find_runs(storage_path, "comparisons")
     users = [*runs, *find_runs(storage_path, "studies"), *comparisons]
@@ -76,7 +96,7 @@ def find_runs(storage_path: str, kind: str) -> list[RunItem]:
     return runs
 
 
-def remove(items: list[Item]) -> list[Item]:
+def remove_unused(items: Sequence[Item]) -> list[Item]:
     """Those of the items that were removed: unused, and locked by nobody."""
     removed = []
     for item in items:
@@ -89,7 +109,7 @@ def remove(items: list[Item]) -> list[Item]:
     return removed
 
 
-def describe_items(items: list[Item]) -> str:
+def describe_items(items: Sequence[Item]) -> str:
     lines = [
         f"{size_text(item.bytes):>10}  {item.path}  {item.about}; used by {', '.join(item.used_by) or 'nothing'}"
         for item in sorted(items, key=lambda item: (item.unused, -item.bytes))

@@ -9,30 +9,36 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from mixdpo_ray.cluster.command import import_meanwhile
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
-from mixdpo_ray.cluster.preflight import preflight
-from mixdpo_ray.cluster.progress import Display, watching
+from mixdpo_ray.cluster.events import PhaseBegan
+from mixdpo_ray.cluster.preflight import preflight, ready_cluster
+from mixdpo_ray.cluster.progress import TrainingDisplay, watching
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.curriculum.routing import one_sided
 from mixdpo_ray.preparation.held_out import check_training_metrics
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import make_job
+from mixdpo_ray.runs.summary import RunReport
 from mixdpo_ray.scoring.reference import reference
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.run_picture import draw_curves
 from mixdpo_ray.training.schedule import check_warmup
 
 
-def train(recipe: Recipe) -> dict[str, Any]:
-    """Train as the recipe says, continuing where a killed run stopped. Ray must be connected."""
-    table = prepare(recipe)
+def train(recipe: Recipe) -> RunReport:
+    """Train as the recipe says, continuing where a killed run stopped."""
+    with ready_cluster(recipe):
+        return _train(recipe, prepared_table(recipe))
+
+
+def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
     record = RunRecord(run_folder(recipe))
     with record.locked():
         job = make_job(recipe, table)
@@ -40,21 +46,21 @@ def train(recipe: Recipe) -> dict[str, Any]:
         check_warmup(plan, recipe.train.schedule)
         steps = job.steps(plan)
         if summary := record.finished(steps):
-            return {**summary, "already_finished": True}
+            return RunReport(run_folder(recipe), summary, already_finished=True)
         check_training_metrics(recipe, table)
         if warning := one_sided(recipe.curriculum, int(np.count_nonzero(plan.hard)), table.index("train").difficulty):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
             job = replace(job, card={**job.card, "note": warning.rpartition(": ")[0]})  # without the advice
         job = job.with_reference(reference(recipe, table, job))
         run_actor = claim_run(job.run)
-        display = Display("train", steps)
-        wait_for_resources(recipe.cluster, lambda text: display.show("phase", text))
-        preflight(recipe)  # of the nodes that came while it waited
-        began = time.monotonic()
-        import_meanwhile("matplotlib.figure")  # for the picture, while this process only waits
-        with watching(run_actor, display, lambda: missing_resources(recipe.cluster, to_start=False)):
-            summary = fit(recipe.cluster, job, run_actor)
+        with TrainingDisplay("train", steps) as display:
+            if wait_for_resources(recipe.cluster, lambda text: display.show(PhaseBegan(text))):
+                preflight(recipe)  # of the nodes that came
+            began = time.monotonic()
+            import_meanwhile("matplotlib.figure")  # for the picture, while this process only waits
+            with watching(run_actor, display, lambda: missing_resources(recipe.cluster, to_start=False)):
+                summary = fit(recipe.cluster, job, run_actor)
         summary = {**summary, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
         draw_curves(job.run)
         record.write_summary(summary)
-        return {**summary, "already_finished": False}
+        return RunReport(run_folder(recipe), summary)

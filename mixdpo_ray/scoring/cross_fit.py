@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
+from mixdpo_ray.cluster.events import PhaseBegan
 from mixdpo_ray.cluster.folder_lock import exclusive
-from mixdpo_ray.cluster.progress import Display, watching
+from mixdpo_ray.cluster.progress import DisplayInTurn, watching
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord
@@ -119,11 +120,11 @@ class CrossFit:
             check_warmup(plan, job.train.schedule)
             steps[title] = plan.steps
         run_actors = [claim_run(job.run) for job in jobs.values()]  # all of them: each is a lock inside the cluster
-        display, cluster = DisplayInTurn(steps), self.recipe.cluster
-        wait_for_resources(cluster, lambda text: display.show("phase", text))
-        queued = [QueuedJob(job, title) for title, job in jobs.items()]
-        with watching(run_actors[0], display, lambda: missing_resources(cluster, to_start=False)):
-            summaries = fit_in_turn(cluster, queued, queued[0].job.run, run_actors[0])
+        cluster, queued = self.recipe.cluster, [QueuedJob(job, title) for title, job in jobs.items()]
+        with DisplayInTurn(steps) as display:
+            wait_for_resources(cluster, lambda text: display.show(PhaseBegan(text)))
+            with watching(run_actors[0], display, lambda: missing_resources(cluster, to_start=False)):
+                summaries = fit_in_turn(cluster, queued, queued[0].job.run, run_actors[0])
         for title, summary in zip(jobs, summaries, strict=True):
             fits[title].record.write_summary(summary)
 
@@ -188,25 +189,3 @@ class CrossFit:
             card={"recipe": self.recipe.to_dict(), "data": self.table.manifest.model_dump(mode="json")},
             half=fit.half,
         )
-
-
-class DisplayInTurn:
-    """A bar for each of several trainings, which come one after the other."""
-
-    def __init__(self, steps: Mapping[str, int]):
-        self.steps = steps
-        self.title = next(iter(steps))
-        self.display = Display(self.title, steps[self.title])
-
-    def show(self, kind: str, content: Any) -> None:
-        if isinstance(content, str):  # of all of them: what the cluster lacks
-            self.display.show(kind, content)
-            return
-        title, told = content
-        if title != self.title:
-            self.close()
-            self.title, self.display = title, Display(title, self.steps[title])
-        self.display.show(kind, told)
-
-    def close(self) -> None:
-        self.display.close()

@@ -5,18 +5,17 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mixdpo_ray.bar import begin_drawing, draws_on, live_table, stderr_console
+from mixdpo_ray.cluster.events import Event, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.recipe.measure import Measure
+from mixdpo_ray.search.optuna_search import RungEnded, TrialBegan, TrialEnded
 from mixdpo_ray.search.trials import TrialRow, best
 from mixdpo_ray.wording import clock_text
 
@@ -49,34 +48,45 @@ class StudyDisplay:
     finished: int = 0
 
     def __post_init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = stderr_console()
         self.lock = threading.RLock()  # trials end in one thread, steps arrive in another
+        self.live = live_table(self.table, self.console)
 
-    def tell(self, event: str, number: int, content: Any) -> None:
-        with self.lock:
-            if event == "start":
-                self.lines[number] = Line(number, content, time.monotonic())
-                self._say(number, f"started: {shown_setting(content)}")
-            elif event == "rung":
-                line = self.lines[number]
-                line.budget, line.score = content
-                self._say(number, f"rung {self.rung(line.budget)}: {line.score:.4f}")
-            elif event == "end":
-                self._end(content)
+    def __enter__(self) -> StudyDisplay:
+        if draws_on(self.console):
+            begin_drawing(self.live)
+        return self
 
-    def hear(self, number: int, kind: str, content: Any) -> None:
-        """Take in what a trial's workers tell."""
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def show(self, event: Event) -> None:
+        number = event.job
+        if not isinstance(number, int):
+            return
+        if isinstance(event, Warned) and number in self.lines:  # without the lock, for which Rich may wait to draw
+            said = f"trial {number}: warning: {event.text}"
+            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
+            return
         with self.lock:
-            line = self.lines.get(number)
-            if line is None:
-                return
-            if kind == "step":
+            if isinstance(event, TrialBegan):
+                self.lines[number] = Line(number, event.settings, time.monotonic())
+                self._say(number, f"started: {shown_setting(event.settings)}")
+            elif number in self.lines:
+                self._show(self.lines[number], event)
+
+    def _show(self, line: Line, event: Event) -> None:
+        match event:
+            case StepTaken(metrics):
                 epochs = line.settings.get("train.num_train_epochs", self.epochs)
-                line.doing = f"{content['stage']} {content['epoch'] / epochs:.0%}"
-            elif kind == "phase" and not content.startswith("stage"):
-                line.doing = content
-            elif kind == "warning":
-                self.console.print(f"trial {number}: warning: {content}", highlight=False, markup=False, soft_wrap=True)
+                line.doing = f"{metrics['stage']} {metrics['epoch'] / epochs:.0%}"
+            case PhaseBegan(text) if not text.startswith("stage"):
+                line.doing = text
+            case RungEnded(budget, score):
+                line.budget, line.score = budget, score
+                self._say(line.number, f"rung {self.rung(budget)}: {score:.4f}")
+            case TrialEnded(row):
+                self._end(line, row)
 
     def rung(self, budget: int) -> str:
         """Which rung of how many a trial has reached."""
@@ -126,10 +136,9 @@ class StudyDisplay:
         cells = [f"{line.number}", line.state, rung, now, score, took, settings]
         return [Text(cell) for cell in cells]  # plain: brackets in a reason are no markup
 
-    def _end(self, row: TrialRow) -> None:
+    def _end(self, line: Line, row: TrialRow) -> None:
         self.finished += 1
         self.ended.append(row)
-        line = self.lines[row.number]
         line.state, line.reason = row.state, row.reason
         line.seconds = time.monotonic() - line.began
         if row.values:
@@ -137,7 +146,7 @@ class StudyDisplay:
         self._say(row.number, f"{row.state}{f': {row.reason}' if row.reason else ''}   {self.head()}")
 
     def _say(self, number: int, text: str) -> None:
-        if not self.console.is_terminal:
+        if not draws_on(self.console):
             print(f"trial {number}: {text}", file=sys.stderr, flush=True)
 
 
@@ -145,30 +154,3 @@ def shown_setting(settings: Mapping[str, Any]) -> str:
     """Short names are enough between people who wrote the space."""
     values = (f"{value:.4g}" if isinstance(value, float) else f"{value}" for value in settings.values())
     return "  ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in zip(settings, values, strict=True))
-
-
-@contextmanager
-def showing(display: StudyDisplay, run_actor: Any) -> Iterator[None]:
-    """Draw while the body runs, with what the run's actor has heard from the workers."""
-    finished = threading.Event()
-
-    def draw() -> None:
-        for kind, (number, content) in ray.get(run_actor.take.remote()):
-            display.hear(number, kind, content)
-
-    def follow() -> None:
-        while not finished.wait(0.5):
-            draw()
-
-    live = Live(get_renderable=display.table, console=display.console, refresh_per_second=2, transient=False)
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        if display.console.is_terminal:
-            with live:
-                yield
-        else:
-            yield
-    finally:
-        finished.set()
-        thread.join()

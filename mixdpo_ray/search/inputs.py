@@ -9,7 +9,7 @@ import numpy as np
 
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.step_objective import reads_mismatched
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.measure import read_guard, read_metrics
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.runs.job import job_in
@@ -27,7 +27,7 @@ def prepare_all(recipe: Recipe, space: Space) -> dict[str, PreparedTable]:
     """One table, unless the space holds several orders."""
     recipes = [recipe, *(with_settings(recipe, point) for point in space.corners("curriculum."))]
     orders = {fingerprint(one.curriculum.order_identity): one for one in recipes}
-    return {order: prepare(one) for order, one in orders.items()}
+    return {order: prepared_table(one) for order, one in orders.items()}
 
 
 def cover_all(recipe: Recipe, space: Space, tables: Tables) -> str | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.events import Event
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.run_workers import DIED
 from mixdpo_ray.recipe.measure import read_guard, read_metrics
@@ -24,14 +26,28 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.samplers import GUARD
 from mixdpo_ray.search.space import Space
 from mixdpo_ray.search.study import FOLDER, SETTINGS, complete, fail, prune, report
-from mixdpo_ray.search.trials import CPU_SECONDS, METRICS, PAIRS, SECONDS, row_of
+from mixdpo_ray.search.trials import CPU_SECONDS, METRICS, PAIRS, SECONDS, TrialRow, row_of
 from mixdpo_ray.storage import join
 
-Tell = Callable[[str, int, Any], None]  # what happened, to which trial, and with what
+
+@dataclass(frozen=True)
+class TrialBegan(Event):
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RungEnded(Event):
+    budget: int
+    score: float
+
+
+@dataclass(frozen=True)
+class TrialEnded(Event):
+    row: TrialRow
 
 
 class StudySearch(Searcher):  # type: ignore[misc]
-    def __init__(self, recipe: Recipe, folder: str, study: optuna.Study, space: Space, tell: Tell):
+    def __init__(self, recipe: Recipe, folder: str, study: optuna.Study, space: Space, tell: Callable[[Event], None]):
         self.metrics = read_metrics(recipe.tune.metric)
         names, modes = [metric.name for metric in self.metrics], [metric.direction for metric in self.metrics]
         single = len(names) == 1
@@ -51,7 +67,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         trial.set_user_attr(SETTINGS, settings)
         self.trials[trial_id] = trial
         storage.delete(self._record(folder).failure_file)
-        self.tell("start", trial.number, settings)
+        self.tell(TrialBegan(settings, job=trial.number))
         return {"trial": {"number": trial.number, "folder": folder, "settings": settings}}
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -63,7 +79,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         if len(self.metrics) > 1 or not math.isfinite(value):
             return False
         report(trial, budget, value)
-        self.tell("rung", trial.number, (budget, value))
+        self.tell(RungEnded(budget, value, job=trial.number))
         return bool(budget < self.last and trial.should_prune())
 
     def _keep(self, trial: optuna.Trial, budget: int, result: dict[str, Any], found: dict[str, float]) -> None:
@@ -91,7 +107,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
             fail(self.study, trial, result["failure"])
         else:
             self._finish(trial, result["budget"], json.loads(result["metrics"]))
-        self.tell("end", trial.number, row_of(self.study.get_trials(deepcopy=False)[trial.number]))
+        row = row_of(self.study.get_trials(deepcopy=False)[trial.number])
+        self.tell(TrialEnded(row, job=trial.number))
 
     def _finish(self, trial: optuna.Trial, budget: int, found: dict[str, float]) -> None:
         if self.guard is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import time
 from typing import Any
@@ -18,9 +19,10 @@ from ray import tune as ray_tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import connected, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.connect import uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.interruption import Interruption
-from mixdpo_ray.cluster.preflight import preflight
+from mixdpo_ray.cluster.preflight import preflight, ready_cluster
+from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord, differences
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, Seats, count_seats, cpus_to_start_with
@@ -28,7 +30,7 @@ from mixdpo_ray.preparation.held_out import require_held_out
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.check import check_search
-from mixdpo_ray.search.display import StudyDisplay, showing
+from mixdpo_ray.search.display import StudyDisplay
 from mixdpo_ray.search.inputs import Tables, cover_all, identity, judged_metrics, prepare_all, rung_steps
 from mixdpo_ray.search.margins import resolve
 from mixdpo_ray.search.optuna_search import StopAfterRung, StudySearch
@@ -59,16 +61,15 @@ _QUIET = {
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 
-def tune(recipe: Recipe, command: str, kind: type[Trial] = Trial) -> StudyOutput:
-    """The study of this recipe, to its end. What cannot work is refused before Ray starts, if it can be known then."""
+def tune(recipe: Recipe, kind: type[Trial] = Trial) -> StudyOutput:
+    """Run the study of a recipe to its end. What cannot work is refused before Ray starts, if it can be known then."""
     space = check_search(recipe)
     if not can_draw():
         print(NO_PLOTLY, file=sys.stderr)
     workers = recipe.tune.workers_per_trial or recipe.cluster.fewest_workers  # as many for every trial
     recipe = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"num_workers": workers})})
     folder = study_folder(recipe)
-    with connected(recipe.cluster, cpus_to_start_with(recipe.cluster, recipe.tune.max_concurrent_trials)):
-        preflight(recipe)
+    with ready_cluster(recipe, cpus=cpus_to_start_with(recipe.cluster, recipe.tune.max_concurrent_trials)):
         tables = prepare_all(recipe, space)
         first = next(iter(tables.values()))
         require_held_out(recipe, first, judged_metrics(recipe))
@@ -83,6 +84,7 @@ def tune(recipe: Recipe, command: str, kind: type[Trial] = Trial) -> StudyOutput
             study = open_study(recipe, folder, _sampler(recipe, space))
             asked = identity(recipe, tables)
             claim_study(study, asked, differences)
+            command = shlex.join(["python", *sys.argv])  # which, repeated, goes on
             output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, command)
             RunRecord(folder).write_recipe(recipe, asked)
             _search(output, tables, points, seats, kind)
@@ -99,8 +101,8 @@ def _sampler(recipe: Recipe, space: Space, known: int = 0) -> Any:
 
 def _seats(recipe: Recipe) -> Seats:
     cluster = recipe.cluster
-    wait_for_resources(cluster, lambda text: print(text, file=sys.stderr), DRIVER_CPUS)
-    preflight(recipe)  # of the nodes that came while it waited
+    if wait_for_resources(cluster, lambda text: print(text, file=sys.stderr), DRIVER_CPUS):
+        preflight(recipe)  # of the nodes that came
     return count_seats(cluster, uses_gpu(cluster), ray.cluster_resources(), recipe.tune.max_concurrent_trials)
 
 
@@ -144,7 +146,7 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, kind: t
     display = StudyDisplay(
         recipe.output.name, metrics, budgets, recipe.train.num_train_epochs, wanted, rows(output.study)
     )
-    search = StudySearch(recipe, shared.folder, output.study, output.space, display.tell)
+    search = StudySearch(recipe, shared.folder, output.study, output.space, display.show)
     interruption, scratch = Interruption(), RunRecord(shared.folder).scratch
     tuner = ray_tune.Tuner(
         ray_tune.with_parameters(kind, shared=shared),
@@ -165,7 +167,7 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, kind: t
             verbose=0,
         ),
     )
-    with interruption.heard(), showing(display, shared.watcher):
+    with interruption.heard(), display, watching(shared.watcher, display):
         tuner.fit()
     ray.kill(shared.watcher)  # Tune keeps what trials share, and with it the study's name, while this process lives
     storage.delete(scratch)

@@ -22,11 +22,11 @@ def bucket_name(number: int) -> str:
     return f"margin_{ends[number]}-{ends[number + 1]}"
 
 
-BUCKETS = tuple(map(bucket_name, range(len(EDGES))))
+MARGIN_BUCKETS = tuple(map(bucket_name, range(len(EDGES))))
 HELD_OUT_METRICS = (
     *(f"eval_{name}" for name in (*MEASURES[:-1], "rewards/margins", "nll/chosen")),
     *(f"eval_{name}/{side}" for name in BY_DIFFICULTY for side in ("easy", "hard")),
-    *(f"eval_{name}/{bucket}" for name in (*BY_BUCKET, "pairs") for bucket in BUCKETS),
+    *(f"eval_{name}/{bucket}" for name in (*BY_BUCKET, "pairs") for bucket in MARGIN_BUCKETS),
 )
 
 

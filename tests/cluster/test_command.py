@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.cluster.command import refuse_lost_output
+from mixdpo_ray.cluster.recipe_arguments import refuse_lost_output
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.recipe import Recipe
 

@@ -1,22 +1,24 @@
 import pytest
 import ray
 
-from mixdpo_ray.cluster.progress import Display, RunActor, watching
-from mixdpo_ray.runs.summary import describe_run
+from mixdpo_ray.cluster.events import Evaluated, PhaseBegan, StepTaken, Warned
+from mixdpo_ray.cluster.progress import TrainingDisplay, watching
+from mixdpo_ray.cluster.run_actor import RunActor
+from mixdpo_ray.runs.summary import RunReport
 
 
-def step(number: int, stage: str = "easy", loss: float = 0.5) -> dict[str, object]:
-    return {"step": number, "stage": stage, "loss": loss, "perf/pairs_per_second": 12.34, "rewards/accuracies": 0.75}
+def step(number: int, stage: str = "easy", loss: float = 0.5) -> StepTaken:
+    measured = {"loss": loss, "perf/pairs_per_second": 12.34, "rewards/accuracies": 0.75}
+    return StepTaken({"step": number, "stage": stage, **measured})
 
 
 def test_without_a_terminal_the_first_and_the_last_step_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    display = Display("train", steps=3)
-    display.show("phase", "stage easy")
-    display.show("evaluation", {"eval_rewards/accuracies": 0.5})
+    display = TrainingDisplay("train", steps=3)
+    display.show(PhaseBegan("stage easy"))
+    display.show(Evaluated({"eval_rewards/accuracies": 0.5}))
     for number in range(3):
-        display.show("step", step(number))
-    display.show("warning", "checkpoint step-2 is damaged")
-    display.close()
+        display.show(step(number))
+    display.show(Warned("checkpoint step-2 is damaged"))
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "train: stage easy"
     assert " ".join(said[1].split()) == "train: easy 1/3 loss 0.5000 pairs/s 12.3 accuracy 0.75 held out 0.500"
@@ -31,21 +33,19 @@ def test_what_a_restart_took_is_no_part_of_the_speed(
 ) -> None:
     """Two steps a second before and after, and 1,000 s in between: 6 steps are left, so 3 s."""
     clock = [0.0]
-    monkeypatch.setattr("mixdpo_ray.cluster.progress.time.time", lambda: clock[0])
+    monkeypatch.setattr("mixdpo_ray.bar.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("mixdpo_ray.cluster.progress.SECONDS_BETWEEN_LINES", 0.0)
-    display = Display("train", steps=10)
+    display = TrainingDisplay("train", steps=10)
     for number, second in ((0, 1.0), (1, 1.5), (2, 2.0), (2, 1002.0), (3, 1002.5)):
         clock[0] = second
-        display.show("step", step(number))
-    display.close()
+        display.show(step(number))
     assert capsys.readouterr().err.splitlines()[-1].endswith("ETA 0:03")
 
 
 def test_a_phase_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    display = Display("train", steps=3)
+    display = TrainingDisplay("train", steps=3)
     for _ in range(3):
-        display.show("phase", "waiting for CPU (have 2, need 4)")
-    display.close()
+        display.show(PhaseBegan("waiting for CPU (have 2, need 4)"))
     assert capsys.readouterr().err.splitlines() == ["train: waiting for CPU (have 2, need 4)"]
 
 
@@ -53,8 +53,8 @@ def test_a_phase_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_the_driver_shows_what_workers_told(capsys: pytest.CaptureFixture[str]) -> None:
     run_actor = RunActor.remote()  # type: ignore[attr-defined]
-    with watching(run_actor, Display("train", steps=1), lambda: ""):
-        ray.get(run_actor.tell.remote("step", step(0, "hard", 2.0)))
+    with TrainingDisplay("train", steps=1) as display, watching(run_actor, display):
+        ray.get(run_actor.tell.remote(step(0, "hard", 2.0)))
     assert "train: hard 1/1  loss 2.0000" in capsys.readouterr().err
 
 
@@ -63,13 +63,12 @@ def test_the_closing_lines_leave_out_what_was_not_measured() -> None:
         "steps": 8,
         "pairs": 120,
         "seconds": 71.0,
-        "already_finished": False,
         "eval_before": {"eval_rewards/accuracies": 0.5},
         "eval_after": {"eval_rewards/accuracies": 0.75},
         "peak_memory_gib": 1.5,
     }
-    lines = describe_run("out/runs/a", summary).splitlines()
+    lines = RunReport("out/runs/a", summary).describe().splitlines()
     assert lines[0] == "out/runs/a finished in 71 s: 8 steps, 120 pairs"
     assert lines[1].split() == ["held-out", "preference", "accuracy", "0.500", "->", "0.750"]
     assert lines[2].split() == ["peak", "memory", "of", "a", "worker", "1.50", "GiB"]
-    assert "was already finished" in describe_run("out/runs/a", {**summary, "already_finished": True})
+    assert "was already finished" in RunReport("out/runs/a", summary, already_finished=True).describe()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mixdpo_ray.cluster.events import JobEnded, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.comparison.compare import _lanes
 from mixdpo_ray.comparison.display import CompareDisplay
@@ -37,15 +37,14 @@ def test_each_arm_is_told_as_it_ends_with_what_is_left(tmp_path: Path, capsys: p
     written: list[int] = []
     jobs = [job(tmp_path, "dpo, seed 0", 2), job(tmp_path, "ipo, seed 0", 2)]
     display = CompareDisplay("mine", jobs, 3, lambda: written.append(1))
-    display.show("phase", ("dpo, seed 0", "loading the model"))
+    display.show(PhaseBegan("loading the model", job="dpo, seed 0"))
     for _ in range(2):
-        display.show("step", ("dpo, seed 0", {"step": 0}))
+        display.show(StepTaken({"step": 0}, job="dpo, seed 0"))
     summary = {"eval_after": {"eval_rewards/accuracies": 0.75}, "judged": {"quality": 8.5}, "seconds": 4.0}
-    display.show("ended", ("dpo, seed 0", True, json.dumps(summary)))
-    display.show("warning", ("ipo, seed 0", "slow"))
-    display.show("ended", ("ipo, seed 0", False, "step 1: the loss is not finite"))
-    display.show("phase", "waiting for CPU (have 1, need 2)")
-    display.close()
+    display.show(JobEnded(summary, job="dpo, seed 0"))
+    display.show(Warned("slow", job="ipo, seed 0"))
+    display.show(JobEnded(failure="step 1: the loss is not finite", job="ipo, seed 0"))
+    display.show(PhaseBegan("waiting for CPU (have 1, need 2)"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("mine: 4 of 5 ended: dpo, seed 0: quality 8.500, accuracy 0.750, 4.0 s  ETA 0:0")
     assert lines[1:] == [

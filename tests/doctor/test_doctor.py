@@ -15,7 +15,7 @@ import pytest
 from mixdpo_ray.doctor.checks import CHECKS
 from mixdpo_ray.doctor.input_checks import weights
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from tests.doctor.examinations import PAIRS, changed, findings, red, sound
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -154,7 +154,7 @@ def test_a_model_with_fewer_tokens_than_its_tokenizer_is_red_and_not_prepared_fo
     said = red(changed(tree), tmp_path, "tokenizer")
     assert "model knows 10 tokens, and tokenizer " in said
     with pytest.raises(ModelError, match="knows 10 tokens"):
-        prepare(changed(tree))
+        prepared_table(changed(tree))
 
 
 def test_a_model_out_of_reach_is_judged_by_the_weights_in_its_name(
@@ -216,7 +216,7 @@ def test_a_warm_up_longer_than_any_run_is_red_before_anything_is_prepared(tree: 
 
 def test_once_prepared_the_stages_and_their_warm_ups_are_exact(tree: dict[str, Any], tmp_path: Path) -> None:
     recipe = changed(tree)
-    prepare(recipe)
+    prepared_table(recipe)
     found = findings(recipe, tmp_path)
     assert found["steps"].text == "9 easy + 1 hard = 10 steps (76 pairs, 8 of them hard)"
     assert found["warm-up"].text == "1 of 9 steps of easy, 1 of 1 step of hard"
@@ -231,7 +231,7 @@ def test_a_threshold_that_makes_every_pair_hard_is_yellow_with_the_count(
     tree: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = changed(tree, curriculum={"threshold": {"value": 99}})
-    prepare(recipe)
+    prepared_table(recipe)
     told = "curriculum.threshold 99 makes all 76 pairs hard by rating_margin (they go from "
     assert f"warning: {told}" in capsys.readouterr().out
     finding = findings(recipe, tmp_path)["steps"]
@@ -241,7 +241,7 @@ def test_a_threshold_that_makes_every_pair_hard_is_yellow_with_the_count(
 
 def test_held_out_pairs_that_are_needed_and_not_there_are_red(tree: dict[str, Any], tmp_path: Path) -> None:
     recipe = changed(tree, data__heldout={"fraction": 0.001}, train__evaluation={"every_steps": 1})
-    prepare(recipe)
+    prepared_table(recipe)
     said = red(recipe, tmp_path, "steps")
     assert said.startswith("train.evaluation.every_steps needs held-out pairs: no pair is held out, and nothing will")
 

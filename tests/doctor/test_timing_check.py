@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from tests.doctor.examinations import changed, findings, sound
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -17,7 +17,7 @@ def test_a_few_real_steps_tell_the_time_and_leave_nothing(tmp_path: Path) -> Non
     recipe = changed(sound(tmp_path), cluster__num_workers=1)
     before_preparing = findings(recipe, tmp_path, probe=True)["time"]
     assert before_preparing.text == "not checked: there is nothing to train on before jobs/prepare.py"
-    prepare(recipe)
+    prepared_table(recipe)
     before = sorted(tmp_path.rglob("*"))
     finding = findings(recipe, tmp_path, probe=True)["time"]
     assert finding.state == "green", finding
@@ -30,7 +30,7 @@ def test_a_few_real_steps_tell_the_time_and_leave_nothing(tmp_path: Path) -> Non
 def test_steps_that_fail_make_it_red_with_the_reason(tmp_path: Path) -> None:
     tree = sound(tmp_path)
     recipe = changed(tree, cluster__num_workers=1, train__optimizer={"learning_rate": 1e38})
-    prepare(recipe)
+    prepared_table(recipe)
     before = sorted(tmp_path.rglob("*"))
     finding = findings(recipe, tmp_path, probe=True)["time"]
     assert finding.state == "red"

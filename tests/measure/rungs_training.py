@@ -21,7 +21,7 @@ import numpy as np
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.playground.build import PlaygroundFolder
 from mixdpo_ray.playground.settings import PlaygroundSettings
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import make_job
@@ -71,7 +71,7 @@ def make_playground(folder: Path, seed: int, sizes: Sizes) -> None:
 def make_arena(folder: Path, seed: int, sizes: Sizes, configurations: int) -> Arena:
     """From the seed's playground. Ray must be connected."""
     recipe = make_recipe(folder, playground_folder(folder, seed, sizes), sizes)
-    table = prepare(recipe)
+    table = prepared_table(recipe)
     job = make_job(recipe, table)
     job = job.with_reference(str(reference(recipe, table, job)))
     return Arena(seed, job, draw_configurations(table, seed, configurations, recipe.train.optimizer.learning_rate))

@@ -63,7 +63,7 @@ ARMS = {"shared": Trial, "own": OwnReference}
 def study(folder: Path, arm: str, trials: int) -> None:
     path = folder / f"{arm}.yaml"
     path.write_text(RECIPE.format(folder=folder, arm=arm, trials=trials))
-    print(tune(load_recipe(str(path)), "", ARMS[arm]).describe())
+    print(tune(load_recipe(str(path)), ARMS[arm]).describe())
 
 
 def cpu_seconds(command: list[str]) -> float:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from jobs.generate import main as generate_job
+from jobs.generate import generate
+from mixdpo_ray.cluster.command import exit_status
 from tests.runs.trainings import job
 
 pytestmark = pytest.mark.cluster
@@ -66,9 +67,7 @@ def test_a_run_answers_before_and_after_side_by_side(
 ) -> None:
     run = str(storage_path / "runs" / "playground")
     monkeypatch.setattr(sys, "argv", ["generate.py", run, "--prompt", "sort d a c", "--max-new-tokens=8"])
-    with pytest.raises(SystemExit) as ended:
-        generate_job()
-    assert ended.value.code == 0
+    assert exit_status(generate) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "> sort d a c"
     assert lines[2].split() == ["before", "after"]

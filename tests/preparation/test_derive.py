@@ -17,7 +17,7 @@ from mixdpo_ray.errors import DataError, PreparedTableError, TooFewPairsError
 from mixdpo_ray.pairs.flips import flipped, flipped_id
 from mixdpo_ray.preparation.convert_sources import SIZES, Sizes
 from mixdpo_ray.preparation.derive import NOT_SELECTED
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import job_in
@@ -43,7 +43,7 @@ def test_the_recipe_for_pairs_without_ratings_prepares_them(tmp_path: Path, caps
     source, tokenizer = write_jsonl(tmp_path / "pairs.jsonl", rows), save_tokenizer(tmp_path / "model")
     changes = [f"model.path={tokenizer}", f"data.source.path={source}", f"output.storage_path={tmp_path}"]
     shipped = str(Path(__file__).parents[2] / "jobs" / "recipes" / "unrated-pairs.yaml")
-    table = prepare(load_recipe(shipped, changes))
+    table = prepared_table(load_recipe(shipped, changes))
     lengths = [len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows_of(table)]
     assert (len(lengths), lengths) == (95, sorted(lengths))
     told = capsys.readouterr().out
@@ -51,7 +51,7 @@ def test_the_recipe_for_pairs_without_ratings_prepares_them(tmp_path: Path, caps
     assert [line.split()[0] for line in told.splitlines() if "this recipe's" in line] == ["hard_fraction=0.3"]
     assert "warning" not in told
     plain = [*changes, "curriculum.mode=sorted_dpo", "curriculum.order=shuffled", "curriculum.difficulty=rating_margin"]
-    assert prepare(load_recipe(shipped, plain)).rows("train") == 95
+    assert prepared_table(load_recipe(shipped, plain)).rows("train") == 95
 
 
 def without_position(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -78,8 +78,8 @@ def asked(tmp_path: Path, source: str, **settings: Any) -> Recipe:
 
 @pytest.mark.parametrize("sizes", [SIZES, ON_THE_CLUSTER], ids=["here", "on the cluster"])
 def test_another_metric_moves_the_rows_and_keeps_the_held_out_ones(tmp_path: Path, source: str, sizes: Sizes) -> None:
-    base = prepare(asked(tmp_path, source), sizes)
-    table = prepare(asked(tmp_path, source, curriculum=SHORT_FIRST), sizes)
+    base = prepared_table(asked(tmp_path, source), sizes)
+    table = prepared_table(asked(tmp_path, source, curriculum=SHORT_FIRST), sizes)
     expected = naive(rows_of(base), lambda row: len(row["chosen_ids"]))
     found = rows_of(table)
     assert [row["position"] for row in found] == list(range(len(found)))
@@ -102,7 +102,7 @@ def test_a_computed_metric_orders_and_selects_and_its_settings_name_the_table(tm
         content["data"]["select"] = [{"keep": "hardest", "metric": "length", "fraction": 0.5}]
         return Recipe.model_validate({**content, "metrics": {"length": {"of": of}}})
 
-    base, table = prepare(asked(tmp_path, source)), prepare(asking("pair"))
+    base, table = prepared_table(asked(tmp_path, source)), prepared_table(asking("pair"))
 
     def tokens(row: dict[str, Any]) -> int:
         return sum(len(row[name]) for name in TOKENS)
@@ -110,13 +110,13 @@ def test_a_computed_metric_orders_and_selects_and_its_settings_name_the_table(tm
     expected = naive(rows_of(base), tokens)[-round(0.5 * base.rows("train")) :]
     assert table.index("train").pair_id == [row["pair_id"] for row in expected]
     assert table.index("train").difficulty.tolist() == [-tokens(row) for row in expected]
-    assert table.folder != prepare(asking("answers")).folder
+    assert table.folder != prepared_table(asking("answers")).folder
     assert table.manifest.facts["metrics"]["length"]["length"]["settings"] == {"of": "pair"}
 
 
 def test_the_hard_pairs_are_the_hardest_by_the_metric(tmp_path: Path, source: str) -> None:
     asking = asked(tmp_path, source, curriculum=SHORT_FIRST)
-    table = prepare(asking)
+    table = prepared_table(asking)
     hard = job_in("", asking, table, "").hard(table)
     lengths = table.index("train").chosen_length
     assert hard.sum() == round(0.25 * len(lengths))
@@ -124,12 +124,12 @@ def test_the_hard_pairs_are_the_hardest_by_the_metric(tmp_path: Path, source: st
 
 
 def test_a_selection_keeps_its_rows_in_order_and_accounts_for_the_others(tmp_path: Path, source: str) -> None:
-    base = prepare(asked(tmp_path, source))
+    base = prepared_table(asked(tmp_path, source))
     rules = [
         {"keep": "values", "metric": "chosen_length", "at_most": 10},
         {"keep": "hardest", "metric": "rating_margin", "fraction": 0.5},
     ]
-    table = prepare(asked(tmp_path, source, select=rules))
+    table = prepared_table(asked(tmp_path, source, select=rules))
     short = [row for row in rows_of(base) if len(row["chosen_ids"]) <= 10]
     expected = short[len(short) - round(0.5 * len(short)) :]  # the base lies in the order of the margin
     assert without_position(rows_of(table)) == without_position(expected)
@@ -156,12 +156,12 @@ def test_a_selection_keeps_its_rows_in_order_and_accounts_for_the_others(tmp_pat
 
 def test_what_was_tokenised_once_is_never_tokenised_again(tmp_path: Path, source: str) -> None:
     """The source keeps its size and its time but no row of it could be read any more."""
-    base = prepare(asked(tmp_path, source))
+    base = prepared_table(asked(tmp_path, source))
     state = Path(source).stat()
     Path(source).write_bytes(b"?" * state.st_size)
     os.utime(source, ns=(state.st_atime_ns, state.st_mtime_ns))
-    by_length = prepare(asked(tmp_path, source, curriculum=SHORT_FIRST))
-    half = prepare(asked(tmp_path, source, select=EASIEST_HALF, pair={"flip": 0.2}))
+    by_length = prepared_table(asked(tmp_path, source, curriculum=SHORT_FIRST))
+    half = prepared_table(asked(tmp_path, source, select=EASIEST_HALF, pair={"flip": 0.2}))
     assert sorted(by_length.index("train").pair_id) == sorted(base.index("train").pair_id)
     assert half.rows("train") == round(0.5 * base.rows("train"))
     for table in (by_length, half):
@@ -171,22 +171,22 @@ def test_what_was_tokenised_once_is_never_tokenised_again(tmp_path: Path, source
 
 def test_a_derived_table_is_found_again_without_its_base(tmp_path: Path, source: str) -> None:
     asking = asked(tmp_path, source, curriculum=SHORT_FIRST)
-    made = prepare(asking)
-    storage.delete(prepare(asked(tmp_path, source)).folder)
-    assert prepare(asking).folder == made.folder
-    assert prepare(asked(tmp_path, source, curriculum={**SHORT_FIRST, "threshold": {"value": -5}})) == made
+    made = prepared_table(asking)
+    storage.delete(prepared_table(asked(tmp_path, source)).folder)
+    assert prepared_table(asking).folder == made.folder
+    assert prepared_table(asked(tmp_path, source, curriculum={**SHORT_FIRST, "threshold": {"value": -5}})) == made
     others: list[dict[str, Any]] = [
         {"curriculum": {**SHORT_FIRST, "order": "ascending"}},
         {"curriculum": SHORT_FIRST, "select": EASIEST_HALF},
         {"curriculum": SHORT_FIRST, "pair": {"flip": 0.1}},
     ]
-    assert len({made.folder, *(prepare(asked(tmp_path, source, **other)).folder for other in others)}) == 4
+    assert len({made.folder, *(prepared_table(asked(tmp_path, source, **other)).folder for other in others)}) == 4
 
 
 def test_flipped_pairs_are_the_mirror_images_of_the_bases_and_lie_where_they_lay(tmp_path: Path, source: str) -> None:
-    base = prepare(asked(tmp_path, source))
+    base = prepared_table(asked(tmp_path, source))
     for sizes, seed in ((SIZES, 1), (ON_THE_CLUSTER, 2)):
-        table = prepare(asked(tmp_path, source, pair={"flip": 0.3, "flip_seed": seed}), sizes)
+        table = prepared_table(asked(tmp_path, source, pair={"flip": 0.3, "flip_seed": seed}), sizes)
         before, after = rows_of(base), rows_of(table)
         flips = flipped([row["pair_id"] for row in before], 0.3, seed).tolist()
         assert 20 < sum(flips) < 70
@@ -209,8 +209,8 @@ def test_flipped_pairs_are_the_mirror_images_of_the_bases_and_lie_where_they_lay
 def test_references_of_flipped_pairs_are_asked_for_and_never_taken_from_the_unflipped_ones(
     tmp_path: Path, source: str
 ) -> None:
-    base = prepare(asked(tmp_path, source))
-    noisy = prepare(asked(tmp_path, source, pair={"flip": 0.3}))
+    base = prepared_table(asked(tmp_path, source))
+    noisy = prepared_table(asked(tmp_path, source, pair={"flip": 0.3}))
     store = ReferenceTable.create(str(tmp_path / "reference"), "f")
     ids = base.index("train").pair_id
     store.append(
@@ -226,9 +226,9 @@ def test_references_of_flipped_pairs_are_asked_for_and_never_taken_from_the_unfl
 def test_a_selection_of_less_than_a_batch_is_refused_with_its_counts(tmp_path: Path, source: str) -> None:
     rules = [{"keep": "easiest", "fraction": 0.5}, {"keep": "hardest", "count": 3}]
     with pytest.raises(TooFewPairsError, match=r"leaves 3 of 135 pairs \(easiest left 68, hardest left 3\), fewer"):
-        prepare(asked(tmp_path, source, select=rules))
+        prepared_table(asked(tmp_path, source, select=rules))
     with pytest.raises(DataError, match="easiest asks for 500 pairs, and 135 are there"):
-        prepare(asked(tmp_path, source, select=[{"keep": "easiest", "count": 500}]))
+        prepared_table(asked(tmp_path, source, select=[{"keep": "easiest", "count": 500}]))
 
 
 def test_a_metric_without_a_value_for_every_pair_is_refused(tmp_path: Path) -> None:
@@ -238,35 +238,35 @@ def test_a_metric_without_a_value_for_every_pair_is_refused(tmp_path: Path) -> N
     with pytest.raises(
         DataError, match=r"curriculum.difficulty score_chosen: 18 of the 18 pairs of train have no value"
     ):
-        prepare(asked(tmp_path, source, curriculum=by_score))
+        prepared_table(asked(tmp_path, source, curriculum=by_score))
 
 
 def test_what_fails_in_the_middle_leaves_no_table_and_no_half_of_one(tmp_path: Path, source: str) -> None:
     """A part of the base is damaged; once it is whole again, the same command works."""
-    base = prepare(asked(tmp_path, source), ON_THE_CLUSTER)
+    base = prepared_table(asked(tmp_path, source), ON_THE_CLUSTER)
     part = Path(base.parts("train")[-1].path)
     content = part.read_bytes()
     part.write_bytes(content[: len(content) // 2])
     asking = asked(tmp_path, source, curriculum=SHORT_FIRST)
     with pytest.raises(PreparedTableError, match="missing or damaged"):
-        prepare(asking, ON_THE_CLUSTER)
+        prepared_table(asking, ON_THE_CLUSTER)
     prepared = tmp_path / "outputs" / "prepared"
     assert [path.name for path in prepared.iterdir() if path.is_dir()] == [Path(base.folder).name]
     part.write_bytes(content)
-    table = prepare(asking, ON_THE_CLUSTER)
+    table = prepared_table(asking, ON_THE_CLUSTER)
     assert table.rows("train") == base.rows("train")
 
 
 def test_what_a_killed_process_left_is_no_table_and_is_swept(tmp_path: Path, source: str) -> None:
     asking = asked(tmp_path, source, curriculum=SHORT_FIRST)
-    made = prepare(asking)
+    made = prepared_table(asking)
     digest, half = made.manifest.content_digest, Path(made.folder)
     (half / "manifest.json").unlink()
     (half / "train" / "index.parquet").unlink()
     beside = half.with_name(f".unfinished-{half.name}")
     beside.mkdir()
     (beside / "junk").touch()
-    again = prepare(asking)
+    again = prepared_table(asking)
     assert (again.folder, again.manifest.content_digest) == (made.folder, digest)
     assert not beside.exists()
     assert len(again.index("train")) == again.rows("train")
@@ -275,7 +275,7 @@ def test_what_a_killed_process_left_is_no_table_and_is_swept(tmp_path: Path, sou
 def test_a_persons_look_at_the_table_shows_the_metric(
     tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = prepare(asked(tmp_path, source, curriculum=SHORT_FIRST, select=EASIEST_HALF))
+    table = prepared_table(asked(tmp_path, source, curriculum=SHORT_FIRST, select=EASIEST_HALF))
     said = capsys.readouterr().out
     assert "refused: not_selected" in said
     assert "chosen_length  pairs" in said

@@ -11,7 +11,7 @@ import pytest
 
 from mixdpo_ray.errors import FormatError
 from mixdpo_ray.preparation.convert_sources import SIZES
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from tests.preparation.preparations import ON_THE_CLUSTER, Row, recipe, some_rows, write_jsonl
 
@@ -53,11 +53,11 @@ def test_a_rule_makes_one_pair_of_each_prompt_and_another_table(
     tmp_path: Path, pair: dict[str, Any], margins: set[float]
 ) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", raw_rows(40))
-    table = prepare(recipe(tmp_path, source, pair=pair))
+    table = prepared_table(recipe(tmp_path, source, pair=pair))
     assert table.manifest.rows_in == table.manifest.rows_kept == 40
     assert set(table.index("train").margin) == margins
     assert {row["score_chosen"] for row in pairs(table)} == {8.0}
-    assert (prepare(recipe(tmp_path, source)).folder == table.folder) == (not pair)
+    assert (prepared_table(recipe(tmp_path, source)).folder == table.folder) == (not pair)
 
 
 def test_a_rule_for_a_source_of_pairs_is_refused_before_a_row_is_read(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_rule_for_a_source_of_pairs_is_refused_before_a_row_is_read(tmp_path: 
     with pytest.raises(
         FormatError, match=r"data.pair.rule max_min chooses among several answers, and format plain holds"
     ):
-        prepare(recipe(tmp_path, source, pair={"rule": "max_min"}))
+        prepared_table(recipe(tmp_path, source, pair={"rule": "max_min"}))
 
 
 def test_augmented_copies_stay_together_and_add_up(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_augmented_copies_stay_together_and_add_up(tmp_path: Path) -> None:
     for number, sizes in enumerate((SIZES, ON_THE_CLUSTER)):
         source = write_jsonl(tmp_path / f"{number}.jsonl", rows)
         asked = recipe(tmp_path, source, pair={"augment": "reward"}, heldout={"fraction": 0.2})
-        table = prepare(asked, sizes)
+        table = prepared_table(asked, sizes)
         assert table.manifest.quarantined == {"tie_not_augmented": ties}
         assert table.manifest.notes == {"augmented": 2 * (60 - ties)}
         assert table.manifest.rows_in == 2 * (60 - ties) + ties
@@ -91,6 +91,6 @@ def test_augmented_copies_stay_together_and_add_up(tmp_path: Path) -> None:
 def test_held_out_pairs_of_a_source_of_their_own_are_not_augmented(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", some_rows(30))
     held = write_jsonl(tmp_path / "b.jsonl", some_rows(10, seed=7))
-    table = prepare(recipe(tmp_path, source, pair={"augment": "reward"}, heldout={"source": {"path": held}}))
+    table = prepared_table(recipe(tmp_path, source, pair={"augment": "reward"}, heldout={"source": {"path": held}}))
     assert table.rows("eval") == 10
     assert table.rows("train") == table.manifest.notes["augmented"]

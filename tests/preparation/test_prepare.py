@@ -13,7 +13,7 @@ import pytest
 from mixdpo_ray.curriculum.order import easiest_first
 from mixdpo_ray.errors import DataError, FormatError, QuarantineError, TooFewPairsError
 from mixdpo_ray.preparation.convert_sources import SIZES
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from tests.preparation.preparations import (
     ON_THE_CLUSTER,
@@ -50,8 +50,8 @@ def in_five_files(folder: Path, rows: list[Row]) -> str:
 def test_one_file_here_and_five_shuffled_files_on_the_cluster_give_the_same_table(tmp_path: Path) -> None:
     rows = some_rows(300, prompts=250)
     rows += rows[:10]  # duplicates, which the shuffle puts into other files
-    one = prepare(recipe(tmp_path, write_jsonl(tmp_path / "one.jsonl", rows)))
-    five = prepare(recipe(tmp_path, in_five_files(tmp_path / "five", rows)), ON_THE_CLUSTER)
+    one = prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "one.jsonl", rows)))
+    five = prepared_table(recipe(tmp_path, in_five_files(tmp_path / "five", rows)), ON_THE_CLUSTER)
     assert one.folder != five.folder
     assert one.manifest.quarantined == five.manifest.quarantined == {"duplicate_pair": 10}
     assert index_bytes(one) == index_bytes(five)
@@ -63,7 +63,7 @@ def test_one_file_here_and_five_shuffled_files_on_the_cluster_give_the_same_tabl
 
 
 def test_the_order_is_margin_first_then_a_hash(tmp_path: Path) -> None:
-    table = prepare(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", some_rows(200))))
+    table = prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", some_rows(200))))
     for split in ("train", "eval"):
         index = table.index(split)
         assert len(index) > 5
@@ -76,9 +76,9 @@ def test_the_order_is_margin_first_then_a_hash(tmp_path: Path) -> None:
 
 def test_other_orders_hold_the_same_pairs(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", some_rows(100))
-    down = prepare(recipe(tmp_path, source)).index("train")
-    up = prepare(recipe(tmp_path, source, curriculum={"order": "ascending"})).index("train")
-    shuffled = prepare(recipe(tmp_path, source, curriculum={"order": "shuffled"})).index("train")
+    down = prepared_table(recipe(tmp_path, source)).index("train")
+    up = prepared_table(recipe(tmp_path, source, curriculum={"order": "ascending"})).index("train")
+    shuffled = prepared_table(recipe(tmp_path, source, curriculum={"order": "shuffled"})).index("train")
     assert up.pair_id == down.pair_id[::-1]
     assert sorted(shuffled.pair_id) == sorted(down.pair_id)
     assert shuffled.pair_id != down.pair_id
@@ -104,7 +104,7 @@ def test_every_row_is_kept_or_named(tmp_path: Path) -> None:
                 )
             }
         )
-        table = prepare(settings, sizes)
+        table = prepared_table(settings, sizes)
         assert quarantined(table.folder) == [
             ("a.jsonl", 20, "corrupt_line"),
             ("a.jsonl", 21, "empty_answer"),
@@ -121,15 +121,15 @@ def test_every_row_is_kept_or_named(tmp_path: Path) -> None:
 def test_of_contradicting_ratings_the_cautious_one_counts_wherever_it_lies(tmp_path: Path) -> None:
     rows = some_rows(30)
     doubted = {**rows[7], "score_chosen": 5.0}
-    first = prepare(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", [*rows, doubted])))
-    second = prepare(recipe(tmp_path, write_jsonl(tmp_path / "b.jsonl", [doubted, *rows])))
+    first = prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", [*rows, doubted])))
+    second = prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "b.jsonl", [doubted, *rows])))
     assert rows[7]["score_chosen"] > 5
     assert index_bytes(first) == index_bytes(second)
 
 
 def test_no_prompt_is_trained_and_held_out(tmp_path: Path) -> None:
     rows = some_rows(200, prompts=50)
-    table = prepare(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows), heldout={"fraction": 0.2}))
+    table = prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows), heldout={"fraction": 0.2}))
     prompts = [
         {tuple(ids) for ids in table.read(split, np.arange(table.rows(split)))["prompt_ids"].to_pylist()}
         for split in ("train", "eval")
@@ -146,7 +146,7 @@ def test_a_training_pair_with_a_held_out_prompt_is_refused(tmp_path: Path) -> No
     for number, sizes in enumerate((SIZES, ON_THE_CLUSTER)):
         source = write_jsonl(tmp_path / f"train{number}.jsonl", [*rows, leak])
         settings = recipe(tmp_path, source, heldout={"source": {"path": held_path}})
-        table = prepare(settings, sizes)
+        table = prepared_table(settings, sizes)
         assert quarantined(table.folder) == [(f"train{number}.jsonl", 40, "prompt_in_heldout")]
         assert (table.rows("train"), table.rows("eval")) == (40, 10)
 
@@ -156,7 +156,7 @@ def test_a_full_held_out_split_is_counted_but_is_no_fault(tmp_path: Path) -> Non
     settings = recipe(
         tmp_path, source, heldout={"source": {"path": held}, "max_pairs": 8}, max_quarantined_fraction=0.0
     )
-    table = prepare(settings)
+    table = prepared_table(settings)
     assert table.rows("eval") == 8
     assert table.manifest.quarantined == {"heldout_is_full": 32}
 
@@ -165,7 +165,7 @@ def test_too_many_refused_rows_stop_the_job_and_are_named(tmp_path: Path) -> Non
     rows = some_rows(30)
     source = write_jsonl(tmp_path / "a.jsonl", [*rows, *[{**row, "chosen": ""} for row in rows[:10]]])
     with pytest.raises(QuarantineError) as caught:
-        prepare(recipe(tmp_path, source, max_quarantined_fraction=0.2))
+        prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.2))
     assert "10 of 40 rows were refused, 25.0%" in str(caught.value)
     assert f"{source} row 30 (empty_answer), {source} row 31 (empty_answer)" in str(caught.value)
     assert "good" not in str(caught.value)
@@ -175,22 +175,22 @@ def test_too_many_refused_rows_stop_the_job_and_are_named(tmp_path: Path) -> Non
 def test_a_table_made_under_a_wider_limit_is_refused_under_a_narrower_one(tmp_path: Path) -> None:
     rows = some_rows(30)
     source = write_jsonl(tmp_path / "a.jsonl", [*rows, {**rows[0], "chosen": ""}])
-    made = prepare(recipe(tmp_path, source, max_quarantined_fraction=0.2))
-    assert prepare(recipe(tmp_path, source, max_quarantined_fraction=0.1)).folder == made.folder
+    made = prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.2))
+    assert prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.1)).folder == made.folder
     with pytest.raises(QuarantineError, match="1 of 31 rows"):
-        prepare(recipe(tmp_path, source, max_quarantined_fraction=0.01))
+        prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.01))
     with pytest.raises(TooFewPairsError, match="global_batch_size 64"):
-        prepare(recipe(tmp_path, source, global_batch_size=64))
+        prepared_table(recipe(tmp_path, source, global_batch_size=64))
 
 
 def test_nothing_left_and_less_than_a_batch_are_named(tmp_path: Path) -> None:
     rows = [{**row, "chosen": ""} for row in some_rows(5)]
     with pytest.raises(TooFewPairsError, match="no pairs are left"):
-        prepare(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows), max_quarantined_fraction=1.0))
+        prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows), max_quarantined_fraction=1.0))
     with pytest.raises(TooFewPairsError, match="5 pairs are left to train on"):
-        prepare(recipe(tmp_path, write_jsonl(tmp_path / "b.jsonl", some_rows(5)), global_batch_size=8))
+        prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "b.jsonl", some_rows(5)), global_batch_size=8))
     with pytest.raises(DataError, match="no file has a row"):
-        prepare(recipe(tmp_path, write_jsonl(tmp_path / "c.jsonl", [])))
+        prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "c.jsonl", [])))
 
 
 def test_a_policy_that_stops_the_job_names_the_row_in_one_line(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_policy_that_stops_the_job_names_the_row_in_one_line(tmp_path: Path) -
     source = write_jsonl(tmp_path / "a.jsonl", rows)
     for sizes in (SIZES, ON_THE_CLUSTER):
         with pytest.raises(DataError) as caught:
-            prepare(recipe(tmp_path, source), sizes)
+            prepared_table(recipe(tmp_path, source), sizes)
         assert str(caught.value).startswith(f"{source} row 6: chosen is rated below rejected")
         assert "\n" not in str(caught.value)
     assert not list((tmp_path / "outputs" / "prepared").glob("*unfinished*"))
@@ -211,13 +211,13 @@ def test_a_data_set_saved_by_datasets_is_read_by_split(tmp_path: Path) -> None:
         {"train": datasets.Dataset.from_list(rows), "other": datasets.Dataset.from_list(rows[:9])}
     )
     saved.save_to_disk(tmp_path / "saved")
-    from_file = prepare(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows)))
-    here = prepare(recipe(tmp_path, str(tmp_path / "saved")))
+    from_file = prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows)))
+    here = prepared_table(recipe(tmp_path, str(tmp_path / "saved")))
     assert index_bytes(here) == index_bytes(from_file)
     other = recipe(tmp_path, {"path": str(tmp_path / "saved"), "split": "other"}, heldout={"fraction": 0})
-    assert prepare(other, ON_THE_CLUSTER).rows("train") == 9
+    assert prepared_table(other, ON_THE_CLUSTER).rows("train") == 9
     with pytest.raises(DataError, match="one of train, other"):
-        prepare(recipe(tmp_path, {"path": str(tmp_path / "saved"), "split": "test"}))
+        prepared_table(recipe(tmp_path, {"path": str(tmp_path / "saved"), "split": "test"}))
 
 
 def test_a_folder_laid_out_like_a_hub_data_set_is_read_by_split_from_its_files(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_folder_laid_out_like_a_hub_data_set_is_read_by_split_from_its_files(t
         heldout={"source": {"path": str(tmp_path / "set"), "split": "test"}},
         max_quarantined_fraction=1.0,
     )
-    table = prepare(settings)
+    table = prepared_table(settings)
     assert (table.rows("train"), table.rows("eval")) == (50, 12)
 
 
@@ -243,8 +243,8 @@ def test_rows_of_one_prompt_meet_wherever_they_lie(tmp_path: Path) -> None:
         for number in range(40)
     ]
     first, second = write_jsonl(tmp_path / "a.jsonl", rows[:40]), write_parquet(tmp_path / "b.parquet", rows[40:])
-    together = prepare(recipe(tmp_path, write_jsonl(tmp_path / "c.jsonl", rows)))
-    apart = prepare(recipe(tmp_path, [second, first]), ON_THE_CLUSTER)
+    together = prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "c.jsonl", rows)))
+    apart = prepared_table(recipe(tmp_path, [second, first]), ON_THE_CLUSTER)
     assert together.manifest.rows_in == together.manifest.rows_kept == 40
     assert together.manifest.facts["format"] == ["helpsteer2"]
     assert index_bytes(together) == index_bytes(apart)
@@ -261,25 +261,25 @@ def test_margins_as_quantiles_rank_within_each_source(tmp_path: Path) -> None:
     settings = recipe(
         tmp_path, write_jsonl(tmp_path / "a.jsonl", rows), margin_scale="quantile", heldout={"fraction": 0}
     )
-    margins = np.sort(prepare(settings).index("train").margin)
+    margins = np.sort(prepared_table(settings).index("train").margin)
     assert np.allclose(margins, np.repeat(np.arange(20) / 20, 2))
 
 
 def test_a_prepared_table_is_found_again_until_something_changes(tmp_path: Path) -> None:
     rows = some_rows(30)
     source = write_jsonl(tmp_path / "a.jsonl", rows)
-    made = prepare(recipe(tmp_path, source))
+    made = prepared_table(recipe(tmp_path, source))
     stamp = (Path(made.folder) / "manifest.json").stat().st_mtime_ns
-    assert prepare(recipe(tmp_path, source)).folder == made.folder
+    assert prepared_table(recipe(tmp_path, source)).folder == made.folder
     assert (Path(made.folder) / "manifest.json").stat().st_mtime_ns == stamp
-    assert prepare(recipe(tmp_path, source, max_length=400, max_prompt_length=300)).folder != made.folder
-    assert prepare(recipe(tmp_path, source, curriculum={"threshold": {"value": 2.0}})).folder == made.folder
+    assert prepared_table(recipe(tmp_path, source, max_length=400, max_prompt_length=300)).folder != made.folder
+    assert prepared_table(recipe(tmp_path, source, curriculum={"threshold": {"value": 2.0}})).folder == made.folder
     write_jsonl(tmp_path / "a.jsonl", rows[:-1])
-    assert prepare(recipe(tmp_path, source)).rows("train") < made.rows("train") + made.rows("eval")
+    assert prepared_table(recipe(tmp_path, source)).rows("train") < made.rows("train") + made.rows("eval")
 
 
 def test_mistaken_sources_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file there that ends in \.parquet, "):
-        prepare(recipe(tmp_path, str(tmp_path / "absent.jsonl")))
+        prepared_table(recipe(tmp_path, str(tmp_path / "absent.jsonl")))
     with pytest.raises(FormatError, match="columns answer, question fit no format"):
-        prepare(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", [{"question": "a", "answer": "b"}])))
+        prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", [{"question": "a", "answer": "b"}])))

@@ -10,7 +10,7 @@ import pytest
 
 from mixdpo_ray.cluster.folder_lock import FolderLock
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.runs.clean import Item, describe_items, remove, survey_storage
+from mixdpo_ray.runs.clean import Item, describe_items, remove_unused, survey_storage
 from mixdpo_ray.tables.prepared_table import Manifest, SplitFacts, commit
 from tests.runs.trainings import job
 
@@ -64,7 +64,7 @@ def test_tables_that_a_run_uses_stay(tmp_path: Path) -> None:
     run(tmp_path, "mine", "d1")
     items = survey_storage(str(tmp_path))
     assert unused(items, tmp_path) == {"prepared/spare", "reference/spare", "runs/mine/checkpoints/step-10"}
-    remove(items)
+    remove_unused(items)
     assert (tmp_path / "prepared" / "used" / "manifest.json").exists()
     assert (tmp_path / "reference" / "used").exists()
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "step-5").exists()
@@ -128,7 +128,7 @@ def test_tables_that_a_comparison_uses_stay_those_of_all_its_models(tmp_path: Pa
 
 def test_checkpoints_of_a_finished_run_may_go_but_its_model_stays(tmp_path: Path) -> None:
     folder = run(tmp_path, "done", "d1", finished=True)
-    remove(survey_storage(str(tmp_path)))
+    remove_unused(survey_storage(str(tmp_path)))
     assert not list((folder / "checkpoints").iterdir())
     assert (folder / "model" / "config.json").exists()
 
@@ -145,16 +145,16 @@ def test_half_written_leftovers_may_go_unless_their_lock_is_held(tmp_path: Path)
     (tmp_path / "prepared" / "jkl.quarantine.jsonl").write_text("{}\n")
     with FolderLock(str(tmp_path / "prepared" / "abc")).or_wait():
         items = survey_storage(str(tmp_path))
-        assert len(remove(items)) == 3
+        assert len(remove_unused(items)) == 3
     assert [folder.exists() for folder in leftovers] == [True, False, False]
-    assert len(remove(survey_storage(str(tmp_path)))) == 1
+    assert len(remove_unused(survey_storage(str(tmp_path)))) == 1
     assert not leftovers[0].exists()
 
 
 def test_checkpoints_of_a_run_that_is_going_on_are_left_alone(tmp_path: Path) -> None:
     folder = run(tmp_path, "busy", "d1")
     with RunRecord(str(folder)).locked():
-        assert remove(survey_storage(str(tmp_path))) == []
+        assert remove_unused(survey_storage(str(tmp_path))) == []
     assert (folder / "checkpoints" / "step-10").exists()
 
 

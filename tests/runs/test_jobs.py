@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mixdpo_ray.cluster import preflight
+from mixdpo_ray.cluster.nodes import Node, survey
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from tests.runs.trainings import job
 
@@ -54,3 +56,19 @@ def test_a_warm_up_longer_than_its_stage_is_refused_before_training(recipe: Path
     assert status == 2
     assert "train.schedule.warmup_steps 500 is longer than the easy stage" in said.splitlines()[-1]
     assert not (recipe.parent / "out" / "reference").exists()
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("name", ["prepare", "score", "train"])
+def test_a_job_looks_the_cluster_over_once(recipe: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_model(recipe.parent / "model")
+    looks: list[str] = []
+
+    def counted(path: str, *more: tuple[str, ...]) -> list[Node]:
+        looks.append(path)
+        return survey(path, *more)
+
+    monkeypatch.setattr(preflight, "survey", counted)
+    status, _, said = job(name, recipe.name, "objective.name=simpo", "train.max_steps=2", folder=recipe.parent)
+    assert (status, looks) == (0, ["out"]), said

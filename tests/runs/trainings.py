@@ -135,7 +135,7 @@ class Training:
 def job(name: str, *arguments: str, folder: Path = ROOT) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of jobs/NAME.py, run in this process and so on the Ray that it is connected to."""
     script = str(ROOT / "jobs" / f"{name}.py")
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    out, err, before, heard = io.StringIO(), io.StringIO(), sys.argv, signal.getsignal(signal.SIGINT)
     status: object = 0
     try:
         sys.argv = [script, *arguments]
@@ -145,6 +145,7 @@ def job(name: str, *arguments: str, folder: Path = ROOT) -> tuple[int, str, str]
         status = end.code
     finally:
         sys.argv = before
+        signal.signal(signal.SIGINT, heard)
     assert isinstance(status, int), status
     return status, out.getvalue(), err.getvalue()
 

@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 from mixdpo_ray.curriculum.halves import Half
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.preparation.score import score_pairs
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
@@ -114,7 +114,7 @@ def killed(world: Path, metric: str, appends: int, *overrides: str) -> None:
 def test_two_metrics_of_one_table_are_computed_once_and_another_order_computes_nothing(world: Path) -> None:
     metrics = f"metrics={{implicit_margin: {{model: {world}/other}}, perplexity: }}"
     first = recipe(world, metrics)
-    table = prepare(first)
+    table = prepared_table(first)
     columns = metric_columns(first, table, ["perplexity", "implicit_margin", "length"])
     assert [len(columns["perplexity"][split]) for split in ("train", "eval")] == [table.rows("train"), 10]
 
@@ -130,7 +130,7 @@ def test_two_metrics_of_one_table_are_computed_once_and_another_order_computes_n
     references = [ReferenceTable.open(str(path)) for path in (world / "out" / "reference").glob("[!.]*")]
     assert [(one.manifest.passes, one.manifest.pairs) for one in references] == [(1, PAIRS)] * 2
     other = recipe(world, metrics, "curriculum={order: ascending, seed: 7}", "objective.beta=0.5")
-    reordered = prepare(other)
+    reordered = prepared_table(other)
     assert list(reordered.index("train").pair_id) != list(table.index("train").pair_id)
     again = metric_columns(other, reordered, ["perplexity", "implicit_margin"])
     for name in ("perplexity", "implicit_margin"):
@@ -146,7 +146,7 @@ def test_a_driver_that_was_killed_in_the_middle_continues_with_the_pairs_that_ar
     assert 0 < before.pairs < PAIRS
 
     settings = recipe(world, "metrics.ches=")
-    table = prepare(settings)
+    table = prepared_table(settings)
     columns = metric_columns(settings, table, ["ches"])
     after = KeyedTable.open(str(folder)).manifest
     assert (after.pairs, after.passes) == (PAIRS, 2)
@@ -171,7 +171,7 @@ def test_validation_losses_are_those_of_models_that_have_not_seen_the_pair_and_n
     logs = [(folder / "training" / "metrics.jsonl").read_bytes() for folder in (first, second)]
 
     settings = recipe(world, metrics)
-    table = prepare(settings)
+    table = prepared_table(settings)
     values = metric_columns(settings, table, ["validation_loss"])["validation_loss"]["train"]
     assert [(folder / "training" / "metrics.jsonl").read_bytes() for folder in (first, second)] == logs
     assert not list(second.glob("training/model"))
@@ -198,7 +198,7 @@ def test_the_job_shows_how_far_metrics_agree_in_a_table_and_a_picture(world: Pat
     said = score_pairs(
         recipe(world, "metrics.perplexity=", "curriculum={difficulty: length, threshold: {hard_count: 4}}")
     )
-    lines = said.splitlines()
+    lines = said.describe().splitlines()
     assert lines[0].startswith("rank correlations of 3 metrics over 90 training pairs")
     assert [line.split()[:2] for line in lines[2:5]] == [["1", "rating_margin"], ["2", "length"], ["3", "perplexity"]]
     assert [line.split()[2 + number] for number, line in enumerate(lines[2:5])] == ["1.00"] * 3
@@ -218,7 +218,7 @@ def test_the_job_shows_how_far_metrics_agree_in_a_table_and_a_picture(world: Pat
 def test_a_wrong_model_path_is_one_line(world: Path, metrics: str, expected: str) -> None:
     settings = recipe(world, f"metrics={metrics}")
     with pytest.raises(ModelError) as caught:
-        metric_columns(settings, prepare(settings), list(settings.metrics))
+        metric_columns(settings, prepared_table(settings), list(settings.metrics))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -229,14 +229,14 @@ def test_a_model_of_another_vocabulary_cannot_read_the_tokens(world: Path) -> No
     vocabulary.write_text(vocabulary.read_text().replace('"<unk>"', '"<unknown>"'))
     settings = recipe(world, f"metrics.implicit_margin={{model: {world}/foreign}}")
     with pytest.raises(ModelError, match=r"metrics\.implicit_margin\.model .* has another vocabulary than"):
-        metric_columns(settings, prepare(settings), ["implicit_margin"])
+        metric_columns(settings, prepared_table(settings), ["implicit_margin"])
 
 
 def test_a_model_compared_with_a_copy_of_itself_is_refused(world: Path) -> None:
     write_tiny_model(world / "copy")
     settings = recipe(world, f"metrics.implicit_margin={{model: {world}/copy}}")
     with pytest.raises(ModelError, match="copy' is the very model that it is compared with: every pair would"):
-        metric_columns(settings, prepare(settings), ["implicit_margin"])
+        metric_columns(settings, prepared_table(settings), ["implicit_margin"])
 
 
 def test_a_reward_that_is_no_number_is_refused_with_the_pair(world: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_reward_that_is_no_number_is_refused_with_the_pair(world: Path) -> Non
     for file in (world / "model").glob("tokenizer*"):
         (world / "broken" / file.name).write_bytes(file.read_bytes())
     settings = recipe(world, f"metrics={{reward_margin: {{model: {world}/broken, dtype: float32}}}}")
-    table = prepare(settings)
+    table = prepared_table(settings)
     with pytest.raises(NonFiniteError, match=r"reward_chosen of pair [0-9a-f]{32} and \d+ others is not finite"):
         metric_columns(settings, table, ["reward_margin"])
     (folder,) = stores(world, "reward_margin")
@@ -256,7 +256,7 @@ def test_a_reward_that_is_no_number_is_refused_with_the_pair(world: Path) -> Non
 def test_an_unknown_metric_is_a_mistake_of_the_recipe(world: Path) -> None:
     settings = recipe(world)
     with pytest.raises(RecipeError, match="unknown metric 'chess'; did you mean ches"):
-        metric_columns(settings, prepare(settings), ["chess"])
+        metric_columns(settings, prepared_table(settings), ["chess"])
 
 
 def test_other_weights_or_other_settings_have_another_identity(world: Path) -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from mixdpo_ray import storage
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import make_job
@@ -52,7 +52,7 @@ def recipe(world: Path, *overrides: str) -> Recipe:
 
 
 def covered(settings: Recipe) -> ReferenceTable:
-    table = prepare(settings)
+    table = prepared_table(settings)
     folder = reference(settings, table, make_job(settings, table))
     assert folder is not None
     return ReferenceTable.open(folder)
@@ -60,7 +60,7 @@ def covered(settings: Recipe) -> ReferenceTable:
 
 def test_easy_pairs_and_all_held_out_ones_are_covered_and_a_lower_threshold_adds_the_rest(world: Path) -> None:
     some = recipe(world, "curriculum.threshold={hard_fraction: 0.5}", "output.name=some")
-    table = prepare(some)
+    table = prepared_table(some)
     train, held_out = table.rows("train"), table.rows("eval")
     first = covered(some)
     hard = round(0.5 * train)
@@ -79,7 +79,7 @@ def test_easy_pairs_and_all_held_out_ones_are_covered_and_a_lower_threshold_adds
 
 
 def test_another_beta_reads_the_same_references_and_another_model_does_not(world: Path) -> None:
-    table = prepare(recipe(world))
+    table = prepared_table(recipe(world))
     folder = reference_folder(recipe(world), table)
     assert reference_folder(recipe(world, "objective.beta=0.5", "curriculum.seed=7"), table) == folder
     write_tiny_model(world / "other", seed=1)
@@ -89,7 +89,7 @@ def test_another_beta_reads_the_same_references_and_another_model_does_not(world
 
 def test_a_thinned_plan_needs_only_the_pairs_that_it_trains(world: Path) -> None:
     settings = recipe(world, "curriculum={threshold: {hard_count: 0}, thin: 3}", "output.name=thin")
-    table = prepare(settings)
+    table = prepared_table(settings)
     job = make_job(settings, table)
     windows = range(job.plan(table).steps)
     trained = np.concatenate([job.plan(table).window(step).positions for step in windows])
@@ -103,14 +103,14 @@ def noisy(world: Path) -> tuple[PreparedTable, ReferenceTable]:
     settings = recipe(
         world, "objective={name: kto}", "curriculum.threshold={hard_count: 0}", "data.pair.flip=0.3", "output.name=kto"
     )
-    return prepare(settings), covered(settings)
+    return prepared_table(settings), covered(settings)
 
 
 def test_the_references_of_a_flipped_pair_are_those_of_the_pair_with_its_sides_exchanged(
     world: Path, noisy: tuple[PreparedTable, ReferenceTable]
 ) -> None:
     plain = recipe(world, "curriculum.threshold={hard_count: 0}", "output.name=every")
-    chosen, rejected = covered(plain).aligned(prepare(plain).index("train").pair_id)
+    chosen, rejected = covered(plain).aligned(prepared_table(plain).index("train").pair_id)
     table, store = noisy
     flip = np.asarray(table.column("train", "flipped"))
     assert 15 < flip.sum() < 50
@@ -123,7 +123,7 @@ def test_the_references_of_a_flipped_pair_are_those_of_the_pair_with_its_sides_e
 
 def test_an_objective_without_a_reference_computes_none(world: Path) -> None:
     settings = recipe(world, "objective.name=simpo", "output.name=simpo", "output.storage_path=" + str(world / "none"))
-    table = prepare(settings)
+    table = prepared_table(settings)
     assert reference(settings, table, make_job(settings, table)) is None
     assert not (world / "none" / "reference").exists()
 
@@ -172,7 +172,7 @@ def test_prompts_with_foreign_answers_are_covered_for_kto_alone(
 
 def test_references_of_single_tokens_lie_beside_the_sums_and_add_up_to_them(world: Path) -> None:
     settings = recipe(world, "objective={name: selective_tokens}", "output.name=tokens")
-    table, store = prepare(settings), covered(settings)
+    table, store = prepared_table(settings), covered(settings)
     tokens = TokenReferenceTable.open(store.folder + TOKENS)
     foreign = mismatched_ids(table.index("train"), range(3))
     assert tokens.missing(foreign) == foreign

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from mixdpo_ray.cluster.events import Event
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.optuna_search import StudySearch
@@ -29,8 +30,8 @@ class DrivenStudy:
         self.study = study or open_study(recipe, str(folder), make_sampler("random", Draw(0, conditional=False)))
         known = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = make_sampler(recipe.tune.sampler, Draw.of(recipe.tune, space.conditional, known))
-        self.events: list[tuple[str, int, Any]] = []
-        self.search = StudySearch(recipe, str(folder), self.study, space, lambda *event: self.events.append(event))
+        self.events: list[Event] = []
+        self.search = StudySearch(recipe, str(folder), self.study, space, self.events.append)
         self.ids, self.counter = dict[int, str](), itertools.count()
         self.last: dict[int, dict[str, Any]] = {}  # what each trial reported last
 

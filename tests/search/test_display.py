@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mixdpo_ray.cluster.events import PhaseBegan, StepTaken, Warned
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.search.display import StudyDisplay, shown_setting
 from tests.search.driven_study import ACCURACY, DrivenStudy
@@ -28,7 +29,7 @@ def display_of(wanted: int = 4, width: int = 120, height: int = 30, terminal: bo
 def watched(folder: Path, display: StudyDisplay) -> DrivenStudy:
     """A study that tells a display, as a search does."""
     study = DrivenStudy(make_recipe({"space": SPACE}), folder)
-    study.search.tell = display.tell
+    study.search.tell = display.show
     return study
 
 
@@ -53,10 +54,10 @@ def test_a_running_trial_shows_its_settings_and_what_it_does(tmp_path: Path) -> 
     assert re.fullmatch(
         rf" +0 +RUNNING +0/3 +starting +\d:\d\d +value {settings[VALUE]} +beta {beta}", seen(display)[-1]
     )
-    display.hear(number, "step", {"stage": "easy", "step": 3, "epoch": 0.5})
+    display.show(StepTaken({"stage": "easy", "step": 3, "epoch": 0.5}, job=number))
     assert re.search(r"RUNNING +0/3 +easy 25% ", seen(display)[-1])
     study.report(number, 1, {ACCURACY: 0.625})
-    display.hear(number, "phase", "evaluating")
+    display.show(PhaseBegan("evaluating", job=number))
     assert re.search(r"RUNNING +1/3 +evaluating +0\.6250 +\d:\d\d ", seen(display)[-1])
 
 
@@ -148,14 +149,14 @@ def test_brackets_in_a_reason_are_no_markup(tmp_path: Path) -> None:
 def test_a_warning_of_a_trials_worker_is_said_above_the_table(tmp_path: Path) -> None:
     display = display_of()
     study = watched(tmp_path, display)
-    display.hear(study.start()[0], "warning", "no drift: there is [no] reference")
+    display.show(Warned("no drift: there is [no] reference", job=study.start()[0]))
     assert isinstance(display.console.file, io.StringIO)
     assert "trial 0: warning: no drift: there is [no] reference" in display.console.file.getvalue()
 
 
 def test_what_a_worker_says_of_an_unknown_trial_is_let_go() -> None:
     display = display_of()
-    display.hear(7, "step", {"stage": "easy", "step": 3, "epoch": 0.5})
+    display.show(StepTaken({"stage": "easy", "step": 3, "epoch": 0.5}, job=7))
     assert len(seen(display)) == 2
 
 

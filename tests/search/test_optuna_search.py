@@ -11,7 +11,7 @@ import pytest
 from ray.tune.experiment import Trial
 
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.search.optuna_search import StopAfterRung, StudySearch
+from mixdpo_ray.search.optuna_search import RungEnded, StopAfterRung, StudySearch, TrialBegan, TrialEnded
 from mixdpo_ray.search.space import Space
 from mixdpo_ray.search.study import queue, release_stale, still_wanted
 from mixdpo_ray.search.trial import rung_recipe
@@ -168,7 +168,7 @@ def test_a_trial_ends_once_though_tune_may_say_it_twice(tmp_path: Path) -> None:
     row = study.train(lambda _: 0.75)
     assert study.end(row.number) == row
     assert study.crash(row.number) == row
-    assert [event for event, _, _ in study.events].count("end") == 1
+    assert [event for event in study.events if isinstance(event, TrialEnded)] == [TrialEnded(row, job=row.number)]
 
 
 def test_a_trial_that_continues_another_takes_its_settings_and_folder_and_counts_once(tmp_path: Path) -> None:
@@ -209,8 +209,8 @@ def test_two_metrics_are_compared_at_the_end_alone(tmp_path: Path) -> None:
 def test_whoever_watches_is_told_of_start_rungs_and_end(tmp_path: Path) -> None:
     study = driven(tmp_path)
     row = study.train(lambda _: 0.75)
-    rungs = [("rung", 0, (budget, 0.75)) for budget in (1, 3, 9)]
-    assert study.events == [("start", 0, row.settings), *rungs, ("end", 0, row)]
+    rungs = [RungEnded(budget, 0.75, job=0) for budget in (1, 3, 9)]
+    assert study.events == [TrialBegan(row.settings, job=0), *rungs, TrialEnded(row, job=0)]
 
 
 def test_the_scheduler_stops_whom_the_study_gives_up(tmp_path: Path) -> None:

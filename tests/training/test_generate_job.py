@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.generate import main, side_by_side
+from jobs.generate import generate
+from mixdpo_ray.cluster.command import exit_status
 from mixdpo_ray.playground.sample import write_tiny_model
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.runs.answers import side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +32,9 @@ def answered(
 ) -> tuple[object, list[str]]:
     """Exit status, and all that was printed."""
     monkeypatch.setattr(sys, "argv", ["generate.py", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    status = exit_status(generate)
     said = capsys.readouterr()
-    return ended.value.code, (said.out + said.err).splitlines()
+    return status, (said.out + said.err).splitlines()
 
 
 def test_a_run_shows_each_prompt_before_and_after(

@@ -1,0 +1,40 @@
+"""What workers tell the run's actor, and what it hands on to a display. The actor imports this file: it is light."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    job: str | int | None = field(default=None, kw_only=True)  # whose it is, where an actor hears of several jobs
+
+
+@dataclass(frozen=True)
+class StepTaken(Event):
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PhaseBegan(Event):
+    text: str
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    text: str
+
+
+@dataclass(frozen=True)
+class JobEnded(Event):
+    """The summary of a training, or the reason why there will be none."""
+
+    summary: Mapping[str, Any] | None = None
+    failure: str = ""

@@ -1,0 +1,62 @@
+"""The command line of a job with a recipe, and what is refused of it at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+
+from mixdpo_ray import storage
+from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.recipe.file import describe_first_settings, describe_settings, load_recipe
+from mixdpo_ray.recipe.recipe import Recipe
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _: object, values: object, option: str | None = None) -> None:
+        if values == "all":
+            parser.epilog = "settings, their defaults and what they mean:\n\n" + describe_settings()
+        else:
+            more = "every other setting: --help all"
+            parser.epilog = f"settings that one needs first ({more}):\n\n{describe_first_settings()}"
+        parser.print_help()
+        parser.exit()
+
+
+def recipe_parser(description: str, flags: Mapping[str, str]) -> argparse.ArgumentParser:
+    """`flags`: options that are on or off, and their help."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter, add_help=False)
+    # the recipe may follow it, and is then taken for its value
+    parser.add_argument(
+        "-h",
+        "--help",
+        nargs="?",
+        metavar="all",
+        default=argparse.SUPPRESS,
+        action=_Help,
+        help="this, or with every setting",
+    )
+    parser.add_argument("recipe", help="a YAML file such as jobs/recipes/playground.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="such as objective.beta=0.05")
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    return parser
+
+
+def recipe_of(path: str, overrides: Sequence[str]) -> Recipe:
+    recipe = load_recipe(path, overrides)
+    refuse_lost_output(recipe)
+    return recipe
+
+
+def refuse_lost_output(recipe: Recipe) -> None:
+    """`ray job submit --working-dir` runs a job in a copy of the folder, which is deleted after it."""
+    environment = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    path = recipe.output.storage_path
+    if environment.get("working_dir") and storage.is_local(path) and not storage.local(path).is_absolute():
+        raise RecipeError(
+            f"output.storage_path {path!r} would lie in the job's working directory, which is deleted after it: give "
+            "an absolute folder that all nodes share, or a URI such as s3://bucket/folder"
+        )

@@ -1,0 +1,130 @@
+"""Answers of a trained model to prompts, beside those of the model it started from."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import tempfile
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mixdpo_ray import storage
+from mixdpo_ray.cluster.run_record import RunRecord
+from mixdpo_ray.errors import RecipeError, StorageError
+from mixdpo_ray.training.model_files import refuse_missing_folder
+from mixdpo_ray.training.settings import ModelSettings
+
+GAP = "  "
+
+
+def answers_parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("run_or_model", help="outputs/runs/NAME for before and after; or a model's folder or Hub name")
+    parser.add_argument("--prompt", action="append", default=[], help="may be given several times")
+    parser.add_argument("--file", help="a text file with one prompt per line")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: %(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.7, help="0: the likeliest token (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8, help="prompts at once (default: %(default)s)")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="the run's own, or bfloat16")
+    return parser
+
+
+@dataclass(frozen=True)
+class AnswersReport:
+    prompts: Sequence[str]
+    columns: Mapping[str, Sequence[str]]  # of each model, an answer to each prompt
+
+    def describe(self) -> str:
+        titles = list(self.columns)
+        return "\n".join(
+            f"\n> {prompt}\n{side_by_side(titles, [column[number] for column in self.columns.values()])}"
+            for number, prompt in enumerate(self.prompts)
+        )
+
+
+def answer_prompts(arguments: argparse.Namespace) -> AnswersReport:
+    prompts = read_prompts(arguments)
+    with models(arguments.run_or_model, arguments.dtype) as columns:
+        answers = {title: answers_by(model, prompts, arguments) for title, model in columns.items()}
+    return AnswersReport(prompts, answers)
+
+
+def read_prompts(arguments: argparse.Namespace) -> list[str]:
+    if arguments.max_new_tokens < 1 or arguments.temperature < 0 or arguments.batch_size < 1:
+        raise RecipeError("--max-new-tokens and --batch-size must be at least 1, --temperature at least 0")
+    prompts = list(arguments.prompt)
+    if arguments.file:
+        lines = storage.read_bytes(arguments.file).decode("utf-8").splitlines()
+        prompts += [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise RecipeError("no prompt: give --prompt TEXT, or --file with one prompt per line")
+    return prompts
+
+
+@contextmanager
+def models(folder: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
+    """The columns of the answer: before and after of a run, or the one model."""
+    changed = {"dtype": dtype} if dtype else {}
+    record = RunRecord(folder)
+    recorded = record.recorded()
+    if recorded is None and not storage.is_local(folder):
+        raise StorageError(f"{record.recipe_file} does not exist: give the folder of a run; models are read from disk")
+    if recorded is None:
+        refuse_missing_folder("run or model", folder)
+        yield {"answer": ModelSettings.model_validate({"path": folder, **changed})}
+        return
+    # of the recipe the model alone: other sections may have had settings that no longer exist
+    model = ModelSettings.model_validate(recorded.recipe["model"])
+    if not storage.exists(storage.join(record.model, "config.json")):
+        raise StorageError(f"{folder} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
+    before = model.model_copy(update={"lora": None, **changed})
+    with local_copy(record.model) as trained:
+        own = {"path": trained, "tokenizer": None, "revision": None}  # a run exports its tokenizer too
+        yield {"before": before, "after": before.model_copy(update=own)}
+
+
+@contextmanager
+def local_copy(folder: str) -> Iterator[str]:
+    if storage.is_local(folder):
+        yield str(storage.local(folder))
+        return
+    with tempfile.TemporaryDirectory(prefix="mixdpo_ray-") as copied:
+        storage.copy(folder, copied)
+        yield copied
+
+
+def answers_by(settings: ModelSettings, prompts: Sequence[str], arguments: argparse.Namespace) -> list[str]:
+    """One model is in memory at a time."""
+    import torch
+
+    from mixdpo_ray.training.generation import generate
+    from mixdpo_ray.training.model import load_model
+    from mixdpo_ray.training.tokenizer import load_tokenizer
+
+    model = load_model(settings).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    answers = generate(
+        model,
+        load_tokenizer(settings),
+        prompts,
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+    )
+    return [answer for (answer,) in answers]
+
+
+def side_by_side(titles: Sequence[str], texts: Sequence[str]) -> str:
+    width = (shutil.get_terminal_size((120, 0)).columns - len(GAP) * (len(titles) - 1)) // len(titles)
+    columns = [[title, "-" * len(title), *wrapped(text, width)] for title, text in zip(titles, texts, strict=True)]
+    rows = itertools.zip_longest(*columns, fillvalue="")
+    return "\n".join(GAP.join(cell.ljust(width) for cell in row).rstrip() for row in rows)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Line breaks of the answer are kept."""
+    return [part for line in text.splitlines() for part in textwrap.wrap(line, width) or [""]]

@@ -1,0 +1,111 @@
+"""How far work has come: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from rich.console import Console
+
+from mixdpo_ray.bar import Bar, Counter, Pace
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = """
+from mixdpo_ray.cluster.events import Evaluated, PhaseBegan, StepTaken, Warned
+from mixdpo_ray.cluster.progress import TrainingDisplay
+
+with TrainingDisplay("train", 3) as display:
+    print("a line of stdout")
+    display.show(PhaseBegan("loading the model"))
+    display.show(Evaluated({"eval_rewards/accuracies": 0.5}))
+    display.show(Warned("checkpoint [step-2] is damaged"))
+    for step in range(3):
+        measured = {"loss": 0.25, "perf/pairs_per_second": 12.5, "rewards/accuracies": 0.75}
+        display.show(StepTaken({"step": step, "stage": "easy", **measured}))
+"""
+
+
+def line_of(bar: Bar, width: int) -> str:
+    console = bar.console = Console(file=io.StringIO(), width=width)
+    console.print(bar._line())
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().rstrip()
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(200, 40), (70, 17), (50, 8)])
+def test_a_narrow_terminal_takes_from_the_bar_and_then_from_the_end(width: int, drawn: int) -> None:
+    bar = Bar("train: easy", "step", 40)
+    bar.show("train: easy", 13, 40, "loss 0.6931  held", "ETA 0:02")
+    line = line_of(bar, width)
+    assert line.startswith("train: easy ")
+    assert line.index(" 13/40") - len("train: easy ") == drawn
+    assert " 13/40 steps  ETA 0:02  " in line
+    assert line.endswith("loss 0.6931  held") == (width > 60)
+    assert len(line) <= width
+
+
+def test_a_terminal_gets_a_bar_with_warnings_above_it() -> None:
+    shown = seen_on_a_terminal(stdout=None)
+    assert "a line of stdout" in shown
+    _, _, last = shown.rpartition("warning: checkpoint [step-2] is damaged")
+    (end,) = re.findall(r"train: easy ━+ (3/3 steps  ETA 0:00  .*?)\s*\n", last)[-1:]
+    assert end.split("  ")[2:] == ["loss 0.2500", "pairs/s 12.5", "accuracy 0.75", "held out 0.500"]
+
+
+def test_what_goes_to_a_file_is_not_drawn_on_the_terminal(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as out:
+        assert "a line of stdout" not in seen_on_a_terminal(stdout=out.fileno())
+    assert (tmp_path / "out").read_text() == "a line of stdout\n"
+
+
+def seen_on_a_terminal(stdout: int | None) -> str:
+    """All that a program has drawn on a terminal of 150 columns, which is its stderr; without colours."""
+    ours, theirs = pty.openpty()
+    pieces: list[bytes] = []
+    reader = Thread(target=_read_all, args=(ours, pieces))
+    reader.start()
+    environment = {**os.environ, "COLUMNS": "150", "TERM": "xterm"}
+    out = theirs if stdout is None else stdout
+    subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, stdout=out, stderr=theirs, check=True)
+    os.close(theirs)
+    reader.join()
+    os.close(ours)
+    return re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", b"".join(pieces).decode()).replace("\r", "\n")
+
+
+def _read_all(terminal: int, pieces: list[bytes]) -> None:
+    try:
+        while piece := os.read(terminal, 4096):
+            pieces.append(piece)
+    except OSError:  # how a terminal says that its last writer is gone
+        return
+
+
+def test_elsewhere_counted_work_is_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mixdpo_ray.bar.time.monotonic", lambda: now[0])
+    with Counter("prepare", "task") as counter:
+        for done, second in ((1, 101.0), (2, 111.0), (3, 112.0), (4, 122.0)):
+            now[0] = second
+            counter.reach(done, 4, "read")
+    assert capsys.readouterr().err.splitlines() == ["prepare: read, 2/4 tasks", "prepare: read, 4/4 tasks"]
+
+
+def test_what_was_done_before_is_no_part_of_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run at step 50 of 100: two seconds a step, so 49 steps are left at the 51st, and take 98 s."""
+    now, pace = [1000.0], Pace()
+    monkeypatch.setattr("mixdpo_ray.bar.time.monotonic", lambda: now[0])
+    pace.reach(50)
+    assert pace.eta(100) == ""
+    now[0] += 2.0
+    pace.reach(51)
+    assert pace.eta(100) == "ETA 1:38"
