@@ -26,6 +26,7 @@ from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.progress import Progress
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
+from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS, find_format
 from mixdpo_ray.pairs.histogram import margin_histogram
@@ -43,9 +44,11 @@ from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, write_index
+from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, with_index_seals, write_index
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
+
+SAMPLES = "source_samples"  # among the facts of a table
 
 
 def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = False) -> PreparedTable:
@@ -57,6 +60,7 @@ def prepare(recipe: Recipe, sizes: Sizes = SIZES, *, describe_again: bool = Fals
         found = PreparedTable.committed(folder)
         if found:
             table = PreparedTable.open(folder)
+            _refuse_changed_sources(table, sources)
             _check_again(table, recipe)
         elif is_derived(recipe):
             base = prepare(base_recipe(recipe), sizes)
@@ -77,6 +81,17 @@ def _source_settings(recipe: Recipe) -> list[SourceSettings]:
     return [recipe.data.source] if heldout is None else [recipe.data.source, heldout]
 
 
+def _refuse_changed_sources(table: PreparedTable, sources: list[Source]) -> None:
+    """The table's name knows the sizes and times of the sources' files alone; tables of before know no more."""
+    before = table.manifest.facts.get(SAMPLES, [None] * len(sources))
+    for source, sample in zip(sources, before, strict=True):
+        if sample is not None and source.sample() != sample:
+            raise PreparedTableError(
+                f"data.source {source.name} has changed, though not its files' sizes and times, since {table.folder} "
+                f"was prepared from it: {table.remedy}"
+            )
+
+
 def _check_again(table: PreparedTable, recipe: Recipe) -> None:
     """The table's name says nothing about the limits that it must keep."""
     manifest, limit = table.manifest, recipe.data.max_quarantined_fraction
@@ -88,6 +103,7 @@ def _check_again(table: PreparedTable, recipe: Recipe) -> None:
 
 def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, folder: str, sizes: Sizes) -> PreparedTable:
     began = time.monotonic()
+    samples = [source.sample() for source in sources]  # before anything is read: what changes meanwhile is noticed
     stages = _stages(recipe, sources, tokenizer)
     with Progress("prepare", "task") as progress:
         staged = convert_sources(sources, stages, sizes, partial(progress.reach, doing="read, check, tokenise"))
@@ -107,6 +123,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 "format": [stage.format for stage in stages],
                 "margin_scale": [stage.data.margin_scale for stage in stages],
                 "tokenizer": tokenizer_digest(tokenizer),
+                SAMPLES: samples,
                 **recipe.curriculum.order_identity,
             }
             commit(place, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
@@ -180,15 +197,16 @@ def _write(
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
     where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
     written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
+    seals = {}
     for split, members in splits.items():
         index = staged.keys.select(["pair_id", *lengths]).take(members)
         index = index.append_column("margin", pa.array(arranged.margin[members]))
-        write_index(folder, split, index.append_column("position", pa.array(np.arange(len(members)))))
+        seals[split] = write_index(folder, split, index.append_column("position", pa.array(np.arange(len(members)))))
     quarantine.write(storage.join(folder, QUARANTINE))
     return Manifest(
         fingerprint="",
         content_digest=written.digest,
-        splits=written.splits,
+        splits=with_index_seals(written.splits, seals),
         rows_in=staged.rows_in,
         rows_kept=len(order),
         quarantined=quarantine.counts,

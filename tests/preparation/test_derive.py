@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mixdpo_ray import storage
@@ -20,7 +21,6 @@ from mixdpo_ray.preparation.derive import NOT_SELECTED
 from mixdpo_ray.preparation.prepare import prepare
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import job_in
-from mixdpo_ray.tables.parquet import open_parquet
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
 from tests.preparation.preparations import ON_THE_CLUSTER, quarantined, recipe, some_rows, write_jsonl
@@ -127,8 +127,7 @@ def test_a_selection_keeps_its_rows_in_order_and_accounts_for_the_others(tmp_pat
         {"count": None, "seed": 42, **rules[1], "left": len(expected)},
     ]
     assert quarantined(table.folder) == quarantined(base.folder)
-    with open_parquet(storage.join(table.folder, NOT_SELECTED)) as file:
-        others = file.read().to_pylist()
+    others = pq.read_table(storage.join(table.folder, NOT_SELECTED)).to_pylist()
     assert len(others) == left_out
     by_id = {row["pair_id"]: row for row in rows_of(base)}
     for other in others:
