@@ -32,17 +32,15 @@ OTHER_CONTENT = "it has other content than was written"
 def sealed(content: pa.Buffer) -> tuple[bytes, str]:
     """A file with its checksums, and its seal."""
     metadata, whole = pq.read_metadata(pa.BufferReader(content)), memoryview(content)
-    sizes = [
-        metadata.row_group(group).column(number).total_compressed_size
-        for group in range(metadata.num_row_groups)
-        for number in range(metadata.num_columns)
-    ]
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = range(metadata.num_columns)
+    sizes = [group.column(number).total_compressed_size for group in groups for number in columns]
     starts, end = _starts(sizes), len(whole) - _footer_size(whole)
     assert starts[-1] == end, "column chunks follow each other up to the footer"
     chunks = np.zeros(len(sizes), CHUNK)
     chunks["size"], chunks["checksum"] = sizes, _checksums(whole, starts)
     behind = chunks.tobytes() + whole[end:]
-    return whole[:end].tobytes() + behind, f"{len(behind)}-{checksum(behind)}"
+    return b"".join([whole[:end], behind]), f"{len(behind)}-{checksum(behind)}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Footer:
             raise OSError(OTHER_CONTENT)
         footer = len(end) - _footer_size(end)
         chunks = np.frombuffer(end[:footer], CHUNK)
-        metadata = pq.read_metadata(pa.BufferReader(MAGIC + end[footer:]))
+        metadata = pq.read_metadata(pa.BufferReader(end[footer:]))  # which Parquet looks for from the end
         return cls(metadata, _starts(chunks["size"]), chunks["checksum"])
 
 
@@ -117,7 +115,7 @@ class SealedFile:
 
 def _starts(sizes: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
     """The place where each chunk begins, and where the last one ends."""
-    return np.cumsum([len(MAGIC), *sizes], dtype=np.int64)
+    return np.cumsum(np.concatenate([[len(MAGIC)], sizes]), dtype=np.int64)
 
 
 def _checksums(content: memoryview, edges: NDArray[np.int64]) -> list[int]:
