@@ -26,6 +26,13 @@ NARROW_ROW_GROUP = 1 << 16  # rows without
 
 def write_parquet(path: str, rows: pa.Table) -> str:
     """All of it or nothing. The seal of the file, by which it is read."""
+    content, seal = sealed(encoded(rows))
+    storage.write_bytes(path, content)
+    return seal
+
+
+def encoded(rows: pa.Table) -> pa.Buffer:
+    """The file without checksums."""
     buffer = pa.BufferOutputStream()
     if "prompt_ids" in rows.column_names:
         pq.write_table(
@@ -34,9 +41,7 @@ def write_parquet(path: str, rows: pa.Table) -> str:
         )  # fmt: skip
     else:
         pq.write_table(rows, buffer, row_group_size=NARROW_ROW_GROUP)
-    content, seal = sealed(buffer.getvalue())
-    storage.write_bytes(path, content)
-    return seal
+    return buffer.getvalue()
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from mixdpo_ray.tables import parquet
+from mixdpo_ray import storage
+from mixdpo_ray.tables.parquet import encoded, write_parquet
 from mixdpo_ray.tables.prepared_table import PreparedTable, commit
 from tests.measure.damage import flip, kinds, make_table
 
-FLIPS, PAIRS, ROUNDS = 200, 11_000, 15  # as many pairs as a part of real ones has
+FLIPS, PAIRS, ROUNDS = 200, 11_000, 41  # as many pairs as a part of real ones has
 OUTCOMES = ("refused", "without effect", "silent")
 
 
@@ -50,7 +50,8 @@ def costs(folder: Path) -> None:
     rows = table.read("train", np.arange(PAIRS))
     window = np.arange(5000, 5016)
     spread = np.arange(100, PAIRS, 640)
-    compare("write a part", lambda: _write(folder, rows, True), lambda: _write(folder, rows, False))
+    path = str(folder / "part.parquet")
+    compare("write a part", lambda: write_parquet(path, rows), lambda: storage.write_bytes(path, encoded(rows)))
     for name, positions in (("16 pairs in a row", window), ("17 pairs far apart", spread)):
         compare(f"read {name}", lambda p=positions: table.read("train", p), lambda p=positions: plain.read("train", p))  # type: ignore[misc]
     compare(
@@ -73,16 +74,6 @@ def compare(name: str, verified: Callable[[], object], unverified: Callable[[], 
     medians = {which: 1000 * statistics.median(values) for which, values in seconds.items()}
     more = statistics.median(a / b for a, b in zip(seconds["with"], seconds["without"], strict=True)) - 1
     print(f"{name:<24}{medians['with']:>10.2f} ms with checksums{medians['without']:>10.2f} ms without{more:>+9.1%}")
-
-
-def _write(folder: Path, rows: pa.Table, sealed: bool) -> None:
-    whole = parquet.sealed
-    try:
-        if not sealed:
-            parquet.sealed = lambda content: (content, "")
-        parquet.write_parquet(str(folder / "part.parquet"), rows)
-    finally:
-        parquet.sealed = whole
 
 
 def _index(table: PreparedTable) -> object:
