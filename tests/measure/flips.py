@@ -12,13 +12,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from mixdpo_ray import storage
-from mixdpo_ray.tables.parquet import encoded, write_parquet
-from mixdpo_ray.tables.prepared_table import PreparedTable, commit
+from mixdpo_ray.tables.parquet import ParquetColumns, encoded, write_parquet
+from mixdpo_ray.tables.prepared_table import INDEX_SCHEMA, PreparedTable, commit
 from tests.measure.damage import flip, kinds, make_table
 
 FLIPS, PAIRS, ROUNDS = 200, 11_000, 41  # as many pairs as a part of real ones has
@@ -52,14 +54,20 @@ def costs(folder: Path) -> None:
     spread = np.arange(100, PAIRS, 640)
     path = str(folder / "part.parquet")
     compare("write a part", lambda: write_parquet(path, rows), lambda: storage.write_bytes(path, encoded(rows)))
-    for name, positions in (("16 pairs in a row", window), ("17 pairs far apart", spread)):
-        compare(f"read {name}", lambda p=positions: table.read("train", p), lambda p=positions: plain.read("train", p))  # type: ignore[misc]
-    compare(
-        "read a whole part",
-        lambda: table.read("train", np.arange(PAIRS)),
-        lambda: plain.read("train", np.arange(PAIRS)),
-    )
-    compare("open the index", lambda: _index(table), lambda: _index(plain))
+    for name, positions in (("16 pairs", window), ("17 pairs far apart", spread), ("a whole part", np.arange(PAIRS))):
+        compare(f"read {name}", partial(table.read, "train", positions), partial(plain.read, "train", positions))
+    compare("open a small index", lambda: _opened(table), lambda: _opened(plain))
+    path = str(folder / "index.parquet")
+    seal = write_parquet(path, index_of_many())
+    compare("open an index of 1 million pairs", lambda: _columns(path, seal), lambda: _columns(path, ""))
+
+
+def index_of_many(pairs: int = 1_000_000) -> pa.Table:
+    draw = np.random.default_rng(0)
+    numbers = draw.integers(0, 1 << 60, pairs)
+    lengths = {name: draw.integers(10, 900, pairs) for name in INDEX_SCHEMA.names[3:]}
+    columns = {"position": np.arange(pairs), "pair_id": [f"{number:032x}" for number in numbers.tolist()]}
+    return pa.table(columns | {"margin": np.linspace(9, 0, pairs).round(1)} | lengths, INDEX_SCHEMA)
 
 
 def compare(name: str, verified: Callable[[], object], unverified: Callable[[], object]) -> None:
@@ -73,11 +81,17 @@ def compare(name: str, verified: Callable[[], object], unverified: Callable[[], 
             seconds[which].append(time.perf_counter() - began)
     medians = {which: 1000 * statistics.median(values) for which, values in seconds.items()}
     more = statistics.median(a / b for a, b in zip(seconds["with"], seconds["without"], strict=True)) - 1
-    print(f"{name:<24}{medians['with']:>10.2f} ms with checksums{medians['without']:>10.2f} ms without{more:>+9.1%}")
+    print(f"{name:<34}{medians['with']:>10.2f} ms with checksums{medians['without']:>10.2f} ms without{more:>+9.1%}")
 
 
-def _index(table: PreparedTable) -> object:
+def _opened(table: PreparedTable) -> object:
     return PreparedTable(table.folder, table.manifest).index("train")
+
+
+def _columns(path: str, seal: str) -> object:
+    return ParquetColumns(path, seal, "").arrays(
+        {"margin": np.float64, **dict.fromkeys(INDEX_SCHEMA.names[3:], np.int32)}
+    )
 
 
 if __name__ == "__main__":
