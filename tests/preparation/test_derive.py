@@ -18,10 +18,10 @@ from mixdpo_ray.errors import DataError, PreparedTableError, TooFewPairsError
 from mixdpo_ray.pairs.flips import flipped, flipped_id
 from mixdpo_ray.preparation.convert_sources import SIZES, Sizes
 from mixdpo_ray.preparation.derive import NOT_SELECTED
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import SAMPLES, prepare
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import job_in
-from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable, commit
 from mixdpo_ray.tables.reference_table import ReferenceTable
 from tests.preparation.preparations import ON_THE_CLUSTER, quarantined, recipe, some_rows, write_jsonl
 
@@ -137,8 +137,10 @@ def test_a_selection_keeps_its_rows_in_order_and_accounts_for_the_others(tmp_pat
 
 
 def test_what_was_tokenised_once_is_never_tokenised_again(tmp_path: Path, source: str) -> None:
-    """The source keeps its size and its time but no row of it could be read any more."""
+    """The source keeps its size and its time but no row of it could be read any more, and the table knows no more."""
     base = prepare(asked(tmp_path, source))
+    facts = {name: fact for name, fact in base.manifest.facts.items() if name != SAMPLES}
+    commit(base.folder, base.manifest.model_copy(update={"facts": facts}))
     state = Path(source).stat()
     Path(source).write_bytes(b"?" * state.st_size)
     os.utime(source, ns=(state.st_atime_ns, state.st_mtime_ns))
