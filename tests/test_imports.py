@@ -16,6 +16,7 @@ ROOMS = (
     "errors",
     "wording",
     "settings",
+    "checksums",
     "storage",
     "bar",
     "objectives",
@@ -38,12 +39,13 @@ ROOMS = (
 WITH_RAY = ROOMS[ROOMS.index("cluster") :]
 WITHOUT_RAY = (  # parts of those rooms
     "search.report",
-    *(f"search.{name}" for name in ("space", "study", "samplers", "margins", "trials", "check")),
+    *(f"search.{name}" for name in ("space", "study", "journal", "samplers", "margins", "trials", "check")),
     *(f"comparison.{name}" for name in ("arms", "results", "table", "student", "picture")),
     "doctor.format",
 )
 LIGHT = (  # what reads a recipe: help and refusals wait for nothing
-    *("errors", "wording", "settings", "storage", "objectives", "curriculum", "difficulty", "recipe", "jobs"),
+    *("errors", "wording", "settings", "checksums", "storage", "objectives", "curriculum", "difficulty", "recipe"),
+    "jobs",
     "playground.settings",
 )
 SCRIPTS = ("jobs", "mixdpo_ray.cluster.fork_client")  # what is run by its path

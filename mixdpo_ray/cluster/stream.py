@@ -28,6 +28,7 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
+from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.windows import rank_positions, read_windows
@@ -107,7 +108,8 @@ class RayDataWindows:
         source = _Steps(table.folder, positions, self.per_read)
         stream = ray.data.read_datasource(source, concurrency=1, override_num_blocks=len(source.tasks))
         blocks = stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-        yield from recut(iter(blocks), [len(rows) for rows in positions])
+        with plain_errors():  # a damaged part ends the job: started again, a worker would only read it again
+            yield from recut(iter(blocks), [len(rows) for rows in positions])
 
 
 def ahead(windows: Iterator[pa.Table], count: int) -> Iterator[pa.Table]:

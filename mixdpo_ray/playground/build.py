@@ -8,7 +8,6 @@ playground.json   written last; names the settings and the code that made the re
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import shutil
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from mixdpo_ray.bar import Counter
 from mixdpo_ray.playground.annotator import RatedPair, rate_pairs, read_jsonl, write_jsonl
 from mixdpo_ray.playground.base_model import make_tokenizer, save, train_base_model
+from mixdpo_ray.playground.files import MadeFiles, checksums_in, read_made_files
 from mixdpo_ray.playground.judge import Verdict
 from mixdpo_ray.playground.prompts import LONGEST_ANSWER, Prompt, draw_prompts
 from mixdpo_ray.playground.settings import PlaygroundSettings
@@ -56,7 +56,7 @@ class PlaygroundFolder:
 
     @property
     def exists(self) -> bool:
-        return self.mark.exists() and json.loads(self.mark.read_text())["fingerprint"] == self.fingerprint
+        return self.mark.exists() and read_made_files(self.mark).fingerprint == self.fingerprint
 
     def make(self) -> None:
         """Anew, whatever was there."""
@@ -70,8 +70,8 @@ class PlaygroundFolder:
         answers = answers_of(self.base, prompts, self.settings.seed, self.settings.answers_each)
         draw = random.Random(f"{self.settings.seed} ratings")
         write_jsonl(rate_pairs(draw, prompts, answers, self.settings), self.pairs)
-        content = {"fingerprint": self.fingerprint, "settings": self.settings.model_dump()}
-        self.mark.write_text(json.dumps(content, indent=2))
+        settings, files = self.settings.model_dump(), checksums_in(self.path)
+        self.mark.write_bytes(MadeFiles(fingerprint=self.fingerprint, settings=settings, files=files).to_json())
 
     def rated_pairs(self) -> list[RatedPair]:
         return read_jsonl(self.pairs)

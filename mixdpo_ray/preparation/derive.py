@@ -40,7 +40,15 @@ from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.scoring.metric_columns import computed_columns, metric_identities
 from mixdpo_ray.tables.parquet import write_parquet
-from mixdpo_ray.tables.prepared_table import SPLITS, Index, Manifest, PreparedTable, commit, write_index
+from mixdpo_ray.tables.prepared_table import (
+    SPLITS,
+    Index,
+    Manifest,
+    PreparedTable,
+    commit,
+    with_index_seals,
+    write_index,
+)
 
 NOT_SELECTED = "not_selected.parquet"  # position in the base table, pair_id, number of the rule
 LENGTH_COLUMNS = ("prompt_length", "chosen_length", "rejected_length")
@@ -132,7 +140,8 @@ def _write(
     )
     rows = base_rows(base, recipe.data.pair, small=tokens <= sizes.part_tokens)
     written = write_all(rows, where, folder, tokens, sizes.part_tokens, partial(progress.reach, doing="sort and write"))
-    flips = {split: _write_index(folder, split, recipe, base, derived) for split in SPLITS}
+    indexes = {split: _write_index(folder, split, recipe, base, derived) for split in SPLITS}
+    seals = {split: seal for split, (seal, _) in indexes.items()}
     left_out = np.flatnonzero(derived.selected.left_out_by >= 0)
     _write_not_selected(storage.join(folder, NOT_SELECTED), derived, left_out)
     storage.copy(storage.join(base.folder, QUARANTINE), storage.join(folder, QUARANTINE))
@@ -143,10 +152,10 @@ def _write(
     return base.manifest.model_copy(
         update={
             "content_digest": written.digest,
-            "splits": written.splits,
+            "splits": with_index_seals(written.splits, seals),
             "rows_kept": len(train) + len(held_out),
             "quarantined": base.manifest.quarantined | ({"not_selected": len(left_out)} if len(left_out) else {}),
-            "notes": base.manifest.notes | ({"flipped": flips["train"]} if recipe.data.pair.flip else {}),
+            "notes": base.manifest.notes | ({"flipped": indexes["train"][1]} if recipe.data.pair.flip else {}),
             "margins": margin_histogram(margin["train"][train]),
             "facts": base.manifest.facts | _facts(recipe, base, derived),
         }
@@ -195,8 +204,8 @@ def _flips(pair_ids: pa.ChunkedArray, split: str, pair: PairSettings) -> NDArray
     return flipped(pair_ids, pair.flip if split == "train" else 0.0, pair.flip_seed)
 
 
-def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, derived: Derived) -> int:
-    """Write the index of a split, and return how many of its pairs are flipped."""
+def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, derived: Derived) -> tuple[str, int]:
+    """The seal of the index of a split, and how many of its pairs are flipped."""
     index, members, pair = base.index(split), derived.rows[split], recipe.data.pair
     columns: dict[str, Any] = {
         "position": np.arange(len(members)),
@@ -209,8 +218,7 @@ def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, d
     if pair.flip:
         flip = _flips(rows["pair_id"], split, pair)
         rows, flips = with_flips(rows, flip), int(flip.sum())
-    write_index(folder, split, rows)
-    return flips
+    return write_index(folder, split, rows), flips
 
 
 def _ids(index: Index) -> pa.ChunkedArray:

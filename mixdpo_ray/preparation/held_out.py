@@ -9,7 +9,7 @@ import numpy as np
 from mixdpo_ray.errors import TooFewPairsError
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import PreparedTable
-from mixdpo_ray.training.metric_names import MARGIN_BUCKETS, EDGES, refuse_unmeasured
+from mixdpo_ray.training.metric_names import EDGES, MARGIN_BUCKETS, refuse_unmeasured
 
 
 def lack_of_held_out(recipe: Recipe, table: PreparedTable) -> str | None:

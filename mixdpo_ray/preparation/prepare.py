@@ -28,6 +28,7 @@ from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS, find_format
 from mixdpo_ray.pairs.histogram import margin_histogram
@@ -47,12 +48,13 @@ from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, write_index
+from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, with_index_seals, write_index
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 from mixdpo_ray.training.vocabulary import check_vocabulary
 
 LARGEST_ID = "largest_token_id"  # among a table's facts, for other models with the same tokenizer
+SAMPLES = "source_samples"  # among the facts of a table
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def prepared_table(
         found = PreparedTable.committed(folder)
         if found:
             table = PreparedTable.open(folder)
+            _refuse_changed_sources(table, sources)
             _check_again(table, recipe)
         elif is_derived(recipe):
             base = prepared_table(base_recipe(recipe), sizes, as_base=True)
@@ -104,6 +107,17 @@ def _source_settings(recipe: Recipe) -> list[SourceSettings]:
     return [recipe.data.source] if heldout is None else [recipe.data.source, heldout]
 
 
+def _refuse_changed_sources(table: PreparedTable, sources: list[Source]) -> None:
+    """The table's name knows the sizes and times of the sources' files alone; tables of before know no more."""
+    before = table.manifest.facts.get(SAMPLES, [None] * len(sources))
+    for source, sample in zip(sources, before, strict=True):
+        if sample is not None and source.sample() != sample:
+            raise PreparedTableError(
+                f"data.source {source.name} has changed, though not its files' sizes and times, since {table.folder} "
+                f"was prepared from it: {table.remedy}"
+            )
+
+
 def _check_again(table: PreparedTable, recipe: Recipe) -> None:
     """The table's name says nothing about the limits that it must keep."""
     manifest, limit = table.manifest, recipe.data.max_quarantined_fraction
@@ -118,6 +132,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     began = time.monotonic()
     largest = PairTokenizer(tokenizer, recipe.data).largest_id
     check_vocabulary(recipe.model, largest)
+    samples = [source.sample() for source in sources]  # before anything is read: what changes meanwhile is noticed
     conversions = _conversions(recipe, sources, tokenizer)
     with Counter("prepare", "task") as progress:
         staged = convert_sources(sources, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
@@ -138,6 +153,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 "margin_scale": [conversion.data.margin_scale for conversion in conversions],
                 "tokenizer": tokenizer_digest(tokenizer),
                 LARGEST_ID: largest,
+                SAMPLES: samples,
                 **recipe.curriculum.order_identity,
             }
             commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
@@ -215,15 +231,16 @@ def _write(
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
     where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
     written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
+    seals = {}
     for split, members in splits.items():
         index = staged.keys.select(["pair_id", *lengths]).take(members)
         index = index.append_column("margin", pa.array(arranged.margin[members]))
-        write_index(folder, split, index.append_column("position", pa.array(np.arange(len(members)))))
+        seals[split] = write_index(folder, split, index.append_column("position", pa.array(np.arange(len(members)))))
     quarantine.write(storage.join(folder, QUARANTINE))
     return Manifest(
         fingerprint="",
         content_digest=written.digest,
-        splits=written.splits,
+        splits=with_index_seals(written.splits, seals),
         rows_in=staged.rows_in,
         rows_kept=len(order),
         quarantined=quarantine.counts,

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from mixdpo_ray import storage
+from mixdpo_ray.checksums import checksum
 from mixdpo_ray.errors import DataError
 from mixdpo_ray.pairs.file_kinds import COMPRESSIONS, kind_by_name
 from mixdpo_ray.pairs.reading import RawRow, first_columns
@@ -30,6 +31,7 @@ from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 
 ROW = "__row"
 ROWS_PER_BLOCK = 2_000
+SAMPLED = 1 << 16  # bytes at each end of a file
 SAVED_BY_DATASETS = ("state.json", "dataset_dict.json")
 
 
@@ -50,6 +52,12 @@ class Source:
         """Unknown sizes count as large."""
         sizes = [size for _, size, *_ in self.identity["files"]] if "files" in self.identity else [None]
         return sum(math.inf if size is None else size for size in sizes)
+
+    def sample(self) -> str:
+        """A checksum of both ends of every local file: size and time may hide that it was changed."""
+        files = [str(file) for file, *_ in self.identity.get("files", []) if storage.is_local(str(file))]
+        with ThreadPoolExecutor(16) as pool:
+            return checksum("".join(pool.map(_ends, files)).encode())
 
     def columns(self, max_row_bytes: int) -> list[str]:
         if self.mapped is not None:
@@ -82,6 +90,14 @@ def find_source(settings: SourceSettings) -> Source:
         return _from_hub(settings, path)
     files = tuple(expand_paths(path))
     return Source(settings, {"files": file_states(files)}, files)
+
+
+def _ends(file: str) -> str:
+    path = storage.local(file)
+    with storage.explained(file), path.open("rb") as stream:
+        head = stream.read(SAMPLED)
+        stream.seek(max(0, path.stat().st_size - SAMPLED))
+        return checksum(head + stream.read(SAMPLED))
 
 
 def file_states(files: tuple[str, ...]) -> list[list[object]]:

@@ -33,7 +33,9 @@ from mixdpo_ray.tables.prepared_table import OPTIONAL, PREPARED_SCHEMA, SPLITS, 
 
 PART_MULTIPLE = 64  # rows; parts are named in the digest of a table, so another number would give it another name
 MOST_BLOCKS = 1024  # sorted blocks: the pieces of a GiB have a MiB
-FACTS_SCHEMA = pa.schema({"split": pa.string(), "first": pa.int64(), "rows": pa.int64(), "digest": pa.string()})
+FACTS_SCHEMA = pa.schema(
+    {"split": pa.string(), "first": pa.int64(), "rows": pa.int64(), "digest": pa.string(), "seal": pa.string()}
+)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def write_parts(block: pa.Table, positions: RowPositions, folder: str, starts: l
         rows = block.slice(begin - first, behind - begin)
         position = pa.array(rows["position"].to_numpy() - offset)
         part = write_part(folder, split, rows.set_column(0, "position", position))
-        facts.append({"split": split, "first": part.first_position, "rows": part.rows, "digest": content_digest(rows)})
+        numbers = {"first": part.first_position, "rows": part.rows}
+        facts.append({"split": split, **numbers, "digest": content_digest(rows), "seal": part.seal})
     return pa.Table.from_pylist(facts, FACTS_SCHEMA)
 
 
@@ -177,6 +180,7 @@ def combine(facts: list[dict[str, Any]], rows: dict[str, int]) -> Written:
         starts = [part["first"] for part in parts]
         assert starts == [0, *ends.tolist()][: len(parts)], f"parts of {split} do not follow each other"
         assert sum(part["rows"] for part in parts) == rows[split], f"parts of {split} lack rows"
-        splits[split] = SplitFacts(rows=rows[split], first_positions=tuple(starts))
+        seals = tuple(part["seal"] for part in parts)
+        splits[split] = SplitFacts(rows=rows[split], first_positions=tuple(starts), seals=seals)
         sha.update(f"{split} {' '.join(part['digest'] for part in parts)}\n".encode())
     return Written(splits, sha.hexdigest())

@@ -37,7 +37,7 @@ def in_words(details: ErrorDetails) -> str:
 
 
 def setting_of(details: ErrorDetails) -> tuple[str, ...]:
-    """Where a value stands in the recipe, without the name of the kind that it was tried as."""
+    """The names that lead to a value in the recipe, without the name of the kind that it was tried as."""
     parts = [str(part) for part in details["loc"]]
     named = [part for part in parts if not part.startswith(("function-", "lax-", "is-instance", "constrained-"))]
     named = [

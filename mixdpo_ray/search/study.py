@@ -11,13 +11,11 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy.exc
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mixdpo_ray import storage
@@ -25,6 +23,7 @@ from mixdpo_ray.errors import RunConflictError, StorageError
 from mixdpo_ray.recipe.measure import Measure, read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.tune import EarlyStoppingSettings
+from mixdpo_ray.search.journal import open_journal
 from mixdpo_ray.storage import join
 
 JOURNAL = "optuna.journal"
@@ -52,9 +51,7 @@ def open_study(recipe: Recipe, folder: str, sampler: optuna.samplers.BaseSampler
 def open_storage(recipe: Recipe, folder: str) -> optuna.storages.BaseStorage:
     if recipe.tune.storage is not None:
         return optuna.storages.RDBStorage(recipe.tune.storage)
-    path = storage.local(join(folder, JOURNAL))
-    _mend(path)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    return optuna.storages.JournalStorage(open_journal(storage.local(join(folder, JOURNAL))))
 
 
 def forget_study(recipe: Recipe, folder: str) -> None:
@@ -160,20 +157,6 @@ def _pruner(settings: EarlyStoppingSettings) -> optuna.pruners.BasePruner:
     if settings.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4)
     return optuna.pruners.NopPruner()
-
-
-def _mend(path: Path) -> None:
-    """What a killed driver can leave: half a line at the end, which the next one would be glued to, and its lock."""
-    with storage.explained(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-        if not path.exists():
-            return
-        with path.open("rb+") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                file.truncate(whole)
 
 
 @contextmanager

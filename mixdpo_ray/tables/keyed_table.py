@@ -14,22 +14,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mixdpo_ray import storage
+from mixdpo_ray.checksums import ChecksummedSettings, what_is_wrong
 from mixdpo_ray.errors import NonFiniteError, PreparedTableError
-from mixdpo_ray.settings import Settings
 from mixdpo_ray.tables.parquet import open_parquet, write_parquet
 from mixdpo_ray.tables.prepared_table import MANIFEST
 
 SCORES = "scores"  # folder of such tables under output.storage_path; those of references have one of their own
 
 
-class KeyedManifest(Settings):
+class KeyedManifest(ChecksummedSettings):
     fingerprint: str = Field(description="What decides the numbers: the model, code and settings that computed them")
     columns: tuple[str, ...] = Field((), description="Names of the numbers; none: those of every table of its kind")
     pairs: int = Field(0, ge=0, description="Coverage: pairs that have all their numbers")
     parts: tuple[str, ...] = ()
+    seals: dict[str, str] = Field(default_factory=dict, description="Of parts (sealed.py); not of those of before")
     passes: int = Field(0, ge=0, description="How often the model was loaded to add to it")
     facts: dict[str, Any] = Field(default_factory=dict, description="Model, revision, dtype, lengths, ...")
 
@@ -67,9 +68,9 @@ class KeyedTable:
         if not storage.exists(path):
             raise PreparedTableError(f"{folder} holds no {cls.what} ({MANIFEST} is missing): run {cls.made_by}")
         try:
-            return cls(folder, KeyedManifest.model_validate_json(storage.read_bytes(path)))
-        except ValidationError as error:
-            raise PreparedTableError(f"{path} is damaged: {error.errors()[0]['msg']}; remove its folder") from error
+            return cls(folder, KeyedManifest.from_json(storage.read_bytes(path)))
+        except ValueError as error:
+            raise PreparedTableError(f"{path} is damaged ({what_is_wrong(error)}): {cls._remedy(folder)}") from error
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -97,9 +98,10 @@ class KeyedTable:
         self._refuse_non_finite(rows)
         digest = hashlib.sha256("".join(rows["pair_id"].to_pylist()).encode()).hexdigest()[:8]
         name = f"part-{len(self.manifest.parts):06d}-{digest}.parquet"
-        write_parquet(storage.join(self.folder, name), rows.cast(self._written))
+        seal = write_parquet(storage.join(self.folder, name), rows.cast(self._written))
         covered, parts = self.manifest.pairs + len(rows), (*self.manifest.parts, name)
-        self.manifest = self.manifest.model_copy(update={"pairs": covered, "parts": parts})
+        seals = self.manifest.seals | {name: seal}
+        self.manifest = self.manifest.model_copy(update={"pairs": covered, "parts": parts, "seals": seals})
         self._commit()
         self._rows = pa.concat_tables([self.rows, rows]).combine_chunks()
 
@@ -125,11 +127,16 @@ class KeyedTable:
         return pc.index_in(pa.array(pair_ids, pa.large_string()), self.rows["pair_id"].combine_chunks())
 
     def _read_part(self, name: str) -> pa.Table:
-        with open_parquet(storage.join(self.folder, name)) as file:
+        path, seal = storage.join(self.folder, name), self.manifest.seals.get(name, "")
+        with open_parquet(path, seal, self._remedy(self.folder)) as file:
             return file.read()
 
+    @classmethod
+    def _remedy(cls, folder: str) -> str:
+        return f"remove {folder}, and {cls.made_by} computes it again"
+
     def _commit(self) -> None:
-        storage.write_bytes(storage.join(self.folder, MANIFEST), self.manifest.model_dump_json(indent=2).encode())
+        storage.write_bytes(storage.join(self.folder, MANIFEST), self.manifest.to_json())
 
     def _refuse_non_finite(self, rows: pa.Table) -> None:
         for name in self.columns:

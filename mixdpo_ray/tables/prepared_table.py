@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from mixdpo_ray import storage
+from mixdpo_ray.checksums import ChecksummedSettings, what_is_wrong
 from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.pairs.histogram import MarginHistogram
 from mixdpo_ray.settings import Settings
@@ -61,16 +62,20 @@ INDEX_SCHEMA = pa.schema(
 class SplitFacts(Settings):
     rows: int = Field(ge=0)
     first_positions: tuple[int, ...] = Field((), description="Of its parts, ascending")
+    seals: tuple[str, ...] = Field((), description="Of its parts (sealed.py); none before there were checksums")
+    index_seal: str = ""
 
     @model_validator(mode="after")
     def _parts_cover_the_rows(self) -> Self:
         edges = [*self.first_positions, self.rows] if self.rows else []
         if edges[:1] not in ([], [0]) or edges != sorted(set(edges)) or (not self.rows and self.first_positions):
             raise ValueError(f"parts that begin at {self.first_positions} do not cover {self.rows} rows")
+        if self.seals and len(self.seals) != len(self.first_positions):
+            raise ValueError(f"{len(self.first_positions)} parts have {len(self.seals)} seals")
         return self
 
 
-class Manifest(Settings):
+class Manifest(ChecksummedSettings):
     """What a prepared table holds and where it came from. Its numbers must add up, or it cannot be made."""
 
     fingerprint: str = Field(description="The request: sources, settings, tokenizer, code version")
@@ -98,6 +103,7 @@ class Part:
     path: str
     first_position: int
     rows: int
+    seal: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,8 +136,7 @@ def write_part(folder: str, split: str, rows: pa.Table) -> Part:
     expected = np.arange(first, first + len(rows))
     assert np.array_equal(rows["position"].to_numpy(), expected), "positions must be consecutive"
     path = part_path(folder, split, first)
-    write_parquet(path, rows)
-    return Part(path, first, len(rows))
+    return Part(path, first, len(rows), write_parquet(path, rows))
 
 
 def _with_optional(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -149,8 +154,8 @@ def index_rows(rows: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def write_index(folder: str, split: str, index: pa.Table) -> None:
-    """Index rows of every part, in the order of positions."""
+def write_index(folder: str, split: str, index: pa.Table) -> str:
+    """Index rows of every part, in the order of positions. The seal of the index."""
     slices = [
         _with_optional(index.slice(first, CAST_AT_ONCE), INDEX_SCHEMA)
         for first in range(0, max(len(index), 1), CAST_AT_ONCE)
@@ -158,12 +163,16 @@ def write_index(folder: str, split: str, index: pa.Table) -> None:
     index = pa.concat_tables(slices)
     expected = np.arange(len(index))
     assert np.array_equal(index["position"].to_numpy(), expected), "an index covers every position in order"
-    write_parquet(storage.join(folder, split, INDEX), index)
+    return write_parquet(storage.join(folder, split, INDEX), index)
+
+
+def with_index_seals(splits: dict[str, SplitFacts], seals: dict[str, str]) -> dict[str, SplitFacts]:
+    return {split: facts.model_copy(update={"index_seal": seals[split]}) for split, facts in splits.items()}
 
 
 def commit(folder: str, manifest: Manifest) -> None:
     """The last write: from here on the table exists."""
-    storage.write_bytes(storage.join(folder, MANIFEST), manifest.model_dump_json(indent=2).encode())
+    storage.write_bytes(storage.join(folder, MANIFEST), manifest.to_json())
 
 
 @dataclass(frozen=True)
@@ -178,10 +187,15 @@ class PreparedTable:
         if not storage.exists(path):
             raise PreparedTableError(f"{folder} holds no committed table ({MANIFEST} is missing): run jobs/prepare.py")
         try:
-            manifest = Manifest.model_validate_json(storage.read_bytes(path))
-        except ValidationError as error:
-            raise PreparedTableError(f"{path} is damaged: {error.errors()[0]['msg']}; prepare again") from error
+            manifest = Manifest.from_json(storage.read_bytes(path))
+        except ValueError as error:
+            raise PreparedTableError(f"{path} is damaged ({what_is_wrong(error)}): {_remedy(folder)}") from error
         return cls(folder, manifest)
+
+    @property
+    def remedy(self) -> str:
+        """What to do about damage."""
+        return _remedy(self.folder)
 
     @staticmethod
     def committed(folder: str) -> bool:
@@ -197,10 +211,10 @@ class PreparedTable:
         """Read once per process, without the ids."""
         if split not in self._indexes:
             path = storage.join(self.folder, split, INDEX)
-            file = ParquetColumns(path)
+            file = ParquetColumns(path, self._split(split).index_seal, self.remedy)
             rows = int(file.starts[-1])
             if rows != self.rows(split):
-                raise PreparedTableError(f"{path} has {rows} rows, its manifest {self.rows(split)}; prepare again")
+                raise PreparedTableError(f"{path} has {rows} rows, its manifest {self.rows(split)}: {self.remedy}")
             kinds: dict[str, type[np.generic]] = {
                 "margin": np.float64,
                 **dict.fromkeys(INDEX_SCHEMA.names[3:], np.int32),
@@ -214,8 +228,8 @@ class PreparedTable:
         """One narrow column of all rows, read from the parts."""
         pieces = []
         for part in self.parts(split):
-            with open_parquet(part.path) as file:
-                pieces.append(file.read(columns=[name])[name])
+            with open_parquet(part.path, part.seal, self.remedy) as file:
+                pieces.append(file.read([name])[name])
         kind = OPTIONAL[name] if name in OPTIONAL else PREPARED_SCHEMA.field(name).type
         return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], kind)
 
@@ -225,7 +239,7 @@ class PreparedTable:
         firsts = np.array(self._split(split).first_positions, np.int64)
         holding = np.unique(np.searchsorted(firsts, wanted, side="right") - 1)
         parts = [self._part(split, number) for number in holding.tolist() if number >= 0]
-        pieces = [piece for part in parts if (piece := _read_part(part, wanted)) is not None]
+        pieces = [piece for part in parts if (piece := self._read_part(part, wanted)) is not None]
         found = pa.concat_tables(pieces) if pieces else PREPARED_SCHEMA.empty_table()
         if len(found) != len(wanted):
             raise PreparedTableError(
@@ -237,26 +251,32 @@ class PreparedTable:
         facts = self._split(split)
         first = facts.first_positions[number]
         end = (*facts.first_positions[number + 1 : number + 2], facts.rows)[0]
-        return Part(part_path(self.folder, split, first), first, end - first)
+        seal = facts.seals[number] if facts.seals else ""
+        return Part(part_path(self.folder, split, first), first, end - first, seal)
 
     def _split(self, split: str) -> SplitFacts:
         if split not in self.manifest.splits:
             raise PreparedTableError(f"{self.folder} has no split {split!r}, only {', '.join(self.manifest.splits)}")
         return self.manifest.splits[split]
 
+    def _read_part(self, part: Part, wanted: NDArray[np.int64]) -> pa.Table | None:
+        first, last = np.searchsorted(wanted, [part.first_position, part.first_position + part.rows])
+        if first == last:
+            return None
+        inside = wanted[first:last] - part.first_position
+        with open_parquet(part.path, part.seal, self.remedy) as file:
+            sizes = file.group_rows
+            if sum(sizes) != part.rows:
+                raise PreparedTableError(
+                    f"{part.path} has {sum(sizes)} rows, its manifest says {part.rows}: {self.remedy}"
+                )
+            starts = np.concatenate([[0], np.cumsum(sizes)])
+            group_of = np.searchsorted(starts, inside, side="right") - 1
+            groups, nth = np.unique(group_of, return_inverse=True)
+            rows = file.read(groups=groups.tolist())
+        read_starts = np.concatenate([[0], np.cumsum(np.array(sizes)[groups])])
+        return rows.take(read_starts[nth] + inside - starts[group_of])
 
-def _read_part(part: Part, wanted: NDArray[np.int64]) -> pa.Table | None:
-    first, last = np.searchsorted(wanted, [part.first_position, part.first_position + part.rows])
-    if first == last:
-        return None
-    inside = wanted[first:last] - part.first_position
-    with open_parquet(part.path) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-        if sum(sizes) != part.rows:
-            raise PreparedTableError(f"{part.path} has {sum(sizes)} rows, its manifest says {part.rows}: prepare again")
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        group_of = np.searchsorted(starts, inside, side="right") - 1
-        groups, nth = np.unique(group_of, return_inverse=True)
-        rows = file.read_row_groups(groups.tolist())
-    read_starts = np.concatenate([[0], np.cumsum(np.array(sizes)[groups])])
-    return rows.take(read_starts[nth] + inside - starts[group_of])
+
+def _remedy(folder: str) -> str:
+    return f"remove {folder}, and jobs/prepare.py makes it anew"

@@ -10,7 +10,6 @@ folders that others can write to are refused.
 
 from __future__ import annotations
 
-import json
 import re
 import stat
 import sys
@@ -21,6 +20,7 @@ from typing import TypeVar
 from pydantic import Field
 
 from mixdpo_ray import storage
+from mixdpo_ray.checksums import ChecksummedSettings, what_is_wrong
 from mixdpo_ray.errors import CheckpointError, StorageError
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import CheckpointSettings
@@ -37,7 +37,7 @@ class File(Settings):
     sha256: str
 
 
-class CheckpointManifest(Settings):
+class CheckpointManifest(ChecksummedSettings):
     step: int
     fingerprint: str
     world: int
@@ -117,7 +117,7 @@ class Checkpoints:
                 files=gathered,
                 memory=dict(memory),
             )
-            storage.write_bytes(storage.join(self.path(step), MANIFEST), manifest.model_dump_json(indent=2).encode())
+            storage.write_bytes(storage.join(self.path(step), MANIFEST), manifest.to_json())
             storage.write_bytes(storage.join(self.path(step), MARK), b"")
             self._prune()
         self._together()
@@ -128,7 +128,9 @@ class Checkpoints:
         refuse_writable_by_others(self.folder)
         try:
             manifest = read_manifest(path)
-        except (ValueError, StorageError) as error:
+        except ValueError as error:
+            return [f"{MANIFEST}: {what_is_wrong(error)}"]
+        except StorageError as error:
             return [f"{MANIFEST}: {first_line(error)}"]
         if manifest.fingerprint != self.fingerprint:
             raise CheckpointError(
@@ -189,13 +191,23 @@ def best_step(folder: str, metric: str | None) -> int | None:
     if metric is None:
         return None
     sign = -1 if "loss" in metric else 1
-    values = {step: read_manifest(storage.join(folder, f"step-{step}")).metrics for step in committed_steps(folder)}
+    values = {step: _metrics(storage.join(folder, f"step-{step}")) for step in committed_steps(folder)}
     scored = {step: sign * metrics[metric] for step, metrics in values.items() if metric in metrics}
     return max(scored, key=lambda step: (scored[step], step)) if scored else None
 
 
+def _metrics(path: str) -> dict[str, float]:
+    try:
+        return read_manifest(path).metrics
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}/{MANIFEST} is damaged ({what_is_wrong(error)}): remove {path}, and the same command continues"
+        ) from error
+
+
 def read_manifest(path: str) -> CheckpointManifest:
-    return CheckpointManifest.model_validate(json.loads(storage.read_bytes(storage.join(path, MANIFEST))))
+    """Raises a ValueError where it is damaged."""
+    return CheckpointManifest.from_json(storage.read_bytes(storage.join(path, MANIFEST)))
 
 
 def refuse_writable_by_others(path: str) -> None:

@@ -1,8 +1,10 @@
 """The curriculum is exact for any number of workers, and after a resume with another number of them."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pytest
 from mixdpo_ray.cluster.stream import STRETCH_PAIRS, RayDataWindows, ahead, recut
 from mixdpo_ray.curriculum.plan import Plan, Window, make_plan
 from mixdpo_ray.curriculum.settings import CurriculumSettings
+from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.tables.prepared_table import (
     Manifest,
     PreparedTable,
@@ -185,3 +188,18 @@ def test_windows_that_nobody_wants_any_more_are_not_pulled() -> None:
     next(windows)
     windows.close()  # type: ignore[attr-defined]
     assert len(list(source)) >= 100 - 5
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_a_damaged_part_is_told_in_one_line_of_ours(table: PreparedTable, plan: Plan, tmp_path: Path) -> None:
+    """As an error of ours it ends the job; as one of Ray's it would be taken for a worker's death, and tried again."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(table.folder, folder)
+    part = folder / "train" / "part-000000000101.parquet"
+    part.write_bytes(part.read_bytes()[:-1000])
+    streamed = RayDataWindows(plain_pairs=0)
+    with pytest.raises(PreparedTableError) as refused:
+        list(streamed(PreparedTable.open(str(folder)), plan, World(0, 2), 2, 0, plan.steps))
+    assert str(refused.value).startswith(f"{part} is missing or damaged (")
+    assert str(refused.value).endswith(f"): remove {folder}, and jobs/prepare.py makes it anew")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mixdpo_ray import storage
@@ -17,12 +18,11 @@ from mixdpo_ray.errors import DataError, PreparedTableError, TooFewPairsError
 from mixdpo_ray.pairs.flips import flipped, flipped_id
 from mixdpo_ray.preparation.convert_sources import SIZES, Sizes
 from mixdpo_ray.preparation.derive import NOT_SELECTED
-from mixdpo_ray.preparation.prepare import prepared_table
+from mixdpo_ray.preparation.prepare import SAMPLES, prepared_table
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import job_in
-from mixdpo_ray.tables.parquet import open_parquet
-from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable, commit
 from mixdpo_ray.tables.reference_table import ReferenceTable
 from tests.preparation.preparations import ON_THE_CLUSTER, quarantined, recipe, save_tokenizer, some_rows, write_jsonl
 
@@ -144,8 +144,7 @@ def test_a_selection_keeps_its_rows_in_order_and_accounts_for_the_others(tmp_pat
         {"count": None, "seed": 42, **rules[1], "left": len(expected)},
     ]
     assert quarantined(table.folder) == quarantined(base.folder)
-    with open_parquet(storage.join(table.folder, NOT_SELECTED)) as file:
-        others = file.read().to_pylist()
+    others = pq.read_table(storage.join(table.folder, NOT_SELECTED)).to_pylist()
     assert len(others) == left_out
     by_id = {row["pair_id"]: row for row in rows_of(base)}
     for other in others:
@@ -155,8 +154,10 @@ def test_a_selection_keeps_its_rows_in_order_and_accounts_for_the_others(tmp_pat
 
 
 def test_what_was_tokenised_once_is_never_tokenised_again(tmp_path: Path, source: str) -> None:
-    """The source keeps its size and its time but no row of it could be read any more."""
+    """The source keeps its size and its time but no row of it could be read any more, and the table knows no more."""
     base = prepared_table(asked(tmp_path, source))
+    facts = {name: fact for name, fact in base.manifest.facts.items() if name != SAMPLES}
+    commit(base.folder, base.manifest.model_copy(update={"facts": facts}))
     state = Path(source).stat()
     Path(source).write_bytes(b"?" * state.st_size)
     os.utime(source, ns=(state.st_atime_ns, state.st_mtime_ns))

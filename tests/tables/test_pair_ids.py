@@ -35,7 +35,7 @@ def write_index(folder: Path, row_group_size: int) -> Path:
 
 @pytest.mark.parametrize("row_group_size", [999, 5000, 10**6])
 def test_ids_are_found_by_position_whatever_the_row_groups(tmp_path: Path, row_group_size: int) -> None:
-    ids = PairIds(ParquetColumns(str(write_index(tmp_path, row_group_size))))
+    ids = PairIds(ParquetColumns(str(write_index(tmp_path, row_group_size)), seal="", remedy=""))
     assert len(ids) == ROWS
     asked = [0, 9999, 63, 64, 4095, 4096, 8191, 8192, 4097, 5000, -10_000, 1]
     assert [ids[position] for position in np.array(asked)] == [NAMES[position] for position in asked]
@@ -48,7 +48,7 @@ def test_ids_are_found_by_position_whatever_the_row_groups(tmp_path: Path, row_g
 @pytest.mark.parametrize("position", [ROWS, -ROWS - 1])
 def test_a_position_that_does_not_exist_has_no_id(tmp_path: Path, position: int) -> None:
     with pytest.raises(IndexError, match="10000 pairs"):
-        PairIds(ParquetColumns(str(write_index(tmp_path, 64))))[position]
+        PairIds(ParquetColumns(str(write_index(tmp_path, 64)), seal="", remedy=""))[position]
 
 
 def test_a_plan_and_its_shares_read_no_id(tmp_path: Path) -> None:
