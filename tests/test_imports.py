@@ -16,6 +16,7 @@ ROOMS = (
     "errors",
     "settings",
     "storage",
+    "intervals",
     "objectives",
     "curriculum",
     "pairs",
@@ -37,7 +38,7 @@ WITH_RAY = ROOMS[ROOMS.index("cluster") :]
 WITHOUT_RAY = (  # parts of those rooms
     "search.report",
     *(f"search.{name}" for name in ("space", "study", "samplers", "margins", "trials", "check")),
-    *(f"comparison.{name}" for name in ("arms", "results", "table", "student", "picture")),
+    *(f"comparison.{name}" for name in ("arms", "results", "table", "picture")),
     "doctor.format",
 )
 LIGHT = (  # what reads a recipe: help and refusals wait for nothing

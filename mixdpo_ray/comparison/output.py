@@ -18,6 +18,7 @@ from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write
 from mixdpo_ray.comparison.table import notes_text, table_text
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.storage import join
+from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, HeldOutPairs
 
 CSV, TABLE, PICTURE = "results.csv", "table.md", "comparison.png"
 
@@ -64,7 +65,8 @@ class CompareOutput:
         return sorted(found, key=lambda one: (place[one.arm], one.seed))
 
     def rows(self) -> list[ResultRow]:
-        return result_rows(self.outcomes(), self.recipe.compare.names, self.against)
+        each = self.recipe.compare
+        return result_rows(self.outcomes(), each.names, self.against, same_pairs=each.world is None)
 
     def write(self) -> None:
         self.write_tables()
@@ -113,18 +115,20 @@ class CompareOutput:
         if summary is None:
             return Outcome(arm.name, arm.seed)
         metrics = {**_finite(summary["eval_after"]), **summary.get("judged", {})}
-        return Outcome(arm.name, arm.seed, metrics, summary["seconds"])
+        return Outcome(arm.name, arm.seed, metrics, summary["seconds"], pairs=HeldOutPairs.read(join(folder, AFTER)))
 
     def _untouched(self, seed: int) -> Outcome:
         """Judged in its world; elsewhere as a run found it before its first step."""
         metrics: dict[str, float] = {}
+        pairs = None
         arms = [arm for arm in all_arms(self.recipe) if arm.seed == seed]
         for arm in sorted(arms, key=lambda arm: arm.name != self.against):
             if summary := _summary(join(self.folder, arm.folder)):
                 metrics |= _finite(summary["eval_before"])
+                pairs = HeldOutPairs.read(join(self.folder, arm.folder, BEFORE))
                 break
         summary = _summary(join(self.folder, self._untrained(seed).folder))
-        return Outcome(self._untrained(seed).name, seed, {**metrics, **(summary or {}).get("judged", {})})
+        return Outcome(self._untrained(seed).name, seed, {**metrics, **(summary or {}).get("judged", {})}, pairs=pairs)
 
 
 def _summary(folder: str) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ def evaluated(world: World, job: TrainingJob, per_device: int) -> dict[str, floa
     held_out = read_held_out(table, world, per_device, 7, boundary, job.reference)
     assert held_out is not None
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
-    return evaluate(policy, job.objective, held_out, world)
+    return evaluate(policy, job.objective, held_out, world).metrics
 
 
 def test_metrics_are_those_of_each_pair_alone_for_every_split(tiny: Path, one: Gang, two: Gang) -> None:
