@@ -1,4 +1,4 @@
-"""Means with 95 % intervals that count what chance did: in the draw of seeds, and in the draw of held-out pairs.
+"""Means with 95 % intervals over seeds and held-out pairs: what chance did in the draw of either.
 
 Values of S seeds on the same n pairs, x[s, i] = mean + seed[s] + pair[i] + rest[s, i], have two random effects that
 cross. The mean's variance is Var(seed)/S + Var(pair)/n + Var(rest)/(S n). The variance V_s of the seeds' means, over S,

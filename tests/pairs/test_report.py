@@ -107,7 +107,7 @@ def test_the_picture_marks_the_threshold_where_it_is(
     axes = Figure().subplots()
     _draw_bars(axes, margins, threshold)
     assert [text.get_text() for text in axes.texts] == [label]
-    assert [line.get_xdata()[0] for line in axes.lines] == ([] if place is None else [place])
+    assert [float(np.asarray(line.get_xdata())[0]) for line in axes.lines] == ([] if place is None else [place])
 
 
 @pytest.mark.parametrize("threshold", [Threshold(), Threshold(value=99), Threshold(hard_count=0)])
@@ -116,5 +116,7 @@ def test_the_tallest_bar_does_not_touch_the_frame_and_the_counts_stand_above(thr
     _draw_bars(axes, GRID, threshold)
     assert axes.get_ylim()[1] > 1.1 * 4
     hard = threshold.hard_pairs(GRID)
-    said = [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = axes.get_legend()
+    assert legend is not None
+    said = [text.get_text() for text in legend.get_texts()]
     assert [text.split(" (")[0] for text in said] == [f"hard: {hard}", f"easy: {7 - hard}"]
