@@ -76,7 +76,7 @@ class HeldOutPairs:
         return name, np.ones(len(self.pair_id), np.bool_)
 
     def _measured(self, name: str) -> NDArray[Any] | None:
-        if name == "rewards/margins":
+        if name == "rewards/margins" and "rewards/chosen" in self.columns:
             return np.asarray(self.columns["rewards/chosen"] - self.columns["rewards/rejected"])
         return self.columns.get(name)
 
