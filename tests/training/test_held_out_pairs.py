@@ -68,10 +68,10 @@ def test_runs_on_other_pairs_and_of_earlier_versions_are_not_laid_side_by_side()
 
 
 def test_a_change_is_told_pair_by_pair(tmp_path: Path) -> None:
-    """Six of eight pairs turn right: the change has a smaller error than two unpaired shares would have."""
+    """One of eight pairs turns right: the change has a smaller error than two unpaired shares would have."""
     assert describe_held_out(str(tmp_path)) is None
-    kept("00000010").write(str(tmp_path / BEFORE))
-    kept("11111110").write(str(tmp_path / AFTER))
+    kept("00001111").write(str(tmp_path / BEFORE))
+    kept("00011111").write(str(tmp_path / AFTER))
     described = describe_held_out(str(tmp_path))
     assert described is not None
     assert described["pairs"] == 8
