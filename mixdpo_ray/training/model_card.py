@@ -142,7 +142,8 @@ def _usage(job: TrainingJob, facts: CardFacts) -> str:
 
 def _training(job: TrainingJob, facts: CardFacts) -> list[str]:
     data: Mapping[str, Any] = job.card.get("data", {})
-    threshold = job.curriculum.threshold.model_dump_json(exclude_none=True)
+    chosen = job.curriculum.threshold
+    threshold = chosen.model_dump_json(exclude_defaults=True) if chosen.in_force is None else f"{chosen.in_force:g}"
     (easy, hard), lora = facts.trained, job.model.lora
     kept = f"{data.get('rows_kept', 'unknown')} kept of {data.get('rows_in', 'unknown')}"
     weights = f"LoRA, rank {lora.rank}, alpha {lora.alpha:g}, on {lora.target_modules}" if lora else "all of them"
@@ -193,7 +194,10 @@ def _bucket_line(bucket: str, pairs: int, after: Mapping[str, Any]) -> str:
 
 
 def _cell(value: float | None, half: float | None) -> str:
-    return "" if value is None else f"{value:.3f}{'' if half is None else f' ± {half:.3f}'}"
+    """No ± where it would be 0.000: before the first step drift is 0 by definition, up to rounding."""
+    if value is None:
+        return ""
+    return f"{round(value, 3) + 0.0:.3f}" + (f" ± {half:.3f}" if half and half >= 0.0005 else "")
 
 
 def _folded(title: str, content: object) -> str:
