@@ -19,6 +19,7 @@ ROOMS = (
     "checksums",
     "storage",
     "bar",
+    "intervals",
     "objectives",
     "curriculum",
     "pairs",
@@ -40,7 +41,7 @@ WITH_RAY = ROOMS[ROOMS.index("cluster") :]
 WITHOUT_RAY = (  # parts of those rooms
     "search.report",
     *(f"search.{name}" for name in ("space", "study", "journal", "samplers", "margins", "trials", "check")),
-    *(f"comparison.{name}" for name in ("arms", "results", "table", "student", "picture")),
+    *(f"comparison.{name}" for name in ("arms", "results", "table", "picture")),
     "doctor.format",
 )
 LIGHT = (  # what reads a recipe: help and refusals wait for nothing

@@ -16,6 +16,7 @@ from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write
 from mixdpo_ray.comparison.table import notes_text, table_text
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.storage import join
+from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, HeldOutPairs
 from mixdpo_ray.wording import duration_text
 
 CSV, TABLE, PICTURE = "results.csv", "table.md", "comparison.png"
@@ -58,7 +59,8 @@ class CompareOutput:
         return sorted(found, key=lambda one: (order[one.arm], one.seed))
 
     def rows(self) -> list[ResultRow]:
-        return result_rows(self.outcomes(), self.recipe.compare.names, self.against)
+        each = self.recipe.compare
+        return result_rows(self.outcomes(), each.names, self.against, same_pairs=each.playground is None)
 
     def write(self) -> None:
         self.write_tables()
@@ -102,25 +104,27 @@ class CompareOutput:
         return RunRecord(join(self.folder, arm.folder))
 
     def _outcome(self, arm: Arm) -> Outcome:
-        record = self._record(arm)
+        record, folder = self._record(arm), join(self.folder, arm.folder)
         if reason := record.failure():
             return Outcome(arm.name, arm.seed, failure=reason)
         summary = record.summary()
         if summary is None:
             return Outcome(arm.name, arm.seed)
         metrics = {**_finite(summary["eval_after"]), **summary.get("judged", {})}
-        return Outcome(arm.name, arm.seed, metrics, summary["seconds"])
+        return Outcome(arm.name, arm.seed, metrics, summary["seconds"], pairs=HeldOutPairs.read(join(folder, AFTER)))
 
     def _untouched(self, seed: int) -> Outcome:
         """Judged in its playground; elsewhere as a run found it before its first step."""
         metrics: dict[str, float] = {}
+        pairs = None
         arms = [arm for arm in all_arms(self.recipe) if arm.seed == seed]
         for arm in sorted(arms, key=lambda arm: arm.name != self.against):
             if summary := self._record(arm).summary():
                 metrics |= _finite(summary["eval_before"])
+                pairs = HeldOutPairs.read(join(self.folder, arm.folder, BEFORE))
                 break
         summary = self._record(self._untrained(seed)).summary()
-        return Outcome(self._untrained(seed).name, seed, {**metrics, **(summary or {}).get("judged", {})})
+        return Outcome(self._untrained(seed).name, seed, {**metrics, **(summary or {}).get("judged", {})}, pairs=pairs)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What every arm and seed came to, and the arms' means with their differences, paired by seed."""
+"""What every arm and seed came to, and the arms' means with their differences, paired by seed and by held-out pair."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from mixdpo_ray.comparison.student import Estimate
+from mixdpo_ray.intervals import Estimate, kind_of
+from mixdpo_ray.training.held_out_pairs import HeldOutPairs, matrix
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)  # none of an arm that failed, or has not ended
     seconds: float = 0.0
     failure: str = ""
+    pairs: HeldOutPairs | None = field(default=None, compare=False, repr=False)  # not kept by earlier versions
 
     @property
     def state(self) -> str:
@@ -31,21 +33,38 @@ class ResultRow:
     arm: str
     outcomes: tuple[Outcome, ...]
     against: tuple[Outcome, ...]  # of the arm that differences are taken from
+    same_pairs: bool  # held out for every seed; a playground of each seed has its own, and then the seeds say it all
 
     def values(self, metric: str) -> dict[int, float]:
         """The values of a metric by seed, where it was measured."""
         return _values(self.outcomes, metric)
 
     def mean(self, metric: str) -> Estimate:
-        return Estimate.of(list(self.values(metric).values()))
+        measured = [one for one in self.outcomes if metric in one.metrics]
+        alone = Estimate.of([one.metrics[metric] for one in measured])
+        if not self.same_pairs:
+            return alone
+        found = matrix([one.pairs for one in measured], metric)
+        return replace(alone, complete=False) if found is None else Estimate.crossed(found[1], kind_of(metric))
 
     def gaps(self, metric: str) -> list[float]:
         """One for each seed that both have: what differs from seed to seed falls out."""
-        mine, theirs = self.values(metric), _values(self.against, metric)
-        return [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
+        return [mine.metrics[metric] - theirs.metrics[metric] for mine, theirs in self._both(metric)]
 
     def difference(self, metric: str) -> Estimate:
-        return Estimate.of(self.gaps(metric))
+        """Seed against seed and pair against pair, where both arms were judged on the same pairs."""
+        alone = Estimate.of(self.gaps(metric))
+        if not self.same_pairs:
+            return alone
+        both = self._both(metric)
+        mine, theirs = (matrix([one[side].pairs for one in both], metric) for side in (0, 1))
+        if mine is None or theirs is None or mine[0] != theirs[0]:
+            return replace(alone, complete=False)
+        return Estimate.crossed(mine[1] - theirs[1], kind_of(metric, difference=True))
+
+    def _both(self, metric: str) -> list[tuple[Outcome, Outcome]]:
+        theirs = {one.seed: one for one in self.against if metric in one.metrics}
+        return [(one, theirs[one.seed]) for one in self.outcomes if metric in one.metrics and one.seed in theirs]
 
     @property
     def is_yardstick(self) -> bool:
@@ -62,11 +81,13 @@ class ResultRow:
         return [one for one in self.outcomes if one.failure]
 
 
-def result_rows(outcomes: Sequence[Outcome], names: Sequence[str], against: str) -> list[ResultRow]:
+def result_rows(
+    outcomes: Sequence[Outcome], names: Sequence[str], against: str, *, same_pairs: bool
+) -> list[ResultRow]:
     def of(name: str) -> tuple[Outcome, ...]:
         return tuple(one for one in outcomes if one.arm == name)
 
-    return [ResultRow(name, of(name), of(against)) for name in names]
+    return [ResultRow(name, of(name), of(against), same_pairs) for name in names]
 
 
 def write_results(outcomes: Sequence[Outcome]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from statistics import median
 
 from mixdpo_ray.comparison.results import ResultRow
-from mixdpo_ray.comparison.student import Estimate
+from mixdpo_ray.intervals import Estimate
 
-ASIDE = {  # shown beside the metric that is compared, as plain means
+ASIDE = {  # shown beside the metric that is compared
     "win_rate": "win rate",
     "eval_rewards/accuracies": "accuracy",
     "eval_logps/chosen_drift": "drift",
@@ -18,14 +18,21 @@ ASIDE = {  # shown beside the metric that is compared, as plain means
 
 def table_text(rows: Sequence[ResultRow], metric: str, against: str) -> str:
     aside = [name for name in ASIDE if name != metric and any(row.values(name) for row in rows)]
-    head = ["arm", f"{metric}, mean", f"against {against}", "seeds", *(ASIDE[name] for name in aside), "seconds"]
-    digits = digits_for([row.mean(metric) for row in rows])
-    cells = [_cells(row, metric, aside, digits) for row in rows]
-    return "\n".join(_markdown([head, *cells]))
+    columns = [
+        ["arm", *(row.arm for row in rows)],
+        [f"{metric}, mean", *_shown([row.mean(metric) for row in rows])],
+        [f"against {against}", *_differences(rows, metric)],
+        ["seeds", *(f"{row.mean(metric).count}" for row in rows)],
+        *([ASIDE[name], *_shown([row.mean(name) for row in rows])] for name in aside),
+        ["seconds", *(f"{row.seconds:.1f}" if row.seconds > 0 else "" for row in rows)],
+    ]
+    if any(row.same_pairs for row in rows):
+        columns.insert(4, ["pairs", *(_pairs(row.mean(metric)) for row in rows)])
+    return "\n".join(_markdown([list(row) for row in zip(*columns, strict=True)]))
 
 
 def notes_text(rows: Sequence[ResultRow], metric: str) -> str:
-    lines = ["± is half a 95 % interval over seeds (Student's t); differences are paired by seed, * excludes 0."]
+    lines = _reading(rows, metric)
     if any(row.values("eval_logps/chosen_drift") for row in rows):
         lines.append("drift: log-prob of held-out chosen answers, policy minus reference.")
     lines.append("seconds: of a run, without starting workers and without a first stage that it shared with others.")
@@ -49,18 +56,55 @@ def digits_for(estimates: Sequence[Estimate]) -> int:
     return min(4, max(2, 1 - math.floor(math.log10(median(halves))))) if halves else 3
 
 
-def _cells(row: ResultRow, metric: str, aside: Sequence[str], digits: int) -> list[str]:
-    mean, difference = row.mean(metric), row.difference(metric)
-    mark = " *" if difference.excludes_zero else ""
-    plain = [row.mean(name) for name in aside]
+def _pairs(estimate: Estimate) -> str:
+    return f"{estimate.pairs or '?'}" if estimate.count else ""
+
+
+def _shown(estimates: Sequence[Estimate]) -> list[str]:
+    digits = digits_for(estimates)
+    return [shown(one, digits) for one in estimates]
+
+
+def _differences(rows: Sequence[ResultRow], metric: str) -> list[str]:
+    digits = digits_for([row.mean(metric) for row in rows])
+    found = [(row, row.difference(metric)) for row in rows]
     return [
-        row.arm,
-        shown(mean, digits),
-        "" if row.is_yardstick else f"{shown(difference, digits, '+')}{mark}",
-        f"{mean.count}",
-        *(f"{one.mean:.3f}" if one.count else "" for one in plain),
-        f"{row.seconds:.1f}" if row.seconds else "",
+        "" if row.is_yardstick else f"{shown(one, digits, '+')}{' *' if one.excludes_zero else ''}"
+        for row, one in found
     ]
+
+
+def _reading(rows: Sequence[ResultRow], metric: str) -> list[str]:
+    """How ± and * are to be read, and where they say less than they should."""
+    if not any(row.same_pairs for row in rows):
+        return [
+            "± is half a 95 % interval over seeds (Student's t), each with held-out pairs of its own; differences are "
+            "paired by seed, * excludes 0. No ±: one seed, or equal ones, from which no error can be told."
+        ]
+    estimates = [one for row in rows if row.values(metric) for one in (row.mean(metric), row.difference(metric))]
+    lines = [
+        "± is half a 95 % interval over seeds and held-out pairs together: sqrt(t(seeds - 1)² · variance of the seeds' "
+        "means / seeds + t(pairs - 1)² · variance of the pairs' means / pairs). Differences are paired by seed and by "
+        "pair; * excludes 0."
+    ]
+    if any(one.pairs and one.count == 1 for one in estimates):
+        lines.append(
+            "With one seed ± is over held-out pairs alone: another seed may move it further, so there is no *."
+        )
+    unknown = [
+        row.arm for row in rows if row.values(metric) and not (row.mean(metric).pairs and _pairs_known(row, metric))
+    ]
+    if unknown:
+        lines.append(
+            "± is over seeds alone, which is too small, and there is no *, where the held-out pairs' own values are "
+            "unknown (arms of an earlier version or judged on other pairs, a metric that is no mean over pairs): "
+            + ", ".join(unknown)
+        )
+    return lines
+
+
+def _pairs_known(row: ResultRow, metric: str) -> bool:
+    return row.is_yardstick or not row.gaps(metric) or bool(row.difference(metric).pairs)
 
 
 def _markdown(rows: list[list[str]]) -> list[str]:

@@ -102,24 +102,23 @@ def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    figure = Figure(figsize=(7.5, 5.6), layout="constrained")
     FigureCanvasAgg(figure)  # no pyplot: nothing global is touched, no display is needed
     bars, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _draw_bars(bars, margins, threshold or Threshold())
     _draw_shares(shares, margins, metric)
-    bars.set_title(f"{metric or 'Margins'} of {len(margins):,} pairs", loc="left", color=INK, fontsize=13)
+    bars.set_title(f"{metric or 'Margins'} of {len(margins):,} pairs", loc="left", color=INK, fontsize=12)
     for axes in (bars, shares):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.7)
         axes.set_axisbelow(True)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=130)
+    figure.savefig(picture, format="png", dpi=144)
     storage.write_bytes(path, picture.getvalue())
 
 
 def _draw_bars(axes: Any, margins: NDArray[np.float64], threshold: Threshold) -> None:
     hard_pairs = threshold.hard_pairs(margins)
-    ascending = np.sort(margins)
     histogram = margin_histogram(margins)
     if histogram.on_grid:
         values = np.array(histogram.low)
@@ -136,11 +135,36 @@ def _draw_bars(axes: Any, margins: NDArray[np.float64], threshold: Threshold) ->
         centres, hard, width, color=HARD, label=f"hard: {hard_pairs:,} ({_share(hard_pairs, len(margins)).strip()})"
     )
     axes.bar(centres, easy, width, bottom=hard, color=EASY, label=f"easy: {len(margins) - hard_pairs:,}")
-    if 0 < hard_pairs < len(margins):
-        boundary = (ascending[hard_pairs - 1] + ascending[hard_pairs]) / 2
-        axes.axvline(boundary, color=INK, linewidth=1, linestyle="--")
     axes.set_ylabel("pairs")
-    axes.legend(frameon=False, loc="upper right")  # "best" takes seconds on much data
+    axes.set_ylim(0, 1.14 * max(histogram.count, default=1))
+    _draw_threshold(axes, margins, threshold)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.99), ncols=2, borderpad=0.2)  # above the bars
+
+
+def _draw_threshold(axes: Any, margins: NDArray[np.float64], threshold: Threshold) -> None:
+    """The line at the threshold's own value; where pairs are counted, between the last hard and the first easy one."""
+    hard_pairs, value = threshold.hard_pairs(margins), threshold.in_force
+    below = "below" if threshold.tie_rule == "lt" else "up to"
+    named = f"threshold: hard {below} {value:g}" if value is not None else f"threshold: the hardest {hard_pairs:,}"
+    if value is None:
+        if not 0 < hard_pairs < len(margins):
+            return
+        ascending = np.sort(margins)
+        value = (ascending[hard_pairs - 1] + ascending[hard_pairs]) / 2
+    low, high = axes.get_xlim()
+    if not low <= value <= high:  # a line far away would make the bars thin
+        way = ("right", 0.99, "\u2192") if value > high else ("left", 0.01, "\u2190")
+        axes.annotate(
+            f"{named} {way[2]}" if value > high else f"{way[2]} {named}",
+            (way[1], 0.97), xycoords="axes fraction", ha=way[0], va="top", color=INK,
+        )  # fmt: skip
+        return
+    axes.axvline(value, color=INK, linewidth=1, linestyle="--")
+    left = value > low + 0.75 * (high - low)
+    axes.annotate(
+        f"{named} " if left else f" {named}",
+        (value, 0.97), xycoords=("data", "axes fraction"), ha="right" if left else "left", va="top", color=INK,
+    )  # fmt: skip
 
 
 def _draw_shares(axes: Any, margins: NDArray[np.float64], metric: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mixdpo_ray.intervals import wilson
 from mixdpo_ray.wording import duration_text
 
+ACCURACY = "eval_rewards/accuracies"
 SHOWN = {
-    "eval_rewards/accuracies": "held-out preference accuracy",
+    ACCURACY: "held-out preference accuracy",
     "eval_rewards/margins": "held-out reward margin",
     "eval_logps/chosen_drift": "chosen drift (nats)",
 }
@@ -22,14 +25,37 @@ class RunReport:
     already_finished: bool = False
 
     def describe(self) -> str:
-        summary, folder = self.summary, self.folder
-        before, after = summary["eval_before"], summary["eval_after"]
+        summary, folder, after = self.summary, self.folder, self.summary["eval_after"]
         head = "was already finished" if self.already_finished else f"finished in {duration_text(summary['seconds'])}"
         lines = [f"{folder} {head}: {summary['steps']} steps, {summary['pairs']} pairs"]
-        for key, name in SHOWN.items():
-            if after.get(key) is not None:
-                lines.append(f"  {name:<30} {before[key]:8.3f} -> {after[key]:.3f}")
+        lines += [f"  {name:<30} {_course(summary, key)}" for key, name in SHOWN.items() if after.get(key) is not None]
+        if any("±" in line for line in lines):
+            pairs = held_out_count(summary)
+            lines.append(f"  ± is half a 95 % interval over {pairs:,} held-out pairs; another seed may move it further")
         lines.append(f"  peak memory of a worker        {summary['peak_memory_gib']:8.2f} GiB")
         lines.append(f"  model                          {folder}/model")
         lines.append(f"  picture                        {folder}/curves.png")
         return "\n".join(lines)
+
+
+def held_out_count(summary: Mapping[str, Any]) -> int:
+    """How many held-out pairs there were; 0 where it is not known."""
+    known = summary.get("held_out") or {}
+    counts = (value for name, value in summary["eval_after"].items() if name.startswith("eval_pairs/"))
+    return int(known.get("pairs") or sum(counts))
+
+
+def _course(summary: Mapping[str, Any], key: str) -> str:
+    """A measure before and after, and its change pair by pair with the error that the draw of the pairs gives it."""
+    before, after, pairs = summary["eval_before"][key], summary["eval_after"][key], held_out_count(summary)
+    line = f"{before:8.3f} -> {after:.3f}" + (f" of {pairs:,} pairs" if pairs else "")
+    halves = ((summary.get("held_out") or {}).get("half_intervals") or {}).get(key)
+    if halves is None:  # of an earlier version: without the pairs' own values the change has no error
+        if key != ACCURACY or not pairs:
+            return line
+        return f"{line}, ± {max(abs(end - after) for end in wilson(after, pairs)):.3f}"
+    own = "" if halves["after"] is None else f", ± {halves['after']:.3f}"
+    change, half = after - before, halves["change"] or math.inf
+    if math.isinf(half):
+        return f"{line}{own}"
+    return f"{line}{own}; change {change:+.3f} ± {half:.3f}{'' if abs(change) > half else ', perhaps chance'}"

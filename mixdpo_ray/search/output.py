@@ -16,6 +16,7 @@ from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.page import write_report
+from mixdpo_ray.search.report.winner import doubt_of_winner, rivals_of_winner
 from mixdpo_ray.search.space import Space, with_settings
 from mixdpo_ray.search.trials import TrialRow, best, front, rows, write_trials
 from mixdpo_ray.storage import join
@@ -52,24 +53,31 @@ class StudyOutput:
         write_report(self.study, self._facts(winner, counters), join(self.folder, REPORT))
 
     def describe(self) -> str:
-        """The closing lines."""
+        """The closing lines. The last one is the page's, where it says that trials cannot be told apart."""
         trials, metrics = rows(self.study), read_metrics(self.recipe.tune.metric)
         counts = {state: sum(row.state == state for row in trials) for state in ("COMPLETE", "PRUNED", "FAIL")}
         ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         lines = [f"{self.folder}: {len(trials)} trials ({ended})"]
         winner = best(trials, metrics)
+        facts = self._facts(winner, {})
         if winner is None:
             guard = f" and kept {self.recipe.tune.guard}" if self.recipe.tune.guard else ""
             lines.append(f"  no trial was trained to the end{guard}: {CSV} says why")
         else:
             own = trials[0]
-            scores = ", ".join(f"{m.name} {value:.4f}" for m, value in zip(metrics, winner.values, strict=True))
+            doubts = [doubt_of_winner(self.study, facts, number) for number in range(len(metrics))]
+            scores = ", ".join(
+                f"{metric.name} {value:.4f}{f' ({doubt})' if doubt else ''}"
+                for metric, value, doubt in zip(metrics, winner.values, doubts, strict=True)
+            )
             before = f"; the recipe's own settings: {own.values[0]:.4f}" if own.values and own is not winner else ""
             lines.append(f"  best     trial {winner.number}: {scores}{before}")
             lines += [f"           {setting} = {value}" for setting, value in winner.settings.items()]
             lines.append(f"  train    {self._train_command}")
         lines.append(f"  trials   {self.folder}/{CSV}")
         lines.append(f"  picture  {self.folder}/{REPORT}")
+        if rivals := rivals_of_winner(self.study, facts):
+            lines.append(f"  {rivals}")
         return "\n".join(lines)
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,13 @@ from mixdpo_ray.objectives.step_objective import StepObjective, StepView
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
+from mixdpo_ray.training.held_out_pairs import HeldOutPairs
 from mixdpo_ray.training.metric_names import BY_BUCKET, EDGES, MEASURES, bucket_name
 from mixdpo_ray.training.step_statistics import gathered, statistics_of, step_pairs
 from mixdpo_ray.training.window_shares import chunk_counts, index_lengths
 from mixdpo_ray.training.world import World
+
+ACCURACY, DRIFT = "rewards/accuracies", "logps/chosen_drift"
 
 
 @dataclass(frozen=True)
@@ -78,18 +82,38 @@ def hard_boundary(plan: Plan, index: Index) -> float:
     return float(np.partition(index.difficulty, count - 1)[count - 1]) if count else -np.inf
 
 
-def evaluate(policy: Policy, objective: Objective, held_out: HeldOut, world: World) -> dict[str, float]:
-    """Collective. Names begin with eval_."""
-    groups = len(EDGES) + 2  # buckets, then easy, then hard
-    sums = torch.zeros(groups, len(MEASURES) + 1, dtype=torch.float64, device=world.torch_device)  # last: pairs
+@dataclass(frozen=True)
+class Evaluation:
+    held_out: HeldOut
+    values: NDArray[np.float64]  # [pairs of the split, MEASURES]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means by name, which begins with eval_; of margins and drift also the deviation over pairs."""
+        has_reference = self.held_out.references is not None
+        found = _named(self.values, self.held_out, has_reference=has_reference)
+        return {name: float(value) for name, value in found.items()}
+
+    @property
+    def pairs(self) -> HeldOutPairs:
+        columns: dict[str, NDArray[Any]] = dict(zip(MEASURES, self.values.T, strict=True))
+        columns["nll/chosen"] = columns.pop("sft")
+        if self.held_out.references is None:
+            del columns["logps/chosen_drift"], columns["logps/rejected_drift"]
+        columns["bucket"] = np.array([bucket_name(number) for number in self.held_out.bucket])
+        return HeldOutPairs.of(list(self.held_out.index.pair_id), {**columns, "hard": self.held_out.hard})
+
+
+def evaluate(policy: Policy, objective: Objective, held_out: HeldOut, world: World) -> Evaluation:
+    """Collective. The same on every rank."""
+    found = torch.zeros(len(held_out.index), len(MEASURES), dtype=torch.float64, device=world.torch_device)
     with policy.evaluating():
         for micro, pairs in zip(held_out.share, _pairs(policy, objective, held_out, world), strict=True):
-            values = micro.weight * _values(objective, pairs)  # [pairs, measures]
-            for group in (held_out.bucket[micro.rows], len(EDGES) + held_out.hard[micro.rows]):
-                sums.index_add_(0, torch.from_numpy(group.astype(np.int64)).to(sums.device), values)
+            rows = torch.from_numpy(micro.rows.astype(np.int64)).to(found.device)
+            found.index_add_(0, rows, micro.weight * _values(objective, pairs))  # a filler adds nothing
     if world.size > 1:
-        dist.all_reduce(sums)
-    return _named(sums.cpu().numpy(), has_reference=held_out.references is not None)
+        dist.all_reduce(found)
+    return Evaluation(held_out, found.cpu().numpy())
 
 
 def refuse_not_finite(metrics: Mapping[str, float], step: int, objective: Objective) -> None:
@@ -143,33 +167,41 @@ def _values(objective: Objective, pairs: PairLogps) -> Tensor:
         (chosen > rejected).float() + 0.5 * (chosen == rejected).float(),
         none if pairs.ref_chosen is None else pairs.chosen_ratio,
         none if pairs.ref_rejected is None else pairs.rejected - pairs.ref_rejected,
-        -pairs.chosen / pairs.chosen_length, torch.ones_like(chosen),
+        -pairs.chosen / pairs.chosen_length,
     ]  # fmt: skip
     return torch.stack(columns, 1).double()
 
 
-def _named(sums: NDArray[np.float64], *, has_reference: bool) -> dict[str, float]:
-    buckets, easy, hard = sums[:-2], sums[-2], sums[-1]
-    metrics = {f"eval_{name}": value for name, value in _means(buckets.sum(0), has_reference=has_reference).items()}
-    if easy[-1]:
-        metrics["eval_loss/easy"] = easy[MEASURES.index("loss")] / easy[-1]
-        metrics["eval_rewards/accuracies/easy"] = easy[MEASURES.index("rewards/accuracies")] / easy[-1]
-    if hard[-1]:
-        metrics["eval_loss/hard"] = hard[MEASURES.index("sft")] / hard[-1]
-        metrics["eval_rewards/accuracies/hard"] = hard[MEASURES.index("rewards/accuracies")] / hard[-1]
-    for number, bucket in enumerate(buckets):
-        if bucket[-1]:
+def _named(values: NDArray[np.float64], held_out: HeldOut, *, has_reference: bool) -> dict[str, float]:
+    metrics = {f"eval_{name}": mean for name, mean in _means(values, has_reference=has_reference).items()}
+    for group, loss, mask in (("easy", "loss", ~held_out.hard), ("hard", "sft", held_out.hard)):
+        if mask.any():
+            metrics[f"eval_loss/{group}"] = values[mask, MEASURES.index(loss)].mean()
+            metrics[f"eval_rewards/accuracies/{group}"] = values[mask, MEASURES.index("rewards/accuracies")].mean()
+    for number in range(len(EDGES)):
+        if count := int(np.count_nonzero(held_out.bucket == number)):
             where = bucket_name(number)
-            means = _means(bucket, has_reference=has_reference)
+            means = _means(values[held_out.bucket == number], has_reference=has_reference)
             for name in BY_BUCKET:
                 if name in means:
                     metrics[f"eval_{name}/{where}"] = means[name]
-            metrics[f"eval_pairs/{where}"] = bucket[-1]
-    return {name: float(value) for name, value in metrics.items()}
+            metrics[f"eval_pairs/{where}"] = count
+    return {**metrics, **_deviations(values, has_reference=has_reference)}
 
 
-def _means(sums: NDArray[np.float64], *, has_reference: bool) -> dict[str, float]:
-    means = dict(zip(MEASURES, sums[:-1] / sums[-1], strict=True))
+def _deviations(values: NDArray[np.float64], *, has_reference: bool) -> dict[str, float]:
+    """Standard deviations over pairs: what a mean's sampling error follows from. Of an accuracy the mean says it."""
+    if len(values) < 2:
+        return {}
+    column = dict(zip(MEASURES, values.T, strict=True))
+    found = {"eval_std/rewards/margins": (column["rewards/chosen"] - column["rewards/rejected"]).std(ddof=1)}
+    if has_reference:
+        found["eval_std/logps/chosen_drift"] = column["logps/chosen_drift"].std(ddof=1)
+    return found
+
+
+def _means(values: NDArray[np.float64], *, has_reference: bool) -> dict[str, float]:
+    means = dict(zip(MEASURES, values.mean(0), strict=True))
     sft = means.pop("sft")
     means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
     means["nll/chosen"] = sft

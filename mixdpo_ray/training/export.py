@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import stat
 import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.model import without_bars
+from mixdpo_ray.training.model_card import CardFacts, model_card
 from mixdpo_ray.training.settings import LoraSettings
 from mixdpo_ray.training.world import World
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 INSIDE = "model."  # where a Scorer holds the language model
 
 
-def export(
-    policy: Policy, tokenizer: PreTrainedTokenizerBase, job: TrainingJob, metrics: Mapping[str, Any], world: World
-) -> str:
+def export(policy: Policy, tokenizer: PreTrainedTokenizerBase, job: TrainingJob, facts: CardFacts, world: World) -> str:
     """Collective: under ZeRO-3 rank 0 gathers the weights from all ranks. The folder's path."""
     target = storage.join(job.run, "model")
     weights = consolidated(policy)
@@ -41,7 +40,8 @@ def export(
             with storage.explained(str(folder)), without_bars():
                 _write(policy.scorer.model, weights, folder, trust=job.model.trust_remote_code)
                 tokenizer.save_pretrained(folder)
-                (folder / "README.md").write_text(model_card(job, metrics))
+                (folder / "README.md").write_text(model_card(job, facts))
+                export_permissions(folder)
             _publish(str(folder), target)
     dist.barrier()
     return target
@@ -67,32 +67,6 @@ def merged(weights: Mapping[str, Tensor], lora: LoraSettings) -> dict[str, Tenso
     return whole
 
 
-def model_card(job: TrainingJob, metrics: Mapping[str, Any]) -> str:
-    """What was trained, on which data, by which recipe, and how it did on held-out pairs."""
-    data: Mapping[str, Any] = job.card.get("data", {})
-    final = {name: value for name, value in metrics.items() if isinstance(value, float | int)}
-    lines = [
-        "---", "library_name: transformers", f"base_model: {job.model.path}", "tags: [preference-tuning, mixdpo]",
-        "---", "", f"# {job.model.path}, tuned with MixDPO", "",
-        f"Objective: `{type(job.objective).__name__}` {job.objective.model_dump_json()} on easy pairs, supervised "
-        f"fine-tuning on hard ones (mode `{job.curriculum.mode}`, threshold "
-        f"{job.curriculum.threshold.model_dump_json(exclude_none=True)}).", "",
-        f"- training fingerprint: `{job.fingerprint}`",
-        f"- data fingerprint: `{data.get('content_digest', '')}`",
-        f"- pairs: {data.get('rows_kept', 'unknown')} kept of {data.get('rows_in', 'unknown')}",
-        *([f"- {job.card['note']}"] if "note" in job.card else []), "",
-        "## Margins of the training pairs", "", _fenced(data.get("margins", {})), "",
-        "## Held-out pairs", "", "| metric | value |", "|---|---|",
-        *(f"| {name} | {value:.6g} |" for name, value in final.items()), "",
-        "## Recipe", "", _fenced(job.card.get("recipe", {})), "",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-def _fenced(content: object) -> str:
-    return "```json\n" + json.dumps(content, indent=2, default=str) + "\n```"
-
-
 def _write(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, *, trust: bool) -> None:
     """Through a shell of the same class without adapters or shards, so that names and ties are the library's own."""
     from transformers import AutoModelForCausalLM
@@ -102,6 +76,14 @@ def _write(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, *, 
     shell.generation_config = model.generation_config
     shell.config.use_cache = True
     shell.save_pretrained(folder, state_dict=weights)
+
+
+def export_permissions(folder: Path) -> None:
+    """Give every file the permissions that the umask gave the card: weights are written as private files."""
+    mode = stat.S_IMODE((folder / "README.md").stat().st_mode)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
 
 
 def _beside(run: str) -> str | None:

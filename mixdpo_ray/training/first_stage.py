@@ -18,6 +18,7 @@ from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.errors import CheckpointError
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.checkpoints import Checkpoints, FoundCheckpoint
+from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE
 from mixdpo_ray.training.job import StartFrom, TrainingJob
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines, write_lines
 from mixdpo_ray.training.schedule import learning_rate
@@ -62,6 +63,9 @@ def adopt(job: TrainingJob, plan: Plan, checkpoints: Checkpoints) -> FoundCheckp
             if "epoch" in line:  # as a share of this run, which may be longer
                 line["epoch"] = job.train.num_train_epochs * (line["step"] + 1) / plan.steps
         write_lines(storage.join(job.run, STEP_METRICS), lines)
+        for name in (BEFORE, AFTER) if start_from.step == steps else (BEFORE,):
+            if storage.exists(storage.join(start_from.run, name)):
+                storage.copy(storage.join(start_from.run, name), storage.join(job.run, name))
     return found
 
 

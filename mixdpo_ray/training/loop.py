@@ -30,9 +30,11 @@ from mixdpo_ray.training.engine import Policy, make_policy
 from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out, refuse_not_finite
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
+from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, describe_held_out
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
+from mixdpo_ray.training.model_card import CardFacts
 from mixdpo_ray.training.process_group import join_group
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
 from mixdpo_ray.training.step import LossWeights, train_step
@@ -110,7 +112,9 @@ def _export(run: Run, evaluation: dict[str, float]) -> str | None:
     if not run.job.exports_model:
         return None
     run.say("exporting the model")
-    return export(run.policy, run.tokenizer, run.job, evaluation, run.world)
+    before = run.log.first_evaluation if run.log is not None else None
+    facts = CardFacts(run.plan, run.steps, before or {}, evaluation, chats=bool(run.tokenizer.chat_template))
+    return export(run.policy, run.tokenizer, run.job, facts, run.world)
 
 
 def seed_generators(seed: int) -> None:
@@ -232,8 +236,11 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
         return {}
     run.say("evaluating")
     run.listener.at_location(f"the evaluation after step {step}", slow=True)
-    metrics = evaluate(run.policy, run.job.objective, run.held_out, run.world)
+    evaluation = evaluate(run.policy, run.job.objective, run.held_out, run.world)
+    metrics = evaluation.metrics
     refuse_not_finite(metrics, step, run.job.objective)
+    if run.world.leads and step in (0, run.steps):
+        evaluation.pairs.write(storage.join(run.job.run, AFTER if step else BEFORE))
     _tell(run, {"kind": "eval", "step": step, **metrics})
     return metrics
 
@@ -277,6 +284,7 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
         "pairs": sum(len(run.plan.window(step).positions) for step in range(run.steps)),
         "eval_before": {name: value for name, value in (before or {}).items() if name.startswith("eval_")},
         "eval_after": evaluation,
+        "held_out": describe_held_out(run.job.run) if run.world.leads else None,
         "last_step": last,
         "peak_memory_gib": peak_memory_gib(run.world),
         "model": model,

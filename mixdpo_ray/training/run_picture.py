@@ -1,72 +1,161 @@
-"""The run in one picture: loss, accuracy and chosen drift along the curriculum, with the margins that were trained."""
+"""The run in one picture: losses, accuracy and chosen drift along the curriculum, and the margins that were trained."""
 
 from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mixdpo_ray import storage
+from mixdpo_ray.intervals import t95, wilson
+from mixdpo_ray.training.evaluation import ACCURACY, DRIFT
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 
-CHOSEN, REJECTED, MARGIN = "#1b6ca8", "#c8553d", "#b8b8b8"
+TRAINED, HELD_OUT, MARGIN, INK = "#1b6ca8", "#c8553d", "#9aa1a9", "#555555"
+MANY = 400  # steps, from which a thinner line keeps the held-out points visible
+MetricsLine = Mapping[str, Any]
+Errors = Callable[[MetricsLine], tuple[float, float] | None]  # below and above the value of an evaluation
 
 
 def draw_curves(run: str) -> None:
     """metrics.jsonl -> curves.png, in the run's folder."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     lines = read_lines(storage.join(run, STEP_METRICS))
     steps = [line for line in lines if line.get("kind") != "eval"]
     evaluations = [line for line in lines if line.get("kind") == "eval"]
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 8.5), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True)
     panels = [
-        ("loss", "loss", None),
-        ("preference accuracy", "rewards/accuracies", "eval_rewards/accuracies"),
-        ("chosen drift (nats)", "logps/chosen_drift", "eval_logps/chosen_drift"),
+        *_losses(steps),
+        ("preference accuracy", ACCURACY, _accuracy_error),
+        ("chosen drift (nats)", DRIFT, _drift_error),
     ]
-    for axis, (title, key, eval_key) in zip(axes, panels, strict=True):
-        _line(axis, steps, key, "training", CHOSEN, marker=None)
-        if eval_key:
-            _line(axis, evaluations, eval_key, "held out", REJECTED, marker="o")
+    heights = [2.0] * len(panels) + [1.0]
+    figure = Figure(figsize=(7.5, 0.95 * sum(heights) + 0.8), layout="constrained")
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    for axis, (title, key, errors) in zip(axes, panels, strict=False):
+        _trained(axis, steps, key)
+        if errors is not None:
+            _held_out(axis, evaluations, f"eval_{key}", errors)
         axis.set_ylabel(title)
-        _margins(axis, steps)
+    _margins(axes[-1], steps)
+    for axis in axes:
         _switches(axis, steps)
-        handles, labels = axis.get_legend_handles_labels()
-        if handles:
-            above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(handles)}  # on no curve
-            axis.legend(handles, labels, frameon=False, **above)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+        axis.set_axisbelow(True)
+    _stage_names(axes[0], steps)
+    _legend(figure, list(axes))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1].set_xlabel("step")
+    figure.align_ylabels(list(axes))
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
+    figure.savefig(picture, format="png", dpi=144)
     storage.write_bytes(storage.join(run, "curves.png"), picture.getvalue())
 
 
-def _line(axis: Any, lines: Sequence[dict[str, Any]], key: str, label: str, color: str, marker: str | None) -> None:
-    points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
-    if points:
-        axis.plot(*zip(*points, strict=True), label=label, color=color, marker=marker, linewidth=1.3, zorder=3)
+def _losses(steps: Sequence[MetricsLine]) -> list[tuple[str, str, Errors | None]]:
+    """A panel for each loss that was trained: the preference loss and the SFT loss have scales of their own."""
+    known = [("preference loss", "loss/easy"), ("SFT loss", "loss/hard")]
+    found: list[tuple[str, str, Errors | None]] = [
+        (title, key, None) for title, key in known if any(line.get(key) is not None for line in steps)
+    ]
+    return found or [("loss", "loss", None)]
 
 
-def _margins(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
-    """The range of margins of each step, in grey on the right."""
-    right = axis.twinx()
+def _trained(axis: Any, steps: Sequence[MetricsLine], key: str) -> None:
+    """A point where the line would have none, and no line over steps that have no such value."""
+    width = 1.2 if len(steps) < MANY else 0.6
+    for _, group in itertools.groupby(steps, key=lambda line: line.get(key) is not None):
+        points = [(line["step"], line[key]) for line in group if line.get(key) is not None]
+        if points:
+            marker = "o" if len(points) == 1 else None
+            axis.plot(
+                *zip(*points, strict=True),
+                label="training",
+                color=TRAINED,
+                marker=marker,
+                markersize=3,
+                linewidth=width,
+            )
+
+
+def _held_out(axis: Any, evaluations: Sequence[MetricsLine], key: str, errors: Errors) -> None:
+    """Each with its 95 % interval over the held-out pairs; two points are no trend, and get no line."""
+    found = [line for line in evaluations if line.get(key) is not None]
+    if not found:
+        return
+    xs, ys = [line["step"] for line in found], [line[key] for line in found]
+    bars = [errors(line) or (0.0, 0.0) for line in found]
+    known = any(below or above for below, above in bars)
+    pairs = _held_out_count(found[-1])
+    label = f"held out{f', {pairs:,} pairs' if pairs else ''}{' (bars: 95 % interval)' if known else ''}"
+    if len(found) > 2:
+        axis.plot(xs, ys, color=HELD_OUT, linewidth=1, alpha=0.6, zorder=3)
+    look = {"color": HELD_OUT, "markersize": 4.5, "capsize": 3, "elinewidth": 1.2, "zorder": 4}
+    axis.errorbar(xs, ys, yerr=list(zip(*bars, strict=True)), fmt="o", label=label, **look)
+
+
+def _accuracy_error(line: MetricsLine) -> tuple[float, float] | None:
+    share, pairs = line[f"eval_{ACCURACY}"], _held_out_count(line)
+    if not pairs:
+        return None
+    low, high = wilson(share, pairs)
+    return max(0.0, share - low), max(0.0, high - share)
+
+
+def _drift_error(line: MetricsLine) -> tuple[float, float] | None:
+    deviation, pairs = line.get(f"eval_std/{DRIFT}"), _held_out_count(line)
+    if deviation is None or pairs < 2:
+        return None
+    half = t95(pairs - 1) * deviation / math.sqrt(pairs)
+    return half, half
+
+
+def _held_out_count(line: MetricsLine) -> int:
+    return int(sum(value for name, value in line.items() if name.startswith("eval_pairs/")))
+
+
+def _margins(axis: Any, steps: Sequence[MetricsLine]) -> None:
+    """The range of margins of each step, in a panel of its own."""
     xs = [line["step"] for line in steps]
     low, high = ([line[f"data_margin/{end}"] for line in steps] for end in ("min", "max"))
-    right.fill_between(xs, low, high, color=MARGIN, alpha=0.35, step="mid")
-    right.step(xs, low, where="mid", color=MARGIN, linewidth=1)
-    right.set_ylabel("margin of the pairs", color="#8a8a8a")
-    axis.set_zorder(right.get_zorder() + 1)
-    axis.patch.set_visible(False)
+    axis.fill_between(xs, low, high, color=MARGIN, alpha=0.55, step="mid", linewidth=0)
+    axis.step(xs, high, where="mid", color=MARGIN, linewidth=1)  # also where all pairs of a step have one margin
+    axis.set_ylabel("margins")
 
 
-def _switches(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
+def _switches(axis: Any, steps: Sequence[MetricsLine]) -> None:
     for before, after in itertools.pairwise(steps):
         if before["stage"] != after["stage"]:
-            axis.axvline(after["step"] - 0.5, color="black", linestyle="--", linewidth=1)
-            axis.annotate(
-                "SFT" if after["stage"] == "hard" else after["stage"],
-                (after["step"], 0.97), xycoords=("data", "axes fraction"), va="top",
-            )  # fmt: skip
+            axis.axvline(after["step"] - 0.5, color=INK, linestyle="--", linewidth=0.8, zorder=1)
+
+
+def _stage_names(axis: Any, steps: Sequence[MetricsLine]) -> None:
+    """Above the first panel, where no curve runs; not where stages alternate, as their names would meet."""
+    names = {"easy": "preference", "hard": "SFT", "mixed": "both losses"}
+    runs = [(stage, list(group)) for stage, group in itertools.groupby(steps, key=lambda line: line["stage"])]
+    if not 1 < len(runs) <= 4:
+        return
+    for stage, group in runs:
+        axis.annotate(
+            names.get(stage, stage), (group[0]["step"], 1.02), xycoords=("data", "axes fraction"), va="bottom",
+            color=INK, fontsize=9,
+        )  # fmt: skip
+
+
+def _legend(figure: Any, axes: Sequence[Any]) -> None:
+    """One for all panels, below them."""
+    found = [axis.get_legend_handles_labels() for axis in axes]
+    by_label = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+    if by_label:
+        figure.legend(
+            by_label.values(),
+            by_label.keys(),
+            loc="outside upper right",
+            ncols=len(by_label),
+            frameon=False,
+            fontsize=9,
+        )

@@ -72,3 +72,21 @@ def test_the_closing_lines_leave_out_what_was_not_measured() -> None:
     assert lines[1].split() == ["held-out", "preference", "accuracy", "0.500", "->", "0.750"]
     assert lines[2].split() == ["peak", "memory", "of", "a", "worker", "1.50", "GiB"]
     assert "was already finished" in RunReport("out/runs/a", summary, already_finished=True).describe()
+
+
+def test_the_closing_lines_say_how_much_of_a_change_is_the_draw_of_the_pairs() -> None:
+    halves = {"before": 0.25, "after": 0.24, "change": 0.29}
+    summary = {
+        "steps": 8,
+        "pairs": 120,
+        "seconds": 71.0,
+        "eval_before": {"eval_rewards/accuracies": 7 / 15},
+        "eval_after": {"eval_rewards/accuracies": 10 / 15, "eval_pairs/margin_1-2": 15.0},
+        "held_out": {"pairs": 15, "half_intervals": {"eval_rewards/accuracies": halves}},
+        "peak_memory_gib": 1.5,
+    }
+    lines = RunReport("out/runs/a", summary).describe().splitlines()
+    assert lines[1].endswith("0.467 -> 0.667 of 15 pairs, ± 0.240; change +0.200 ± 0.290, perhaps chance")
+    assert lines[2] == "  ± is half a 95 % interval over 15 held-out pairs; another seed may move it further"
+    before_it_was_kept = RunReport("out/runs/a", {**summary, "held_out": None}).describe().splitlines()
+    assert before_it_was_kept[1].endswith("0.467 -> 0.667 of 15 pairs, ± 0.250")  # Wilson's: 0.417 to 0.848

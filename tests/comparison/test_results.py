@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mixdpo_ray.comparison.picture import picture
 from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write_results
-from mixdpo_ray.comparison.student import Estimate
 from mixdpo_ray.comparison.table import digits_for, notes_text, shown, table_text
+from mixdpo_ray.intervals import Estimate
+from mixdpo_ray.training.held_out_pairs import HeldOutPairs
 
 DPO = [Outcome("dpo", seed, {"quality": value}, 4.0) for seed, value in enumerate((7.0, 8.0, 9.0))]
 MIX = [Outcome("mix", seed, {"quality": value}, 2.0) for seed, value in enumerate((7.4, 8.5, 9.6))]
@@ -18,7 +21,7 @@ BAD = [Outcome("bad", 0, {"quality": 1.0}, 1.0), Outcome("bad", 1, failure="step
 
 
 def rows() -> dict[str, ResultRow]:
-    return {row.arm: row for row in result_rows([*DPO, *MIX, *BAD], ["dpo", "mix", "bad"], "dpo")}
+    return {row.arm: row for row in result_rows([*DPO, *MIX, *BAD], ["dpo", "mix", "bad"], "dpo", same_pairs=False)}
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -73,5 +76,78 @@ def test_the_csv_has_a_row_for_every_arm_and_seed() -> None:
 
 def test_the_picture_is_drawn_also_where_an_arm_has_nothing_to_show() -> None:
     failed = [Outcome("worse", 0, failure="no")]
-    drawn = picture(result_rows([*DPO, *MIX, *failed], ["dpo", "mix", "worse"], "dpo"), "quality", "dpo")
+    drawn = picture(
+        result_rows([*DPO, *MIX, *failed], ["dpo", "mix", "worse"], "dpo", same_pairs=False), "quality", "dpo"
+    )
     assert drawn.startswith(b"\x89PNG")
+
+
+ACCURACY = "eval_rewards/accuracies"
+
+
+def judged(arm: str, seed: int, right: str, *, kept: bool = True, first: int = 0) -> Outcome:
+    """`right`: 1 or 0 for each held-out pair."""
+    values = np.array(list(map(float, right)))
+    ids = [f"pair-{first + number}" for number in range(len(right))]
+    pairs = HeldOutPairs.of(ids, {"rewards/accuracies": values})
+    return Outcome(arm, seed, {ACCURACY: float(values.mean())}, 1.0, pairs=pairs if kept else None)
+
+
+def accuracies(*outcomes: Outcome) -> tuple[ResultRow, ...]:
+    return tuple(result_rows(outcomes, ["dpo", "mix"], "dpo", same_pairs=True))
+
+
+def cells(rows: tuple[ResultRow, ...]) -> list[list[str]]:
+    lines = table_text(rows, ACCURACY, "dpo").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_equal_seeds_on_fifteen_pairs_are_no_certainty() -> None:
+    """Five pairs more of fifteen, twice, were once printed as +0.333 ± 0.000 *; a sign test gives them 6 in 100."""
+    shown, starred = {}, {}
+    for more in (5, 6):
+        worse = "1" * (15 - more) + "0" * more
+        rows = accuracies(
+            *(judged(arm, seed, right) for arm, right in (("dpo", worse), ("mix", "1" * 15)) for seed in (0, 1))
+        )
+        shown[more], starred[more] = cells(rows), rows[1].difference(ACCURACY).excludes_zero
+    head, _, dpo, mix = shown[5]
+    assert head == ["arm", f"{ACCURACY}, mean", "against dpo", "seeds", "pairs", "seconds"]
+    assert dpo == ["dpo", "0.67 ± 0.27", "", "2", "15", "1.0"]
+    assert mix == ["mix", "1.00 ± 0.26", "+0.33 ± 0.34", "2", "15", "1.0"]
+    assert starred == {5: False, 6: True}
+
+
+def test_a_star_needs_seeds_that_agree_and_pairs_enough() -> None:
+    many = [judged("dpo", seed, "10" * 100) for seed in (0, 1)]
+    agree = accuracies(*many, *(judged("mix", seed, "1110" * 50) for seed in (0, 1)))
+    differ = accuracies(*many, judged("mix", 0, "1" * 200), judged("mix", 1, "10" * 100))
+    assert agree[1].difference(ACCURACY).mean == differ[1].difference(ACCURACY).mean == 0.25
+    assert agree[1].difference(ACCURACY).excludes_zero
+    assert not differ[1].difference(ACCURACY).excludes_zero
+
+
+def test_of_one_seed_the_error_of_the_pairs_is_shown_without_a_star() -> None:
+    rows = accuracies(judged("dpo", 0, "10" * 50), judged("mix", 0, "1" * 100))
+    assert cells(rows)[3][2] == "+0.500 ± 0.112"
+    assert "With one seed ± is over held-out pairs alone" in notes_text(rows, ACCURACY)
+
+
+@pytest.mark.parametrize("other", [{"kept": False}, {"first": 3}], ids=["an earlier version", "other pairs"])
+def test_without_values_of_the_same_pairs_the_table_says_so_and_has_no_star(other: dict[str, Any]) -> None:
+    old = [judged("dpo", seed, "1" * (10 + seed) + "0" * (90 - seed)) for seed in range(3)]
+    rows = accuracies(*old, *(judged("mix", seed, "1" * 90 + "0" * 10, **other) for seed in range(3)))
+    assert rows[1].difference(ACCURACY).low > 0
+    assert "*" not in cells(rows)[3][2]
+    assert notes_text(rows, ACCURACY).splitlines()[1].endswith("no mean over pairs): mix")
+
+
+def test_in_a_playground_of_each_seed_equal_ones_have_no_interval() -> None:
+    outcomes = [
+        Outcome(arm, seed, {"quality": value}) for arm, value in (("dpo", 7.0), ("mix", 8.0)) for seed in (0, 1)
+    ]
+    rows = result_rows(outcomes, ["dpo", "mix"], "dpo", same_pairs=False)
+    assert [cell.strip() for cell in table_text(rows, "quality", "dpo").splitlines()[3].split("|")[2:4]] == [
+        "8.000", "+1.000",
+    ]  # fmt: skip
+    assert "No ±: one seed, or equal ones" in notes_text(rows, "quality")

@@ -3,11 +3,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.pairs.histogram import MarginHistogram, margin_histogram
-from mixdpo_ray.pairs.report import Stages, accounting_text, draw, histogram_text, stages, thresholds_text
+from mixdpo_ray.pairs.report import Stages, _draw_bars, accounting_text, draw, histogram_text, stages, thresholds_text
 
 GRID = np.array([2.0, 0.5, 0.0, 0.5, 0.0, 0.5, 0.5])
 
@@ -104,3 +105,34 @@ def test_the_picture_is_a_png_for_any_margins(tmp_path: Path, margins: np.ndarra
     for threshold in (None, Threshold(value=0.5)):
         draw(str(tmp_path / "picture.png"), margins, threshold)
         assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("margins", "threshold", "place", "label"),
+    [
+        (GRID, Threshold(), 0.5, " threshold: hard below 0.5"),
+        (GRID, Threshold(value=0.5, tie_rule="le"), 0.5, " threshold: hard up to 0.5"),
+        (GRID, Threshold(value=2.0), 2.0, "threshold: hard below 2 "),
+        (GRID, Threshold(hard_count=2), 0.25, " threshold: the hardest 2"),
+        (GRID, Threshold(value=99), None, "threshold: hard below 99 \u2192"),
+    ],
+)
+def test_the_picture_marks_the_threshold_where_it_is(
+    margins: np.ndarray[Any, Any], threshold: Threshold, place: float | None, label: str
+) -> None:
+    axes = Figure().subplots()
+    _draw_bars(axes, margins, threshold)
+    assert [text.get_text() for text in axes.texts] == [label]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in axes.lines] == ([] if place is None else [place])
+
+
+@pytest.mark.parametrize("threshold", [Threshold(), Threshold(value=99), Threshold(hard_count=0)])
+def test_the_tallest_bar_does_not_touch_the_frame_and_the_counts_stand_above(threshold: Threshold) -> None:
+    axes = Figure().subplots()
+    _draw_bars(axes, GRID, threshold)
+    assert axes.get_ylim()[1] > 1.1 * 4
+    hard = threshold.hard_pairs(GRID)
+    legend = axes.get_legend()
+    assert legend is not None
+    said = [text.get_text() for text in legend.get_texts()]
+    assert [text.split(" (")[0] for text in said] == [f"hard: {hard}", f"easy: {7 - hard}"]

@@ -5,7 +5,6 @@ A change here throws away what people have computed: that is right only where th
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from mixdpo_ray.scoring.cross_fit import CrossFit
 from mixdpo_ray.scoring.metric_columns import metric_identities
 from mixdpo_ray.scoring.metric_scores import metric_identity, scores_identity
 from mixdpo_ray.scoring.reference import reference_folder
-from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable, commit
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.settings import LoraSettings
 from tests.training.tiny import make_table
@@ -40,9 +39,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "model" / "config.json").write_text("{}")
     (folder / "model" / "model.safetensors").write_bytes(bytes(range(256)))
     make_table(folder / "table")
-    manifest = json.loads((folder / "table" / "manifest.json").read_text())
-    manifest["facts"] = {"tokenizer": "0123456789abcdef"}
-    (folder / "table" / "manifest.json").write_text(json.dumps(manifest))
+    manifest = PreparedTable.open(str(folder / "table")).manifest
+    commit(str(folder / "table"), manifest.model_copy(update={"facts": {"tokenizer": "0123456789abcdef"}}))
     return folder
 
 

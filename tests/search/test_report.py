@@ -11,10 +11,10 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from mixdpo_ray.intervals import wilson
 from mixdpo_ray.search.report.importances import importance_by_setting
 from mixdpo_ray.search.report.page import write_report
 from mixdpo_ray.search.report.scores import short_names
-from mixdpo_ray.search.report.winner import interval
 from tests.search.small_study import (
     BETA,
     OWN,
@@ -69,6 +69,7 @@ def test_the_headline_names_the_winner_its_doubt_and_the_gain_over_the_recipes_o
     words = written(study, Maker.start(tmp_path).facts(best=1), tmp_path).words
     assert "Trial 1 won" in words
     assert "0.9000 ± 0.0100" in words
+    assert "± is one standard error over the 900 held-out pairs" in words
     assert "+0.1000" in words
     assert "Measured on 900 held-out pairs" in words
     assert f"{0.1 / math.hypot(0.01, math.sqrt(0.8 * 0.2 / 900)):.1f} standard errors of the difference" in words
@@ -94,10 +95,10 @@ def is_crossed(trace: dict[str, Any]) -> bool:
 
 
 def test_an_interval_stays_within_0_and_1_and_does_not_vanish_there() -> None:
-    low, high = interval(1.0, 100)
+    low, high = wilson(1.0, 100)
     assert high == pytest.approx(1.0)
     assert low == pytest.approx(100 / (100 + 1.96**2))  # Wilson's, worked out for a share of 1
-    assert interval(0.5, 10_000) == pytest.approx((0.5 - 1.96 * 0.005, 0.5 + 1.96 * 0.005), abs=1e-5)
+    assert wilson(0.5, 10_000) == pytest.approx((0.5 - 1.96 * 0.005, 0.5 + 1.96 * 0.005), abs=1e-5)
 
 
 def test_the_commands_and_the_account_are_on_the_page(search: Maker, page: WrittenPage) -> None:
@@ -149,16 +150,26 @@ def test_one_trial_is_its_own_winner_and_nothing_is_compared(tmp_path: Path) -> 
     assert "curves" in page.anchors
 
 
-@pytest.mark.parametrize("values", [[0.5] * 9, [0.9, *[0.5] * 8]])
-def test_equal_scores_leave_the_importances_out(tmp_path: Path, values: list[float]) -> None:
-    maker = Maker.start(tmp_path)
+def written_with_scores(folder: Path, values: list[float]) -> WrittenPage:
+    maker = Maker.start(folder)
     for value in values:
-        params = maker.draw()
-        trial = optuna.trial.create_trial(value=value, params=params, distributions=dict(SPACE))
+        trial = optuna.trial.create_trial(value=value, params=maker.draw(), distributions=dict(SPACE))
         maker.study.add_trial(trial)
-    page = written(maker.study, maker.facts(), tmp_path)
+    return written(maker.study, maker.facts(), folder)
+
+
+def test_scores_that_mostly_agree_leave_the_importances_out_and_their_column(tmp_path: Path) -> None:
+    page = written_with_scores(tmp_path, [0.9, *[0.5] * 8])
     assert "Which settings mattered is left out: too many trials share the same score" in page.words
+    assert "importance" not in page.words
     assert page.anchors >= {"map", "slices", "parallel", "history"}
+
+
+def test_figures_of_scores_that_are_all_equal_are_left_out(tmp_path: Path) -> None:
+    """They were one flat square, one flat line and lines of one colour."""
+    page = written_with_scores(tmp_path, [0.5] * 9)
+    assert not page.anchors & {"importances", "map", "slices", "parallel", "history"}
+    assert page.words.count("is left out: every compared trial has the same score") == 4
 
 
 def test_a_search_of_one_setting_says_what_cannot_be_drawn(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.first_stage import first_stage, stage_job
+from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.settings import EvaluationSettings, ScheduleSettings
 from tests.training.gang import Gang
@@ -59,6 +60,8 @@ def test_whoever_begins_with_a_shared_stage_ends_where_it_would_alone(
         without_export, shared = tmp_path / "alone" / name, tmp_path / "shared" / name
         assert unlike(weights(shared), weights(without_export)) == 0
         assert told(shared) == told(without_export)
+        for file in (BEFORE, AFTER):
+            assert (shared / file).read_bytes() == (without_export / file).read_bytes()
     assert unlike(weights(tmp_path / "shared" / "slow"), weights(tmp_path / "shared" / "fast")) > 0
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from mixdpo_ray import storage
+from mixdpo_ray.intervals import NORMAL
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.scores import ACCURACY, objectives, scored, trials_of
+from mixdpo_ray.search.report.scores import ACCURACY, held_out_pairs, objectives, scored, trials_of
 from mixdpo_ray.search.report.style import INK, RED, Figure, drawing
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 
@@ -54,9 +56,17 @@ def learning_curves(study: Study, facts: StudyFacts) -> Figure:
     return figure.drawn(
         "From clear pairs to ambiguous ones: a diamond marks where a trial switches to SFT (from there on its loss is "
         "another quantity) and the dashed line where the winner, in red, does"
-        f"{f' ({len(curves)} of {left + len(curves)} trials)' if left else ''}.",
+        f"{f' ({len(curves)} of {left + len(curves)} trials)' if left else ''}.{_chance(study)}",
         [drawing(plot, 600)],
     )
+
+
+def _chance(study: Study) -> str:
+    pairs = max((held_out_pairs(trial, ACCURACY) or 0 for trial in trials_of(study)), default=0)
+    if not pairs:
+        return ""
+    half = NORMAL * math.sqrt(0.25 / pairs)
+    return f" Accuracies are of {pairs:,} held-out pairs: the draw of these alone moves one by up to {half:.2f}."
 
 
 def by_interest(study: Study, facts: StudyFacts) -> Sequence[FrozenTrial]:

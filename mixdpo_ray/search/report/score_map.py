@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.scores import crosses, objectives, scored, too_few, varied, winner_of
+from mixdpo_ray.search.report.scores import crosses, objectives, same_score, scored, too_few, varied, winner_of
 from mixdpo_ray.search.report.style import CROSS, Figure, deepened_scale, drawing, plain_ticks, ring
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def score_map(study: Study, facts: StudyFacts) -> Figure:
         return figure.without(
             too_few(done, FEW) if len(done) < FEW else f"no two settings differ together in {FEW} scored trials"
         )
+    if (reason := same_score(done, facts)) is not None:
+        return Figure("map", "Two settings together").without(reason)
     from optuna.visualization import plot_contour
 
     x, y = sorted(pair)  # as Optuna does

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mixdpo_ray.intervals import NORMAL, wilson
 from mixdpo_ray.search.report.facts import StudyFacts
 
 if TYPE_CHECKING:
@@ -96,12 +97,38 @@ def guard_holds(trial: FrozenTrial) -> bool:
 
 
 def held_out_pairs(trial: FrozenTrial, metric: str) -> int | None:
-    """How many pairs stand behind an accuracy; None for other metrics, and for easy or hard pairs alone."""
-    if metric != ACCURACY and not metric.startswith(f"{ACCURACY}/margin_"):
+    """How many pairs stand behind a mean; None where it is of easy or hard pairs alone, which are not counted."""
+    if metric.endswith(("/easy", "/hard")):
         return None
-    bucket = metric.removeprefix(ACCURACY).removeprefix("/") or "margin_"
+    bucket = metric.rpartition("/")[2] if "/margin_" in metric else "margin_"
     counts = metrics_of(trial).items()
     return round(sum(count for name, count in counts if name.startswith(f"eval_pairs/{bucket}"))) or None
+
+
+def standard_error(objective: Target, trial: FrozenTrial) -> float | None:
+    """The standard error that a score has from the draw of its pairs; None where it is not known."""
+    ends = error_interval(objective, trial)
+    return (ends[1] - ends[0]) / (2 * NORMAL) if ends else None
+
+
+def error_interval(objective: Target, trial: FrozenTrial) -> tuple[float, float] | None:
+    """The 95 % interval over pairs."""
+    pairs, score = held_out_pairs(trial, objective.metric), objective.of(trial)
+    if not pairs:
+        return None
+    if objective.metric.startswith(ACCURACY):
+        return wilson(score, pairs) if 0 <= score <= 1 else None
+    deviation = metrics_of(trial).get(objective.metric.replace("eval_", "eval_std/", 1))
+    if not deviation:
+        return None
+    half = NORMAL * deviation / math.sqrt(pairs)
+    return score - half, score + half
+
+
+def same_score(done: Sequence[FrozenTrial], facts: StudyFacts) -> str | None:
+    """Why a figure of scores would say nothing, where it would."""
+    alike = [all(one.of(trial) == one.of(done[0]) for trial in done) for one in objectives(facts)]
+    return "every compared trial has the same score" if done and all(alike) else None
 
 
 def hover_text(study: Study, number: int) -> str:

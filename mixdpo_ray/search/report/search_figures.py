@@ -11,6 +11,7 @@ from mixdpo_ray.search.report.scores import (
     crosses,
     hover_text,
     objectives,
+    same_score,
     scored,
     short_names,
     too_few,
@@ -43,6 +44,8 @@ def history(study: Study, facts: StudyFacts) -> Figure:
     done = scored(study)
     if len(done) < 2:
         return figure.without(too_few(done, 2))
+    if (reason := same_score(done, facts)) is not None:
+        return figure.without(reason)
     from optuna.visualization import plot_optimization_history
 
     drawings, winner = [], winner_of(study, facts)
@@ -68,6 +71,8 @@ def parallel_coordinates(study: Study, facts: StudyFacts) -> Figure:
     names = sorted({name for trial in done for name in trial.params})
     if len(done) < 2:
         return figure.without(too_few(done, 2))
+    if (reason := same_score(done, facts)) is not None:
+        return figure.without(reason)
     if not names:
         return figure.without("no setting was searched")
     from optuna.visualization import plot_parallel_coordinate
@@ -114,6 +119,8 @@ def slices(study: Study, facts: StudyFacts) -> Figure:
     done = scored(study)
     if len(done) < 2:
         return figure.without(too_few(done, 2))
+    if (reason := same_score(done, facts)) is not None:
+        return figure.without(reason)
     if not (names := varied(done)):
         return figure.without("no setting differs between the compared trials")
     from optuna.visualization import plot_slice

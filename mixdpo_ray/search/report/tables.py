@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.scores import (
+    ACCURACY,
     DRIFT,
+    Target,
     guard_holds,
+    held_out_pairs,
     metrics_of,
     objectives,
     scored,
     setting_text,
     settings_shown,
     short_names,
+    standard_error,
     trials_of,
 )
 from mixdpo_ray.search.report.style import STATE_WORDS
@@ -46,6 +50,7 @@ class Table:
     settings: tuple[tuple[str, str], ...]  # (full name, short name)
     scores: tuple[str, ...]
     rows: tuple[TableRow, ...]
+    pairs: int | None  # held out, where it is known
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ def trial_table(study: Study, facts: StudyFacts) -> Table:
         tuple((name, short[name]) for name in names),
         tuple(_score_names(facts)),
         tuple(_row(trial, names, facts) for trial in _ranked(study, facts)),
+        max((held_out_pairs(trial, ACCURACY) or 0 for trial in trials), default=0) or None,
     )
 
 
@@ -110,12 +116,17 @@ def _row(trial: FrozenTrial, names: Sequence[str], facts: StudyFacts) -> TableRo
 def _scores(trial: FrozenTrial, facts: StudyFacts) -> list[str]:
     wanted = objectives(facts)
     if len(wanted) > 1:
-        return [objective.text(objective.of(trial)) if trial.values else "" for objective in wanted]
+        return [f"{one.text(one.of(trial))}{_error(trial, one)}" if trial.values else "" for one in wanted]
     *early, whole = sorted(budget for budget, _ in facts.rungs) or [1]
-    seen = dict(trial.intermediate_values)
+    seen = {budget: wanted[0].text(value) for budget, value in trial.intermediate_values.items()}
     if trial.state.name == "COMPLETE":
-        seen[whole] = wanted[0].of(trial)
-    return [wanted[0].text(seen[budget]) if budget in seen else "" for budget in (*early, whole)]
+        seen[whole] = f"{wanted[0].text(wanted[0].of(trial))}{_error(trial, wanted[0])}"
+    return [seen.get(budget, "") for budget in (*early, whole)]
+
+
+def _error(trial: FrozenTrial, metric: Target) -> str:
+    error = standard_error(metric, trial)
+    return f" ± {metric.text(error)}" if error else ""
 
 
 def failures(study: Study) -> list[Failure]:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mixdpo_ray.intervals import NORMAL
 from mixdpo_ray.search.report.comparable import comparable
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.importances import importance_by_setting
 from mixdpo_ray.search.report.scores import (
     DRIFT,
     Target,
+    error_interval,
     guard_holds,
     held_out_pairs,
     metrics_of,
@@ -21,6 +23,7 @@ from mixdpo_ray.search.report.scores import (
     scored,
     setting_text,
     settings_shown,
+    standard_error,
     trial_by_number,
     winner_of,
     words_for_list,
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-SURE = 1.96  # standard errors to each side of a 95 % interval
 NAMED_SETTINGS = 6  # trials that a sentence lists before it counts
 
 
@@ -61,6 +63,11 @@ class Winner:
     compared: bool  # with the recipe's own settings
     front: int  # trials on the Pareto front, it among them; 1 for one metric
     guard: str | None
+
+    @property
+    def weighed(self) -> bool:
+        """Whether the importance of any setting is known."""
+        return any(setting.importance is not None for setting in self.settings)
 
 
 def describe_winner(study: Study, facts: StudyFacts) -> Winner | None:
@@ -94,29 +101,35 @@ def _score(objective: Target, winner: FrozenTrial, own: FrozenTrial | None, done
     sentences = [_doubt(objective, winner, error), _comparison(objective, winner, own, done)]
     if objective.without_export:
         rivals = [trial for trial in done if guard_holds(trial)]
-        sentences += [_close(objective, winner, rivals, error), _luck(rivals)]
+        sentences += [_close(objective, winner, rivals), _luck(rivals)]
     return Score(
         objective.words,
         objective.text(value),
-        f"± {error:.4f}" if error else None,
+        f"± {_error_text(error)}" if error else None,
         _interval_text(objective, winner),
         gain,
         tuple(sentence for sentence in sentences if sentence),
     )
 
 
-def standard_error(objective: Target, trial: FrozenTrial) -> float | None:
-    """The standard error of an accuracy, as of any share of n pairs."""
-    pairs, share = held_out_pairs(trial, objective.metric), objective.of(trial)
-    return math.sqrt(share * (1 - share) / pairs) if pairs and 0 <= share <= 1 else None
+def rivals_of_winner(study: Study, facts: StudyFacts) -> str | None:
+    """Which trials the study cannot tell from the winner, in a sentence; none where there is nothing to say."""
+    winner, (first, *others) = winner_of(study, facts), objectives(facts)
+    if winner is None or others:
+        return None
+    return _close(first, winner, [trial for trial in scored(study) if guard_holds(trial)])
 
 
-def interval(share: float, pairs: int) -> tuple[float, float]:
-    """Wilson's, with 95 %: unlike share ± 1.96 errors it stays within 0 and 1 and does not vanish there."""
-    square = SURE**2 / pairs
-    middle = (share + square / 2) / (1 + square)
-    half = SURE / (1 + square) * math.sqrt(share * (1 - share) / pairs + square / (4 * pairs))
-    return middle - half, middle + half
+def doubt_of_winner(study: Study, facts: StudyFacts, number: int) -> str:
+    """How sure the winner's score in a metric is, in a few words; empty where that is not known."""
+    winner, metric = winner_of(study, facts), objectives(facts)[number]
+    ends = None if winner is None else _interval_text(metric, winner)
+    pairs = None if winner is None else held_out_pairs(winner, metric.metric)
+    return f"95 % interval {ends} of {pairs:,} held-out pairs" if ends and pairs else ""
+
+
+def _error_text(error: float) -> str:
+    return f"{error:.4f}" if error < 1 else f"{error:.3g}"
 
 
 def _doubt(objective: Target, winner: FrozenTrial, error: float | None) -> str:
@@ -130,10 +143,8 @@ def _doubt(objective: Target, winner: FrozenTrial, error: float | None) -> str:
 
 
 def _interval_text(objective: Target, winner: FrozenTrial) -> str | None:
-    if standard_error(objective, winner) is None:
-        return None
-    low, high = interval(objective.of(winner), held_out_pairs(winner, objective.metric) or 1)
-    return f"{low:.3f} to {high:.3f}"
+    ends = error_interval(objective, winner)
+    return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else None
 
 
 def _comparison(
@@ -154,14 +165,15 @@ def _comparison(
     if None in errors or not (both := math.hypot(*(error or 0 for error in errors))):
         return f"{sentence}."
     ratio = abs(mine - theirs) / both
-    weight = "hardly chance" if ratio >= SURE else "perhaps chance" if ratio >= 1 else "no more than chance gives"
+    weight = "hardly chance" if ratio >= NORMAL else "perhaps chance" if ratio >= 1 else "no more than chance gives"
     return (
         f"{sentence}: {ratio:.1f} standard errors of the difference, {weight} (a cautious count, as both were judged "
         "on the same pairs)."
     )
 
 
-def _close(objective: Target, winner: FrozenTrial, done: Sequence[FrozenTrial], error: float | None) -> str | None:
+def _close(objective: Target, winner: FrozenTrial, done: Sequence[FrozenTrial]) -> str | None:
+    error = standard_error(objective, winner)
     if not error or len(done) < 2:
         return None
     value = objective.of(winner)

@@ -1,0 +1,206 @@
+"""The README of an exported model: what it is, how to use it, and how it did, with nothing of the machine it lay on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixdpo_ray.curriculum.plan import Plan
+from mixdpo_ray.intervals import wilson
+from mixdpo_ray.training.evaluation import ACCURACY, DRIFT
+from mixdpo_ray.training.held_out_pairs import describe_held_out
+from mixdpo_ray.training.job import TrainingJob
+
+NOT_OF_A_MODEL = ("tune", "compare", "cluster", "output")  # sections of a recipe that say how and where it was run
+MEASURED = {
+    f"eval_{ACCURACY}": "preference accuracy",
+    "eval_rewards/margins": "reward margin",
+    f"eval_{DRIFT}": "chosen drift (nats)",
+    "eval_nll/chosen": "negative log-likelihood of a chosen token",
+}
+CHAT = """messages = [{"role": "user", "content": "What is a preference pair?"}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)"""
+PLAIN = 'inputs = tokenizer("What is a preference pair?", return_tensors="pt")'
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a run knows at its end and its job does not."""
+
+    plan: Plan
+    steps: int
+    before: Mapping[str, Any]  # the evaluation before the first step
+    after: Mapping[str, Any]
+    chats: bool  # whether the tokenizer has a chat template
+
+    @cached_property
+    def trained(self) -> tuple[int, int]:
+        """Distinct easy and hard pairs of all steps: a curriculum may discard or thin what was prepared."""
+        hard, trained = self.plan.hard, np.zeros(len(self.plan.hard), np.bool_)
+        for step in range(self.steps):
+            trained[self.plan.window(step).positions] = True
+        return int(np.count_nonzero(trained & ~hard)), int(np.count_nonzero(trained & hard))
+
+    @property
+    def held_out(self) -> int:
+        return int(sum(value for name, value in self.after.items() if name.startswith("eval_pairs/")))
+
+
+def model_card(job: TrainingJob, facts: CardFacts) -> str:
+    base = hub_name(job.model.path)
+    named = f"`{base or Path(job.model.path).name}`"
+    parts = [
+        f"---\n{_metadata(job, base)}\n---",
+        f"# {job.run.rstrip('/').rpartition('/')[2]}",
+        f"{named}, tuned on preference pairs from clear to ambiguous (MixDPO): {_method(job, facts)}.",
+        f"## Use\n\n```python\n{_usage(job, facts)}\n```",
+        "## Training\n\n" + "\n".join(f"- {line}" for line in _training(job, facts)),
+        *_held_out(facts, describe_held_out(job.run) or {}),
+        _folded("Margins of the training pairs", job.card.get("data", {}).get("margins", {})),
+        _folded("Recipe", recipe_of_card(job.card.get("recipe", {}))),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def hub_name(path: str) -> str | None:
+    """The Hub's name of a model: its own, or the one that a local folder's config says it came from."""
+    if not Path(path).is_dir():
+        return path if _is_hub_name(path) else None
+    config = Path(path) / "config.json"
+    written = json.loads(config.read_text()).get("_name_or_path") if config.exists() else None
+    if not isinstance(written, str) or "/" not in written or Path(written).exists():
+        return None
+    return written if _is_hub_name(written) else None
+
+
+def recipe_of_card(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without what belongs to a machine; of a local path only its last part."""
+    return {section: _without_paths(content) for section, content in recipe.items() if section not in NOT_OF_A_MODEL}
+
+
+def _is_hub_name(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_paths(inner) for inner in value]
+    if isinstance(value, str) and "\n" not in value and re.match(r"(file:/|~?/|\w:\\)", value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value
+
+
+def _metadata(job: TrainingJob, base: str | None) -> str:
+    from huggingface_hub import ModelCardData
+
+    tags = ["preference-tuning", "mixdpo", type(job.objective).__name__.lower(), *(["lora"] if job.model.lora else [])]
+    data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", base_model=base, tags=tags)
+    return str(data.to_yaml()).strip()
+
+
+def _method(job: TrainingJob, facts: CardFacts) -> str:
+    lora = f", by LoRA of rank {job.model.lora.rank} that is merged into the weights" if job.model.lora else ""
+    easy, hard = facts.trained
+    losses = [
+        *([f"{type(job.objective).__name__} on {easy:,} easy pairs"] if easy else []),
+        *([f"supervised fine-tuning on {hard:,} hard ones"] if hard else []),
+    ]
+    return f"{', '.join(losses)}{lora}"
+
+
+def _usage(job: TrainingJob, facts: CardFacts) -> str:
+    trusting = ", trust_remote_code=True" if job.model.trust_remote_code else ""
+    return "\n".join(
+        [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'name = "."  # this folder, or its name on the Hub',
+            f"tokenizer = AutoTokenizer.from_pretrained(name{trusting})",
+            f"model = AutoModelForCausalLM.from_pretrained(name{trusting})",
+            CHAT if facts.chats else PLAIN,
+            "output = model.generate(**inputs, max_new_tokens=256)",
+            'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+        ]
+    )
+
+
+def _training(job: TrainingJob, facts: CardFacts) -> list[str]:
+    data: Mapping[str, Any] = job.card.get("data", {})
+    chosen = job.curriculum.threshold
+    threshold = chosen.model_dump_json(exclude_defaults=True) if chosen.in_force is None else f"{chosen.in_force:g}"
+    (easy, hard), lora = facts.trained, job.model.lora
+    kept = f"{data.get('rows_kept', 'unknown')} kept of {data.get('rows_in', 'unknown')}"
+    weights = f"LoRA, rank {lora.rank}, alpha {lora.alpha:g}, on {lora.target_modules}" if lora else "all of them"
+    return [
+        f"pairs: {easy + hard:,} trained ({easy:,} easy, {hard:,} hard), {facts.held_out:,} held out; {kept}",
+        *([job.card["note"]] if "note" in job.card else []),
+        f"objective: `{type(job.objective).__name__}` `{job.objective.model_dump_json()}`",
+        f"curriculum: mode `{job.curriculum.mode}`, threshold `{threshold}`",
+        f"weights: {weights}",
+        f"training fingerprint: `{job.fingerprint}`",
+        f"data fingerprint: `{data.get('content_digest', '')}`",
+    ]
+
+
+def _held_out(facts: CardFacts, described: Mapping[str, Any]) -> list[str]:
+    """Values with the error that the draw of the pairs gives them, and accuracies where a margin has two pairs."""
+    pairs = facts.held_out
+    if not pairs:
+        return []
+    lines = [
+        f"## {pairs:,} held-out pairs\n",
+        "± is half a 95 % interval over these pairs; another training seed may move a value further.\n",
+        "| measure | before | after |",
+        "|---|---|---|",
+    ]
+    halves = described.get("half_intervals", {})
+    for metric, name in MEASURED.items():
+        if metric in facts.after:
+            ends = ((facts.before, "before"), (facts.after, "after"))
+            cells = [_cell(values.get(metric), halves.get(metric, {}).get(when)) for values, when in ends]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    buckets = [
+        (name.partition("/")[2], int(count)) for name, count in facts.after.items() if name.startswith("eval_pairs/")
+    ]
+    if pairs > 1 and len(buckets) > 1:
+        lines += ["", "| margin | pairs | accuracy after |", "|---|---|---|"]
+        lines += [_bucket_line(name, count, facts.after) for name, count in buckets]
+    return ["\n".join(lines)]
+
+
+def _bucket_line(bucket: str, pairs: int, after: Mapping[str, Any]) -> str:
+    low, high = bucket.removeprefix("margin_").rsplit("-", 1)
+    between = f"from {low}" if high == "inf" else f"{low} to {high}"
+    share = after.get(f"eval_{ACCURACY}/{bucket}")
+    if pairs < 2 or share is None:
+        return f"| {between} | {pairs:,} | too few |"
+    ends = wilson(share, pairs)
+    return f"| {between} | {pairs:,} | {_cell(share, max(ends[1] - share, share - ends[0]))} |"
+
+
+def _cell(value: float | None, half: float | None) -> str:
+    """No ± where it would be 0.000: before the first step drift is 0 by definition, up to rounding."""
+    if value is None:
+        return ""
+    return f"{round(value, 3) + 0.0:.3f}" + (f" ± {half:.3f}" if half and half >= 0.0005 else "")
+
+
+def _folded(title: str, content: object) -> str:
+    text = json.dumps(content, indent=2, default=str)
+    return f"<details>\n<summary>{title}</summary>\n\n```json\n{text}\n```\n\n</details>"

@@ -1,0 +1,43 @@
+"""The closing lines of a search: how sure its winner is, in the words of its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from mixdpo_ray.recipe.file import load_recipe
+from mixdpo_ray.search.output import StudyOutput
+from mixdpo_ray.search.space import Space
+
+RECIPE = Path(__file__).parents[2] / "jobs" / "recipes" / "playground.yaml"
+
+
+def closing_lines(folder: Path, *scores: float, pairs: float | None = 15.0) -> list[str]:
+    study = optuna.create_study(direction="maximize")
+    for score in scores:
+        metrics = {} if pairs is None else {"eval_pairs/margin_1-2": pairs}
+        attributes = {"settings": {"objective.beta": 0.1}, "metrics": metrics}
+        study.add_trial(optuna.trial.create_trial(value=score, user_attrs=attributes))
+    recipe = load_recipe(str(RECIPE), ["tune.metric=accuracy"])
+    return StudyOutput(recipe, str(folder), Space(()), study, {1: 19}, "", "tune").describe().splitlines()
+
+
+def test_the_last_line_says_that_trials_cannot_be_told_apart(tmp_path: Path) -> None:
+    """Of 15 pairs 10, 9, 4 and 10 were right; a standard error is 0.11."""
+    lines = closing_lines(tmp_path, 10 / 15, 9 / 15, 4 / 15, 10 / 15)
+    assert lines[1] == (
+        "  best     trial 0: eval_rewards/accuracies 0.6667 (95 % interval 0.417 to 0.848 of 15 held-out pairs)"
+    )
+    assert lines[-1] == "  Within one standard error of it: trials 1 and 3; this study cannot tell them apart."
+
+
+def test_a_winner_without_a_rival_is_said_to_have_none(tmp_path: Path) -> None:
+    lines = closing_lines(tmp_path, 0.6, 0.9, pairs=1000.0)
+    assert lines[-1] == "  No other trial comes within one standard error of it."
+
+
+def test_where_the_pairs_were_not_counted_nothing_is_claimed(tmp_path: Path) -> None:
+    lines = closing_lines(tmp_path, 0.6, 0.6, pairs=None)
+    assert lines[1] == "  best     trial 0: eval_rewards/accuracies 0.6000"
+    assert lines[-1].startswith("  picture")
