@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mixdpo_ray.cluster.hang_detector import Beat, HangDetector
+from mixdpo_ray.cluster.hang_detector import Beat, HangDetector, WakingClock
 from mixdpo_ray.errors import MixDPOError
 
 Waiting = tuple[int, bytes]  # a job's number, and the job, which the run's actor never opens
@@ -39,6 +39,9 @@ class JobQueue:
         self.stopped = False  # by an error that would only come again
         self.abandoned = False  # by its group, which is no more
         self.hang_detector: HangDetector | None = None  # of the current job
+        self.clock: WakingClock | None = None  # of its verdicts, from the first beat on
+        self.watch: asyncio.Task[None] | None = None  # which asyncio itself would forget
+        self.workers: dict[int, Any] = {}  # by rank, to end those that are frozen
         self.room: Any = None  # that Ray keeps for the workers, also after the death of whoever started them
         self.changed = asyncio.Event()
 
@@ -62,9 +65,9 @@ class JobQueue:
 
     async def next(self, after: int) -> Waiting | None:
         """The current job, once it is another one than the last that this rank has trained; None: go home."""
-        await self._until(lambda: not self._any_left or after < len(self.ends) < len(self.jobs))
+        await self._until(lambda: not self.any_left or after < len(self.ends) < len(self.jobs))
         current = len(self.ends)
-        return (current, self.jobs[current]) if self._any_left else None
+        return (current, self.jobs[current]) if self.any_left else None
 
     def end(self, number: int, ended: Ended, *, for_good: bool = False) -> None:
         """Only the first word about a job counts. `for_good`: the workers cannot go on to the next one."""
@@ -88,6 +91,16 @@ class JobQueue:
         before, verdict = self.hang_detector.verdict, self.hang_detector.observe(beat, now)
         return verdict, before is None
 
+    def judge(self, now: float) -> tuple[str | None, list[Any]]:
+        """A verdict that nobody was told yet, and the workers that are to be ended because they will not do so."""
+        detector = self.hang_detector
+        if detector is None:
+            return None, []
+        before, verdict = detector.verdict, detector.judge(now)
+        frozen = detector.silent(now) if verdict else []
+        ended = [self.workers.pop(rank) for rank in frozen if rank in self.workers]
+        return (verdict if before is None else None), ended
+
     def holds(self, run: str) -> bool:
         """Whether this training is still to be ended here."""
         return not self.abandoned and run in self.runs[len(self.ends) :]
@@ -98,7 +111,7 @@ class JobQueue:
         return None if self.hang_detector is None else self.hang_detector.verdict
 
     @property
-    def _any_left(self) -> bool:
+    def any_left(self) -> bool:
         return self.open or len(self.ends) < len(self.jobs)
 
     def _change(self) -> None:

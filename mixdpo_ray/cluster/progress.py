@@ -6,6 +6,7 @@ nobody waits for.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from tqdm import tqdm
 
-from mixdpo_ray.cluster.hang_detector import Beat
+from mixdpo_ray.cluster.hang_detector import Beat, WakingClock, seconds_between_beats
 from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Waiting
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -50,6 +51,9 @@ class RunActor:
     def hold_room(self, queue: str, room: PlacementGroup) -> None:
         self.queues[queue].room = room
 
+    def hold_worker(self, queue: str, rank: int, worker: Any) -> None:
+        self.queues[queue].workers[rank] = worker
+
     def close_queue(self, queue: str) -> None:
         self.queues[queue].close()
 
@@ -72,7 +76,22 @@ class RunActor:
         return self.queues[queue].stopped
 
     def observe_beat(self, queue: str, number: int, beat: Beat, patience: float) -> tuple[str | None, bool]:
-        return self.queues[queue].observe(number, beat, patience, time.monotonic())
+        jobs = self.queues[queue]
+        if jobs.clock is None:
+            seconds = seconds_between_beats(patience)
+            jobs.clock = WakingClock(longest_gap=3 * seconds)
+            jobs.watch = asyncio.create_task(self._watch(jobs, jobs.clock, seconds))
+        return jobs.observe(number, beat, patience, jobs.clock.now())
+
+    async def _watch(self, jobs: JobQueue, clock: WakingClock, seconds: float) -> None:
+        """End workers that hang and do not even answer: those that do end by themselves, and the frozen with them."""
+        while jobs.any_left:
+            await asyncio.sleep(seconds)
+            verdict, frozen = jobs.judge(clock.now())
+            if verdict:
+                self.tell("warning", f"{verdict}: starting the workers again")
+            for worker in frozen:
+                ray.kill(worker)
 
     def hang_of(self, queue: str) -> str | None:
         return self.queues[queue].hang

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def disturbed(group: WorkerGroup, job: TrainingJob, kind: signal.Signals) -> Wor
         with pytest.raises(WorkersError) as caught:
             ended.result()
     if kind == signal.SIGSTOP:
-        psutil.Process(before).kill()
+        with suppress(psutil.NoSuchProcess):  # Ray may have ended it already
+            psutil.Process(before).kill()
     return caught.value
 
 
@@ -114,6 +116,12 @@ def test_a_worker_that_hangs_is_named(two: WorkerGroup, tiny: Path, tmp_path: Pa
     error = disturbed(two, slow_job(tiny, tmp_path / "hung", save_every=1000), signal.SIGSTOP)
     assert "rank 0 of 2 has not answered since step" in str(error)
     train(two, make_job(tiny, tmp_path / "after"))
+
+
+def test_the_only_worker_is_named_and_ended_when_it_is_frozen(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    """Nobody speaks then: the clock that judges runs elsewhere."""
+    error = disturbed(group, slow_job(tiny, tmp_path / "hung", save_every=1000), signal.SIGSTOP)
+    assert "the only worker has not answered since step" in str(error)
 
 
 def test_closed_it_leaves_neither_process_nor_file(two: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
