@@ -1,14 +1,33 @@
 """Who is it that the others wait for? In a hung collective every rank stands still; the one that is behind is to blame.
 
 Each rank tells how far it has come, and where it stands. Only when none of them has moved for a while is something
-wrong: a slow step moves somewhere. Kept by the run's actor, on one clock; it knows no Ray.
+wrong: a slow step moves somewhere. Kept by the run's actor, on one clock, which also judges when no rank tells anything
+any more: whoever is frozen does not speak. It knows no Ray.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 SLOW = 10  # times the patience: where one step may rightly take minutes
+
+
+def seconds_between_beats(patience: float) -> float:
+    return min(5.0, patience / 6)
+
+
+class WakingClock:
+    """Seconds that this process was awake: while the whole machine stands still, nobody hangs."""
+
+    def __init__(self, longest_gap: float):
+        """`longest_gap`: between two questions; what is longer was sleep."""
+        self.longest_gap, self.awake, self.asked = longest_gap, 0.0, time.monotonic()
+
+    def now(self) -> float:
+        asked, self.asked = self.asked, time.monotonic()
+        self.awake += min(self.asked - asked, self.longest_gap)
+        return self.awake
 
 
 @dataclass(frozen=True)
@@ -47,30 +66,44 @@ class HangDetector:
             self.ranks[beat.rank] = _Rank(beat, now, now)
         else:
             self.ranks[beat.rank] = _Rank(beat, now, before.moved)
+        return self.judge(now)
+
+    def judge(self, now: float) -> str | None:
+        """The verdict, once there is one, also where nobody speaks any more."""
         self.verdict = self.verdict or self._judge(now)
         return self.verdict
+
+    def silent(self, now: float) -> list[int]:
+        """The ranks that have not spoken for as long as all of them have been given to move."""
+        return [number for number, rank in sorted(self.ranks.items()) if now - rank.heard > self._limit / 2]
 
     @property
     def _last_move(self) -> float:
         return max(rank.moved for rank in self.ranks.values())
 
+    @property
+    def _limit(self) -> float:
+        limit = self.patience * (SLOW if any(rank.beat.slow for rank in self.ranks.values()) else 1)
+        return max(limit, 3 * self.longest)  # large models on small machines
+
     def _judge(self, now: float) -> str | None:
         beats = [rank.beat for rank in self.ranks.values()]
-        if len(beats) < beats[0].world or any(beat.location is None for beat in beats):
+        if not beats or len(beats) < beats[0].world or any(beat.location is None for beat in beats):
             return None
-        limit = self.patience * (SLOW if any(beat.slow for beat in beats) else 1)
-        limit = max(limit, 3 * self.longest)  # large models on small machines
         stood = now - self._last_move
-        if stood < limit:
+        if stood < self._limit:
             return None
-        return f"{self._blame(now, limit)} for {stood:.0f} s (cluster.hang_seconds)"
+        return f"{self._blame(now)} for {stood:.0f} s (cluster.hang_seconds)"
 
-    def _blame(self, now: float, limit: float) -> str:
+    def _blame(self, now: float) -> str:
         ranks = sorted(self.ranks.items())
-        if silent := [(number, rank.beat) for number, rank in ranks if now - rank.heard > limit / 2]:
-            number, last = silent[0]
-            return f"rank {number} of {last.world} has not answered since {last.location}, nor moved any other,"
-        furthest = max(rank.beat.count for rank in self.ranks.values())
+        if silent := self.silent(now):
+            last = self.ranks[silent[0]].beat
+            if len(silent) < last.world:
+                return f"rank {silent[0]} of {last.world} has not answered since {last.location}, nor moved any other,"
+            who = f"none of the {last.world} ranks has" if last.world > 1 else "the only worker has not"
+            return f"{who} answered since {last.location},"
+        furthest = max(rank.beat.count for _, rank in ranks)
         behind = min(ranks, key=lambda item: item[1].beat.count)[1].beat
         stands = f"at {behind.location} ({behind.frame})"
         if behind.count < furthest:

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from mixdpo_ray.cluster.hang_detector import Beat
+from mixdpo_ray.cluster.hang_detector import Beat, seconds_between_beats
 from mixdpo_ray.training.world import World
 
 EXIT_STATUS = 70  # of a worker that ends because the group hangs
@@ -45,7 +45,7 @@ class Heartbeat:
 
     def _tell(self) -> None:
         """Every few seconds. On a verdict the process ends at once: its training thread is stuck in a collective."""
-        while not self.finished.wait(min(5.0, self.patience / 6)):
+        while not self.finished.wait(seconds_between_beats(self.patience)):
             beat = Beat(
                 self.world.rank, self.world.size, self.process, self.count, self.location, self.slow, self._frame()
             )

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mixdpo_ray.cluster.hang_detector import Beat, HangDetector
+from mixdpo_ray.cluster.hang_detector import Beat, HangDetector, WakingClock
 from mixdpo_ray.errors import MixDPOError
 
+Label = str | int | None
 Waiting = tuple[int, bytes]  # a job's number, and the job, which the run's actor never opens
 
 
@@ -34,19 +35,24 @@ class JobQueue:
     def __init__(self) -> None:
         self.jobs: list[bytes] = []
         self.runs: list[str] = []  # the folder of each
+        self.labels: list[Label] = []  # whose events are whose
         self.ends: list[Ended] = []
         self.open = True  # whether more may come
         self.stopped = False  # by an error that would only come again
         self.abandoned = False  # by its group, which is no more
         self.hang_detector: HangDetector | None = None  # of the current job
+        self.clock: WakingClock | None = None  # of its verdicts, from the first beat on
+        self.watch: asyncio.Task[None] | None = None  # which asyncio itself would forget
+        self.workers: dict[int, Any] = {}  # by rank, to end those that are frozen
         self.changed = asyncio.Event()
 
-    def put(self, run: str, job: bytes) -> int | None:
+    def put(self, run: str, job: bytes, label: Label = None) -> int | None:
         """Its number; None where nobody would train it any more."""
         if not self.open:
             return None
         self.jobs.append(job)
         self.runs.append(run)
+        self.labels.append(label)
         self._change()
         return len(self.jobs) - 1
 
@@ -61,9 +67,9 @@ class JobQueue:
 
     async def next(self, after: int) -> Waiting | None:
         """The current job, once it is another one than the last that this rank has trained; None: go home."""
-        await self._until(lambda: not self._any_left or after < len(self.ends) < len(self.jobs))
+        await self._until(lambda: not self.any_left or after < len(self.ends) < len(self.jobs))
         current = len(self.ends)
-        return (current, self.jobs[current]) if self._any_left else None
+        return (current, self.jobs[current]) if self.any_left else None
 
     def end(self, number: int, ended: Ended, *, for_good: bool = False) -> None:
         """Only the first word about a job counts. `for_good`: the workers cannot go on to the next one."""
@@ -87,6 +93,21 @@ class JobQueue:
         before, verdict = self.hang_detector.verdict, self.hang_detector.observe(beat, now)
         return verdict, before is None
 
+    @property
+    def label(self) -> Label:
+        """Of the current job."""
+        return self.labels[len(self.ends)]
+
+    def judge(self, now: float) -> tuple[str | None, list[Any]]:
+        """A verdict that nobody was told yet, and the workers that are to be ended because they will not do so."""
+        detector = self.hang_detector
+        if detector is None:
+            return None, []
+        before, verdict = detector.verdict, detector.judge(now)
+        frozen = detector.silent(now) if verdict else []
+        ended = [self.workers.pop(rank) for rank in frozen if rank in self.workers]
+        return (verdict if before is None else None), ended
+
     def holds(self, run: str) -> bool:
         """Whether this training is still to be ended here."""
         return not self.abandoned and run in self.runs[len(self.ends) :]
@@ -97,7 +118,7 @@ class JobQueue:
         return None if self.hang_detector is None else self.hang_detector.verdict
 
     @property
-    def _any_left(self) -> bool:
+    def any_left(self) -> bool:
         return self.open or len(self.ends) < len(self.jobs)
 
     def _change(self) -> None:

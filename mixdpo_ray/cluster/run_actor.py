@@ -6,6 +6,7 @@ nobody waits for.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections import defaultdict
@@ -15,9 +16,9 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mixdpo_ray.cluster.events import Event
-from mixdpo_ray.cluster.hang_detector import Beat
-from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Waiting
+from mixdpo_ray.cluster.events import Event, Warned
+from mixdpo_ray.cluster.hang_detector import Beat, WakingClock, seconds_between_beats
+from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Label, Waiting
 from mixdpo_ray.errors import RunConflictError
 
 NAMESPACE = "mixdpo_ray"
@@ -37,14 +38,17 @@ class RunActor:
         events, self.events = self.events, []
         return events
 
-    def queue_job(self, queue: str, run: str, job: bytes) -> int | None:
+    def queue_job(self, queue: str, run: str, job: bytes, label: Label) -> int | None:
         """A training is with one group at a time: the process that handed it to another group before has died."""
         for lost in [name for name, other in self.queues.items() if name != queue and other.holds(run)]:
             self.abandon_queue(lost)
-        return self.queues[queue].put(run, job)
+        return self.queues[queue].put(run, job, label)
 
     def hold_room(self, queue: str, room: PlacementGroup) -> None:
         self.rooms[queue] = room
+
+    def hold_worker(self, queue: str, rank: int, worker: Any) -> None:
+        self.queues[queue].workers[rank] = worker
 
     def close_queue(self, queue: str) -> None:
         self.queues[queue].close()
@@ -68,7 +72,22 @@ class RunActor:
         return self.queues[queue].stopped
 
     def observe_beat(self, queue: str, number: int, beat: Beat, patience: float) -> tuple[str | None, bool]:
-        return self.queues[queue].observe(number, beat, patience, time.monotonic())
+        jobs = self.queues[queue]
+        if jobs.clock is None:
+            seconds = seconds_between_beats(patience)
+            jobs.clock = WakingClock(longest_gap=3 * seconds)
+            jobs.watch = asyncio.create_task(self._watch(jobs, jobs.clock, seconds))
+        return jobs.observe(number, beat, patience, jobs.clock.now())
+
+    async def _watch(self, jobs: JobQueue, clock: WakingClock, seconds: float) -> None:
+        """End workers that hang and do not even answer: those that do end by themselves, and the frozen with them."""
+        while jobs.any_left:
+            await asyncio.sleep(seconds)
+            verdict, frozen = jobs.judge(clock.now())
+            if verdict:
+                self.tell(Warned(f"{verdict}: starting the workers again", job=jobs.label))
+            for worker in frozen:
+                ray.kill(worker)
 
     def hang_of(self, queue: str) -> str | None:
         return self.queues[queue].hang

@@ -43,7 +43,7 @@ def fit_in_turn(cluster: ClusterSettings, jobs: Sequence[QueuedJob], run: str, r
     """Each by the workers that trained the one before. `run`: the folder that Ray may write to."""
     queue = queue_name()
     # one by one: the actor may answer calls in another order than they were made
-    numbers = [ray.get(run_actor.queue_job.remote(queue, job.job.run, job.packed())) for job in jobs]
+    numbers = [ray.get(run_actor.queue_job.remote(queue, job.job.run, job.packed(), job.label)) for job in jobs]
     ray.get(run_actor.close_queue.remote(queue))
     run_workers(cluster, queue, RunRecord(run).scratch, run_actor)
     ray.get(run_actor.abandon_queue.remote(queue))

@@ -38,6 +38,8 @@ from mixdpo_ray.training.world import World
 def train_what_is_queued(group: Group) -> None:
     """Collective: every rank trains the same jobs, in the same order."""
     world, number = world_of_this_worker(group), -1
+    worker = ray.get_runtime_context().current_actor
+    group.run_actor.hold_worker.remote(group.name, world.rank, worker)
     if world.leads:
         group.run_actor.hold_room.remote(group.name, get_current_placement_group())
     while waiting := ray.get(group.run_actor.next_job.remote(group.name, number)):

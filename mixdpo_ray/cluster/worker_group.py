@@ -49,7 +49,7 @@ class WorkerGroup:
         """Its number, unless nobody is there to train it."""
         if self.running is None:
             return None
-        number: int | None = ray.get(self.run_actor.queue_job.remote(self.queue, job.job.run, job.packed()))
+        number: int | None = ray.get(self.run_actor.queue_job.remote(self.queue, job.job.run, job.packed(), job.label))
         return number
 
     def _start(self) -> None:

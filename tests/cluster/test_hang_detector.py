@@ -1,4 +1,8 @@
-from mixdpo_ray.cluster.hang_detector import SLOW, Beat, HangDetector
+import time
+
+import pytest
+
+from mixdpo_ray.cluster.hang_detector import SLOW, Beat, HangDetector, WakingClock
 
 
 def beat(
@@ -79,3 +83,21 @@ def test_a_group_that_was_started_again_is_judged_anew() -> None:
     assert told(vigil, 12, beat(0, 42), beat(1, 41)) is not None
     assert vigil.observe(beat(0, 1, process="b"), 20.0) is None
     assert vigil.observe(beat(1, 1, process="b"), 20.0) is None
+
+
+def test_a_group_of_which_nobody_speaks_is_judged_by_the_clock_alone() -> None:
+    vigil = HangDetector(10)
+    told(vigil, 2, beat(0, 41), beat(1, 42))
+    assert vigil.judge(9.0) is None
+    assert (
+        vigil.judge(12.0)
+        == "none of the 2 ranks has answered since step 3, the update, for 12 s (cluster.hang_seconds)"
+    )
+    assert vigil.silent(12.0) == [0, 1]
+
+
+def test_a_machine_that_slept_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([100.0, 101.0, 103.0, 3103.0, 3104.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    clock = WakingClock(longest_gap=3)
+    assert [clock.now() for _ in range(4)] == [1, 3, 6, 7]

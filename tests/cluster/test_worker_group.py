@@ -118,6 +118,12 @@ def test_a_worker_that_hangs_is_named(two: WorkerGroup, tiny: Path, tmp_path: Pa
     train(two, make_job(tiny, tmp_path / "after"))
 
 
+def test_the_only_worker_is_named_and_ended_when_it_is_frozen(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    """Nobody speaks then: the clock that judges runs elsewhere."""
+    error = disturbed(group, slow_job(tiny, tmp_path / "hung", save_every=1000), signal.SIGSTOP)
+    assert "the only worker has not answered since step" in str(error)
+
+
 def test_closed_it_leaves_neither_process_nor_file(two: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
     process = psutil.Process(train(two, make_job(tiny, tmp_path)))
     two.close()
