@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from subprocess import Popen
 from typing import Any
 
+from ray._private import ray_constants, worker
 from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
@@ -17,6 +19,16 @@ LEFT_OUT = (DatasetsCallback, PlacementGroupCleanerCallback)
 class WorkersTrainer(TorchTrainer):  # type: ignore[misc]
     def _create_default_callbacks(self) -> list[Any]:
         return [one for one in super()._create_default_callbacks() if not isinstance(one, LEFT_OUT)]
+
+
+def processes_of_this_ray() -> dict[str, Popen[bytes]]:
+    """Return those without which nothing goes on, of a Ray that was started by this process."""
+    node = worker.global_worker.node
+    named = {
+        ray_constants.PROCESS_TYPE_GCS_SERVER: "Ray's head (GCS)",
+        ray_constants.PROCESS_TYPE_RAYLET: "Ray's raylet",
+    }
+    return {name: node.all_processes[kind][0].process for kind, name in named.items() if node.all_processes.get(kind)}
 
 
 def start_autoscaling_coordinator() -> None:
