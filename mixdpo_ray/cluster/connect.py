@@ -15,7 +15,8 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from mixdpo_ray.cluster.fork_server import fork_server
-from mixdpo_ray.cluster.ray_internals import starting_with
+from mixdpo_ray.cluster.ray_internals import processes_of_this_ray, starting_with
+from mixdpo_ray.cluster.ray_watch import watched
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.wording import first_line
@@ -62,6 +63,9 @@ def _without_preemption() -> Iterator[None]:
 _PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"  # Ray Train's controller gets it from here
 _SILENT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 _ANSWER_SECONDS = 5
+# Ray's head speaks gRPC, which begins with the greeting and the settings of HTTP/2 from either side
+_HTTP2_SETTINGS = b"\x04"
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _HTTP2_SETTINGS + b"\0\0\0\0\0"
 
 
 def join_cluster(address: str) -> None:
@@ -73,13 +77,7 @@ def join_cluster(address: str) -> None:
         )
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
-        except OSError as error:
-            raise ResourceError(
-                f"RAY_ADDRESS {address} does not answer ({error}): start the cluster, correct the address, or unset "
-                "RAY_ADDRESS to run on this machine alone"
-            ) from None
+        _refuse_other_servers(address, host, int(port))
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", f"{_ANSWER_SECONDS}")  # a wrong token is tried 20 s long
     try:
         ray.init(address, **_SILENT)
@@ -89,6 +87,28 @@ def join_cluster(address: str) -> None:
             f"RAY_ADDRESS {address}: {reason}; is it a cluster of Ray {ray.__version__}, and is its token yours "
             "(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)? Unset it to run on this machine alone"
         ) from None
+
+
+def _refuse_other_servers(address: str, host: str, port: int) -> None:
+    """Ray would try for minutes to speak with whoever answers."""
+    try:
+        with socket.create_connection((host, port), _ANSWER_SECONDS) as connection:
+            connection.settimeout(_ANSWER_SECONDS)
+            connection.sendall(_HTTP2_GREETING)
+            answer = connection.recv(9)
+    except TimeoutError:
+        answer = b""
+    except OSError as error:
+        raise ResourceError(
+            f"RAY_ADDRESS {address} does not answer ({error}): start the cluster, correct the address, or unset "
+            "RAY_ADDRESS to run on this machine alone"
+        ) from None
+    encrypted = os.environ.get("RAY_USE_TLS", "0") not in ("", "0")
+    if not encrypted and answer[3:4] != _HTTP2_SETTINGS:
+        raise ResourceError(
+            f"RAY_ADDRESS {address} answers, but not as Ray does: give the address that `ray start --head` printed "
+            "(its port is 6379 by default), or unset RAY_ADDRESS to run on this machine alone"
+        )
 
 
 def _start(cpus: int, stack: ExitStack) -> None:
@@ -117,7 +137,7 @@ def lone_ray(**options: Any) -> Iterator[None]:
         ):
             ray.init(**_SILENT, **options)
         try:
-            with _without_preemption():
+            with _without_preemption(), watched(processes_of_this_ray()):
                 yield
         finally:
             ray.shutdown()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 from ray._private import ray_constants, utils, worker, workers
@@ -25,6 +26,16 @@ UPLOAD_LIMIT = min(ray_constants.DASHBOARD_CLIENT_MAX_SIZE, packaging.GCS_STORAG
 def started_here() -> bool:
     """Whether this process has started the Ray that it uses. Public functions do not say."""
     return bool(worker.global_worker.node.is_head())
+
+
+def processes_of_this_ray() -> dict[str, Popen[bytes]]:
+    """Those without which nothing goes on, of a Ray that was started by this process. Ray says it after minutes."""
+    node = worker.global_worker.node
+    named = {
+        ray_constants.PROCESS_TYPE_GCS_SERVER: "Ray's head (GCS)",
+        ray_constants.PROCESS_TYPE_RAYLET: "Ray's raylet",
+    }
+    return {name: node.all_processes[kind][0].process for kind, name in named.items() if node.all_processes.get(kind)}
 
 
 def most_ever() -> Mapping[str, float] | None:

@@ -2,6 +2,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import ray
@@ -43,6 +45,14 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ResourceError, match=rf"RAY_ADDRESS {address} does not answer \(.*refused.*unset RAY_ADDRESS"):
         join_cluster(address)
+
+
+def test_an_address_where_something_else_answers_is_refused_at_once() -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        with pytest.raises(ResourceError, match=rf"RAY_ADDRESS {address} answers, but not as Ray does: .*6379"):
+            join_cluster(address)
 
 
 def test_the_client_protocol_is_refused_with_the_way_to_submit() -> None:
