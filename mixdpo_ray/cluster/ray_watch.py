@@ -11,8 +11,10 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from subprocess import Popen
+
+import psutil
 
 SECONDS = 0.5  # between two looks
 SHOW_CURSOR = "\033[?25h"  # which a bar hides
@@ -28,7 +30,7 @@ def watched(processes: Mapping[str, Popen[bytes]]) -> Iterator[None]:
             dead = [name for name, process in processes.items() if process.poll() is not None]
             if dead and not finished.is_set():
                 for process in processes.values():
-                    process.terminate()  # a raylet then ends its own processes
+                    _kill(process.pid)
                 cursor = SHOW_CURSOR if sys.stderr.isatty() else ""
                 reason = f"{dead[0]} died (killed, or out of memory)"
                 print(f"{cursor}failed: {reason}; the same command continues", file=sys.stderr, flush=True)
@@ -41,3 +43,11 @@ def watched(processes: Mapping[str, Popen[bytes]]) -> Iterator[None]:
     finally:
         finished.set()
         thread.join()
+
+
+def _kill(pid: int) -> None:
+    """Kill a process and all below it: agents of a raylet whose head has gone would look for it for a minute."""
+    with suppress(psutil.NoSuchProcess):
+        for process in (*psutil.Process(pid).children(recursive=True), psutil.Process(pid)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
