@@ -15,7 +15,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from mixdpo_ray.cluster.fork_server import fork_server
-from mixdpo_ray.cluster.ray_internals import processes_of_this_ray, starting_with
+from mixdpo_ray.cluster.ray_internals import heard_if_it_helps, processes_of_this_ray, starting_with
 from mixdpo_ray.cluster.ray_watch import watched
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -39,6 +39,7 @@ def connected(settings: ClusterSettings, cpus: float = 0) -> Iterator[None]:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with ExitStack() as stack:
+        stack.enter_context(heard_if_it_helps())
         if address := os.environ.get("RAY_ADDRESS"):
             join_cluster(address)
             stack.callback(ray.shutdown)

@@ -21,11 +21,28 @@ from ray._private.state import state
 
 # `ray job submit` fails above it, after it has packed everything: Jobs API and cluster store take no larger value
 UPLOAD_LIMIT = min(ray_constants.DASHBOARD_CLIENT_MAX_SIZE, packaging.GCS_STORAGE_MAX_SIZE)
+ACTED_ON = ("memory pressure", "out of memory", "(OOM)", "% full")  # words of a raylet that a person can act on
 
 
 def started_here() -> bool:
     """Whether this process has started the Ray that it uses. Public functions do not say."""
     return bool(worker.global_worker.node.is_head())
+
+
+@contextmanager
+def heard_if_it_helps() -> Iterator[None]:
+    """Meanwhile leave out what raylets tell every driver and nobody can act on; there is no setting for it."""
+    told = worker.print_to_stdstream
+
+    def tell(data: dict[str, Any], **options: Any) -> None:
+        if data["pid"] != "raylet" or any(word in line for line in data["lines"] for word in ACTED_ON):
+            told(data, **options)
+
+    worker.print_to_stdstream = tell
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = told
 
 
 def processes_of_this_ray() -> dict[str, Popen[bytes]]:

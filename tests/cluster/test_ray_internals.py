@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray._private import worker
 from ray._private.parameter import RayParams
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from mixdpo_ray.cluster import ray_internals
+from mixdpo_ray.cluster.ray_internals import heard_if_it_helps
 from mixdpo_ray.cluster.ray_train_internals import LEFT_OUT, WorkersTrainer, found_no_machines
 from mixdpo_ray.cluster.worker_entry import work
 
@@ -68,3 +70,12 @@ def test_variables_of_a_runtime_environment_may_name_others(monkeypatch: pytest.
 def test_only_a_group_that_found_no_machines_is_told_as_such() -> None:
     assert found_no_machines(WorkerGroupStartupTimeoutError(2))
     assert not found_no_machines(None)
+
+
+def test_of_what_raylets_say_a_person_hears_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    with heard_if_it_helps():
+        for text in ("8 PYTHON worker processes have been started", "2 Workers killed due to memory pressure (OOM)"):
+            worker.print_to_stdstream({"lines": [text], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    told = "".join(capsys.readouterr())
+    assert "PYTHON" not in told
+    assert "2 Workers killed due to memory pressure" in told
