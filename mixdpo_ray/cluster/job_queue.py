@@ -95,7 +95,7 @@ class JobQueue:
 
     @property
     def label(self) -> Label:
-        """Of the current job."""
+        """Whose events those of the current job are."""
         return self.labels[len(self.ends)]
 
     def judge(self, now: float) -> tuple[str | None, list[Any]]:

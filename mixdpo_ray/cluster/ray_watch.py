@@ -16,7 +16,7 @@ from subprocess import Popen
 
 import psutil
 
-SECONDS = 0.5  # between two looks
+LOOK_SECONDS = 0.5  # between two looks
 SHOW_CURSOR = "\033[?25h"  # which a bar hides
 
 
@@ -26,7 +26,7 @@ def watched(processes: Mapping[str, Popen[bytes]]) -> Iterator[None]:
     finished = threading.Event()
 
     def watch() -> None:
-        while not finished.wait(SECONDS):
+        while not finished.wait(LOOK_SECONDS):
             dead = [name for name, process in processes.items() if process.poll() is not None]
             if dead and not finished.is_set():
                 for process in processes.values():
