@@ -148,11 +148,15 @@ def broken_by_statements(tree: ast.Module, script: bool) -> Iterator[tuple[int, 
             yield statement.lineno, "a statement that acts at import"
 
 
+def module_of(where: Path) -> str:
+    return ".".join(where.with_suffix("").parts).removesuffix(".__init__")
+
+
 def violations(root: Path) -> list[str]:
     found = []
     for path in sorted([*root.glob("mixdpo_ray/**/*.py"), *root.glob("jobs/**/*.py")]):
         where = path.relative_to(root)
-        module = ".".join(where.with_suffix("").parts).removesuffix(".__init__")
+        module = module_of(where)
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         tree = ast.parse(path.read_text("utf-8"))
         if module != "mixdpo_ray" and room_of(module) is None:

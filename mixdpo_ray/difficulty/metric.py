@@ -9,19 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from mixdpo_ray.settings import Settings
-from mixdpo_ray.training.settings import Dtype, ModelSettings
+from mixdpo_ray.training.settings import Dtype, LoraSettings, ModelSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from mixdpo_ray.difficulty.context import MetricContext
 
 Column = NDArray[np.float64]  # [pairs]
 PairScorer = Callable[["pa.Table"], Mapping[str, Any]]  # rows of a prepared table -> a value per row for each column
@@ -46,6 +44,47 @@ class MetricInputs:
     logps: Sequence[AnswerLogps] = ()  # in the order of logps_of
     scores: Mapping[str, Column] = field(default_factory=dict)  # the scorer's columns
     metrics: Mapping[str, Column] = field(default_factory=dict)  # those of `others`
+
+
+@dataclass(frozen=True)
+class HalfTraining:
+    """Short DPO trainings of the untrained policy: for each seed two, on the halves of the pairs that it draws."""
+
+    seeds: Sequence[int]
+    beta: float
+    learning_rate: float
+    num_train_epochs: int
+    global_batch_size: int | None  # the recipe's where there is none
+    lora: LoraSettings | None  # adapters; without them all weights are trained
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The pairs that one training has not seen, and their log-probs under its model and under the one it began with."""
+
+    positions: NDArray[np.int64]  # [pairs], each once, of what `compute` gives
+    trained: AnswerLogps
+    start: AnswerLogps
+
+
+class MetricContext(Protocol):
+    """The pairs of one prepared table: the training pairs and behind them the held-out ones."""
+
+    @property
+    def train(self) -> NDArray[np.bool_]:
+        """The mask [pairs] of those whose statistics are those of the data set."""
+
+    def column(self, name: str) -> Column:
+        """One of the table's own."""
+
+    def inputs(self, metric: Formula) -> MetricInputs:
+        """All that the metric says it reads."""
+
+    def cross_fit(self, training: HalfTraining) -> Sequence[Unseen]:
+        """Train models on halves of the pairs; each gives the log-probs of the pairs that it has not seen.
+
+        Needs room on the cluster (`Metric.trains`). What was trained and scored before is read.
+        """
 
 
 class Metric(Settings, ABC):

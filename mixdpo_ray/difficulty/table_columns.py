@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mixdpo_ray.difficulty.metric import Column, Metric
 
 if TYPE_CHECKING:
-    from mixdpo_ray.difficulty.context import MetricContext
+    from mixdpo_ray.difficulty.metric import MetricContext
 
 
 class TableColumn(Metric):

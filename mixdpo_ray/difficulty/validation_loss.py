@@ -11,9 +11,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from mixdpo_ray.difficulty.context import HalfTraining, MetricContext
 from mixdpo_ray.difficulty.implicit_margin import log_ratio_gap
-from mixdpo_ray.difficulty.metric import Column, Metric
+from mixdpo_ray.difficulty.metric import Column, HalfTraining, Metric, MetricContext
 from mixdpo_ray.training.settings import LoraSettings
 
 

@@ -29,8 +29,7 @@ from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.run_workers import fit_in_turn
 from mixdpo_ray.curriculum.halves import Half
 from mixdpo_ray.curriculum.settings import CurriculumSettings
-from mixdpo_ray.difficulty.context import HalfTraining, Unseen
-from mixdpo_ray.difficulty.metric import AnswerLogps
+from mixdpo_ray.difficulty.metric import AnswerLogps, HalfTraining, Unseen
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.scoring.reference import logps_pool

@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.table_columns import TableColumn
 from mixdpo_ray.recipe.recipe import Recipe
@@ -24,7 +21,7 @@ def computed_columns(recipe: Recipe, table: PreparedTable, names: Iterable[str])
     """Values of metrics as people know them: those of the table by themselves, computed ones with higher as easier."""
     names = list(dict.fromkeys(names))
     own: ScoreColumns = {
-        name: {split: own_column(table, split, column) for split in SPLITS}
+        name: {split: table.numbers(split, column) for split in SPLITS}
         for name in names
         if (column := _column_of(name)) is not None
     }
@@ -34,13 +31,6 @@ def computed_columns(recipe: Recipe, table: PreparedTable, names: Iterable[str])
 def metric_identities(recipe: Recipe) -> dict[str, Any]:
     """What the values of the metrics that a recipe orders and selects by depend on, beyond the pairs themselves."""
     return {name: None if _column_of(name) else _identity(recipe, name) for name in recipe.metrics_used}
-
-
-def own_column(table: PreparedTable, split: str, column: str) -> NDArray[np.float64]:
-    index = table.index(split)
-    if column.startswith("score"):
-        return np.asarray(table.column(split, column).to_numpy(), np.float64)
-    return np.asarray(getattr(index, column), np.float64)
 
 
 def _column_of(name: str) -> str | None:

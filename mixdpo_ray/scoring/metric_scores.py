@@ -23,15 +23,21 @@ from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.actor_pool import Pool
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.folder_lock import exclusive
-from mixdpo_ray.difficulty.context import HalfTraining, Unseen
-from mixdpo_ray.difficulty.metric import AnswerLogps, Formula, Metric, MetricInputs, language_model
+from mixdpo_ray.difficulty.metric import (
+    AnswerLogps,
+    Formula,
+    HalfTraining,
+    Metric,
+    MetricInputs,
+    Unseen,
+    language_model,
+)
 from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.difficulty.texts import Texts
 from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.scoring import reference
 from mixdpo_ray.scoring.cross_fit import CrossFit
-from mixdpo_ray.scoring.metric_columns import own_column
 from mixdpo_ray.scoring.reference import refuse_what_does_not_fit
 from mixdpo_ray.storage import join
 from mixdpo_ray.tables.keyed_table import SCORES, KeyedTable
@@ -86,7 +92,7 @@ def _needed(recipe: Recipe, names: Sequence[str]) -> dict[str, Metric]:
 
 @dataclass(frozen=True)
 class PairContext:
-    """What metric `name` is computed from (difficulty/context.py): what is missing is computed when it is asked for."""
+    """What metric `name` is computed from (difficulty/metric.py): what is missing is computed when it is asked for."""
 
     recipe: Recipe
     table: PreparedTable
@@ -98,7 +104,7 @@ class PairContext:
         return np.repeat([True, False], [self.table.rows(split) for split in SPLITS])
 
     def column(self, name: str) -> NDArray[np.float64]:
-        return np.concatenate([own_column(self.table, split, name) for split in SPLITS])
+        return np.concatenate([self.table.numbers(split, name) for split in SPLITS])
 
     def inputs(self, metric: Formula) -> MetricInputs:
         models = metric.logps_of(self._policy)

@@ -233,6 +233,11 @@ class PreparedTable:
         kind = OPTIONAL[name] if name in OPTIONAL else PREPARED_SCHEMA.field(name).type
         return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], kind)
 
+    def numbers(self, split: str, name: str) -> NDArray[np.float64]:
+        """One narrow column of all rows: of the index, or a score."""
+        values = self.column(split, name).to_numpy() if name.startswith("score") else getattr(self.index(split), name)
+        return np.asarray(values, np.float64)
+
     def read(self, split: str, positions: NDArray[np.int64]) -> pa.Table:
         """Rows in the order of `positions`; only the row groups that hold them are read."""
         wanted, order = np.unique(positions, return_inverse=True)

@@ -41,7 +41,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixdpo_ray.difficulty.context import HalfTraining, MetricContext
+from mixdpo_ray.difficulty.metric import HalfTraining, MetricContext
 from mixdpo_ray.difficulty.metric import Column, Metric
 
 

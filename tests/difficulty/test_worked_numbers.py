@@ -13,12 +13,11 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.alignment_potential import AlignmentPotential, alignment_potential
 from mixdpo_ray.difficulty.bees import BeeS, joined, vote
 from mixdpo_ray.difficulty.ches import CHES, ches, ches_per_token
-from mixdpo_ray.difficulty.context import HalfTraining, Unseen
 from mixdpo_ray.difficulty.dcrm import DCRM, distance_calibrated_margin
 from mixdpo_ray.difficulty.embedding_distance import EmbeddingDistance
 from mixdpo_ray.difficulty.implicit_margin import ImplicitMargin
 from mixdpo_ray.difficulty.length import Length
-from mixdpo_ray.difficulty.metric import AnswerLogps, Column, Formula, Metric, MetricInputs
+from mixdpo_ray.difficulty.metric import AnswerLogps, Column, Formula, HalfTraining, Metric, MetricInputs, Unseen
 from mixdpo_ray.difficulty.perplexity import Perplexity
 from mixdpo_ray.difficulty.reward_margin import RewardMargin
 from mixdpo_ray.difficulty.table_columns import (

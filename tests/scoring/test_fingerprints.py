@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from mixdpo_ray.curriculum.halves import Half
-from mixdpo_ray.difficulty.context import HalfTraining
-from mixdpo_ray.difficulty.metric import AnswerLogps, language_model
+from mixdpo_ray.difficulty.metric import AnswerLogps, HalfTraining, language_model
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.scoring.cross_fit import CrossFit
