@@ -100,7 +100,7 @@ def test_memory_is_held_against_what_the_gpus_have(tree: dict[str, Any], tmp_pat
         patient.__dict__["shape"] = LLAMA_8B
         return str(memory(patient))
 
-    assert " of the 140.0 GiB free on a GPU; 4 of them need 62.8 GiB of the 1,024.0 GiB free in host" in said(140, 8)
+    assert " of the 140.0 GiB free on a GPU; 4 of them need 62.8 GiB of the 1.0 TiB free in host" in said(140, 8)
     with pytest.raises(
         CheckFailed, match=r"a GPU has 80.0 GiB free: train.gradient_checkpointing=true would need \d\d\.\d GiB"
     ):
