@@ -41,8 +41,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixdpo_ray.difficulty.metric import HalfTraining, MetricContext
-from mixdpo_ray.difficulty.metric import Column, Metric
+from mixdpo_ray.difficulty.metric import Column, HalfTraining, Metric, MetricContext
 
 
 class Forgotten(Metric):
@@ -63,14 +62,14 @@ class Forgotten(Metric):
 USED = """
 import json, sys
 from mixdpo_ray.cluster.connect import connected
-from mixdpo_ray.preparation.prepare import prepare
+from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.scoring.metric_columns import computed_columns
 
 recipe = load_recipe(sys.argv[1], sys.argv[2:])
 assert [recipe.trains_for([name]) for name in ("length_gap", "bees", "forgotten")] == [False, True, True]
 with connected(recipe.cluster):
-    table = prepare(recipe)
+    table = prepared_table(recipe)
     columns = computed_columns(recipe, table, list(recipe.metrics))
 index = table.index("train")
 gap = (index.rejected_length - 2.0 * index.chosen_length).tolist()
