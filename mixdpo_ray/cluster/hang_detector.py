@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 
 SLOW = 10  # times the patience: where one step may rightly take minutes
+UNHEARD = 2  # times as long where nobody speaks: a machine without a free core silences everybody, too
 
 
 def seconds_between_beats(patience: float) -> float:
@@ -90,8 +91,8 @@ class HangDetector:
         beats = [rank.beat for rank in self.ranks.values()]
         if not beats or len(beats) < beats[0].world or any(beat.location is None for beat in beats):
             return None
-        stood = now - self._last_move
-        if stood < self._limit:
+        stood, unheard = now - self._last_move, len(self.silent(now)) == len(self.ranks)
+        if stood < self._limit * (UNHEARD if unheard else 1):
             return None
         return f"{self._blame(now)} for {stood:.0f} s (cluster.hang_seconds)"
 

@@ -43,7 +43,8 @@ class JobQueue:
         self.hang_detector: HangDetector | None = None  # of the current job
         self.clock: WakingClock | None = None  # of its verdicts, from the first beat on
         self.watch: asyncio.Task[None] | None = None  # which asyncio itself would forget
-        self.workers: dict[int, Any] = {}  # by rank, to end those that are frozen
+        self.workers: dict[int, Any] = {}  # by rank, of the group that is at work
+        self.hanging: dict[int, Any] = {}  # of the group that was found to hang: those who may have to be ended
         self.changed = asyncio.Event()
 
     def put(self, run: str, job: bytes, label: Label = None) -> int | None:
@@ -91,6 +92,7 @@ class JobQueue:
             return None, False
         self.hang_detector = self.hang_detector or HangDetector(patience)
         before, verdict = self.hang_detector.verdict, self.hang_detector.observe(beat, now)
+        self._end_group(verdict, before)
         return verdict, before is None
 
     @property
@@ -104,9 +106,14 @@ class JobQueue:
         if detector is None:
             return None, []
         before, verdict = detector.verdict, detector.judge(now)
-        frozen = detector.silent(now) if verdict else []
-        ended = [self.workers.pop(rank) for rank in frozen if rank in self.workers]
-        return (verdict if before is None else None), ended
+        self._end_group(verdict, before)
+        frozen = [self.hanging.pop(rank) for rank in detector.silent(now) if rank in self.hanging]
+        return (verdict if before is None else None), frozen
+
+    def _end_group(self, verdict: str | None, before: str | None) -> None:
+        """With its verdict: the workers that come next are not those that hang."""
+        if verdict is not None and before is None:
+            self.hanging, self.workers = self.workers, {}
 
     def holds(self, run: str) -> bool:
         """Whether this training is still to be ended here."""

@@ -143,3 +143,27 @@ def test_a_training_is_held_until_its_end_or_that_of_its_group() -> None:
     assert [jobs.holds(run) for run in ("first", "second", "third")] == [False, True, False]
     jobs.abandon()
     assert not jobs.holds("second")
+
+
+def test_frozen_workers_are_ended_once_and_those_that_take_over_are_not() -> None:
+    jobs = queue(b"first")
+    jobs.workers = {0: "frozen"}
+    jobs.observe(0, STUCK, 10, now=0.0)
+    verdict, ended = jobs.judge(21.0)
+    assert verdict is not None
+    assert ended == ["frozen"]
+    jobs.workers[0] = "its successor, which still loads"
+    assert jobs.judge(30.0) == (None, [])
+    assert jobs.observe(0, replace(STUCK, process="b"), 10, now=31.0) == (None, True)
+    assert jobs.judge(52.0)[1] == ["its successor, which still loads"]
+
+
+def test_of_a_group_that_hangs_those_who_do_not_speak_are_ended() -> None:
+    jobs = queue(b"first")
+    jobs.workers = {0: "speaks", 1: "frozen"}
+    for now in range(12):
+        jobs.observe(0, replace(STUCK, world=2), 10, now=float(now))
+        if not now:
+            jobs.observe(0, replace(STUCK, rank=1, world=2), 10, now=0.0)
+    assert jobs.hang is not None
+    assert jobs.judge(12.0) == (None, ["frozen"])
