@@ -88,7 +88,7 @@ def test_a_group_that_was_started_again_is_judged_anew() -> None:
 def test_a_group_of_which_nobody_speaks_is_judged_by_the_clock_alone() -> None:
     vigil = HangDetector(10)
     told(vigil, 2, beat(0, 41), beat(1, 42))
-    assert vigil.judge(20.0) is None
+    assert vigil.judge(19.0) is None
     assert (
         vigil.judge(22.0)
         == "none of the 2 ranks has answered since step 3, the update, for 22 s (cluster.hang_seconds)"

@@ -154,7 +154,7 @@ def test_frozen_workers_are_ended_once_and_those_that_take_over_are_not() -> Non
     assert ended == ["frozen"]
     jobs.workers[0] = "its successor, which still loads"
     assert jobs.judge(30.0) == (None, [])
-    assert jobs.observe(0, replace(STUCK, process="b"), 10, now=31.0) == (None, True)
+    assert jobs.observe(0, replace(STUCK, process="b"), 10, now=31.0)[0] is None
     assert jobs.judge(52.0)[1] == ["its successor, which still loads"]
 
 
