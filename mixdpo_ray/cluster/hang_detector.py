@@ -69,6 +69,10 @@ class HangDetector:
             self.ranks[beat.rank] = _Rank(beat, now, before.moved)
         return self.judge(now)
 
+    def forget(self) -> None:
+        """The group is started again; what ended it stays known until the new one is heard."""
+        self.ranks = {}
+
     def judge(self, now: float) -> str | None:
         """The verdict, once there is one, also where nobody speaks any more."""
         self.verdict = self.verdict or self._judge(now)

@@ -100,6 +100,12 @@ class JobQueue:
         """Whose events those of the current job are."""
         return self.labels[len(self.ends)]
 
+    def hold(self, rank: int, worker: Any) -> None:
+        """A worker that has just started. What was heard of the group before it says nothing about this one."""
+        self.workers[rank] = worker
+        if self.hang_detector is not None:
+            self.hang_detector.forget()
+
     def judge(self, now: float) -> tuple[str | None, list[Any]]:
         """A verdict that nobody was told yet, and the workers that are to be ended because they will not do so."""
         detector = self.hang_detector

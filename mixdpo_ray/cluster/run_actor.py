@@ -48,7 +48,7 @@ class RunActor:
         self.rooms[queue] = room
 
     def hold_worker(self, queue: str, rank: int, worker: Any) -> None:
-        self.queues[queue].workers[rank] = worker
+        self.queues[queue].hold(rank, worker)
 
     def close_queue(self, queue: str) -> None:
         self.queues[queue].close()

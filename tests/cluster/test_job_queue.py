@@ -152,8 +152,9 @@ def test_frozen_workers_are_ended_once_and_those_that_take_over_are_not() -> Non
     verdict, ended = jobs.judge(21.0)
     assert verdict is not None
     assert ended == ["frozen"]
-    jobs.workers[0] = "its successor, which still loads"
+    jobs.hold(0, "its successor, which still loads")
     assert jobs.judge(30.0) == (None, [])
+    assert jobs.hang == verdict
     assert jobs.observe(0, replace(STUCK, process="b"), 10, now=31.0)[0] is None
     assert jobs.judge(52.0)[1] == ["its successor, which still loads"]
 
@@ -167,3 +168,10 @@ def test_of_a_group_that_hangs_those_who_do_not_speak_are_ended() -> None:
             jobs.observe(0, replace(STUCK, rank=1, world=2), 10, now=0.0)
     assert jobs.hang is not None
     assert jobs.judge(12.0) == (None, ["frozen"])
+
+
+def test_a_group_that_loads_is_not_blamed_for_the_silence_of_the_one_that_died() -> None:
+    jobs = queue(b"first")
+    jobs.observe(0, STUCK, 10, now=0.0)
+    jobs.hold(0, "loads")
+    assert jobs.judge(1000.0) == (None, [])
