@@ -60,7 +60,10 @@ class HangDetector:
         """The verdict, once there is one."""
         before = self.ranks.get(beat.rank)
         if before is not None and before.beat.process != beat.process:  # the group was started again
-            self.ranks, self.verdict, before = {}, None, None
+            self.forget()
+            before = None
+        if not self.ranks:
+            self.verdict = None
         if before is None or before.beat.count != beat.count:
             if self.ranks and not any(rank.beat.slow for rank in self.ranks.values()):
                 self.longest = max(self.longest, now - self._last_move)
