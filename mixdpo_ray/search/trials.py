@@ -50,7 +50,7 @@ def row_of(trial: FrozenTrial) -> TrialRow:
         state=trial.state.name,
         values=tuple(trial.values or ()) if trial.state == TrialState.COMPLETE else (),
         rungs=dict(trial.intermediate_values),
-        settings=notes.get(SETTINGS, {}),
+        settings=notes.get(SETTINGS) or trial.params,  # what was drawn so far, where Ctrl-C came in between
         metrics=notes.get(METRICS, {}),
         guarded=notes.get(GUARD, [0.0])[0] <= 0,
         reason=notes.get(REASON, ""),
