@@ -29,6 +29,12 @@ def started_here() -> bool:
     return bool(worker.global_worker.node.is_head())
 
 
+def cores_counted_twice(have: Mapping[str, float]) -> int | None:
+    """The cores of this machine, where a Ray that was started here counts more CPUs: they are seats, not cores."""
+    cores = os.cpu_count() or 1
+    return cores if started_here() and have.get("CPU", 0) > cores else None
+
+
 @contextmanager
 def heard_if_it_helps() -> Iterator[None]:
     """Meanwhile leave out what raylets tell every driver and nobody can act on; there is no setting for it."""

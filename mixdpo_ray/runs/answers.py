@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import RecipeError, StorageError
 from mixdpo_ray.training.model_files import refuse_missing_folder
@@ -99,6 +100,7 @@ def local_copy(folder: str) -> Iterator[str]:
 
 def answers_by(settings: ModelSettings, prompts: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     """One model is in memory at a time."""
+    say(f"generate: loading {settings.path}")
     import torch
 
     from mixdpo_ray.training.generation import generate

@@ -131,6 +131,8 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     folder = storage.join(job.run, "checkpoints")
     checkpoints = Checkpoints(folder, job.fingerprint, job.train.checkpoints, world, listener.on_warning)
     found = checkpoints.find()
+    if found is not None and world.leads:
+        listener.on_resume(found.manifest.step, job.steps(plan))
     if found is None and job.start_from is not None:
         found = adopt(job, plan, checkpoints)
     if world.leads:
