@@ -77,7 +77,8 @@ class StudyDisplay:
         """A line that stays, of a trial or of all of them."""
         if isinstance(event, Warned | Noted | PhaseBegan) and (event.job is None or event.job in self.lines):
             whose = self.name if event.job is None else f"trial {event.job}"
-            say(f"{whose}: {'warning: ' if isinstance(event, Warned) else ''}{event.text}")
+            said = f"{whose}: {'warning: ' if isinstance(event, Warned) else ''}{event.text}"
+            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
 
     def _show(self, line: Line, event: Event) -> None:
         match event:

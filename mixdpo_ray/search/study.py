@@ -66,12 +66,13 @@ def forget_study(recipe: Recipe, folder: str) -> None:
 
 
 def was_in_vain(study: optuna.Study, identity: Mapping[str, Any]) -> bool:
-    """Whether it searches something else and every trial of it failed before its first score: nothing is lost."""
+    """Whether it searched something else and no trial of it came to a score: nothing is lost."""
+    before, now = study.user_attrs.get(IDENTITY), json.loads(json.dumps(identity))
     trials = study.get_trials(deepcopy=False)
     failed = (
         trial.state in (TrialState.FAIL, TrialState.WAITING) and not trial.intermediate_values for trial in trials
     )
-    return study.user_attrs.get(IDENTITY) != json.loads(json.dumps(identity)) and bool(trials) and all(failed)
+    return before is not None and before != now and all(failed)
 
 
 def claim_study(study: optuna.Study, identity: Mapping[str, Any], differences: Any) -> None:

@@ -65,8 +65,8 @@ def test_the_arithmetic_is_said_with_all_its_numbers() -> None:
 def test_a_study_whose_trials_would_wait_for_each_other_is_refused_with_the_numbers() -> None:
     assert refusal({"CPU": 8}, wanted=2) == (
         "each trial takes 2 x 1 CPU to train, 2 CPU to read pairs and 0.1 CPU for the process that leads it; the "
-        "cluster has 8 CPU: 1 at a time, fewer than 2 (tune.max_concurrent_trials): they would wait for each other for ever; "
-        "lower it, tune.workers_per_trial or cluster.cpus_per_worker, or add nodes"
+        "cluster has 8 CPU: 1 at a time, fewer than 2 (tune.max_concurrent_trials): they would wait for each other "
+        "for ever; lower it, tune.workers_per_trial or cluster.cpus_per_worker, or add nodes"
     )
 
 
