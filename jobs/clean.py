@@ -21,6 +21,5 @@ if __name__ == "__main__":
         __doc__,
         clean,
         connect=False,
-        begins="looking who uses what",
         flags={"remove": "delete what nothing uses; without it, only list"},
     )

@@ -30,16 +30,14 @@ def run_job(
     verb: Callable[..., Report],
     *,
     connect: bool = True,
-    begins: str | None = None,
     flags: Mapping[str, str] | None = None,
 ) -> None:
     """Read the recipe, hand it to the verb, print its report, and leave with the exit status.
 
     A verb connects to Ray by itself and looks it over once (preflight.ready_cluster), so that a program of one's own
     may call it as well. With `connect` Ray is there before: its processes start while the verb's libraries are
-    imported. Not so for a verb that needs no Ray, or says itself how many CPUs one should have. `begins`: what is said
-    at once, where the first seconds go to something else than Ray. `flags`: options that are on or off, and their
-    help; the verb takes them by name.
+    imported. Not so for a verb that needs no Ray, or says itself how many CPUs one should have. `flags`: options that
+    are on or off, and their help; the verb takes them by name.
     """
 
     def job() -> None:
@@ -49,21 +47,23 @@ def run_job(
 
         arguments = vars(recipe_parser(description or "", flags or {}).parse_args())
         recipe = recipe_of(arguments.pop("recipe"), arguments.pop("overrides"))
-        print(f"{verb.__name__}: {begins or _begins_with_ray()}", file=sys.stderr, flush=True)
-        with _connected(recipe) if connect else nullcontext():
+        with _connected(recipe, verb.__name__) if connect else nullcontext():
             print(verb(recipe, **arguments).describe())
 
     run_command(job)
 
 
-def _begins_with_ray() -> str:
+def say_ray_starts(job: str) -> None:
+    """The first words of a job: what its first seconds go to."""
     import os
 
     address = os.environ.get("RAY_ADDRESS")
-    return f"joining the Ray at {address}" if address else "starting Ray on this machine"
+    doing = f"joining the Ray at {address}" if address else "starting Ray on this machine"
+    print(f"{job}: {doing}", file=sys.stderr, flush=True)
 
 
-def _connected(recipe: Recipe) -> AbstractContextManager[None]:
+def _connected(recipe: Recipe, job: str) -> AbstractContextManager[None]:
+    say_ray_starts(job)
     from mixdpo_ray.cluster.connect import connected
 
     import_meanwhile("torch")
