@@ -79,7 +79,7 @@ def _write(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, *, 
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Without how it was loaded here, which would stand among its settings."""
+    """Leave out how it was loaded here, which would stand among its settings."""
     for loaded in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(loaded, None)
     tokenizer.save_pretrained(folder)

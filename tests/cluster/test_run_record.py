@@ -64,7 +64,7 @@ def trained(path: Path, line: str = '{"step": 0}') -> None:
 
 
 def test_a_name_under_which_no_step_was_trained_is_free_for_the_corrected_recipe(small: Path) -> None:
-    claim(small, "abc", "objective.beta=1e300")
+    claim(small, "abc", "objective.beta=1e30")
     trained(small, '{"kind": "eval", "step": 0}')
     record(small).write_failure("not finite")
     assert claim(small, "abc") == fingerprint(identity_of(recipe(small), "abc"))

@@ -15,7 +15,8 @@ PEER = RuntimeError("[../gloo/pair.cc:534] Connection closed by peer [127.0.0.1]
 
 
 def dead(text: str = "") -> Exception:
-    return WorkerHealthCheckFailedError("unhealthy", ray.exceptions.RayActorError(error_msg=text))
+    error: Exception = WorkerHealthCheckFailedError("unhealthy", ray.exceptions.RayActorError(error_msg=text))
+    return error
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ from mixdpo_ray.search.study import (
     release_stale,
     report,
     still_wanted,
-    was_in_vain,
 )
 from tests.search.recipes import make_recipe
 
@@ -254,22 +253,6 @@ def test_a_study_belongs_to_one_search(tmp_path: Path) -> None:
         "study run searches something else (objective.beta was 0.1, is 0.2): choose another output.name, or "
         "output.fresh=true to delete it and start over"
     )
-
-
-@pytest.mark.parametrize(("value", "in_vain"), [(None, True), (0.5, False)])
-def test_a_study_whose_trials_all_failed_before_a_score_is_no_loss(
-    tmp_path: Path, value: float | None, in_vain: bool
-) -> None:
-    study = opened(tmp_path)
-    claim_study(study, {"beta": 1e300}, differences)
-    queue(study, [{"x": 0.5}])
-    assert was_in_vain(study, {"beta": 0.1}), "nothing has run yet"
-    trial = study.ask()
-    if value is not None:
-        report(trial, 1, value)
-    fail(study, trial, "the loss is not finite")
-    assert was_in_vain(study, {"beta": 0.1}) == in_vain
-    assert not was_in_vain(study, {"beta": 1e300})
 
 
 def test_a_study_that_is_started_over_forgets_everything(tmp_path: Path) -> None:
