@@ -13,6 +13,7 @@ import ray
 from ray.train import UserCallback
 
 DIED = "its process died without a word: killed, or out of memory"
+_SHORT_OF_MEMORY = re.compile(r"running low on memory|memory pressure|memory monitor")  # Ray killed it therefore
 _PEER_GONE = re.compile(r"closed by peer|reset by peer|Broken pipe")  # said by a worker that waited for a dead one
 
 
@@ -56,7 +57,7 @@ def _is_dead(failure: Exception) -> bool:
 
 
 def _way_of_death(failure: Exception) -> str:
-    text = str(failure).lower()
-    if "node has died" in text or "node died" in text or "node was terminated" in text:
+    """As far as Ray knows: of a process that was killed it lists what may have been the reason."""
+    if "node has died" in str(failure):
         return "its machine has gone"
-    return "out of memory" if "oom" in text.split() or "memory pressure" in text else "killed, or out of memory"
+    return "out of memory" if _SHORT_OF_MEMORY.search(str(failure)) else "killed, or out of memory"
