@@ -119,7 +119,7 @@ def _refuse_other_servers(address: str, host: str, port: int) -> None:
 
 
 def _start(cpus: int, stack: ExitStack) -> None:
-    """Start Ray here, unless `ray start` did; on a laptop its CPUs are seats: enough for the workers and for reading."""
+    """Start Ray here, unless `ray start` has; on a laptop its CPUs are seats: enough for workers and for reading."""
     address = cluster_of_this_machine()
     if address is not None and answers_as_ray(address):
         say(f"joining the Ray that was started on this machine, {address}")
