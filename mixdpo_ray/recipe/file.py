@@ -137,7 +137,7 @@ def explain(error: ValidationError) -> Iterator[str]:
         else:
             message = ", or ".join(dict.fromkeys(map(in_words, [details, *others])))
             unsaid = isinstance(details["input"], (Mapping, Settings)) or where in SECRET
-            given = "" if unsaid else f"{details['input']!r}: "
+            given = "" if unsaid or message.startswith(f"{details['input']!r} ") else f"{details['input']!r}: "
             yield f"{where}: {given}{message}" if where else message
 
 
