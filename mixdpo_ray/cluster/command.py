@@ -58,7 +58,7 @@ def say_ray_starts(job: str) -> None:
     import os
 
     address = os.environ.get("RAY_ADDRESS")
-    doing = f"joining the Ray at {address}" if address else "starting Ray on this machine"
+    doing = f"joining the Ray at {address}" if address else "loading libraries and starting Ray on this machine"
     print(f"{job}: {doing}", file=sys.stderr, flush=True)
 
 

@@ -43,7 +43,7 @@ class Examined:
     ran: subprocess.CompletedProcess[str]
 
 
-STARTS = "doctor: starting Ray on this machine\n"
+STARTS = "doctor: loading libraries and starting Ray on this machine\n"
 
 
 @pytest.fixture(scope="module")
