@@ -91,7 +91,7 @@ class TrainingDisplay:
         now = time.monotonic()
         if not self.bar.on_terminal and (now - self.last_line > SECONDS_BETWEEN_LINES or done == self.steps):
             self.last_line = now
-            self.bar.say(f"{title} {done}/{self.steps}  {values}  {eta}")
+            self.bar.say(f"{title} {done}/{self.steps}  {values}  {eta}".rstrip())
 
     def _measured(self, metrics: Mapping[str, Any]) -> dict[str, str]:
         shown = {"loss": f"{metrics['loss']:.4f}", "pairs/s": f"{metrics['perf/pairs_per_second']:.1f}"}

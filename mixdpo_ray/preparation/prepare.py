@@ -88,8 +88,7 @@ def prepared_table(
         found = PreparedTable.committed(folder)
         if found:
             table = PreparedTable.open(folder)
-            if described:
-                say(f"prepared table: reused, {folder}")
+            say(f"prepared table: reused, {folder}")
             _refuse_changed_sources(table, sources)
             _check_again(table, recipe)
         elif is_derived(recipe):
