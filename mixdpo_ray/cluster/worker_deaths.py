@@ -57,7 +57,7 @@ def _is_dead(failure: Exception) -> bool:
 
 
 def _way_of_death(failure: Exception) -> str:
-    """As far as Ray knows: of a process that was killed it lists what may have been the reason."""
+    """What Ray knows of the reason: for a process that was killed it lists all that may have been."""
     if "node has died" in str(failure):
         return "its machine has gone"
     return "out of memory" if _SHORT_OF_MEMORY.search(str(failure)) else "killed, or out of memory"
