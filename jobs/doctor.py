@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mixdpo_ray.cluster.command import Report, run_job
+from mixdpo_ray.cluster.command import Report, run_job, say_ray_starts
 
 if TYPE_CHECKING:
     from mixdpo_ray.recipe.recipe import Recipe
 
 
 def doctor(recipe: Recipe, *, probe: bool) -> Report:
+    say_ray_starts("doctor")
+
     from mixdpo_ray.doctor.run import examine_all
 
     return examine_all(recipe, probe=probe)

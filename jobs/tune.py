@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mixdpo_ray.cluster.command import Report, run_job
+from mixdpo_ray.cluster.command import Report, run_job, say_ray_starts
 
 if TYPE_CHECKING:
     from mixdpo_ray.recipe.recipe import Recipe
@@ -14,6 +14,7 @@ def tune(recipe: Recipe) -> Report:
     from mixdpo_ray.search.check import check_search
 
     check_search(recipe)  # before anything that takes seconds to import
+    say_ray_starts("tune")
 
     from mixdpo_ray.search.tune import tune
 

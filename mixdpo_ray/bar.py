@@ -39,6 +39,11 @@ def begin_drawing(live: Live) -> None:
     live.console.show_cursor()  # a driver that is killed could not bring it back
 
 
+def say(text: str) -> None:
+    """A line for a person who waits; what is drawn on a terminal meanwhile stays below it."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Bar:
     """One line at the foot of a terminal: title, bar, n/total, time left, what is measured. Elsewhere nothing."""
 
@@ -59,7 +64,7 @@ class Bar:
         if self.on_terminal:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def close(self) -> None:
         self.live.stop()

@@ -13,7 +13,7 @@ import ray.train
 from ray.train import Checkpoint
 
 from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
-from mixdpo_ray.cluster.events import Evaluated, Event, PhaseBegan, StepTaken, Warned
+from mixdpo_ray.cluster.events import Evaluated, Event, Noted, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.cluster.heartbeat import Heartbeat
 
 
@@ -31,6 +31,9 @@ class ActorListener:
 
     def on_phase(self, text: str) -> None:
         self.tell(PhaseBegan(text))
+
+    def on_resume(self, done: int, steps: int) -> None:
+        self.tell(Noted(f"continuing at step {min(done + 1, steps)} of {steps}"))
 
     def on_warning(self, text: str) -> None:
         self.tell(Warned(text))

@@ -17,7 +17,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from mixdpo_ray.bar import Counter
+from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.errors import WorkersError
@@ -42,12 +42,14 @@ class Pool:
     settings: ClusterSettings
 
 
-def cover_positions(pool: Pool, table: PreparedTable, store: KeyedTable, needed: Mapping[str, SplitPositions]) -> None:
-    """Afterwards the store has all pairs at these positions, by split."""
+def cover_positions(pool: Pool, table: PreparedTable, store: KeyedTable, needed: Mapping[str, SplitPositions]) -> int:
+    """How many pairs were computed, so that the store has all those at these positions, by split."""
+    computed = 0
     for retries_left in reversed(range(RETRIES + 1)):
         missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
         if not any(map(len, missing.values())):
             break
+        computed = computed or sum(map(len, missing.values()))
         try:
             _compute(pool, store, missing)
         except ray.exceptions.ActorDiedError as error:  # what was done before is in the store
@@ -56,6 +58,9 @@ def cover_positions(pool: Pool, table: PreparedTable, store: KeyedTable, needed:
                     f"the {pool.workers} died {RETRIES + 1} times ({_reason(error)}): give them more memory "
                     "(fewer of them: cluster.reference_workers) and repeat; what is done is kept"
                 ) from None
+            again = f"starting them again, {RETRIES + 2 - retries_left} of {RETRIES + 1}"
+            say(f"warning: the {pool.workers} died ({_reason(error)}); {again}")
+    return computed
 
 
 def _reason(error: Exception) -> str:
@@ -95,6 +100,7 @@ def _compute(pool: Pool, store: KeyedTable, missing: Mapping[str, SplitPositions
             max_restarts=0 if len(ray.nodes()) == 1 else -1,
         )
     total = sum(map(len, missing.values()))
+    say(f"{pool.title}: {total:,} pairs to go through, by {workers} {'copies' if workers > 1 else 'copy'} of the model")
     with Counter(pool.title, "pair", total) as progress, plain_errors():
         _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, progress)
 

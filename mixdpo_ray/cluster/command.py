@@ -47,13 +47,23 @@ def run_job(
 
         arguments = vars(recipe_parser(description or "", flags or {}).parse_args())
         recipe = recipe_of(arguments.pop("recipe"), arguments.pop("overrides"))
-        with _connected(recipe) if connect else nullcontext():
+        with _connected(recipe, verb.__name__) if connect else nullcontext():
             print(verb(recipe, **arguments).describe())
 
     run_command(job)
 
 
-def _connected(recipe: Recipe) -> AbstractContextManager[None]:
+def say_ray_starts(job: str) -> None:
+    """The first words of a job: what its first seconds go to."""
+    import os
+
+    address = os.environ.get("RAY_ADDRESS")
+    doing = f"joining the Ray at {address}" if address else "loading libraries and starting Ray on this machine"
+    print(f"{job}: {doing}", file=sys.stderr, flush=True)
+
+
+def _connected(recipe: Recipe, job: str) -> AbstractContextManager[None]:
+    say_ray_starts(job)
     from mixdpo_ray.cluster.connect import connected
 
     import_meanwhile("torch")

@@ -14,8 +14,14 @@ from typing import Any
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.fork_server import fork_server
-from mixdpo_ray.cluster.ray_internals import heard_if_it_helps, processes_of_this_ray, starting_with
+from mixdpo_ray.cluster.ray_internals import (
+    cluster_of_this_machine,
+    heard_if_it_helps,
+    processes_of_this_ray,
+    starting_with,
+)
 from mixdpo_ray.cluster.ray_watch import watched
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -113,13 +119,25 @@ def _refuse_other_servers(address: str, host: str, port: int) -> None:
 
 
 def _start(cpus: int, stack: ExitStack) -> None:
-    """Start Ray here; on a laptop its CPUs are seats, not cores: enough for the workers and for reading."""
-    try:
-        stack.enter_context(lone_ray(num_cpus=cpus))
-    except ValueError:  # a running cluster takes no resources from a driver
-        ray.init(**_SILENT)
+    """Start Ray here, unless `ray start` has; on a laptop its CPUs are seats: enough for workers and for reading."""
+    address = cluster_of_this_machine()
+    if address is not None and answers_as_ray(address):
+        say(f"joining the Ray that was started on this machine, {address}")
+        ray.init(address, **_SILENT)
         stack.callback(ray.shutdown)
+    else:
+        stack.enter_context(lone_ray(num_cpus=cpus))
     keep_token_private(Path.home())
+
+
+def answers_as_ray(address: str) -> bool:
+    """Whether a cluster is there: of one that was killed, Ray still knows the address, and would try it for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        _refuse_other_servers(address, host, int(port))
+    except (ResourceError, ValueError):
+        return False
+    return True
 
 
 @contextmanager
@@ -136,7 +154,7 @@ def lone_ray(**options: Any) -> Iterator[None]:
             dashboard_agent_listen_port=0,
             setup_worker_path=start_worker,
         ):
-            ray.init(**_SILENT, **options)
+            ray.init("local", **_SILENT, **options)
         try:
             with _without_preemption(), watched(processes_of_this_ray()):
                 yield

@@ -28,6 +28,13 @@ class PhaseBegan(Event):
 
 
 @dataclass(frozen=True)
+class Noted(Event):
+    """What should stay on the screen."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Warned(Event):
     text: str
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import ray
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.connect import connected, missing_resources, room_on_nodes, uses_gpu, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
 from mixdpo_ray.cluster.ray_internals import most_ever, started_here
@@ -25,6 +26,7 @@ def ready_cluster(recipe: Recipe, *, cpus: float = 0, trains: bool = True) -> It
     A Ray that is connected already stays as it is. One that is started here has `cpus` at least and ends with the body.
     """
     with connected(recipe.cluster, cpus):
+        say("Ray is there: looking over its nodes and the storage")
         preflight(recipe, trains=trains)
         yield
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import ray
 
 from mixdpo_ray.bar import SECONDS_BETWEEN_LINES, Bar, Pace
-from mixdpo_ray.cluster.events import Evaluated, Event, PhaseBegan, StepTaken, Warned
+from mixdpo_ray.cluster.events import Evaluated, Event, Noted, PhaseBegan, StepTaken, Warned
 
 QUIET_LOOKS = 20  # 6 s without a word: a node may have died
 
@@ -71,6 +71,8 @@ class TrainingDisplay:
                 self.accuracy = metrics.get("eval_rewards/accuracies", self.accuracy)
             case PhaseBegan(text) if text != self.phase:
                 self._phase(text)
+            case Noted(text):
+                self.bar.say(f"{self.title}: {text}")
             case Warned(text):
                 self.bar.say(f"warning: {text}")
 
@@ -89,7 +91,7 @@ class TrainingDisplay:
         now = time.monotonic()
         if not self.bar.on_terminal and (now - self.last_line > SECONDS_BETWEEN_LINES or done == self.steps):
             self.last_line = now
-            self.bar.say(f"{title} {done}/{self.steps}  {values}  {eta}")
+            self.bar.say(f"{title} {done}/{self.steps}  {values}  {eta}".rstrip())
 
     def _measured(self, metrics: Mapping[str, Any]) -> dict[str, str]:
         shown = {"loss": f"{metrics['loss']:.4f}", "pairs/s": f"{metrics['perf/pairs_per_second']:.1f}"}

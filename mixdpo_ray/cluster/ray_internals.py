@@ -24,9 +24,21 @@ UPLOAD_LIMIT = min(ray_constants.DASHBOARD_CLIENT_MAX_SIZE, packaging.GCS_STORAG
 ACTED_ON = ("memory pressure", "out of memory", "(OOM)", "% full")  # words of a raylet that a person can act on
 
 
+def cluster_of_this_machine() -> str | None:
+    """The address of the cluster that `ray start` began here last, alive or not; ray.init takes it unasked."""
+    address: str | None = utils.read_ray_address()
+    return address
+
+
 def started_here() -> bool:
     """Whether this process has started the Ray that it uses. Public functions do not say."""
     return bool(worker.global_worker.node.is_head())
+
+
+def cores_counted_twice(have: Mapping[str, float]) -> int | None:
+    """The cores of this machine, where a Ray that was started here counts more CPUs: they are seats, not cores."""
+    cores = os.cpu_count() or 1
+    return cores if started_here() and have.get("CPU", 0) > cores else None
 
 
 @contextmanager

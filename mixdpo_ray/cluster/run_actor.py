@@ -89,6 +89,12 @@ class RunActor:
             for worker in frozen:
                 ray.kill(worker)
 
+    def tell_death(self, queue: str, text: str) -> None:
+        """Why the workers are started again, unless it was told already: a hang, or an error that ends the job."""
+        jobs = self.queues[queue]
+        if not (jobs.stopped or jobs.hang) and len(jobs.ends) < len(jobs.jobs):
+            self.tell(Warned(text, job=jobs.label))
+
     def hang_of(self, queue: str) -> str | None:
         return self.queues[queue].hang
 

@@ -90,13 +90,25 @@ class RunRecord:
         `otherwise`: what to do where another training lies there.
         """
         before = self.recorded()
-        if before is not None and (changes := differences(before.identity, identity)):
+        if before is not None and (changes := differences(before.identity, identity)) and self.has_trained:
             raise RunConflictError(
                 f"{self.folder} belongs to another training ({'; '.join(changes)}): {otherwise}, "
                 "or output.fresh=true to delete it and start over"
             )
+        if before is not None and before.identity != identity and storage.exists(self.failure_file):
+            storage.delete(self.failure_file)  # of what was corrected
         self.write_recipe(recipe, identity)
         return fingerprint(identity)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether there is anything to continue or to lose; an evaluation before the first step is neither."""
+        from mixdpo_ray.training.checkpoints import committed_steps
+        from mixdpo_ray.training.metrics import STEP_METRICS, read_lines  # torch
+
+        if committed_steps(self.checkpoints) or self.summary() is not None:
+            return True
+        return any(line.get("kind") != "eval" for line in read_lines(join(self.folder, STEP_METRICS)))
 
     def write_recipe(
         self, recipe: Recipe, identity: Mapping[str, Any], models: Sequence[dict[str, Any]] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import re
 import signal
 import threading
 import uuid
@@ -22,12 +21,12 @@ from mixdpo_ray.cluster.job_queue import Ended
 from mixdpo_ray.cluster.queued_job import Group, QueuedJob
 from mixdpo_ray.cluster.ray_train_internals import WorkersTrainer, found_no_machines, start_autoscaling_coordinator
 from mixdpo_ray.cluster.run_record import RunRecord
+from mixdpo_ray.cluster.worker_deaths import TellsDeaths, cause_of_death
 from mixdpo_ray.cluster.worker_entry import work
 from mixdpo_ray.errors import ResourceError, WorkersError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.job import TrainingJob
 
-DIED = "its process died without a word: killed, or out of memory"
 # Killed workers still hold a share of the CPUs that Ray Data divides, for 180 s, and with none left it spins
 _FORGET = {"RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "30"}
 START_SECONDS = 60.0  # Ray Train's own patience with one attempt to start the workers
@@ -76,6 +75,7 @@ def run_workers(cluster: ClusterSettings, queue: str, folder: str, run_actor: An
             name=queue,
             storage_path=folder,
             worker_runtime_env={"env_vars": _FORGET},
+            callbacks=[TellsDeaths(queue, run_actor, cluster.max_failures + 1)],
             checkpoint_config=CheckpointConfig(num_to_keep=1),  # Ray's are pointers to ours
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
@@ -122,17 +122,8 @@ def _never_started(error: TrainingFailedError, cluster: ClusterSettings) -> Reso
 def workers_error(error: TrainingFailedError, retries: int, hang: str | None = None) -> WorkersError:
     """One line for what no part of ours has a name for."""
     failures = getattr(error, "worker_failures", {})
-    causes = [f"rank {rank}: {_cause(failure)}" for rank, failure in sorted(failures.items())]
-    why = hang or "; ".join(causes) or _cause(getattr(error, "controller_failure", error))
+    causes = [f"rank {rank}: {cause_of_death(failure)}" for rank, failure in sorted(failures.items())]
+    why = hang or "; ".join(causes) or cause_of_death(getattr(error, "controller_failure", error))
     if not retries:
         return WorkersError(f"the workers failed: {why}")
     return WorkersError(f"the workers failed {retries + 1} times: {why}; see cluster.max_failures")
-
-
-def _cause(failure: Exception) -> str:
-    """What Ray hands on is a traceback, of which one line names the exception, or the exception itself."""
-    if isinstance(getattr(failure, "health_check_failure", None), ray.exceptions.RayActorError):
-        return DIED
-    lines = str(failure).strip().splitlines() or ["no message"]
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
-    return named[-1] if named else f"{type(failure).__name__}: {lines[0]}"

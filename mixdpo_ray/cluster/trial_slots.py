@@ -18,6 +18,19 @@ class Seats:
     arithmetic: str
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What takes a seat, and the settings that say how many and how large."""
+
+    what: str
+    at_once: str
+    workers: str
+
+
+TRIALS = Counted("trial", "tune.max_concurrent_trials", "tune.workers_per_trial")
+ARMS = Counted("arm", "compare.at_once", "cluster.num_workers")
+
+
 def trial_needs(cluster: ClusterSettings, gpu: bool) -> dict[str, float]:
     """Workers, the CPU that each of them reads through, and the trial's own process."""
     needs = {"CPU": cluster.cpus_needed + DRIVER_CPUS}
@@ -28,20 +41,30 @@ def trial_needs(cluster: ClusterSettings, gpu: bool) -> dict[str, float]:
     return needs
 
 
-def count_seats(cluster: ClusterSettings, gpu: bool, have: Mapping[str, float], wanted: int | None) -> Seats:
+def count_seats(
+    cluster: ClusterSettings,
+    gpu: bool,
+    have: Mapping[str, float],
+    wanted: int | None,
+    *,
+    cores: int | None = None,
+    counted: Counted = TRIALS,
+) -> Seats:
+    """`cores`: of this machine, where Ray was started here and told to count more."""
     needs = trial_needs(cluster, gpu)
     fits = min(int(have.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items() if amount)
     each = (
-        f"a trial takes {cluster.fewest_workers} x {cluster.cpus_per_worker:g} CPU to train, "
-        f"{cluster.free_cpus_needed:g} to read and {DRIVER_CPUS:g} to wait"
+        f"each {counted.what} takes {cluster.fewest_workers} x {cluster.cpus_per_worker:g} CPU to train, "
+        f"{cluster.free_cpus_needed:g} CPU to read pairs and {DRIVER_CPUS:g} CPU for the process that leads it"
     )
     others = [f"{needs[name]:g} {name}" for name in needs if name != "CPU"]
     there = ", ".join(f"{have.get(name, 0.0):g} {name}" for name in needs)
-    arithmetic = f"{', '.join([each, *others])}; the cluster has {there}: {fits} at a time"
+    has = "the cluster has" if cores is None else f"Ray counts more CPUs here than the machine's {cores}:"
+    arithmetic = f"{', '.join([each, *others])}; {has} {there}: {fits} at a time"
     if fits < (wanted or 1):
         raise ResourceError(
-            f"{arithmetic}, fewer than {wanted or 1} (tune.max_concurrent_trials): they would wait for each other for "
-            "ever; lower it, tune.workers_per_trial or cluster.cpus_per_worker, or add nodes"
+            f"{arithmetic}, fewer than {wanted or 1} ({counted.at_once}): they would wait for each other for ever; "
+            f"lower it, {counted.workers} or cluster.cpus_per_worker, or add nodes"
         )
     return Seats(min(fits, wanted or fits), arithmetic)
 

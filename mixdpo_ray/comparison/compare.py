@@ -21,7 +21,7 @@ from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, count_seats, cpus_to_start_with
+from mixdpo_ray.cluster.trial_slots import ARMS, DRIVER_CPUS, count_seats, cpus_to_start_with
 from mixdpo_ray.comparison.arms import arms_of, check_arms, of_seed
 from mixdpo_ray.comparison.display import CompareDisplay
 from mixdpo_ray.comparison.inputs import Unit, make_units
@@ -30,6 +30,7 @@ from mixdpo_ray.comparison.output import CompareOutput
 from mixdpo_ray.comparison.playgrounds import judge_untrained, make_playgrounds
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.runs.job import delete_and_say
 from mixdpo_ray.storage import join
 
 
@@ -42,7 +43,7 @@ def compare(recipe: Recipe) -> CompareOutput:
     cpus = max(cpus_to_start_with(cluster, recipe.compare.at_once) for cluster in clusters)
     with ready_cluster(recipe, cpus=cpus), RunRecord(folder).locked():
         if recipe.output.fresh:
-            storage.delete(folder)
+            delete_and_say(folder)
         output.begin()
         if recipe.compare.playground is not None:
             make_playgrounds(recipe)
@@ -72,7 +73,9 @@ def _run(recipe: Recipe, output: CompareOutput, units: Sequence[Unit]) -> None:
         for cluster in dict.fromkeys(unit.cluster.model_dump_json() for unit in left):
             settings = ClusterSettings.model_validate_json(cluster)
             wait_for_resources(settings, lambda text: display.show(PhaseBegan(text)), DRIVER_CPUS)
-            seats = count_seats(settings, uses_gpu(settings), ray.cluster_resources(), recipe.compare.at_once)
+            have, wanted = ray.cluster_resources(), recipe.compare.at_once
+            seats = count_seats(settings, uses_gpu(settings), have, wanted, counted=ARMS)
+            display.show(PhaseBegan("starting the workers"))
             mine = [unit for unit in left if unit.cluster.model_dump_json() == cluster]
             _in_lanes(settings, _lanes(mine, seats.at_once), scratch, run_actor)
     storage.delete(scratch)

@@ -1,12 +1,14 @@
-"""What a person watches of a comparison: one bar over the steps of all arms on a terminal, a line per arm elsewhere."""
+"""What a person watches of a comparison: one bar over the steps of all arms on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mixdpo_ray.bar import Bar, Pace
-from mixdpo_ray.cluster.events import Event, JobEnded, PhaseBegan, StepTaken, Warned
+from mixdpo_ray.bar import SECONDS_BETWEEN_LINES, Bar, Pace
+from mixdpo_ray.cluster.events import Event, JobEnded, Noted, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.comparison.job_sequence import RecordedJob
 
 
@@ -20,6 +22,7 @@ class CompareDisplay:
         self.done = dict.fromkeys(self.steps, 0)
         self.all_steps = sum(self.steps.values())
         self.bar, self.pace = Bar(name, "step", self.all_steps, stays=True), Pace()
+        self.last_line = -math.inf
 
     def __enter__(self) -> CompareDisplay:
         return self
@@ -35,8 +38,12 @@ class CompareDisplay:
                 self._say(f"{event.job}: warning: {text}")
             case JobEnded():
                 self._end(event)
+            case Noted(text):
+                self._say(f"{event.job}: {text}")
             case PhaseBegan(text) if event.job is None:
                 self._say(text)
+            case PhaseBegan(text):
+                self._show(f"{event.job}: {text}")
 
     def _say(self, text: str) -> None:
         self.bar.say(f"{self.name}: {text}")
@@ -57,7 +64,15 @@ class CompareDisplay:
         if done > self.done[label]:
             self.done[label] = done
             self.pace.reach(sum(self.done.values()))
-        self.bar.show(self.name, self.pace.done, self.all_steps, label, self.pace.eta(self.all_steps))
+        self._show(label)
+
+    def _show(self, doing: str) -> None:
+        done, eta = self.pace.done, self.pace.eta(self.all_steps)
+        self.bar.show(self.name, done, self.all_steps, doing, eta)
+        now = time.monotonic()
+        if not self.bar.on_terminal and now - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            self._say("  ".join(filter(None, [f"{doing}, {done}/{self.all_steps} steps", eta])))
 
 
 def _said(summary: Mapping[str, Any]) -> str:

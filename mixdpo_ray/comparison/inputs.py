@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_record import RunRecord, identity_of
 from mixdpo_ray.comparison.arms import Arm, all_arms
@@ -81,8 +80,8 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
     recipe = arm.recipe
     key = _table_key(recipe)
     if key not in tables:
-        with redirect_stdout(io.StringIO()):  # of dozens of tables nobody reads what is told of one
-            tables[key] = prepared_table(recipe)
+        say(f"{recipe.output.name}: table {len(tables) + 1}, for {arm.label}")
+        tables[key] = prepared_table(recipe, described=False)  # of dozens of tables nobody reads what is told of one
         if recipe.compare.measure.name.startswith("eval_"):
             require_held_out(recipe, tables[key], {"compare.metric": recipe.compare.measure.name})
     table, run = tables[key], join(folder, arm.folder)
@@ -114,8 +113,11 @@ def _table_key(recipe: Recipe) -> str:
 def _with_references(entries: Sequence[Entry]) -> list[Entry]:
     """Whoever needs most comes first: the others then find what they need, and no model is loaded for them."""
     folders: dict[str, str | None] = {}
+    told: set[str | None] = set()
     for entry in sorted(entries, key=_pairs_of_reference, reverse=True):
-        folders[entry.job.run] = reference(entry.arm.recipe, entry.table, entry.job)
+        recipe, first = entry.arm.recipe, entry.table.folder not in told
+        folders[entry.job.run] = reference(recipe, entry.table, entry.job, reuse_told=first)
+        told.add(entry.table.folder)
     return [replace(entry, job=entry.job.with_reference(folders[entry.job.run])) for entry in entries]
 
 

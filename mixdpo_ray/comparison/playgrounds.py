@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from mixdpo_ray import storage
-from mixdpo_ray.bar import Counter
+from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.comparison.arms import playground_folder
 from mixdpo_ray.playground.build import PlaygroundFolder
@@ -59,6 +59,7 @@ def judge_untrained(recipe: Recipe, folders: Sequence[str]) -> None:
 def _wait_for(tasks: list[Any], title: str, unit: str) -> None:
     if not tasks:
         return
+    say(f"to {title}: {len(tasks)} {unit}{'' if len(tasks) == 1 else 's'}")
     with Counter(title, unit, len(tasks)) as progress:
         while tasks:
             done, tasks = ray.wait(tasks, timeout=5)  # to say now and then that it goes on

@@ -16,7 +16,9 @@ TOLERANCE = 1e-9  # margins this close to `value` equal it: ratings such as 4.1 
 class Threshold(Settings):
     """Exactly one of value, hard_count and hard_fraction; no one of them means value 0.5, the paper's."""
 
-    value: float | None = Field(None, description="Pairs below this margin are hard (0.5 where nothing is given)")
+    value: float | None = Field(
+        None, description="Pairs below this margin are hard (0.5 where nothing is given: for ratings from 1 to 10)"
+    )
     hard_count: int | None = Field(None, ge=0, description="This many pairs, the hardest by rank, are hard")
     hard_fraction: float | None = Field(None, ge=0, le=1, description="This share of the pairs is hard")
     tie_rule: Literal["lt", "le"] = Field("lt", description="Whether a margin equal to value is easy (lt) or hard (le)")

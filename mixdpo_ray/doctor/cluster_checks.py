@@ -82,12 +82,16 @@ def workers(examination: Examination) -> str | Caution:
         count -= 1
         left = cpus - count * each["CPU"]
     now = f" (now {count})" if settings.elastic else ""
-    asked = f"{settings.fewest_workers} to {settings.most_workers}" if settings.elastic else f"{count}"
+    asked = (
+        f"{settings.fewest_workers} to {settings.most_workers} workers"
+        if settings.elastic
+        else counted(count, "worker")
+    )
     if examination.is_this_machine:  # its CPUs were counted so that they suffice
-        text = f"{asked} workers{now} of {shape} on {counted(cores(), 'core')}"
+        text = f"{asked}{now} of {shape} on {counted(cores(), 'core')}"
         crowded = not examination.gpu and count > cores()
         return Caution(f"{text}: they take turns, cluster.num_workers={cores()} is as fast") if crowded else text
-    return f"{asked} workers{now} of {shape}; {left:g} of {cpus:g} CPU left to read, {count} needed"
+    return f"{asked}{now} of {shape}; {left:g} of {cpus:g} CPU left to read, {count} needed"
 
 
 def upload(examination: Examination) -> str:

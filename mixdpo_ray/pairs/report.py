@@ -19,6 +19,7 @@ BAR_WIDTH = 40
 MOST_LINES = 24
 QUANTILES = (0.05, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5)
 OWN = "<- this recipe's"
+MARGINS_PICTURE = "margins.png"
 EASY, HARD, INK = "#2a6f97", "#e07a3f", "#333333"
 
 

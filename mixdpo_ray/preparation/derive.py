@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ray.data import Dataset
 
 from mixdpo_ray import storage
-from mixdpo_ray.bar import Counter
+from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.folder_lock import atomic_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
@@ -32,7 +32,7 @@ from mixdpo_ray.pairs.flips import flipped, with_flips
 from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.quarantine import QUARANTINE
-from mixdpo_ray.pairs.report import draw
+from mixdpo_ray.pairs.report import MARGINS_PICTURE, draw
 from mixdpo_ray.pairs.selection import Selectable, Selected, name_of, select
 from mixdpo_ray.preparation.convert_sources import Sizes
 from mixdpo_ray.preparation.table_key import write_recipe
@@ -69,11 +69,12 @@ def derive(recipe: Recipe, base: PreparedTable, name: str, folder: str, sizes: S
     quiet_ray_data()
     wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
     derived = arrange_again(recipe, base)
+    say(f"derive: writing the pairs of {base.folder} in another order")
     with Counter("derive", "part") as progress, atomic_folder(folder) as unfinished:
         manifest = _write(unfinished, recipe, base, derived, sizes, progress)
         commit(unfinished, manifest.model_copy(update={"fingerprint": name}))
     table = PreparedTable.open(folder)
-    print(f"derived from {base.folder} without tokenising, in {time.monotonic() - began:.1f} s")
+    say(f"derived from {base.folder} without tokenising, in {time.monotonic() - began:.1f} s")
     return table
 
 
@@ -147,7 +148,7 @@ def _write(
     storage.copy(storage.join(base.folder, QUARANTINE), storage.join(folder, QUARANTINE))
     difficulty = derived.difficulty["train"][train]
     metric = recipe.curriculum.difficulty if by_metric else ""
-    draw(storage.join(folder, "margins.png"), difficulty, recipe.curriculum.threshold, metric)
+    draw(storage.join(folder, MARGINS_PICTURE), difficulty, recipe.curriculum.threshold, metric)
     write_recipe(folder, recipe)
     return base.manifest.model_copy(
         update={

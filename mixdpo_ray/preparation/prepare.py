@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixdpo_ray import storage
-from mixdpo_ray.bar import Counter
+from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.folder_lock import atomic_folder, exclusive, prepared_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.preflight import ready_cluster
@@ -35,7 +35,7 @@ from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, over_budget, within_budget
-from mixdpo_ray.pairs.report import accounting_text, draw, histogram_text, thresholds_text
+from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, histogram_text, thresholds_text
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
@@ -63,7 +63,9 @@ class PreparationReport:
     recipe: Recipe
 
     def describe(self) -> str:
-        return f"{describe_table(self.table, self.recipe)}\nprepared table: {self.table.folder}"
+        folder = self.table.folder
+        lines = (f"prepared table: {folder}", f"picture: {storage.join(folder, MARGINS_PICTURE)}")
+        return "\n".join([describe_table(self.table, self.recipe), "", *lines])
 
 
 def prepare(recipe: Recipe) -> PreparationReport:
@@ -86,10 +88,11 @@ def prepared_table(
         found = PreparedTable.committed(folder)
         if found:
             table = PreparedTable.open(folder)
+            say(f"prepared table: reused, {folder}")
             _refuse_changed_sources(table, sources)
             _check_again(table, recipe)
         elif is_derived(recipe):
-            base = prepared_table(base_recipe(recipe), sizes, as_base=True)
+            base = prepared_table(base_recipe(recipe), sizes, described=described, as_base=True)
             with plain_errors():
                 table = derive(recipe, base, name, folder, sizes)
         else:
@@ -134,6 +137,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     check_vocabulary(recipe.model, largest)
     samples = [source.sample() for source in sources]  # before anything is read: what changes meanwhile is noticed
     conversions = _conversions(recipe, sources, tokenizer)
+    say(f"prepare: reading {', '.join(source.name for source in sources)}")
     with Counter("prepare", "task") as progress:
         staged = convert_sources(sources, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
@@ -146,7 +150,9 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
             manifest = _write(
                 unfinished, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
             )
-            draw(storage.join(unfinished, "margins.png"), arranged.margin[arranged.train], recipe.curriculum.threshold)
+            draw(
+                storage.join(unfinished, MARGINS_PICTURE), arranged.margin[arranged.train], recipe.curriculum.threshold
+            )
             write_recipe(unfinished, recipe)
             facts = {
                 "format": [conversion.format for conversion in conversions],
@@ -158,7 +164,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
             }
             commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
     table = PreparedTable.open(folder)
-    print(f"read, checked and tokenised in {read - began:.1f} s, sorted and written in {time.monotonic() - read:.1f} s")
+    say(f"read, checked and tokenised in {read - began:.1f} s, sorted and written in {time.monotonic() - read:.1f} s")
     return table
 
 

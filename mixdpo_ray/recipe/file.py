@@ -32,6 +32,7 @@ FIRST = (  # settings that a person needs before all others
     *("train.global_batch_size", "train.per_device_train_batch_size", "train.optimizer.learning_rate"),
     *("cluster.num_workers", "cluster.use_gpu", "output.storage_path", "output.name"),
 )
+BY_DEFAULT = {"output.name": "the name of the recipe's file"}  # what load_recipe fills in
 SECRET = ("tune.storage",)  # may hold a password, which no log should
 
 
@@ -136,7 +137,7 @@ def explain(error: ValidationError) -> Iterator[str]:
         else:
             message = ", or ".join(dict.fromkeys(map(in_words, [details, *others])))
             unsaid = isinstance(details["input"], (Mapping, Settings)) or where in SECRET
-            given = "" if unsaid else f"{details['input']!r}: "
+            given = "" if unsaid or message.startswith(f"{details['input']!r} ") else f"{details['input']!r}: "
             yield f"{where}: {given}{message}" if where else message
 
 
@@ -196,7 +197,7 @@ def describe_settings() -> str:
 
 
 def _line(dotted: str, default: str, text: str) -> str:
-    return f"{dotted} = {default}\n    {text}"
+    return f"{dotted} = {BY_DEFAULT.get(dotted, default)}\n    {text}"
 
 
 def _walk(kind: type[Settings], prefix: str) -> Iterator[tuple[str, str, str]]:

@@ -29,7 +29,7 @@ from mixdpo_ray.wording import did_you_mean
 
 class OutputSettings(Settings):
     storage_path: str = Field("outputs", description="Folder or URI that everything is written under")
-    name: str = Field("run", description="Name of the run")
+    name: str = Field("run", description="Name of the run; the name of the recipe's file where none is given")
     fresh: bool = Field(False, description="Delete the run of this name and start over")
     tensorboard: bool = Field(False, description="Write TensorBoard events beside the metrics")
 

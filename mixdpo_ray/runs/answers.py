@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import RecipeError, StorageError
 from mixdpo_ray.training.model_files import refuse_missing_folder
@@ -99,13 +100,19 @@ def local_copy(folder: str) -> Iterator[str]:
 
 def answers_by(settings: ModelSettings, prompts: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     """One model is in memory at a time."""
+    say(f"generate: loading {settings.path}")
     import torch
+    import transformers
 
     from mixdpo_ray.training.generation import generate
     from mixdpo_ray.training.model import load_model
     from mixdpo_ray.training.tokenizer import load_tokenizer
 
+    transformers.logging.set_verbosity_error()
     model = load_model(settings).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    made_for = getattr(model.config, "max_position_embeddings", None)
+    if made_for and arguments.max_new_tokens >= made_for:
+        say(f"warning: the model was made for {made_for} tokens with the prompt: lower --max-new-tokens")
     answers = generate(
         model,
         load_tokenizer(settings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.run_record import RunRecord, identity_of, run_folder
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import PreparedTable
@@ -13,9 +14,16 @@ from mixdpo_ray.training.model_files import with_absolute_paths
 def make_job(recipe: Recipe, table: PreparedTable) -> TrainingJob:
     record = RunRecord(run_folder(recipe))
     if recipe.output.fresh:
-        storage.delete(record.folder)
+        delete_and_say(record.folder)
     fingerprint = record.claim(recipe, identity_of(recipe, table.manifest.content_digest))
     return job_in(storage.absolute(record.folder), recipe, table, fingerprint)
+
+
+def delete_and_say(folder: str) -> None:
+    """Delete what output.fresh asks to, and say it where there was anything."""
+    if storage.exists(folder):
+        storage.delete(folder)
+        say(f"deleted {folder} (output.fresh)")
 
 
 def job_in(run: str, recipe: Recipe, table: PreparedTable, fingerprint: str) -> TrainingJob:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.recipe_arguments import recipe_of
 from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.errors import RecipeError
@@ -39,6 +40,7 @@ def play(path: str, overrides: Sequence[str], settings: dict[str, object]) -> No
     began = time.monotonic()
     recipe = recipe_of(path, overrides)
     chosen = playground_settings(settings)
+    say("playground: loading libraries")
 
     import torch
 
@@ -71,6 +73,7 @@ def make(playground: PlaygroundFolder, recipe: Recipe) -> None:
     if not playground.exists:
         storage.delete(run_folder(recipe))  # it was trained in another playground
         began = time.monotonic()
+        say("playground: training a base model and letting it answer")
         playground.make()
         print(f"made a base model and pairs of its answers in {time.monotonic() - began:.0f} s")
     print(describe_pairs(playground.rated_pairs()))

@@ -58,6 +58,7 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
                 preflight(recipe)  # of the nodes that came
             began = time.monotonic()
             import_meanwhile("matplotlib.figure")  # for the picture, while this process only waits
+            display.show(PhaseBegan("starting the workers"))
             with watching(run_actor, display, lambda: missing_resources(recipe.cluster, to_start=False)):
                 summary = fit(recipe.cluster, job, run_actor)
         summary = {**summary, "steps": steps, "seconds": round(time.monotonic() - began, 1)}

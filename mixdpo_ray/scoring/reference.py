@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import say
 from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.cluster.actor_pool import Pool, SplitPositions
 from mixdpo_ray.cluster.connect import uses_gpu
@@ -57,27 +58,34 @@ def reference_model(recipe: Recipe) -> ModelSettings:
     return model.model_copy(update={"path": model.reference or model.path, "reference": None, "lora": None})
 
 
-def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob) -> str | None:
-    """The folder of the reference table with every pair covered that the plan or the evaluation needs."""
+def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob, *, reuse_told: bool = True) -> str | None:
+    """The folder of the reference table with every pair covered that the plan or the evaluation needs.
+
+    `reuse_told`: say so where nothing has to be computed.
+    """
     if not recipe.objective.needs_reference:
         return None
     needed = needed_positions(table, job)
     if recipe.objective.needs_tokens:
-        cover_tokens(recipe, table, needed)
-    return cover(recipe, table, needed)
+        cover_tokens(recipe, table, needed, reuse_told=reuse_told)
+    return cover(recipe, table, needed, reuse_told=reuse_told)
 
 
-def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, SplitPositions]) -> str:
+def cover(recipe: Recipe, table: PreparedTable, needed: dict[str, SplitPositions], *, reuse_told: bool = True) -> str:
     """The folder of the reference table, with every one of these positions in it."""
-    pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs")
-    return _cover(recipe, table, needed, ReferenceTable, reference_folder(recipe, table), pool)
+    pool = logps_pool(recipe, table, reference_model(recipe), "reference values")
+    folder = reference_folder(recipe, table)
+    return _cover(recipe, table, needed, ReferenceTable, folder, pool, reuse_told)
 
 
-def cover_tokens(recipe: Recipe, table: PreparedTable, needed: dict[str, SplitPositions]) -> str:
+def cover_tokens(
+    recipe: Recipe, table: PreparedTable, needed: dict[str, SplitPositions], *, reuse_told: bool = True
+) -> str:
     """The same of single tokens, in a table of its own: it is as large as the tokens themselves."""
-    pool = logps_pool(recipe, table, reference_model(recipe), "reference log-probs of tokens")
+    pool = logps_pool(recipe, table, reference_model(recipe), "reference values of tokens")
     folder = reference_folder(recipe, table) + TOKENS
-    return _cover(recipe, table, needed, TokenReferenceTable, folder, replace(pool, actor=_TokenReference))
+    pool = replace(pool, actor=_TokenReference)
+    return _cover(recipe, table, needed, TokenReferenceTable, folder, pool, reuse_told)
 
 
 def _cover(
@@ -87,11 +95,16 @@ def _cover(
     kind: type[KeyedTable],
     folder: str,
     pool: Pool,
+    reuse_told: bool,
 ) -> str:
     with exclusive(folder):
         facts = {"model": recipe.model.model_dump(mode="json")}
         store = kind.create(folder, folder.rsplit("/", 1)[-1], facts)
-        actor_pool.cover_positions(pool, table, store, needed)
+        computed = actor_pool.cover_positions(pool, table, store, needed)
+    if computed:
+        say(f"{pool.title}: {computed:,} pairs done, and kept for later runs")
+    elif reuse_told:
+        say(f"{pool.title}: reused")
     return folder
 
 

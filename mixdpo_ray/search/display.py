@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from mixdpo_ray.bar import begin_drawing, draws_on, live_table, stderr_console
-from mixdpo_ray.cluster.events import Event, PhaseBegan, StepTaken, Warned
+from mixdpo_ray.bar import SECONDS_BETWEEN_LINES, begin_drawing, draws_on, live_table, say, stderr_console
+from mixdpo_ray.cluster.events import Event, Noted, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.recipe.measure import Measure
 from mixdpo_ray.search.optuna_search import RungEnded, TrialBegan, TrialEnded
 from mixdpo_ray.search.trials import TrialRow, best
@@ -46,6 +46,7 @@ class StudyDisplay:
     lines: dict[int, Line] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     finished: int = 0
+    last_line: float = -math.inf
 
     def __post_init__(self) -> None:
         self.console = stderr_console()
@@ -62,11 +63,8 @@ class StudyDisplay:
 
     def show(self, event: Event) -> None:
         number = event.job
-        if not isinstance(number, int):
-            return
-        if isinstance(event, Warned) and number in self.lines:  # without the lock, for which Rich may wait to draw
-            said = f"trial {number}: warning: {event.text}"
-            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
+        if isinstance(event, Warned | Noted) or not isinstance(number, int):  # without the lock: Rich may wait to draw
+            self._tell(event)
             return
         with self.lock:
             if isinstance(event, TrialBegan):
@@ -75,13 +73,22 @@ class StudyDisplay:
             elif number in self.lines:
                 self._show(self.lines[number], event)
 
+    def _tell(self, event: Event) -> None:
+        """A line that stays, of a trial or of all of them."""
+        if isinstance(event, Warned | Noted | PhaseBegan) and (event.job is None or event.job in self.lines):
+            whose = self.name if event.job is None else f"trial {event.job}"
+            said = f"{whose}: {'warning: ' if isinstance(event, Warned) else ''}{event.text}"
+            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
+
     def _show(self, line: Line, event: Event) -> None:
         match event:
             case StepTaken(metrics):
                 epochs = line.settings.get("train.num_train_epochs", self.epochs)
                 line.doing = f"{metrics['stage']} {metrics['epoch'] / epochs:.0%}"
+                self._say_now_and_then(line)
             case PhaseBegan(text) if not text.startswith("stage"):
                 line.doing = text
+                self._say_now_and_then(line)
             case RungEnded(budget, score):
                 line.budget, line.score = budget, score
                 self._say(line.number, f"rung {self.rung(budget)}: {score:.4f}")
@@ -145,9 +152,14 @@ class StudyDisplay:
             line.score, line.budget = row.values[0], self.budgets[-1]
         self._say(row.number, f"{row.state}{f': {row.reason}' if row.reason else ''}   {self.head()}")
 
+    def _say_now_and_then(self, line: Line) -> None:
+        if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            self._say(line.number, line.doing)
+
     def _say(self, number: int, text: str) -> None:
         if not draws_on(self.console):
-            print(f"trial {number}: {text}", file=sys.stderr, flush=True)
+            say(f"trial {number}: {text}")
 
 
 def shown_setting(settings: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.events import Event
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.cluster.run_workers import DIED
+from mixdpo_ray.cluster.worker_deaths import DIED
 from mixdpo_ray.recipe.measure import read_guard, read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.samplers import GUARD

@@ -23,6 +23,7 @@ from mixdpo_ray.errors import RunConflictError, StorageError
 from mixdpo_ray.recipe.measure import Measure, read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.tune import EarlyStoppingSettings
+from mixdpo_ray.runs.job import delete_and_say
 from mixdpo_ray.search.journal import open_journal
 from mixdpo_ray.storage import join
 
@@ -61,7 +62,17 @@ def forget_study(recipe: Recipe, folder: str) -> None:
             known = optuna.get_all_study_names(recipe.tune.storage)
             if recipe.output.name in known:
                 optuna.delete_study(study_name=recipe.output.name, storage=recipe.tune.storage)
-    storage.delete(folder)
+    delete_and_say(folder)
+
+
+def was_in_vain(study: optuna.Study, identity: Mapping[str, Any]) -> bool:
+    """Whether it searched something else and no trial of it came to a score: nothing is lost."""
+    before, now = study.user_attrs.get(IDENTITY), json.loads(json.dumps(identity))
+    trials = study.get_trials(deepcopy=False)
+    failed = (
+        trial.state in (TrialState.FAIL, TrialState.WAITING) and not trial.intermediate_values for trial in trials
+    )
+    return before is not None and before != now and all(failed)
 
 
 def claim_study(study: optuna.Study, identity: Mapping[str, Any], differences: Any) -> None:

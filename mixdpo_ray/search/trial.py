@@ -17,6 +17,7 @@ from typing import Any
 from ray import tune
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster.events import Warned
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_record import RunRecord, identity_of
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS
@@ -68,6 +69,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             return self.train_rung(next(self.budgets))
         except WorkersError as error:
             self._note(str(error))
+            if retries := self.shared.recipe.tune.max_failures:
+                goes_on = f"it continues where it was, up to {retries} times (tune.max_failures)"
+                self.shared.watcher.tell.remote(Warned(f"{error}; {goes_on}", job=self.trial["number"]))
             raise
         except MixDPOError as error:
             return {"failure": str(error), "done": True}

@@ -66,7 +66,7 @@ def row_of(trial: FrozenTrial) -> TrialRow:
 def best(trials: Sequence[TrialRow], metrics: Sequence[Measure]) -> TrialRow | None:
     """The best trial by the first metric, of those trained to the end that keep the guard; of equals the earliest."""
     winner: TrialRow | None = None
-    for row in trials:
+    for row in sorted(trials, key=lambda row: row.number):
         usable = row.state == "COMPLETE" and row.guarded
         if usable and (winner is None or metrics[0].better(row.values[0], winner.values[0])):
             winner = row

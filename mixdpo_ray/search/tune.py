@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import ray
@@ -19,10 +20,12 @@ from ray import tune as ray_tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.connect import uses_gpu, wait_for_resources
+from mixdpo_ray.bar import say
+from mixdpo_ray.cluster.connect import missing_resources, uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.interruption import Interruption
 from mixdpo_ray.cluster.preflight import preflight, ready_cluster
 from mixdpo_ray.cluster.progress import watching
+from mixdpo_ray.cluster.ray_internals import cores_counted_twice
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord, differences
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, Seats, count_seats, cpus_to_start_with
@@ -45,6 +48,7 @@ from mixdpo_ray.search.study import (
     queue,
     release_stale,
     still_wanted,
+    was_in_vain,
 )
 from mixdpo_ray.search.trial import Shared, Trial
 from mixdpo_ray.search.trials import rows
@@ -65,7 +69,7 @@ def tune(recipe: Recipe, kind: type[Trial] = Trial) -> StudyOutput:
     """Run the study of a recipe to its end. What cannot work is refused before Ray starts, if it can be known then."""
     space = check_search(recipe)
     if not can_draw():
-        print(NO_PLOTLY, file=sys.stderr)
+        say(NO_PLOTLY)
     workers = recipe.tune.workers_per_trial or recipe.cluster.fewest_workers  # as many for every trial
     recipe = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"num_workers": workers})})
     folder = study_folder(recipe)
@@ -80,9 +84,12 @@ def tune(recipe: Recipe, kind: type[Trial] = Trial) -> StudyOutput:
             if recipe.output.fresh:
                 forget_study(recipe, folder)
             seats = _seats(recipe)
-            print(seats.arithmetic)
-            study = open_study(recipe, folder, _sampler(recipe, space))
+            say(seats.arithmetic)
             asked = identity(recipe, tables)
+            study = open_study(recipe, folder, _sampler(recipe, space))
+            if was_in_vain(study, asked):
+                forget_study(recipe, folder)
+                study = open_study(recipe, folder, _sampler(recipe, space))
             claim_study(study, asked, differences)
             command = shlex.join(["python", *sys.argv])  # which, repeated, goes on
             output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, command)
@@ -101,9 +108,10 @@ def _sampler(recipe: Recipe, space: Space, known: int = 0) -> Any:
 
 def _seats(recipe: Recipe) -> Seats:
     cluster = recipe.cluster
-    if wait_for_resources(cluster, lambda text: print(text, file=sys.stderr), DRIVER_CPUS):
+    if wait_for_resources(cluster, say, DRIVER_CPUS):
         preflight(recipe)  # of the nodes that came
-    return count_seats(cluster, uses_gpu(cluster), ray.cluster_resources(), recipe.tune.max_concurrent_trials)
+    have, wanted = ray.cluster_resources(), recipe.tune.max_concurrent_trials
+    return count_seats(cluster, uses_gpu(cluster), have, wanted, cores=cores_counted_twice(have))
 
 
 def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], seats: Seats, kind: type[Trial]) -> None:
@@ -112,7 +120,7 @@ def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], s
     reference = cover_all(recipe, space, tables)
     counted = {"prepared tables": len(tables), **_passes(reference, "before the first trial")}
     if stale := release_stale(study, recipe.tune.max_failures):
-        print(f"continuing what was cut: {', '.join(f'trial {number}' for number in stale)}")
+        say(f"continuing what was cut: {', '.join(f'trial {number}' for number in stale)}")
     grid = space.points() if recipe.tune.sampler == "grid" else None
     queue(study, [space.parameters(point) for point in (grid or points)])
     wanted = still_wanted(study, min(recipe.tune.num_samples, len(grid) if grid else recipe.tune.num_samples))
@@ -167,7 +175,8 @@ def _run(output: StudyOutput, shared: Shared, at_once: int, wanted: int, kind: t
             verbose=0,
         ),
     )
-    with interruption.heard(), display, watching(shared.watcher, display):
+    missing = partial(missing_resources, recipe.cluster, to_start=False)
+    with interruption.heard(), display, watching(shared.watcher, display, missing):
         tuner.fit()
     ray.kill(shared.watcher)  # Tune keeps what trials share, and with it the study's name, while this process lives
     storage.delete(scratch)

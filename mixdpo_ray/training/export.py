@@ -39,7 +39,7 @@ def export(policy: Policy, tokenizer: PreTrainedTokenizerBase, job: TrainingJob,
             folder = Path(temporary) / "model"
             with storage.explained(str(folder)), without_bars():
                 _write(policy.scorer.model, weights, folder, trust=job.model.trust_remote_code)
-                tokenizer.save_pretrained(folder)
+                _save_tokenizer(tokenizer, folder)
                 (folder / "README.md").write_text(model_card(job, facts))
                 export_permissions(folder)
             _publish(str(folder), target)
@@ -76,6 +76,13 @@ def _write(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, *, 
     shell.generation_config = model.generation_config
     shell.config.use_cache = True
     shell.save_pretrained(folder, state_dict=weights)
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Leave out how it was loaded here, which would stand among its settings."""
+    for loaded in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(loaded, None)
+    tokenizer.save_pretrained(folder)
 
 
 def export_permissions(folder: Path) -> None:

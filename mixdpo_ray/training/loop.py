@@ -131,6 +131,8 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     folder = storage.join(job.run, "checkpoints")
     checkpoints = Checkpoints(folder, job.fingerprint, job.train.checkpoints, world, listener.on_warning)
     found = checkpoints.find()
+    if found is not None and world.leads:
+        listener.on_resume(found.manifest.step, job.steps(plan))
     if found is None and job.start_from is not None:
         found = adopt(job, plan, checkpoints)
     if world.leads:
@@ -164,14 +166,13 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     run.listener.at_location(f"step {step}, waiting for its pairs", slow=first)
     arrived = next(rows)
     waited = time.perf_counter() - began
-    job, window = run.job, run.plan.window(step)
+    job, train, window = run.job, run.job.train, run.plan.window(step)
     if window.phase_step == 0:
         run.say(f"stage {window.stage}")
         if step and job.train.schedule.resets_optimizer:
             run.policy.reset_optimizer()
-    rate = learning_rate(window, run.plan, job.train)
+    rate = learning_rate(window, run.plan, train)
     run.policy.set_learning_rate(rate)
-    train = job.train
     per_device, chunk_tokens = train.per_device_train_batch_size, train.logp_chunk_tokens
     shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, grouped=run.policy.grouped)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
@@ -182,7 +183,7 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
             batches, state = with_statistics(run.policy, job.objective, shared, list(batches), _context(run))
         sums, norm = train_step(run.policy, job.objective, batches, weights, run.world)
     except NonFiniteError as error:
-        raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}; nothing was updated") from None
+        raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}") from None
     run.policy.objective_state.update(state)
     seconds, totals = time.perf_counter() - began, shared.totals
     metrics = {
@@ -227,7 +228,8 @@ def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iter
 
 def _blamed(run: Run, window: Window) -> str:
     ids = [run.index.pair_id[position] for position in window.positions[:3]]
-    return f"the step's {len(window.positions)} pairs begin with {', '.join(ids)}"
+    look = "the learning rate" if window.step else "the settings of the objective, and at the model's weights"
+    return f"the step's {len(window.positions)} pairs begin with {', '.join(ids)}; nothing was updated: look at {look}"
 
 
 def _evaluate(run: Run, step: int) -> dict[str, float]:

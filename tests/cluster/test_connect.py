@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import ray
 
-from mixdpo_ray.cluster.connect import connected, join_cluster, uses_gpu, wait_for_resources
+from mixdpo_ray.cluster.connect import answers_as_ray, connected, join_cluster, uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -53,6 +53,15 @@ def test_an_address_where_something_else_answers_is_refused_at_once() -> None:
         address = f"127.0.0.1:{server.server_port}"
         with pytest.raises(ResourceError, match=rf"RAY_ADDRESS {address} answers, but not as Ray does: .*6379"):
             join_cluster(address)
+
+
+def test_a_cluster_of_this_machine_that_was_killed_is_not_waited_for() -> None:
+    """Ray keeps its address in a file, and would try to reach it for three minutes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        assert not answers_as_ray(f"127.0.0.1:{free.getsockname()[1]}")
+    assert not answers_as_ray("garbage")
+    assert answers_as_ray(ray.get_runtime_context().gcs_address)
 
 
 def test_the_client_protocol_is_refused_with_the_way_to_submit() -> None:

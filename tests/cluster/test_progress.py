@@ -1,7 +1,7 @@
 import pytest
 import ray
 
-from mixdpo_ray.cluster.events import Evaluated, PhaseBegan, StepTaken, Warned
+from mixdpo_ray.cluster.events import Evaluated, Noted, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.cluster.progress import TrainingDisplay, watching
 from mixdpo_ray.cluster.run_actor import RunActor
 from mixdpo_ray.runs.summary import RunReport
@@ -47,6 +47,11 @@ def test_a_phase_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         display.show(PhaseBegan("waiting for CPU (have 2, need 4)"))
     assert capsys.readouterr().err.splitlines() == ["train: waiting for CPU (have 2, need 4)"]
+
+
+def test_where_a_run_continues_stays_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    TrainingDisplay("train", steps=228).show(Noted("continuing at step 21 of 228"))
+    assert capsys.readouterr().err.splitlines() == ["train: continuing at step 21 of 228"]
 
 
 @pytest.mark.cluster

@@ -49,6 +49,7 @@ def test_the_same_training_may_claim_its_folder_again(small: Path) -> None:
 
 def test_another_training_is_refused_with_the_difference_shown(small: Path) -> None:
     claim(small, "abc")
+    trained(small)
     with pytest.raises(RunConflictError, match=r"objective\.beta was 0\.1, is 0\.3.*output\.fresh=true"):
         claim(small, "abc", "objective.beta=0.3")
     with pytest.raises(RunConflictError, match=r"prepared was abc, is def"):
@@ -56,6 +57,28 @@ def test_another_training_is_refused_with_the_difference_shown(small: Path) -> N
     found = record(small).recorded()
     assert found is not None
     assert found.prepared == ["abc"], "a refused claim leaves the record as it was"
+
+
+def trained(path: Path, line: str = '{"step": 0}') -> None:
+    (Path(record(path).folder) / "metrics.jsonl").write_text(f"{line}\n")
+
+
+def test_a_name_under_which_no_step_was_trained_is_free_for_the_corrected_recipe(small: Path) -> None:
+    claim(small, "abc", "objective.beta=1e30")
+    trained(small, '{"kind": "eval", "step": 0}')
+    record(small).write_failure("not finite")
+    assert claim(small, "abc") == fingerprint(identity_of(recipe(small), "abc"))
+    assert record(small).failure() is None
+
+
+@pytest.mark.parametrize("left", ["checkpoints/step-4/COMMITTED", "summary.json"])
+def test_a_name_under_which_anything_was_trained_is_not_free(small: Path, left: str) -> None:
+    claim(small, "abc")
+    file = Path(record(small).folder) / left
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{}")
+    with pytest.raises(RunConflictError):
+        claim(small, "abc", "objective.beta=0.3")
 
 
 def test_differences_name_settings_by_their_dotted_names() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mixdpo_ray.cluster.trial_slots import count_seats, cpus_to_start_with, trial_needs
+from mixdpo_ray.cluster.trial_slots import ARMS, count_seats, cpus_to_start_with, trial_needs
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 
@@ -56,17 +56,27 @@ def test_no_more_trials_run_than_were_asked_for() -> None:
 def test_the_arithmetic_is_said_with_all_its_numbers() -> None:
     cluster = ClusterSettings(num_workers=2, cpus_per_worker=1.5, resources_per_worker={"licence": 1})
     assert count_seats(cluster, True, {"CPU": 32, "GPU": 4, "licence": 8}, None).arithmetic == (
-        "a trial takes 2 x 1.5 CPU to train, 2 to read and 0.1 to wait, 2 GPU, 2 licence; "
+        "each trial takes 2 x 1.5 CPU to train, 2 CPU to read pairs and 0.1 CPU for the process that leads it, 2 GPU, "
+        "2 licence; "
         "the cluster has 32 CPU, 4 GPU, 8 licence: 2 at a time"
     )
 
 
 def test_a_study_whose_trials_would_wait_for_each_other_is_refused_with_the_numbers() -> None:
     assert refusal({"CPU": 8}, wanted=2) == (
-        "a trial takes 2 x 1 CPU to train, 2 to read and 0.1 to wait; the cluster has 8 CPU: 1 at a time, fewer than 2 "
-        "(tune.max_concurrent_trials): they would wait for each other for ever; lower it, tune.workers_per_trial or "
-        "cluster.cpus_per_worker, or add nodes"
+        "each trial takes 2 x 1 CPU to train, 2 CPU to read pairs and 0.1 CPU for the process that leads it; the "
+        "cluster has 8 CPU: 1 at a time, fewer than 2 (tune.max_concurrent_trials): they would wait for each other "
+        "for ever; lower it, tune.workers_per_trial or cluster.cpus_per_worker, or add nodes"
     )
+
+
+def test_seats_are_told_from_cores_and_arms_from_trials() -> None:
+    cluster = ClusterSettings(num_workers=1)
+    assert "; Ray counts more CPUs here than the machine's 2: 5 CPU: 2 at a time" in (
+        count_seats(cluster, False, {"CPU": 5}, None, cores=2).arithmetic
+    )
+    with pytest.raises(ResourceError, match=r"each arm takes .* fewer than 2 \(compare.at_once\)"):
+        count_seats(cluster, False, {"CPU": 3}, 2, counted=ARMS)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ MISTAKES: list[tuple[str, Any]] = [
     ("compare.metric=eval_loss", "compare.metric eval_loss: its scale moves with objective.beta"),
     (
         "compare.metric=loss",
-        "compare.metric: 'loss': 'loss' is not measured on held-out pairs; did you mean eval_loss?",
+        "compare.metric: 'loss' is not measured on held-out pairs; did you mean eval_loss?",
     ),
     ("compare.playground={base_steps: 3}", "model.path 'some/model', data.source.path 'pairs.jsonl': both begin with"),
     ("compare.playground={base_stps: 3}", "compare.playground.base_stps is unknown; did you mean base_steps?"),

@@ -45,7 +45,8 @@ def test_each_arm_is_told_as_it_ends_with_what_is_left(tmp_path: Path, capsys: p
     display.show(Warned("slow", job="ipo, seed 0"))
     display.show(JobEnded(failure="step 1: the loss is not finite", job="ipo, seed 0"))
     display.show(PhaseBegan("waiting for CPU (have 1, need 2)"))
-    lines = capsys.readouterr().err.splitlines()
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "mine: dpo, seed 0: loading the model, 0/4 steps"
     assert lines[0].startswith("mine: 4 of 5 ended: dpo, seed 0: quality 8.500, accuracy 0.750, 4.0 s  ETA 0:0")
     assert lines[1:] == [
         "mine: ipo, seed 0: warning: slow",

@@ -43,6 +43,9 @@ class Examined:
     ran: subprocess.CompletedProcess[str]
 
 
+STARTS = "doctor: loading libraries and starting Ray on this machine\n"
+
+
 @pytest.fixture(scope="module")
 def examined(tmp_path_factory: pytest.TempPathFactory) -> Examined:
     """A sound recipe, by a job that starts a Ray of its own for a person who has never used one."""
@@ -54,7 +57,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> Examined:
 @pytest.mark.cluster
 def test_a_sound_recipe_is_exit_status_0(examined: Examined) -> None:
     ran = examined.ran
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, STARTS)
     *lines, last = ran.stdout.splitlines()
     assert [line[:6] for line in lines] == ["ok    "] * 16 + ["-     "]
     assert last == "16 checks are green; not checked: time"
@@ -71,7 +74,7 @@ def test_the_token_that_ray_makes_is_for_its_owner_alone(examined: Examined) -> 
 @pytest.mark.usefixtures("local_ray")
 def test_a_red_check_is_exit_status_1_and_named_in_one_line(recipe: Path) -> None:
     status, out, err = job("doctor", str(recipe), "train.global_batch_size=100", "train.schedule.warmup_steps=50")
-    assert (status, err) == (1, "failed: 1 of 17 checks is red: steps\n")
+    assert (status, err) == (1, f"{STARTS}failed: 1 of 17 checks is red: steps\n")
     assert "RED   steps      80 pairs are fewer than train.global_batch_size 100: give more pairs" in out
 
 
@@ -86,7 +89,7 @@ def test_a_cluster_that_cannot_be_reached_is_red_and_the_rest_is_checked_all_the
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # this process may be connected to the tests' own
     status, out, err = job("doctor", str(recipe))
-    assert (status, err) == (1, "failed: 1 of 17 checks is red: cluster\n")
+    assert (status, err) == (1, "doctor: joining the Ray at 127.0.0.1:9\nfailed: 1 of 17 checks is red: cluster\n")
     lines = {line.split()[1]: line for line in out.splitlines()}
     assert lines["cluster"].startswith("RED   cluster    RAY_ADDRESS 127.0.0.1:9 does not answer")
     assert lines["storage"] == "-     storage    not checked, because cluster is not sound"

@@ -148,7 +148,7 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
             "tune={space: {objective.beta: {uniform: [1, 0.1]}}}",
             "tune.space: objective.beta: uniform [1, 0.1]: it is empty: low must be below high",
         ),
-        ("tune.metric=loss", "tune.metric: 'loss': 'loss' is not measured on held-out pairs; did you mean eval_loss?"),
+        ("tune.metric=loss", "tune.metric: 'loss' is not measured on held-out pairs; did you mean eval_loss?"),
         (
             "tune.metric=[accuracy, accuracy]",
             "tune.metric: ['accuracy', 'accuracy']: give one metric, or two different",

@@ -26,15 +26,15 @@ def complaint(path: Path, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("tune.metric=acuracy", "tune.metric: 'acuracy': 'acuracy' is not measured on held-out pairs; did you mean "),
+        ("tune.metric=acuracy", "tune.metric: 'acuracy' is not measured on held-out pairs; did you mean "),
         (
             "train.checkpoints.keep_best=eval_rewards/accuracy",
-            "train.checkpoints.keep_best: 'eval_rewards/accuracy': 'eval_rewards/accuracy' is not measured on held-out "
+            "train.checkpoints.keep_best: 'eval_rewards/accuracy' is not measured on held-out "
             "pairs; did you mean eval_rewards/accuracies?",
         ),
-        ("train.checkpoints.keep_best=foo", "train.checkpoints.keep_best: 'foo': 'foo' is not measured on held-out"),
+        ("train.checkpoints.keep_best=foo", "train.checkpoints.keep_best: 'foo' is not measured on held-out"),
         ("tune.guard=chosen_drfit >= -20", "tune.guard: 'chosen_drfit >= -20': 'chosen_drfit' is not measured on held"),
-        ("compare.metric=qualty", "compare.metric: 'qualty': 'qualty' is not measured on held-out pairs; did you mean"),
+        ("compare.metric=qualty", "compare.metric: 'qualty' is not measured on held-out pairs; did you mean"),
     ],
 )
 def test_a_metric_that_nobody_measures_is_refused_with_the_one_that_was_meant(

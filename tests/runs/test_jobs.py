@@ -44,8 +44,9 @@ def run(name: str, folder: Path, *arguments: str) -> tuple[int, list[str]]:
 def test_a_missing_model_is_one_line_and_exit_status_1(recipe: Path) -> None:
     status, said = run("train", recipe.parent, recipe.name)
     assert status == 1
-    assert len(said) == 1
-    assert said[0] == "failed: model.path './model' is no folder; correct the path, or give a Hugging Face name"
+    assert said[0] == "train: loading libraries and starting Ray on this machine"
+    assert len(said) == 3, "that Ray is there, and what is wrong"
+    assert said[-1] == "failed: model.path './model' is no folder; correct the path, or give a Hugging Face name"
 
 
 @pytest.mark.cluster

@@ -154,6 +154,39 @@ def test_a_warning_of_a_trials_worker_is_said_above_the_table(tmp_path: Path) ->
     assert "trial 0: warning: no drift: there is [no] reference" in display.console.file.getvalue()
 
 
+def test_elsewhere_than_on_a_terminal_there_is_a_line_now_and_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mixdpo_ray.search.display.time.monotonic", lambda: now[0])
+    display = display_of(terminal=False)
+    number, _ = watched(tmp_path, display).start()
+    for second, event in (
+        (101, PhaseBegan("loading the model", job=number)),
+        (102, PhaseBegan("evaluating", job=number)),
+        (112, StepTaken({"stage": "easy", "step": 3, "epoch": 0.5}, job=number)),
+    ):
+        now[0] = second
+        display.show(event)
+    display.show(PhaseBegan("waiting for CPU (have 1, need 2)"))
+    began, *lines = capsys.readouterr().err.splitlines()
+    assert began.startswith("trial 0: started: ")
+    assert lines == ["trial 0: loading the model", "trial 0: easy 25%"]
+    assert isinstance(display.console.file, io.StringIO)
+    assert display.console.file.getvalue() == "small: waiting for CPU (have 1, need 2)\n"
+
+
+def test_of_equals_the_earlier_trial_is_called_the_best_whichever_ended_first(tmp_path: Path) -> None:
+    display = display_of()
+    study = watched(tmp_path, display)
+    (first, _), (second, _) = study.start(), study.start()
+    for number in (second, first):
+        for budget in study.budgets:
+            study.report(number, budget, {ACCURACY: 0.5})
+        study.end(number)
+    assert "best 0.5000 (trial 0)" in display.head()
+
+
 def test_what_a_worker_says_of_an_unknown_trial_is_let_go() -> None:
     display = display_of()
     display.show(StepTaken({"stage": "easy", "step": 3, "epoch": 0.5}, job=7))

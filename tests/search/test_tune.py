@@ -174,7 +174,8 @@ def test_more_trials_at_a_time_than_the_cluster_holds_are_refused_with_the_numbe
     ended = StudyJob(folder, "crowd").run_here("tune.max_concurrent_trials=3")
     assert ended.status == 1
     assert ended.lines[-1].startswith(
-        "failed: a trial takes 1 x 1 CPU to train, 1 to read and 0.1 to wait; the cluster has 4 CPU: 1 at a time, "
+        "failed: each trial takes 1 x 1 CPU to train, 1 CPU to read pairs and 0.1 CPU for the process that leads it; "
+        "the cluster has 4 CPU: 1 at a time, "
         "fewer than 3 (tune.max_concurrent_trials)"
     )
 
