@@ -117,7 +117,7 @@ class JobQueue:
         return (verdict if before is None else None), frozen
 
     def _end_group(self, verdict: str | None, before: str | None) -> None:
-        """With its verdict: the workers that come next are not those that hang."""
+        """Know which workers hang: those that come next do not."""
         if verdict is not None and before is None:
             self.hanging, self.workers = self.workers, {}
 
