@@ -93,6 +93,11 @@ class JobQueue:
         before, verdict = self.hang_detector.verdict, self.hang_detector.observe(beat, now)
         return verdict, before is None
 
+    def hold(self, rank: int, worker: Any) -> None:
+        """Remember a worker that has started. What those before it told says nothing of it: it has told nothing yet."""
+        self.hang_detector = None
+        self.workers[rank] = worker
+
     @property
     def label(self) -> Label:
         """Whose events those of the current job are."""

@@ -48,7 +48,7 @@ class RunActor:
         self.rooms[queue] = room
 
     def hold_worker(self, queue: str, rank: int, worker: Any) -> None:
-        self.queues[queue].workers[rank] = worker
+        self.queues[queue].hold(rank, worker)
 
     def close_queue(self, queue: str) -> None:
         self.queues[queue].close()
@@ -94,6 +94,7 @@ class RunActor:
         jobs = self.queues[queue]
         if not (jobs.stopped or jobs.hang) and len(jobs.ends) < len(jobs.jobs):
             self.tell(Warned(text, job=jobs.label))
+            jobs.hang_detector = None  # the dead do not answer, and hang no more
 
     def hang_of(self, queue: str) -> str | None:
         return self.queues[queue].hang

@@ -143,3 +143,16 @@ def test_a_training_is_held_until_its_end_or_that_of_its_group() -> None:
     assert [jobs.holds(run) for run in ("first", "second", "third")] == [False, True, False]
     jobs.abandon()
     assert not jobs.holds("second")
+
+
+def test_workers_that_were_started_again_are_not_ended_for_what_those_before_them_did() -> None:
+    """Until their first sign, which may take a minute, only the dead were heard of."""
+    jobs = queue(b"first")
+    jobs.hold(0, "the frozen one")
+    jobs.observe(0, STUCK, 3, now=0.0)
+    verdict, ended = jobs.judge(now=4.0)
+    assert verdict is not None
+    assert ended == ["the frozen one"]
+    jobs.hold(0, "its successor")
+    assert jobs.judge(now=9.0) == (None, [])
+    assert jobs.observe(0, replace(STUCK, process="b"), 3, now=70.0) == (None, True)
