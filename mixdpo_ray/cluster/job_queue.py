@@ -103,6 +103,10 @@ class JobQueue:
     def hold(self, rank: int, worker: Any) -> None:
         """A worker that has just started. What was heard of the group before it says nothing about this one."""
         self.workers[rank] = worker
+        self.forget_group()
+
+    def forget_group(self) -> None:
+        """The workers have died: they do not answer, and hang no more."""
         if self.hang_detector is not None:
             self.hang_detector.forget()
 
