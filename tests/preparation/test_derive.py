@@ -277,9 +277,9 @@ def test_a_persons_look_at_the_table_shows_the_metric(
     tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = prepared_table(asked(tmp_path, source, curriculum=SHORT_FIRST, select=EASIEST_HALF))
-    said = capsys.readouterr().out
-    assert "refused: not_selected" in said
-    assert "chosen_length  pairs" in said
-    assert "without tokenising" in said
+    said = capsys.readouterr()
+    assert "refused: not_selected" in said.out
+    assert "chosen_length  pairs" in said.out
+    assert "without tokenising" in said.err
     assert (Path(table.folder) / "margins.png").stat().st_size > 1000
     assert json.loads((Path(table.folder) / "recipe.json").read_text())["curriculum"]["difficulty"] == "chosen_length"

@@ -120,7 +120,7 @@ def test_another_search_under_the_same_name_is_refused(changed: str, said: str, 
     table = (study.study / "trials.csv").read_bytes()
     ended = study.run_here("tune.first_trials=[]", changed)
     assert ended.status == 1
-    (line,) = ended.lines
+    line = ended.lines[-1]
     assert line.startswith("failed: study search searches something else (")
     assert said in line
     assert (study.study / "trials.csv").read_bytes() == table
@@ -173,11 +173,8 @@ def test_a_search_that_cannot_be_is_refused(settings: list[str], said: str, fold
 def test_more_trials_at_a_time_than_the_cluster_holds_are_refused_with_the_numbers(folder: Path) -> None:
     ended = StudyJob(folder, "crowd").run_here("tune.max_concurrent_trials=3")
     assert ended.status == 1
-    assert ended.lines[-1].startswith(
-        "failed: each trial takes 1 x 1 CPU to train, 1 CPU to read pairs and 0.1 CPU for the process that leads it; "
-        "the cluster has 4 CPU: 1 at a time, "
-        "fewer than 3 (tune.max_concurrent_trials)"
-    )
+    assert ended.lines[-1].startswith("failed: each trial takes 1 x 1 CPU to train, 1 CPU to read pairs and 0.1 CPU")
+    assert " 4 CPU: 1 at a time, fewer than 3 (tune.max_concurrent_trials)" in ended.lines[-1]
 
 
 def test_thresholds_beyond_every_margin_are_refused_before_a_model_is_loaded(folder: Path) -> None:
