@@ -94,6 +94,8 @@ class RunActor:
         jobs = self.queues[queue]
         if not (jobs.stopped or jobs.hang) and len(jobs.ends) < len(jobs.jobs):
             self.tell(Warned(text, job=jobs.label))
+            if jobs.hang_detector is not None:
+                jobs.hang_detector.forget()  # nobody hangs while machines for new workers are waited for
 
     def hang_of(self, queue: str) -> str | None:
         return self.queues[queue].hang
