@@ -94,7 +94,7 @@ class RunActor:
         jobs = self.queues[queue]
         if not (jobs.stopped or jobs.hang) and len(jobs.ends) < len(jobs.jobs):
             self.tell(Warned(text, job=jobs.label))
-            jobs.forget_group()
+            jobs.forget_group()  # nobody hangs while machines for new workers are waited for
 
     def hang_of(self, queue: str) -> str | None:
         return self.queues[queue].hang
