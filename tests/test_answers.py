@@ -100,7 +100,7 @@ def test_help_behind_a_recipe_may_be_of_all_settings(answer: Answer) -> None:
     ("words", "expected"),
     [
         ("train", "train.py: error: the following arguments are required: recipe, dotted.key=value"),
-        (f"train {PLAYGROUND} objectve.beta=0.2", f"{PLAYGROUND}: objectve is unknown; did you mean objective?"),
+        (f"train {PLAYGROUND} objectve.beta=0.2", "command line: objectve is unknown; did you mean objective?"),
         ("prepare missing.yaml", "missing.yaml: No such file or directory; give the path of a recipe, such as"),
         (f"train {PLAYGROUND} objective.name=simpo model.reference=other", "model.reference 'other' would never be"),
         (f"score {PLAYGROUND} metrics.reward_margn.model=other", "unknown metric 'reward_margn'; did you mean reward_"),
@@ -114,7 +114,7 @@ def test_help_behind_a_recipe_may_be_of_all_settings(answer: Answer) -> None:
         (f"tune {PLAYGROUND} tune.sampler=grid", "tune.sampler grid needs values that can be counted"),
         (f"compare {PLAYGROUND}", "compare.arms is empty: name two arms or more"),
         ("playground --prompts none", "--prompts none: give a whole number"),
-        ("playground objectve.beta=0.2", f"{PLAYGROUND}: objectve is unknown; did you mean objective?"),
+        ("playground objectve.beta=0.2", "command line: objectve is unknown; did you mean objective?"),
         ("generate model", "no prompt: give --prompt TEXT, or --file with one prompt per line"),
     ],
 )

@@ -85,14 +85,17 @@ def join_cluster(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         _refuse_other_servers(address, host, int(port))
+    _join(address, f"RAY_ADDRESS {address}", "Unset it to run on this machine alone")
+
+
+def _join(address: str, where: str, otherwise: str) -> None:
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", f"{_ANSWER_SECONDS}")  # a wrong token is tried 20 s long
     try:
         ray.init(address, **_SILENT)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
-        reason = first_line(error)
         raise ResourceError(
-            f"RAY_ADDRESS {address}: {reason}; is it a cluster of Ray {ray.__version__}, and is its token yours "
-            "(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)? Unset it to run on this machine alone"
+            f"{where}: {first_line(error)}; is it a cluster of Ray {ray.__version__}, and is its token yours "
+            f"(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)? {otherwise}"
         ) from None
 
 
@@ -123,7 +126,7 @@ def _start(cpus: int, stack: ExitStack) -> None:
     address = cluster_of_this_machine()
     if address is not None and answers_as_ray(address):
         say(f"joining the Ray that was started on this machine, {address}")
-        ray.init(address, **_SILENT)
+        _join(address, f"the Ray of this machine, {address}", "Set RAY_ADDRESS=local to start one of your own")
         stack.callback(ray.shutdown)
     else:
         stack.enter_context(lone_ray(num_cpus=cpus))

@@ -17,6 +17,7 @@ from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
 from mixdpo_ray.pairs.formats import find_format
 from mixdpo_ray.pairs.tokens import PairTokenizer
+from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
 from mixdpo_ray.preparation.sources import Source, is_data_set
 from mixdpo_ray.training.hub import silence
 from mixdpo_ray.training.vocabulary import check_vocabulary, vocabulary_size
@@ -143,6 +144,8 @@ def pairs(examination: Examination) -> str | Caution:
             f"{text}; refused: {reasons}. If all are like these, more than data.max_quarantined_fraction "
             f"{recipe.data.max_quarantined_fraction:g} are refused and the job stops"
         )
+    if unknown := unknown_tokens(converted.kept, examination.tokenizer):
+        return Caution(f"{text}; {unknown}")
     return f"{text}{f'; refused: {reasons}' if reasons else ''}"
 
 

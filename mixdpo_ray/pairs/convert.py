@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
@@ -151,9 +151,11 @@ class Converter:
         first = "" if len(alike) <= NAMED_ROWS else ", and more"
         count = "" if len(alike) == 1 else f" ({len(alike)} of the {rows} rows read)"
         setting, value = FATAL[reason]
+        swapped = "are the columns of the two answers the wrong way round? Else " if len(alike) > rows / 2 else ""
+        others = [one for one in get_args(DataSettings.model_fields[setting].annotation) if one != value]
         raise DataError(
-            f"{where}{first}{count}: {REASONS[reason]}; "
-            f"correct the row{'' if len(alike) == 1 else 's'}, or choose another data.{setting} than {value}"
+            f"{where}{first}{count}: {REASONS[reason]}; {swapped if reason == 'negative_margin' else ''}"
+            f"correct the row{'' if len(alike) == 1 else 's'}, or choose data.{setting} {' or '.join(others)}"
         )
 
 

@@ -39,6 +39,7 @@ from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, hist
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
+from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
@@ -54,6 +55,7 @@ from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 from mixdpo_ray.training.vocabulary import check_vocabulary
 
 LARGEST_ID = "largest_token_id"  # among a table's facts, for other models with the same tokenizer
+ROWS_LOOKED_AT = 64  # that are looked at for words that the tokenizer does not know
 SAMPLES = "source_samples"  # among the facts of a table
 
 
@@ -165,6 +167,9 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
             commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
     table = PreparedTable.open(folder)
     say(f"read, checked and tokenised in {read - began:.1f} s, sorted and written in {time.monotonic() - read:.1f} s")
+    first = table.read("train", np.arange(min(ROWS_LOOKED_AT, table.rows("train"))))
+    if unknown := unknown_tokens(first, tokenizer):
+        say(f"warning: {unknown}")
     return table
 
 

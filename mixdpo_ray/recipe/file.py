@@ -91,7 +91,15 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{path}: {line}" for line in explain(error))) from None
+        given = [override.partition("=")[0] for override in overrides]
+        raise RecipeError("\n".join(f"{_origin(line, path, given)}: {line}" for line in explain(error))) from None
+
+
+def _origin(line: str, path: str, given: Sequence[str]) -> str:
+    """The file or command line that a line speaks of: people look for a typo where they are told to."""
+    setting = line.split(" ")[0].rstrip(":")
+    on_command_line = any(f"{one}.".startswith(f"{setting}.") or setting.startswith(f"{one}.") for one in given)
+    return "command line" if on_command_line else path
 
 
 def _read(path: str) -> dict[str, Any]:

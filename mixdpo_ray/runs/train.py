@@ -20,6 +20,7 @@ from mixdpo_ray.cluster.progress import TrainingDisplay, watching
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.cluster.run_workers import fit
+from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.curriculum.routing import one_sided
 from mixdpo_ray.preparation.held_out import check_training_metrics
 from mixdpo_ray.preparation.prepare import prepared_table
@@ -48,6 +49,8 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
         if summary := record.finished(steps):
             return RunReport(run_folder(recipe), summary, already_finished=True)
         check_training_metrics(recipe, table)
+        if steps < plan.steps:
+            print(f"warning: {cut_short(steps, plan)}", file=sys.stderr, flush=True)
         if warning := one_sided(recipe.curriculum, int(np.count_nonzero(plan.hard)), table.index("train").difficulty):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
             job = replace(job, card={**job.card, "note": warning.rpartition(": ")[0]})  # without the advice
@@ -65,3 +68,13 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
         draw_curves(job.run)
         record.write_summary(summary)
         return RunReport(run_folder(recipe), summary)
+
+
+def cut_short(steps: int, plan: Plan) -> str:
+    """What train.max_steps leaves out: a curriculum ends with its harder pairs."""
+    stages = [plan.window(step).stage for step in range(plan.steps)]
+    missed = [f"of the {stage} stage nothing" for stage in dict.fromkeys(stages) if stage not in stages[:steps]]
+    return (
+        f"train.max_steps ends the curriculum after {steps} of {plan.steps} steps, before its harder pairs"
+        f"{''.join(f'; {one} is trained' for one in missed)}: curriculum.thin=2 trains all kinds in half the steps"
+    )

@@ -150,6 +150,8 @@ def _legend(figure: Any, axes: Sequence[Any]) -> None:
     """One for all panels, below them."""
     found = [axis.get_legend_handles_labels() for axis in axes]
     by_label = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+    for label in [one for one in by_label if any(other.startswith(f"{one} (") for other in by_label)]:
+        del by_label[label]  # of a panel whose points have no bars
     if by_label:
         figure.legend(
             by_label.values(),

@@ -33,7 +33,7 @@ def small(tmp_path: Path) -> Path:
 def complaint(path: Path, *overrides: str) -> str:
     with pytest.raises(RecipeError) as caught:
         check_arms(load_recipe(str(path), overrides))
-    return str(caught.value).removeprefix(f"{path}: ")
+    return str(caught.value).removeprefix(f"{path}: ").removeprefix("command line: ")
 
 
 def test_every_arm_is_the_recipe_with_its_settings_and_each_seed(small: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_red_check_is_exit_status_1_and_named_in_one_line(recipe: Path) -> Non
 
 
 def test_a_typo_is_exit_status_2(recipe: Path) -> None:
-    told = f"{recipe}: objectve is unknown; did you mean objective?\n"
+    told = "command line: objectve is unknown; did you mean objective?\n"
     assert job("doctor", str(recipe), "objectve.beta=0.2") == (2, "", told)
 
 

@@ -180,16 +180,16 @@ def test_kept_rows_say_what_they_are_and_where_they_came_from(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("settings", "row", "named"),
     [
-        ({}, binarized(score_chosen=1.0), "negative_margin than error"),
-        ({"missing_score": "error"}, binarized(score_chosen=None), "missing_score than error"),
-        ({"truncation": "raise", **ROOM}, binarized(LONG), "truncation than raise"),
+        ({}, binarized(score_chosen=1.0), "negative_margin swap or drop or hard"),
+        ({"missing_score": "error"}, binarized(score_chosen=None), "missing_score "),
+        ({"truncation": "raise", **ROOM}, binarized(LONG), "truncation "),
     ],
 )
 def test_a_policy_may_stop_at_such_a_row_naming_it_but_not_its_text(
     tmp_path: Path, settings: dict[str, Any], row: dict[str, Any], named: str
 ) -> None:
     file = write(tmp_path, [BINARIZED, row], "jsonl")
-    with pytest.raises(DataError, match=rf"pairs\.jsonl row 1: .*another data\.{named}") as caught:
+    with pytest.raises(DataError, match=rf"pairs\.jsonl row 1: .*choose data\.{named}") as caught:
         convert(file, Case({}), data(**settings))
     assert "bees" not in str(caught.value)
 
@@ -201,7 +201,8 @@ def test_a_policy_that_stops_tells_how_many_such_rows_there_are_and_the_first_th
         convert(file, Case({}), data())
     assert str(caught.value) == (
         f"{file} row 1, {file} row 3, {file} row 4, and more (4 of the 6 rows read): chosen is rated below rejected "
-        "(data.negative_margin); correct the rows, or choose another data.negative_margin than error"
+        "(data.negative_margin); are the columns of the two answers the wrong way round? Else correct the rows, or "
+        "choose data.negative_margin swap or drop or hard"
     )
 
 

@@ -27,7 +27,7 @@ def told(path: str, *overrides: str) -> str:
 @pytest.mark.parametrize("setting", GONE)
 def test_a_setting_that_is_gone_is_one_line_that_says_what_does_its_work(setting: str, tmp_path: Path) -> None:
     value = VALUES.get(setting, "7")
-    assert told(PLAYGROUND, f"{setting}={value}") == f"{PLAYGROUND}: {setting} is gone: {GONE[setting]}"
+    assert told(PLAYGROUND, f"{setting}={value}") == f"command line: {setting} is gone: {GONE[setting]}"
     section, *keys = setting.split(".")
     inner = value
     for key in reversed(keys):

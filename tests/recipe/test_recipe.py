@@ -30,7 +30,7 @@ def small(tmp_path: Path) -> Path:
 def complaint(path: Path, *overrides: str) -> str:
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(path), overrides)
-    return str(caught.value).removeprefix(f"{path}: ")
+    return str(caught.value).removeprefix(f"{path}: ").removeprefix("command line: ")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
