@@ -95,7 +95,7 @@ def test_it_explains_itself_and_its_options(checkout: Path) -> None:
         (["train.schedule.warmup_steps=3"], (0, "3 steps\n", "")),
         (["train.schedule.warmup_steps=3", "--loudly"], (0, "3 STEPS\n", "")),
         (["train.schedule.warmup_steps=0"], (1, "", "failed: there is none\n")),
-        (["objectve.beta=1"], (2, "", f"{PLAYGROUND}: objectve is unknown; did you mean objective?\n")),
+        (["objectve.beta=1"], (2, "", "command line: objectve is unknown; did you mean objective?\n")),
     ],
 )
 def test_its_report_is_printed_and_its_exit_status_can_be_trusted(
