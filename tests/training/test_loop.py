@@ -174,6 +174,25 @@ def test_a_killed_run_continues_to_the_same_bits(
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_killed_run_of_packed_rows_continues_to_the_same_bits(
+    tiny: Path, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]], zero_stage: int
+) -> None:
+    """It begins at ln 2 with references from padded rows, and ends near the weights of those."""
+    whole = make_job(tiny, tmp_path / "whole", zero_stage=zero_stage, model={"packing": True})
+    two(train, whole)
+    train_settings = whole.train.model_copy(update={"checkpoints": CheckpointSettings(every_steps=2)})
+    killed = replace(whole, run=str(tmp_path / "killed"), train=train_settings)
+    two(train_until, killed, 3)
+    two(train, killed)
+    assert unlike(weights(killed.run), weights(whole.run)) == 0
+    assert unlike(weights(killed.run), weights(finished[zero_stage][0])) < 2e-6
+    first = steps(killed.run)[0]
+    assert first["loss"] == pytest.approx(0.693147, abs=1e-6)
+    assert first["perf/padding_fraction"] == 0 < first["perf/shared_fraction"] < 0.5
+    assert "packed" not in Path(killed.run, "model", "config.json").read_text()
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_a_run_continues_with_another_number_of_workers(
     tiny: Path, one: Gang, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]], zero_stage: int
 ) -> None:
