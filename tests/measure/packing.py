@@ -1,9 +1,10 @@
 """Forward and backward passes of one step in padded rows, in packed ones, and in packed ones that share prompts.
 
-python -m tests.measure.packing [--pairs PAIRS.parquet] [--rounds 5]
+python -m tests.measure.packing [--pairs PAIRS.parquet | --lengths 700 150 150] [--rounds 5]
 
-The three take turns on the same pairs, model and micro-batches' sizes. Beside each ratio of times stands that of the
-operations that are run, padding included (flops.py): time cannot follow any further.
+The three take turns on the same pairs, model and micro-batches' sizes, and CPU seconds are counted, so that other work
+on the machine hardly matters. Beside each ratio of times stands that of the operations that are run, padding included
+(flops.py): time cannot follow any further.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ class Step:
 
     def seconds(self, model: LlamaForCausalLM) -> float:
         model.zero_grad()
-        began = time.perf_counter()
+        began = time.process_time()
         for batch in self.batches:
             torch.autograd.backward(self.loss(batch))
-        return time.perf_counter() - began
+        return time.process_time() - began
 
 
 def small_llama() -> LlamaForCausalLM:
@@ -117,16 +118,32 @@ def _work(batch: PairBatch) -> Iterator[int]:
     yield visible
 
 
+def _rows(options: argparse.Namespace) -> list[Row]:
+    if options.pairs:
+        return rows_of(options.pairs, options.global_batch)
+    if not options.lengths:
+        return made_rows(options.global_batch)
+    draw, names = np.random.default_rng(0), ("prompt_ids", "chosen_ids", "rejected_ids")
+    return [
+        {
+            name: draw.integers(3, VOCABULARY, length).tolist()
+            for name, length in zip(names, options.lengths, strict=True)
+        }
+        for _ in range(options.global_batch)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", help="a parquet file with prompt, chosen and rejected")
+    parser.add_argument("--lengths", type=int, nargs=3, help="of every prompt, chosen and rejected answer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--global-batch", type=int, default=16)
     parser.add_argument("--per-device", type=int, default=4)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = rows_of(options.pairs, options.global_batch) if options.pairs else made_rows(options.global_batch)
+    rows = _rows(options)
     model = small_llama()
     scorer = Scorer(model, packing=True)
     steps = {arm: step_of(arm, scorer, rows, options.per_device) for arm in ARMS}
