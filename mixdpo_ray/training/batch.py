@@ -24,7 +24,7 @@ from mixdpo_ray.tables.mismatched import mismatched_ids
 from mixdpo_ray.tables.prepared_table import Index
 from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.training.length_groups import RowKind, length_groups
-from mixdpo_ray.training.packed_rows import Layout, Tokens, packed_row
+from mixdpo_ray.training.packed_rows import Layout, Tokens, packed_row, tensor_on
 
 Predictors = NDArray[np.int64]  # [tokens]
 
@@ -142,20 +142,20 @@ def build_batch(
     reference = (None, None) if references is None else (references.chosen, references.rejected)
     return PairBatch(
         groups=groups,
-        predictors=_tensor(predictors, device),
-        targets=_tensor(tokens_at["targets"], device),
-        slots=_tensor(tokens_at["slots"], device),
-        lengths=_tensor(tokens_at["lengths"], device),
+        predictors=tensor_on(device, predictors),
+        targets=tensor_on(device, tokens_at["targets"]),
+        slots=tensor_on(device, tokens_at["slots"]),
+        lengths=tensor_on(device, tokens_at["lengths"]),
         longest=max(map(len, completions)),
         easy=len(easy),
         hard=len(chosen) - len(easy),
-        margin=_tensor(tokens.margin[easy].astype(np.float32), device),
-        ref_chosen=None if reference[0] is None else _tensor(reference[0][easy_positions], device),
-        ref_rejected=None if reference[1] is None else _tensor(reference[1][easy_positions], device),
+        margin=tensor_on(device, tokens.margin[easy].astype(np.float32)),
+        ref_chosen=None if reference[0] is None else tensor_on(device, reference[0][easy_positions]),
+        ref_rejected=None if reference[1] is None else tensor_on(device, reference[1][easy_positions]),
         weight=weight,
         ref_tokens=None
         if references is None or references.tokens is None
-        else _tensor(references.of_tokens(easy_positions, max(map(len, completions))), device),
+        else tensor_on(device, references.of_tokens(easy_positions, max(map(len, completions)))),
     )
 
 
@@ -163,7 +163,7 @@ def _packed(
     prompts: Tokens, completions: Tokens, pairs: int, device: torch.device
 ) -> tuple[tuple[ModelInput, ...], Predictors]:
     row = packed_row(prompts[:pairs], completions[:pairs], completions[pairs:])
-    ids, positions = (_tensor(array[None], device) for array in (row.ids, row.positions))
+    ids, positions = (tensor_on(device, array[None]) for array in (row.ids, row.positions))
     return (ModelInput(ids, positions, Layout.of(row.spans, device)),), row.predictors
 
 
@@ -172,7 +172,9 @@ def _padded(
 ) -> tuple[tuple[ModelInput, ...], Predictors]:
     lengths = np.array([len(prompt) + len(answer) for prompt, answer in zip(prompts, completions, strict=True)])
     groups = length_groups(lengths) if by_length else [np.arange(len(lengths))]
-    rows = tuple(ModelInput(_tensor(padded_together(prompts, completions, group, padding), device)) for group in groups)
+    rows = tuple(
+        ModelInput(tensor_on(device, padded_together(prompts, completions, group, padding))) for group in groups
+    )
     return rows, padded_predictors(prompts, completions, groups)
 
 
@@ -217,8 +219,3 @@ def _counts(sequences: Tokens) -> NDArray[np.int64]:
 def _within(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """[tokens] 0, 1, ... of every sequence."""
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-
-
-def _tensor(array: NDArray[Any], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,16 +93,21 @@ class Layout:
     @classmethod
     def of(cls, spans: tuple[Span, ...], device: torch.device) -> Layout:
         queries, keys = [span.queries for span in spans], [span.keys for span in spans]
-        indices = torch.from_numpy(np.concatenate([span.key_indices for span in spans]))
         return cls(
             spans=spans,
-            queries=_ends(queries).to(device),
-            keys=_ends(keys).to(device),
-            key_indices=indices.to(device),
+            queries=tensor_on(device, _ends(queries)),
+            keys=tensor_on(device, _ends(keys)),
+            key_indices=tensor_on(device, np.concatenate([span.key_indices for span in spans])),
             longest_queries=max(queries),
             longest_keys=max(keys),
         )
 
 
-def _ends(counts: list[int]) -> Tensor:
-    return torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32)
+def _ends(counts: list[int]) -> NDArray[np.int32]:
+    return np.cumsum([0, *counts]).astype(np.int32)
+
+
+def tensor_on(device: torch.device, array: NDArray[Any]) -> Tensor:
+    """The array's own memory on a CPU; on a GPU a copy that is under way."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

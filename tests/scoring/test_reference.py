@@ -89,7 +89,7 @@ def test_another_beta_reads_the_same_references_and_another_model_does_not(world
 
 def test_packed_rows_give_the_same_references_in_a_folder_of_their_own(world: Path) -> None:
     """They differ in the last bits: a run reads those that its own code made."""
-    padded, packed = covered(recipe(world)), covered(recipe(world, "model.packing=on"))
+    padded, packed = covered(recipe(world)), covered(recipe(world, "model.packing=on", "output.name=packed"))
     assert padded.folder != packed.folder
     ids = prepared_table(recipe(world)).index("eval").pair_id
     for mine, theirs in zip(packed.aligned(ids), padded.aligned(ids), strict=True):
