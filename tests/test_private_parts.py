@@ -20,6 +20,11 @@ ALLOWED = {
     },
     "preparation/sources.py": {"_fingerprint"},  # datasets: what names a table of the Hub's
     "search/study.py": {"_trial_id"},  # optuna: a frozen trial is ended through a live one, which is made by it
+    # transformers: whether a model asks its registry for attention, and which it has; torch: attention of single spans
+    "training/attention.py": {
+        "_supports_attention_backend", "_attn_implementation", "_flash_attention_forward",
+        "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward",
+    },
     # deepspeed: the norm before clipping, and weights that are sharded; neither is told in public
     "training/engine.py": {"_global_grad_norm", "_zero3_consolidated_16bit_state_dict"},
     "training/isolation.py": {"_PartitionedParameterCoordinator__params_to_release"},  # deepspeed: it keeps old models

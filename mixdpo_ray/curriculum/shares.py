@@ -35,14 +35,21 @@ class MicroBatch:
 Share = tuple[MicroBatch, ...]
 
 
-def deal(lengths: Lengths, hard: NDArray[np.bool_], world: int, per_device: int) -> tuple[Share, ...]:
-    """The micro-batches of every rank, equally many for each."""
+def deal(
+    lengths: Lengths, hard: NDArray[np.bool_], world: int, per_device: int, *, packed: bool = False
+) -> tuple[Share, ...]:
+    """The micro-batches of every rank, equally many for each. `packed`: a prompt is run once, and nothing is padded."""
     longest = _longest(lengths, hard)
     most = -(-len(hard) // world)
     micro_batches = -(-most // per_device)
     filler = np.array([np.argmin(longest)], np.int64)
-    dealt = _dealt(lengths, hard, longest, world)
-    return tuple(_micro_batches(np.array(rows, np.int64), micro_batches, per_device, filler) for rows in dealt)
+    dealt = [np.array(rows, np.int64) for rows in _dealt(lengths, hard, longest, world)]
+    computed = lengths.prompt + lengths.chosen + np.where(hard, 0, lengths.rejected)
+    if packed:
+        cut = [_levelled(rows, computed, micro_batches, per_device) for rows in dealt]
+    else:
+        cut = [[rows[first : first + per_device] for first in range(0, len(rows), per_device)] for rows in dealt]
+    return tuple(_share(micros, micro_batches, filler) for micros in cut)
 
 
 def rows_of_rank(lengths: Lengths, hard: NDArray[np.bool_], world: int, rank: int) -> NDArray[np.int64]:
@@ -74,6 +81,21 @@ def _dealt(lengths: Lengths, hard: NDArray[np.bool_], longest: NDArray[np.int64]
     return dealt
 
 
-def _micro_batches(rows: NDArray[np.int64], count: int, per_device: int, filler: NDArray[np.int64]) -> Share:
-    cut = [MicroBatch(rows[first : first + per_device], 1) for first in range(0, len(rows), per_device)]
-    return tuple(cut + [MicroBatch(rows[-1:] if len(rows) else filler, 0)] * (count - len(cut)))
+def _levelled(
+    rows: NDArray[np.int64], computed: NDArray[np.int64], count: int, per_device: int
+) -> list[NDArray[np.int64]]:
+    """Cut into micro-batches of like many computed tokens: the longest pair left goes to the lightest that has room."""
+    micros: list[list[int]] = [[] for _ in range(min(count, len(rows)))]
+    loads = np.zeros(len(micros), np.int64)
+    for row in rows[np.argsort(-computed[rows], kind="stable")].tolist():
+        room = [number for number, members in enumerate(micros) if len(members) < per_device]
+        least = min(room, key=lambda number: loads[number])
+        micros[least].append(row)
+        loads[least] += computed[row]
+    return [np.array(micros[number], np.int64) for number in np.argsort(-loads, kind="stable")]
+
+
+def _share(micros: list[NDArray[np.int64]], count: int, filler: NDArray[np.int64]) -> Share:
+    """A rank's micro-batches, and fillers up to `count`: the last pair again, which has been read anyway."""
+    own = [MicroBatch(rows, 1) for rows in micros]
+    return tuple(own + [MicroBatch(micros[-1][-1:] if micros else filler, 0)] * (count - len(own)))

@@ -16,6 +16,7 @@ from mixdpo_ray.training.settings import ModelSettings
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
+    from transformers.modeling_utils import PreTrainedModel
 
     from mixdpo_ray.training.batch import PairBatch
 
@@ -42,14 +43,13 @@ class CHES(Formula):
 
         where = torch.device(device)
         model = load_model(self.scoring_model(policy), "metrics.ches.model").to(where).eval()
-        decoder = getattr(model, model.base_model_prefix)
 
         def score(rows: pa.Table) -> dict[str, Any]:
             positions = np.arange(len(rows))
             tokens, easy = TokenRows.of(rows, positions), np.zeros(len(rows), np.bool_)
             batch = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=where)
             with torch.inference_mode():
-                sums = summed_states(decoder, batch)
+                sums = summed_states(model, batch)
                 chosen, rejected = sums[: len(rows)], sums[len(rows) :]
                 lengths = batch.lengths[: len(rows)], batch.lengths[len(rows) :]
                 both = ches(chosen, rejected), ches_per_token(chosen, rejected, *lengths)
@@ -61,12 +61,11 @@ class CHES(Formula):
         return -facts.scores["ches_per_token" if self.length_normalised else "ches"]
 
 
-def summed_states(decoder: Any, batch: PairBatch) -> Tensor:
+def summed_states(model: PreTrainedModel, batch: PairBatch) -> Tensor:
     """[sequences, width] in float32; padding has no part in it, for only states that predict a token are taken."""
-    import torch
+    from mixdpo_ray.training.logps import predicting_states
 
-    states = [decoder(input_ids=group, use_cache=False)[0].flatten(0, 1) for group in batch.groups]
-    hidden = torch.cat(states).index_select(0, batch.predictors).float()  # [tokens, width]
+    hidden = predicting_states(model, batch).float()  # [tokens, width]
     sequence = batch.slots // batch.longest
     return hidden.new_zeros(len(batch.lengths), hidden.shape[1]).index_add_(0, sequence, hidden)
 

@@ -32,6 +32,7 @@ from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.logps import Scorer, pair_logps
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.model_files import model_digest, with_absolute_paths
@@ -168,7 +169,7 @@ class _Reference:
         with fetched(model) as here:
             if gpu:
                 refuse_what_does_not_fit(here, torch.cuda.mem_get_info()[0])
-            self.scorer = Scorer(load_model(here)).to(self.device).eval()
+            self.scorer = Scorer(load_model(here), here.packing).to(self.device).eval()
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows, flat = self._batch(batch)
@@ -186,7 +187,8 @@ class _Reference:
         positions = np.sort(np.asarray(batch["positions"][0], np.int64))
         rows = rows_of(self.table, str(batch["split"][0]), positions)
         tokens, easy = TokenRows.of(rows, positions), np.zeros(len(positions), np.bool_)
-        return rows, build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device)
+        kind: RowKind = "packed" if self.scorer.packed else "grouped"
+        return rows, build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device, rows=kind)
 
     def _chunks(self, batch: PairBatch) -> int:
         return -(-len(batch.targets) // self.chunk_tokens)

@@ -2,14 +2,15 @@
 
 A batch is flat: the chosen answers of easy pairs, the chosen answers of hard pairs, the rejected answers of easy pairs.
 A hard pair has no rejected tokens and no reference here, so nothing has to be masked away later.
-Sequences of like length are padded together, on the right, in as many groups as save more padding than a pass through
+All of it goes through the model in one row without padding (packed_rows.py), where the model can have that. Otherwise
+sequences of like length are padded together, on the right, in as many groups as save more padding than a pass through
 the model costs; under ZeRO-3 in one group, since every rank must run equally many passes. A causal model's outputs at
 real positions do not depend on what follows, so there is no attention mask, and the fast causal kernels stay usable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,17 +23,25 @@ from torch import Tensor
 from mixdpo_ray.tables.mismatched import mismatched_ids
 from mixdpo_ray.tables.prepared_table import Index
 from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
-from mixdpo_ray.training.length_groups import length_groups
+from mixdpo_ray.training.length_groups import RowKind, length_groups
+from mixdpo_ray.training.packed_rows import Layout, Tokens, packed_row, tensor_on
 
-Ids = Sequence[NDArray[np.int32]]
+Predictors = NDArray[np.int64]  # [tokens]
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What goes through the model at once."""
+
+    ids: Tensor  # [sequences of the group, time of the group]; packed [1, places]
+    positions: Tensor | None = None  # [1, places] of a packed row
+    layout: Layout | None = None  # None: padded, plain causal attention
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    groups: tuple[Tensor, ...]  # token ids, [sequences of the group, time of the group] each
-    predictors: (
-        Tensor  # [tokens] indices into the flattened groups, one after the other, that predict completion tokens
-    )
+    groups: tuple[ModelInput, ...]  # one packed row, or padded ones
+    predictors: Tensor  # [tokens] indices into the flattened groups, one after the other: before each completion token
     targets: Tensor  # [tokens] those completion tokens
     slots: Tensor  # [tokens] their indices into the flattened [sequences * longest completion]
     lengths: Tensor  # [sequences] completion tokens, as floats
@@ -117,7 +126,7 @@ def build_batch(
     weight: float,
     padding: int,
     device: torch.device,
-    grouped: bool = True,
+    rows: RowKind = "grouped",
 ) -> PairBatch:
     """One micro-batch of the pairs at `positions` [pairs]; `hard` says of each whether it is."""
     easy_positions = positions[~hard]
@@ -125,30 +134,51 @@ def build_batch(
     chosen = np.concatenate([easy, np.searchsorted(tokens.positions, positions[hard])])
     prompts = [tokens.prompt[row] for row in (*chosen, *easy)]
     completions = [*(tokens.chosen[row] for row in chosen), *(tokens.rejected[row] for row in easy)]
-    lengths = np.array([len(prompt) + len(answer) for prompt, answer in zip(prompts, completions, strict=True)])
-    groups = length_groups(lengths) if grouped else [np.arange(len(lengths))]
-    tokens_at = completion_indices(prompts, completions, groups)
+    if rows == "packed":
+        groups, predictors = _packed(prompts, completions, len(chosen), device)
+    else:
+        groups, predictors = _padded(prompts, completions, padding, device, by_length=rows == "grouped")
+    tokens_at = answer_tokens(completions)
     reference = (None, None) if references is None else (references.chosen, references.rejected)
     return PairBatch(
-        groups=tuple(_tensor(padded_together(prompts, completions, rows, padding), device) for rows in groups),
-        predictors=_tensor(tokens_at["predictors"], device),
-        targets=_tensor(tokens_at["targets"], device),
-        slots=_tensor(tokens_at["slots"], device),
-        lengths=_tensor(tokens_at["lengths"], device),
+        groups=groups,
+        predictors=tensor_on(device, predictors),
+        targets=tensor_on(device, tokens_at["targets"]),
+        slots=tensor_on(device, tokens_at["slots"]),
+        lengths=tensor_on(device, tokens_at["lengths"]),
         longest=max(map(len, completions)),
         easy=len(easy),
         hard=len(chosen) - len(easy),
-        margin=_tensor(tokens.margin[easy].astype(np.float32), device),
-        ref_chosen=None if reference[0] is None else _tensor(reference[0][easy_positions], device),
-        ref_rejected=None if reference[1] is None else _tensor(reference[1][easy_positions], device),
+        margin=tensor_on(device, tokens.margin[easy].astype(np.float32)),
+        ref_chosen=None if reference[0] is None else tensor_on(device, reference[0][easy_positions]),
+        ref_rejected=None if reference[1] is None else tensor_on(device, reference[1][easy_positions]),
         weight=weight,
         ref_tokens=None
         if references is None or references.tokens is None
-        else _tensor(references.of_tokens(easy_positions, max(map(len, completions))), device),
+        else tensor_on(device, references.of_tokens(easy_positions, max(map(len, completions)))),
     )
 
 
-def padded_together(prompts: Ids, completions: Ids, rows: NDArray[np.int64], padding: int) -> NDArray[np.int64]:
+def _packed(
+    prompts: Tokens, completions: Tokens, pairs: int, device: torch.device
+) -> tuple[tuple[ModelInput, ...], Predictors]:
+    row = packed_row(prompts[:pairs], completions[:pairs], completions[pairs:])
+    ids, positions = (tensor_on(device, array[None]) for array in (row.ids, row.positions))
+    return (ModelInput(ids, positions, Layout.of(row.spans, device)),), row.predictors
+
+
+def _padded(
+    prompts: Tokens, completions: Tokens, padding: int, device: torch.device, *, by_length: bool
+) -> tuple[tuple[ModelInput, ...], Predictors]:
+    lengths = np.array([len(prompt) + len(answer) for prompt, answer in zip(prompts, completions, strict=True)])
+    groups = length_groups(lengths) if by_length else [np.arange(len(lengths))]
+    rows = tuple(
+        ModelInput(tensor_on(device, padded_together(prompts, completions, group, padding))) for group in groups
+    )
+    return rows, padded_predictors(prompts, completions, groups)
+
+
+def padded_together(prompts: Tokens, completions: Tokens, rows: NDArray[np.int64], padding: int) -> NDArray[np.int64]:
     """prompt + completion of each row, [rows, longest]."""
     width = max(len(prompts[row]) + len(completions[row]) for row in rows)
     ids = np.full((len(rows), width), padding, np.int64)
@@ -159,26 +189,33 @@ def padded_together(prompts: Ids, completions: Ids, rows: NDArray[np.int64], pad
     return ids
 
 
-def completion_indices(prompts: Ids, completions: Ids, groups: list[NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
-    """Indices of the completion tokens and their predictors, in the order of sequences."""
-    before = np.array([len(prompt) for prompt in prompts])
-    lengths = np.array([len(completion) for completion in completions])
+def padded_predictors(prompts: Tokens, completions: Tokens, groups: list[NDArray[np.int64]]) -> Predictors:
+    """Indices of the tokens before completion tokens, in the order of sequences."""
+    before, lengths = _counts(prompts), _counts(completions)
     assert before.min() > 0, "the first completion token needs a token before it"
-    assert lengths.min() > 0, "an empty completion has no log-prob"
     starts, offset = np.zeros(len(lengths), np.int64), 0  # of each sequence in the flattened groups
     for rows in groups:
         width = int((before + lengths)[rows].max())
         starts[rows] = offset + width * np.arange(len(rows))
         offset += width * len(rows)
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # [tokens] 0, 1, ... per row
+    return np.repeat(starts + before - 1, lengths) + _within(lengths)
+
+
+def answer_tokens(completions: Tokens) -> dict[str, NDArray[Any]]:
+    """The completion tokens and where each stands among them, in the order of sequences."""
+    lengths = _counts(completions)
+    assert lengths.min() > 0, "an empty completion has no log-prob"
     return {
-        "predictors": np.repeat(starts + before - 1, lengths) + within,
         "targets": np.concatenate(completions).astype(np.int64),
-        "slots": np.repeat(np.arange(len(lengths)) * lengths.max(), lengths) + within,
+        "slots": np.repeat(np.arange(len(lengths)) * lengths.max(), lengths) + _within(lengths),
         "lengths": lengths.astype(np.float32),
     }
 
 
-def _tensor(array: NDArray[Any], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+def _counts(sequences: Tokens) -> NDArray[np.int64]:
+    return np.array([len(sequence) for sequence in sequences])
+
+
+def _within(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[tokens] 0, 1, ... of every sequence."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

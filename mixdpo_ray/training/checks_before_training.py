@@ -13,6 +13,8 @@ from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.length_groups import RowKind
+from mixdpo_ray.training.window_shares import index_lengths
 from mixdpo_ray.training.world import World
 
 CHECKED_ROWS = 4
@@ -50,11 +52,27 @@ def check_scoring(
     positions = np.flatnonzero(job.reference_positions(plan))[:CHECKED_ROWS]
     if not len(positions):
         positions = np.arange(min(CHECKED_ROWS, len(plan.hard)))
-    batch = _batch(policy, table, positions, references, world)
+    batch = _batch(policy, table, positions, references, world, policy.rows)
     with policy.evaluating():
-        policy.check_exactness(batch, _chunks(batch, job), getattr(torch, job.model.dtype))
+        _check_exactness(policy, job, table, positions, world)
         if references is not None and job.model.reference is None and not plan.hard[positions].any():
             _check_reference(policy, job, batch)
+
+
+def _check_exactness(
+    policy: Policy, job: TrainingJob, table: PreparedTable, positions: NDArray[np.int64], world: World
+) -> None:
+    """A packed row is compared with padded ones, and holds the table's two longest pairs, one of them taken as hard."""
+    checked, hard = positions, np.zeros(len(positions), np.bool_)
+    if policy.rows == "packed":
+        index = table.index("train")
+        lengths = index_lengths(index, np.arange(len(index)))
+        longest = np.argsort(lengths.prompt + lengths.chosen + lengths.rejected, kind="stable")[-2:]
+        checked = np.union1d(positions[: CHECKED_ROWS - len(longest)], longest)
+        hard = checked == longest[0]
+    padded: RowKind = "together" if policy.rows == "packed" else policy.rows
+    batch, plain = (_batch(policy, table, checked, None, world, rows, hard) for rows in (policy.rows, padded))
+    policy.check_exactness(batch, plain, _chunks(batch, job), getattr(torch, job.model.dtype))
 
 
 def _check_reference(policy: Policy, job: TrainingJob, batch: PairBatch) -> None:
@@ -76,15 +94,21 @@ def _chunks(batch: PairBatch, job: TrainingJob) -> int:
 
 
 def _batch(
-    policy: Policy, table: PreparedTable, positions: NDArray[np.int64], references: References | None, world: World
+    policy: Policy,
+    table: PreparedTable,
+    positions: NDArray[np.int64],
+    references: References | None,
+    world: World,
+    rows: RowKind,
+    hard: NDArray[np.bool_] | None = None,
 ) -> PairBatch:
     return build_batch(
         TokenRows.of(table.read("train", positions), positions),
         positions,
-        np.zeros(len(positions), np.bool_),
+        np.zeros(len(positions), np.bool_) if hard is None else hard,
         references,
         weight=1.0,
         padding=policy.padding,
         device=world.torch_device,
-        grouped=policy.grouped,
+        rows=rows,
     )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.training.batch import PairBatch
+from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.optimizer import adamw
@@ -72,9 +73,9 @@ class Policy:
         return int(self._engine.zero_optimization_stage())
 
     @property
-    def grouped(self) -> bool:
-        """Whether a rank may run more passes than another (batch.py)."""
-        return self.zero_stage < 3
+    def rows(self) -> RowKind:
+        """How pairs lie in forward passes (batch.py); only with padded groups may a rank run more than another."""
+        return "packed" if self.scorer.packed else "grouped" if self.zero_stage < 3 else "together"
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -85,8 +86,8 @@ class Policy:
         """One forward pass; under ZeRO-3 every rank runs equally many."""
         return pair_logps(self._engine, batch, chunks)
 
-    def check_exactness(self, batch: PairBatch, chunks: int, dtype: torch.dtype) -> None:
-        check_exactness(self._engine, batch, chunks, dtype)
+    def check_exactness(self, batch: PairBatch, padded: PairBatch, chunks: int, dtype: torch.dtype) -> None:
+        check_exactness(self._engine, batch, padded, chunks, dtype)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -159,7 +160,7 @@ def make_policy(
     library = _deepspeed(world)
     config = deepspeed_config(model, train, deepspeed, from_universal=from_universal)
     with _sharded_loading(config, deepspeed.zero_stage):
-        scorer = Scorer(load_model(model))
+        scorer = Scorer(load_model(model), model.packing)
     if train.gradient_checkpointing:
         scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     _bound_buckets(config, scorer)

@@ -56,6 +56,7 @@ def read_held_out(
     references: str | None,
     *,
     tokens: bool = False,
+    packed: bool = False,
 ) -> HeldOut | None:
     """None where there are no held-out pairs. `boundary`: difficulties up to it are hard."""
     if "eval" not in table.manifest.splits or not table.rows("eval"):
@@ -63,7 +64,7 @@ def read_held_out(
     index = table.index("eval")
     positions = np.arange(len(index))
     lengths, both = index_lengths(index, positions), np.zeros(len(index), np.bool_)
-    shares = deal(lengths, both, world.size, per_device)
+    shares = deal(lengths, both, world.size, per_device, packed=packed)
     mine = np.unique(np.concatenate([micro.rows for micro in shares[world.rank]]))
     return HeldOut(
         tokens=TokenRows.of(table.read("eval", mine), mine),
@@ -139,7 +140,7 @@ def _batch(held_out: HeldOut, rows: NDArray[np.int64], weight: int, policy: Poli
         weight=weight,
         padding=policy.padding,
         device=world.torch_device,
-        grouped=policy.grouped,
+        rows=policy.rows,
     )
 
 

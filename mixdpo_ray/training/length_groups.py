@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
+RowKind = Literal["packed", "grouped", "together"]  # without padding; padded by length; padded in one group
 PASS = 256  # what another pass through the model costs, in tokens
 
 

@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.objectives.logps import PairLogps, TokenLogps
-from mixdpo_ray.training.batch import PairBatch
+from mixdpo_ray.training.attention import use_packed_attention
+from mixdpo_ray.training.batch import ModelInput, PairBatch
+from mixdpo_ray.training.settings import Packing
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
@@ -58,9 +60,13 @@ def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLog
 class Scorer(nn.Module):
     """A causal language model that answers with log-probs of completion tokens [sequences, longest], in float32."""
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, packing: Packing = False):
         super().__init__()
         self.model = model
+        self.why_padded = use_packed_attention(model) if packing else None
+        self.packed = bool(packing) and self.why_padded is None
+        if packing is True and self.why_padded is not None:
+            raise ModelError(f"model.packing on: {self.why_padded}; set it to auto or off, and rows are padded")
 
     def forward(self, batch: PairBatch, chunks: int = 1, *, plainly: bool = False) -> Tensor:
         token_logps = self._plainly(batch) if plainly else self._scored(batch, chunks)
@@ -68,21 +74,34 @@ class Scorer(nn.Module):
         return padded.scatter(0, batch.slots, token_logps).view(-1, batch.longest)
 
     def _scored(self, batch: PairBatch, chunks: int) -> Tensor:
-        decoder = getattr(self.model, self.model.base_model_prefix)
-        states = [decoder(input_ids=group, use_cache=False)[0].flatten(0, 1) for group in batch.groups]
-        hidden = torch.cat(states).index_select(0, batch.predictors)  # [tokens, width]
+        hidden = predicting_states(self.model, batch)
         pieces = zip(hidden.tensor_split(chunks), batch.targets.tensor_split(chunks), strict=True)
         if chunks == 1 or not torch.is_grad_enabled():
             return torch.cat([self._logps(*piece) for piece in pieces])
         return torch.cat([checkpoint(self._logps, *piece, use_reentrant=False) for piece in pieces])
 
     def _plainly(self, batch: PairBatch) -> Tensor:
-        """The slow way, to compare with: the model's own forward over every position."""
-        logits = [self.model(input_ids=group, use_cache=False).logits.flatten(0, 1) for group in batch.groups]
+        """The slow way, to compare with: the model's own forward over every position of padded rows."""
+        logits = [self.model(input_ids=row.ids, use_cache=False).logits.flatten(0, 1) for row in batch.groups]
         return selected_logps(torch.cat(logits)[batch.predictors].float(), batch.targets)
 
     def _logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return selected_logps(vocabulary_logits(self.model, hidden).float(), targets)
+
+
+def predicting_states(model: PreTrainedModel, batch: PairBatch) -> Tensor:
+    """[tokens, width], the last layer's states that predict completion tokens, in the order of `targets`."""
+    decoder = getattr(model, model.base_model_prefix)
+    states = [decoder(**_inputs(row), use_cache=False)[0].flatten(0, 1) for row in batch.groups]
+    return torch.cat(states).index_select(0, batch.predictors)
+
+
+def _inputs(row: ModelInput) -> dict[str, Any]:
+    """Arguments of a decoder, which takes what has four dimensions for a finished mask: it would build a square one."""
+    if row.layout is None:
+        return {"input_ids": row.ids}
+    no_mask = row.ids.new_empty(1, 1, 0, 0)
+    return {"input_ids": row.ids, "position_ids": row.positions, "attention_mask": no_mask, "layout": row.layout}
 
 
 class _Decoded:
@@ -147,13 +166,22 @@ def selected_logps(logits: Tensor, targets: Tensor) -> Tensor:
     return logps
 
 
-def check_exactness(policy: nn.Module, batch: PairBatch, chunks: int, dtype: torch.dtype) -> None:
-    """Refuse a model whose log-probs are not those of its own plain forward pass. Run once, before training."""
+def check_exactness(policy: nn.Module, batch: PairBatch, padded: PairBatch, chunks: int, dtype: torch.dtype) -> None:
+    """Refuse a model whose log-probs are not those of its own plain forward pass. Run once, before training.
+
+    `padded`: the same pairs in padded rows, which alone have such a pass.
+    """
     with torch.no_grad():
-        scored, plain = policy(batch, chunks).sum(1), policy(batch, chunks, plainly=True).sum(1)
+        scored, plain = policy(batch, chunks).sum(1), policy(padded, chunks, plainly=True).sum(1)
     gap = float(((scored - plain) / batch.lengths).abs().max())
-    if not gap <= EXACTNESS[dtype]:
+    if gap <= EXACTNESS[dtype]:
+        return
+    if batch.groups[0].layout is not None:
         raise ModelError(
-            f"scoring completions alone differs from the model's full forward pass by {gap:.2g} per token: its class "
-            " does something between decoder and logits that is not supported"
+            f"log-probs of packed rows differ from the model's full forward pass by {gap:.2g} per token: set "
+            "model.packing off"
         )
+    raise ModelError(
+        f"scoring completions alone differs from the model's full forward pass by {gap:.2g} per token: its class "
+        "does something between decoder and logits that is not supported"
+    )

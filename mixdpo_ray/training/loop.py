@@ -32,8 +32,9 @@ from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, describe_held_out
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.listener import Listener, Silent
-from mixdpo_ray.training.metrics import MetricsLog, step_metrics, window_facts
+from mixdpo_ray.training.metrics import MetricsLog, speed_metrics, step_metrics, window_facts
 from mixdpo_ray.training.model_card import CardFacts
 from mixdpo_ray.training.process_group import join_group
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
@@ -140,23 +141,28 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     tokenizer = load_tokenizer(job.model)
     convert = found is not None and shards.needs_conversion(found, world)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
+    if world.leads and policy.scorer.why_padded is not None:
+        listener.on_warning(f"model.packing auto: rows are padded, for {policy.scorer.why_padded}")
     if found is not None:
         shards.load(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0
     run = Run(
         job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
-        tokenizer=tokenizer, references=references_for(job, table, plan), held_out=_held_out(job, world, table, plan),
-        checkpoints=checkpoints, log=MetricsLog(job.run, start) if world.leads else None,
+        tokenizer=tokenizer, references=references_for(job, table, plan),
+        held_out=_held_out(job, world, table, plan, policy.rows), checkpoints=checkpoints,
+        log=MetricsLog(job.run, start) if world.leads else None,
         tensorboard=TensorBoard(job.run, start, on=job.tensorboard and world.leads), listener=listener,
     )  # fmt: skip
     return run, dict(found.manifest.metrics) if found else {}
 
 
-def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan) -> HeldOut | None:
+def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan, rows: RowKind) -> HeldOut | None:
     per_device = job.train.evaluation.per_device_eval_batch_size or job.train.per_device_train_batch_size
     boundary, tokens = hard_boundary(plan, table.index("train")), job.objective.needs_tokens
     chunk_tokens = job.train.logp_chunk_tokens
-    return read_held_out(table, world, per_device, chunk_tokens, boundary, job.reference, tokens=tokens)
+    return read_held_out(
+        table, world, per_device, chunk_tokens, boundary, job.reference, tokens=tokens, packed=rows == "packed"
+    )
 
 
 def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
@@ -174,7 +180,7 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     rate = learning_rate(window, run.plan, train)
     run.policy.set_learning_rate(rate)
     per_device, chunk_tokens = train.per_device_train_batch_size, train.logp_chunk_tokens
-    shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, grouped=run.policy.grouped)
+    shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, run.policy.rows)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
     batches: Iterable[PairBatch] = _batches(run, shared, arrived, first)
     state: ObjectiveState = run.policy.objective_state
@@ -185,17 +191,12 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     except NonFiniteError as error:
         raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}") from None
     run.policy.objective_state.update(state)
-    seconds, totals = time.perf_counter() - began, shared.totals
     metrics = {
         **window_facts(window, run.plan, run.index, train.num_train_epochs),
-        **step_metrics(sums, totals, has_reference=run.references is not None),
+        **step_metrics(sums, shared.totals, has_reference=run.references is not None),
         "learning_rate": rate,
         "grad_norm": norm,
-        "perf/seconds": seconds,
-        "perf/pairs_per_second": totals.pairs / seconds,
-        "perf/tokens_per_second": totals.tokens / seconds,
-        "perf/data_wait_fraction": waited / seconds,
-        "perf/padding_fraction": 1 - totals.tokens / totals.padded,
+        **speed_metrics(shared.totals, time.perf_counter() - began, waited),
     }
     _tell(run, metrics)
     return metrics
@@ -221,7 +222,7 @@ def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iter
             weight=micro.weight,
             padding=run.policy.padding,
             device=run.world.torch_device,
-            grouped=run.policy.grouped,
+            rows=run.policy.rows,
         )
     run.listener.at_location(f"step {window.step}, the update", slow=slow)
 

@@ -13,7 +13,8 @@ B = a bucket's elements or T, whichever is less. Bytes on a worker's device, as 
     logits      c v (4 + e)         c v 4 for float32
     runtime     CUDA's and NCCL's own, or Python and its libraries
 
-n = 2 x per_device_train_batch_size x max_length tokens of both answers, each of full length; L layers of width h, with
+n = 2 x per_device_train_batch_size x max_length tokens of both answers, each of full length (packed rows hold no
+more: a prompt that is shared may be short); L layers of width h, with
 i in the middle, q and k wide queries and keys; c = logp_chunk_tokens or n, v the vocabulary. A layer keeps per token
 l = 2 l0 + e (q + 2 k + 2 h) + 4 e i bytes, and its norm l0 = (4 + 2 e) h, or 2 e h in float32. The reductions of stages
 0 and 1 go through at most 5 x 10^8 elements at a time; stage 0, and 1 with bfloat16, reduce when a step's activations

@@ -48,6 +48,18 @@ def step_metrics(sums: Mapping[str, float], totals: WindowTotals, *, has_referen
     return metrics
 
 
+def speed_metrics(totals: WindowTotals, seconds: float, waited: float) -> dict[str, float]:
+    """How fast a step was. Tokens are those of the sequences, each with its prompt, whatever of them was run once."""
+    return {
+        "perf/seconds": seconds,
+        "perf/pairs_per_second": totals.pairs / seconds,
+        "perf/tokens_per_second": totals.tokens / seconds,
+        "perf/data_wait_fraction": waited / seconds,
+        "perf/padding_fraction": totals.padding / totals.computed,
+        "perf/shared_fraction": totals.shared / totals.tokens,
+    }
+
+
 def window_facts(window: Window, plan: Plan, index: Index, epochs: int) -> dict[str, Any]:
     """What a step is, before it is run."""
     margins: NDArray[np.float64] = index.margin[window.positions]

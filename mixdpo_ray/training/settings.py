@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.metric_names import unknown_metric
 
 Dtype = Literal["bfloat16", "float32"]
+Packing = bool | Literal["auto"]  # YAML reads on and off as true and false
 # Elements that are reduced or gathered at once; the memory of a bucket is taken whole (memory_estimate.py)
 BUCKETS = {"reduce_bucket_size": 200_000_000, "allgather_bucket_size": 200_000_000}
 
@@ -28,6 +29,9 @@ class ModelSettings(Settings):
     tokenizer: str | None = Field(None, description="Another tokenizer than the model's own")
     dtype: Dtype = Field("bfloat16", description="Number format of weights and activations")
     attn_implementation: str = Field("sdpa", description="transformers' attention: sdpa, eager, flash_attention_2")
+    packing: Packing = Field(
+        False, description="Pairs in rows without padding, a prompt run once for both answers; auto: where models can"
+    )
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings along")
     chat_template: str | None = Field(None, description="Jinja template, or a file of one, instead of the tokenizer's")
     lora: LoraSettings | None = Field(None, description="Train low-rank adapters instead of all weights")
@@ -35,6 +39,14 @@ class ModelSettings(Settings):
     reference_tolerance: float = Field(
         0.02, gt=0, description="Largest allowed gap per token between stored and live reference log-probs at the start"
     )
+
+    @model_serializer(mode="wrap")
+    def _recorded(self, recorded: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out packing that is off: earlier versions had none, and what a fingerprint names stays the same."""
+        content: dict[str, Any] = recorded(self)
+        if not self.packing:
+            content.pop("packing", None)
+        return content
 
     @model_validator(mode="after")
     def _lora_is_its_own_reference(self) -> Self:

@@ -125,7 +125,7 @@ def _foreign_ratio(policy: Policy, positions: Numbers, shared: SharedWindow, con
         most = max(int(answers[behind(micros[step], len(index))].sum()) for micros in run)
         batch = build_batch(
             tokens, here, np.zeros(len(here), np.bool_), context.references.mismatched,
-            weight=1.0, padding=policy.padding, device=context.world.torch_device, grouped=policy.grouped,
+            weight=1.0, padding=policy.padding, device=context.world.torch_device, rows=policy.rows,
         )  # fmt: skip
         pairs = policy.logps(batch, -(-most // context.chunk_tokens)).easy
         values.append(torch.stack([pairs.chosen_ratio, pairs.rejected_ratio]))

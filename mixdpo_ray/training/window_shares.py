@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from mixdpo_ray.curriculum.plan import Window
 from mixdpo_ray.curriculum.shares import Lengths, MicroBatch, Share, deal
 from mixdpo_ray.tables.prepared_table import Index
-from mixdpo_ray.training.length_groups import length_groups
+from mixdpo_ray.training.length_groups import RowKind, length_groups
 
 
 @dataclass(frozen=True)
 class WindowTotals:
-    """Over all ranks and micro-steps; fillers are in `padded` only."""
+    """Over all ranks and micro-steps; fillers are in `computed` only."""
 
     pairs: int
     easy: int
@@ -26,8 +26,13 @@ class WindowTotals:
     hard_tokens: int  # completion tokens of hard pairs' chosen answers
     hard_micro_batches: int
     chunks: tuple[int, ...]  # of the vocabulary projection in each micro-step: the most that any rank needs
-    tokens: int  # real tokens that are run
-    padded: int  # tokens and padding in the tensors that are run
+    tokens: int  # of the sequences, each with its prompt
+    shared: int  # of them, those of prompts that are not run again for the rejected answer
+    computed: int  # that are run: tokens and padding
+
+    @property
+    def padding(self) -> int:
+        return self.computed - (self.tokens - self.shared)
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,11 @@ class SharedWindow:
 
 
 def share_window(
-    window: Window, index: Index, world_size: int, per_device: int, chunk_tokens: int, *, grouped: bool = True
+    window: Window, index: Index, world_size: int, per_device: int, chunk_tokens: int, rows: RowKind = "grouped"
 ) -> SharedWindow:
     lengths = index_lengths(index, window.positions)
-    shares = deal(lengths, window.hard, world_size, per_device)
-    return SharedWindow(window, shares, _totals(window.hard, lengths, shares, chunk_tokens, grouped))
+    shares = deal(lengths, window.hard, world_size, per_device, packed=rows == "packed")
+    return SharedWindow(window, shares, _totals(window.hard, lengths, shares, chunk_tokens, rows))
 
 
 def index_lengths(index: Index, positions: NDArray[np.int64]) -> Lengths:
@@ -50,7 +55,7 @@ def index_lengths(index: Index, positions: NDArray[np.int64]) -> Lengths:
 
 
 def _totals(
-    hard: NDArray[np.bool_], lengths: Lengths, shares: tuple[Share, ...], chunk_tokens: int, grouped: bool
+    hard: NDArray[np.bool_], lengths: Lengths, shares: tuple[Share, ...], chunk_tokens: int, rows: RowKind
 ) -> WindowTotals:
     micro_batches = [micro for share in shares for micro in share]
     easy_tokens = np.where(hard, 0, lengths.prompt + lengths.rejected)
@@ -62,7 +67,8 @@ def _totals(
         hard_micro_batches=sum(bool(micro.weight and hard[micro.rows].any()) for micro in micro_batches),
         chunks=chunk_counts(hard, lengths, shares, chunk_tokens),
         tokens=int((lengths.prompt + lengths.chosen + easy_tokens).sum()),
-        padded=sum(_padded(micro, hard, lengths, grouped) for micro in micro_batches),
+        shared=int(lengths.prompt[~hard].sum()) if rows == "packed" else 0,
+        computed=sum(_computed(micro, hard, lengths, rows) for micro in micro_batches),
     )
 
 
@@ -75,8 +81,10 @@ def chunk_counts(
     return tuple(-(-tokens // chunk_tokens) for tokens in most)
 
 
-def _padded(micro: MicroBatch, hard: NDArray[np.bool_], lengths: Lengths, grouped: bool) -> int:
+def _computed(micro: MicroBatch, hard: NDArray[np.bool_], lengths: Lengths, rows: RowKind) -> int:
     mine, easy = lengths[micro.rows], ~hard[micro.rows]
+    if rows == "packed":
+        return int((mine.prompt + mine.chosen + mine.rejected * easy).sum())
     sequences = np.concatenate([mine.prompt + mine.chosen, (mine.prompt + mine.rejected)[easy]])
-    groups = length_groups(sequences) if grouped else [np.arange(len(sequences))]
-    return sum(len(rows) * int(sequences[rows].max()) for rows in groups)
+    groups = length_groups(sequences) if rows == "grouped" else [np.arange(len(sequences))]
+    return sum(len(group) * int(sequences[group].max()) for group in groups)

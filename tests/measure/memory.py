@@ -27,7 +27,7 @@ def peak_gib(device: str) -> float | None:
 
 
 def padded_tokens_of(batch: PairBatch) -> int:
-    return sum(group.numel() for group in batch.groups)
+    return sum(row.ids.numel() for row in batch.groups)
 
 
 def estimate_of(job: TrainingJob) -> float:

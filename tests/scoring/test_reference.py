@@ -87,6 +87,15 @@ def test_another_beta_reads_the_same_references_and_another_model_does_not(world
     assert reference_folder(recipe(world, "model.dtype=bfloat16"), table) != folder
 
 
+def test_packed_rows_give_the_same_references_in_a_folder_of_their_own(world: Path) -> None:
+    """They differ in the last bits: a run reads those that its own code made."""
+    padded, packed = covered(recipe(world)), covered(recipe(world, "model.packing=on", "output.name=packed"))
+    assert padded.folder != packed.folder
+    ids = prepared_table(recipe(world)).index("eval").pair_id
+    for mine, theirs in zip(packed.aligned(ids), padded.aligned(ids), strict=True):
+        assert np.allclose(mine, theirs, rtol=1e-5, atol=1e-4)
+
+
 def test_a_thinned_plan_needs_only_the_pairs_that_it_trains(world: Path) -> None:
     settings = recipe(world, "curriculum={threshold: {hard_count: 0}, thin: 3}", "output.name=thin")
     table = prepared_table(settings)

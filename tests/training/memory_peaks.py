@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mixdpo_ray.training.batch import PairBatch
+from mixdpo_ray.training.batch import ModelInput, PairBatch
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
@@ -18,7 +18,7 @@ def full_batch(pairs: int, length: int) -> PairBatch:
     ids = torch.randint(0, 500, (rows, length))
     places = torch.arange(rows)[:, None] * length + half - 1 + torch.arange(half)
     return PairBatch(
-        groups=(ids,),
+        groups=(ModelInput(ids),),
         predictors=places.flatten(),
         targets=ids[:, half:].flatten(),
         slots=torch.arange(rows * half),

@@ -12,8 +12,9 @@ from mixdpo_ray.training.batch import (
     PairBatch,
     References,
     TokenRows,
+    answer_tokens,
     build_batch,
-    completion_indices,
+    padded_predictors,
 )
 from mixdpo_ray.training.length_groups import PASS, length_groups
 
@@ -38,7 +39,7 @@ def build(hard: list[bool], positions: tuple[int, ...] = (40, 70)) -> PairBatch:
 def test_an_easy_pair_comes_first_and_a_hard_pair_has_no_rejected_row() -> None:
     """Row 40 is hard, row 70 easy: chosen of 70, chosen of 40, rejected of 70."""
     batch = build([True, False])
-    assert batch.groups[0].tolist() == [[3, 12, 13, 14], [1, 2, 10, 11], [3, 21, 22, 9]]
+    assert batch.groups[0].ids.tolist() == [[3, 12, 13, 14], [1, 2, 10, 11], [3, 21, 22, 9]]
     assert batch.lengths.tolist() == [3, 2, 2]
     assert (batch.easy, batch.hard) == (1, 1)
     assert batch.margin.tolist() == [2.0]
@@ -59,14 +60,14 @@ def test_a_completion_token_is_predicted_one_place_before_it() -> None:
 
 def test_a_batch_of_hard_pairs_alone_has_no_reference_to_read() -> None:
     batch = build([True, True])
-    assert batch.groups[0].shape == (2, 4)
+    assert batch.groups[0].ids.shape == (2, 4)
     assert batch.ref_chosen is not None
     assert batch.ref_chosen.shape == (0,)
     assert (batch.easy, batch.hard) == (0, 2)
 
 
 def test_rows_are_found_by_position_in_any_order() -> None:
-    assert build([True, True], (70, 40)).groups[0].tolist() == [[3, 12, 13, 14], [1, 2, 10, 11]]
+    assert build([True, True], (70, 40)).groups[0].ids.tolist() == [[3, 12, 13, 14], [1, 2, 10, 11]]
 
 
 def test_a_slice_of_a_table_reads_its_own_tokens() -> None:
@@ -99,7 +100,8 @@ def test_a_sequence_keeps_its_place_whatever_its_group() -> None:
     """Groups of the rows [2] and [0, 1], four and three places wide: row 0 begins at place 4, row 1 at place 7."""
     prompts = [np.array([1]), np.array([1, 2]), np.array([1])]
     answers = [np.array([5, 6]), np.array([7]), np.array([8, 9, 10])]
-    places = completion_indices(prompts, answers, [np.array([2]), np.array([0, 1])])
-    assert places["predictors"].tolist() == [4, 5, 8, 0, 1, 2]
-    assert places["targets"].tolist() == [5, 6, 7, 8, 9, 10]
-    assert places["slots"].tolist() == [0, 1, 3, 6, 7, 8]
+    places = padded_predictors(prompts, answers, [np.array([2]), np.array([0, 1])])
+    assert places.tolist() == [4, 5, 8, 0, 1, 2]
+    tokens = answer_tokens(answers)
+    assert tokens["targets"].tolist() == [5, 6, 7, 8, 9, 10]
+    assert tokens["slots"].tolist() == [0, 1, 3, 6, 7, 8]

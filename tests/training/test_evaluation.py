@@ -29,15 +29,19 @@ from tests.training.tiny import HELD_OUT, make_job
 def evaluated(world: World, job: TrainingJob, per_device: int) -> dict[str, float]:
     table = PreparedTable.open(job.prepared)
     boundary = hard_boundary(job.plan(table), table.index("train"))
-    held_out = read_held_out(table, world, per_device, 7, boundary, job.reference)
-    assert held_out is not None
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
+    packed = policy.rows == "packed"
+    held_out = read_held_out(table, world, per_device, 7, boundary, job.reference, packed=packed)
+    assert held_out is not None
     return evaluate(policy, job.objective, held_out, world).metrics
 
 
-def test_metrics_are_those_of_each_pair_alone_for_every_split(tiny: Path, one: Gang, two: Gang) -> None:
+@pytest.mark.parametrize("packing", [False, True])
+def test_metrics_are_those_of_each_pair_alone_for_every_split(
+    tiny: Path, one: Gang, two: Gang, *, packing: bool
+) -> None:
     """SimPO's rewards: beta = 2 times the mean log-prob of a token. Nine pairs, so two workers need a filler."""
-    job = make_job(tiny, tiny / "unused", objective=SimPO())
+    job = make_job(tiny, tiny / "unused", objective=SimPO(), model={"packing": packing})
     model = LlamaForCausalLM.from_pretrained(job.model.path, dtype=torch.float32)
     rows = PreparedTable.open(job.prepared).read("eval", np.arange(HELD_OUT)).to_pylist()
     means: dict[str, list[float]] = {"chosen": [], "rejected": []}

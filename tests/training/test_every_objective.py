@@ -109,3 +109,12 @@ def test_looking_and_reading_tokens_work_where_every_rank_must_run_every_pass(
     """ZeRO-3, in a window whose two hard pairs leave some micro-batch without an easy one."""
     two(train, job_of(tiny, tmp_path, objective_of(name), "router", 3))
     assert unlike(weights(tmp_path), weights(trained(2, name, "router"))) < 2e-5
+
+
+@pytest.mark.parametrize("name", ["dpo", "kto", "amapo", "selective_tokens"])
+def test_packed_rows_end_where_padded_ones_do(
+    name: str, tiny: Path, trained: Trained, two: Gang, tmp_path: Path
+) -> None:
+    job = job_of(tiny, tmp_path, objective_of(name), "router", 3)
+    two(train, replace(job, model=job.model.model_copy(update={"packing": True})))
+    assert unlike(weights(tmp_path), weights(trained(2, name, "router"))) < 2e-5

@@ -53,7 +53,7 @@ def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
     before = {name: tensor.clone() for name, tensor in consolidated(policy).items()}
     per_device, chunk_tokens = job.train.per_device_train_batch_size, job.train.logp_chunk_tokens
-    shared = share_window(window, table.index("train"), world.size, per_device, chunk_tokens)
+    shared = share_window(window, table.index("train"), world.size, per_device, chunk_tokens, policy.rows)
     share = shared.shares[world.rank]
     positions = share_positions(window, share)
     tokens = TokenRows.of(table.read("train", positions), positions)
@@ -61,7 +61,7 @@ def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float
     batches = [
         build_batch(
             tokens, window.positions[micro.rows], window.hard[micro.rows], references,
-            weight=micro.weight, padding=0, device=torch.device("cpu"), grouped=policy.grouped,
+            weight=micro.weight, padding=0, device=torch.device("cpu"), rows=policy.rows,
         )
         for micro in share
     ]  # fmt: skip
@@ -157,6 +157,28 @@ def test_passes_in_groups_of_one_length_change_nothing(tiny: Path, two: Gang, ze
     changes: dict[str, Any] = {"curriculum": {"mode": "router"}, "gradient_checkpointing": zero_stage == 1}
     _, truth = naive_gradient(plain_job(tiny, 1, **changes), MIXED)
     found = two(gradient_in_groups, plain_job(tiny, 2, zero_stage=zero_stage, **changes), MIXED)[0]
+    assert difference(found[2], truth) < 1e-5
+
+
+@pytest.mark.parametrize("step", [MIXED, 3, 0], ids=["mixed", "hard", "easy"])
+def test_packed_rows_change_nothing_in_any_split(tiny: Path, one: Gang, two: Gang, four: Gang, step: int) -> None:
+    changes: dict[str, Any] = {"curriculum": {"mode": "router", "sft_weight": 0.7}, "model": {"packing": True}}
+    loss, truth = naive_gradient(plain_job(tiny, 1, **changes), step)
+    for gang, per_device in ((one, 8), (one, 3), (two, 2), (four, 2)):
+        for sums, _, found in gang(gradient, plain_job(tiny, per_device, zero_stage=0, **changes), step):
+            assert sums["loss"] == pytest.approx(loss, rel=1e-6)
+            assert difference(found, truth) < 1e-5
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_packed_rows_change_nothing_in_any_zero_stage(tiny: Path, two: Gang, zero_stage: int) -> None:
+    """A filler on one rank, several chunks, and layers that are run again in the backward pass."""
+    changes: dict[str, Any] = {
+        "curriculum": {"mode": "router"}, "global_batch_size": 7, "logp_chunk_tokens": 5,
+        "gradient_checkpointing": True, "model": {"packing": True},
+    }  # fmt: skip
+    _, truth = naive_gradient(plain_job(tiny, 1, **changes), 3)
+    found = two(gradient, plain_job(tiny, 2, zero_stage=zero_stage, **changes), 3)[0]
     assert difference(found[2], truth) < 1e-5
 
 

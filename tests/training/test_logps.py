@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.training.batch import PairBatch, completion_indices, padded_together
+from mixdpo_ray.training.batch import ModelInput, PairBatch, answer_tokens, padded_predictors, padded_together
 from mixdpo_ray.training.logps import Scorer, check_exactness, pair_logps, selected_logps
+from tests.training.families import naive, random_model
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -23,25 +23,19 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
 }
-SHAPE = {
-    "vocab_size": 48, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "initializer_range": 0.3, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
 
 
 def model_of(family: str) -> Any:
-    torch.manual_seed(1)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SHAPE, **FAMILIES[family])).eval()
+    return random_model(family, **FAMILIES[family])
 
 
 def batch_of(prompts: list[list[int]], completions: list[list[int]], easy: int, hard: int = 0) -> PairBatch:
     before, after = ([np.array(tokens, np.int32) for tokens in side] for side in (prompts, completions))
     groups = [np.array(rows) for rows in ([1, 4], [0, 2, 3])[: len(prompts)]] if len(prompts) > 1 else [np.array([0])]
-    arrays: dict[str, Any] = {
-        name: torch.from_numpy(array) for name, array in completion_indices(before, after, groups).items()
-    }
+    arrays: dict[str, Any] = {name: torch.from_numpy(array) for name, array in answer_tokens(after).items()}
     return PairBatch(
-        groups=tuple(torch.from_numpy(padded_together(before, after, rows, padding=0)) for rows in groups),
+        groups=tuple(ModelInput(torch.from_numpy(padded_together(before, after, rows, padding=0))) for rows in groups),
+        predictors=torch.from_numpy(padded_predictors(before, after, groups)),
         **arrays, longest=max(map(len, completions)),
         easy=easy, hard=hard, margin=torch.zeros(easy), ref_chosen=None, ref_rejected=None, weight=1,
     )  # fmt: skip
@@ -49,12 +43,6 @@ def batch_of(prompts: list[list[int]], completions: list[list[int]], easy: int, 
 
 PROMPTS = [[3, 4], [5, 6, 7, 8, 9, 10, 11, 12], [5], [3, 4], [5, 6, 7, 8, 9, 10, 11, 12]]
 ANSWERS = [[10, 11, 12, 2], [2], [20, 21, 22], [30, 31], [13, 14, 15, 16, 17, 18, 2]]
-
-
-def naive(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
-    logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].float()
-    logp: torch.Tensor = logits.log_softmax(-1)[range(len(answer)), answer].sum()
-    return logp
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -110,10 +98,10 @@ def test_a_forward_that_is_not_the_models_own_is_refused() -> None:
 
     model = model_of("llama")
     batch = batch_of(PROMPTS, ANSWERS, easy=2, hard=1)
-    check_exactness(Scorer(model), batch, 2, torch.float32)
+    check_exactness(Scorer(model), batch, batch, 2, torch.float32)
     model.__class__ = Louder
     with pytest.raises(ModelError, match="differs from the model's full forward pass"):
-        check_exactness(Scorer(model), batch, 2, torch.float32)
+        check_exactness(Scorer(model), batch, batch, 2, torch.float32)
 
 
 def test_the_fused_log_softmax_has_the_plain_one_s_value_and_gradient() -> None:

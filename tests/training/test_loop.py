@@ -174,6 +174,25 @@ def test_a_killed_run_continues_to_the_same_bits(
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_killed_run_of_packed_rows_continues_to_the_same_bits(
+    tiny: Path, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]], zero_stage: int
+) -> None:
+    """It begins at ln 2 with references from padded rows, and ends near the weights of those."""
+    whole = make_job(tiny, tmp_path / "whole", zero_stage=zero_stage, model={"packing": True})
+    two(train, whole)
+    train_settings = whole.train.model_copy(update={"checkpoints": CheckpointSettings(every_steps=2)})
+    killed = replace(whole, run=str(tmp_path / "killed"), train=train_settings)
+    two(train_until, killed, 3)
+    two(train, killed)
+    assert unlike(weights(killed.run), weights(whole.run)) == 0
+    assert unlike(weights(killed.run), weights(finished[zero_stage][0])) < 2e-6
+    first = steps(killed.run)[0]
+    assert first["loss"] == pytest.approx(0.693147, abs=1e-6)
+    assert first["perf/padding_fraction"] == 0 < first["perf/shared_fraction"] < 0.5
+    assert "packed" not in Path(killed.run, "model", "config.json").read_text()
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_a_run_continues_with_another_number_of_workers(
     tiny: Path, one: Gang, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]], zero_stage: int
 ) -> None:
@@ -214,20 +233,23 @@ def test_an_objective_without_a_reference_reads_none(tiny: Path, one: Gang, tmp_
     assert not any(name.startswith("eval_logps/chosen_drift") for name in lines(tmp_path)[0])
 
 
-def test_bfloat16_trains_in_every_stage(tiny: Path, two: Gang, tmp_path: Path) -> None:
+@pytest.mark.parametrize("packing", [False, True])
+def test_bfloat16_trains_in_every_stage(tiny: Path, two: Gang, tmp_path: Path, *, packing: bool) -> None:
     for zero_stage in range(4):
         job = make_job(
             tiny, tmp_path / str(zero_stage), zero_stage=zero_stage,
-            model={"dtype": "bfloat16", "reference_tolerance": 0.5},
+            model={"dtype": "bfloat16", "reference_tolerance": 0.5, "packing": packing},
         )  # fmt: skip
         two(train, job)
         assert steps(tmp_path / str(zero_stage))[0]["loss"] == pytest.approx(0.693147, abs=0.02)
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2, 3])
-def test_adapters_are_trained_merged_and_resumed(tiny: Path, two: Gang, tmp_path: Path, zero_stage: int) -> None:
-    lora = {"lora": {"rank": 2, "alpha": 4}}
+@pytest.mark.parametrize(("zero_stage", "packing"), [(0, False), (2, False), (3, False), (2, "auto"), (3, "auto")])
+def test_adapters_are_trained_merged_and_resumed(
+    tiny: Path, two: Gang, tmp_path: Path, zero_stage: int, packing: bool | str
+) -> None:
+    lora = {"lora": {"rank": 2, "alpha": 4}, "packing": packing}
     whole = make_job(tiny, tmp_path / "whole", zero_stage=zero_stage, model=lora)
     two(train, whole)
     assert steps(whole.run)[0]["loss"] == pytest.approx(0.693147, abs=1e-6)

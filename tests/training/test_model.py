@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from mixdpo_ray.errors import ModelError
@@ -92,3 +93,18 @@ def test_settings_that_cannot_work_together_are_refused() -> None:
         DeepSpeedSettings(offload_parameters=True)
     with pytest.raises(ValueError, match="offload_optimizer needs zero_stage 1, 2 or 3"):
         DeepSpeedSettings(zero_stage=0, offload_optimizer=True)
+
+
+@pytest.mark.parametrize(("written", "packing"), [("on", True), ("off", False), ("auto", "auto")])
+def test_packing_is_written_as_yaml_has_it(written: str, packing: bool | str) -> None:
+    assert ModelSettings.model_validate(yaml.safe_load(f"{{path: here, packing: {written}}}")).packing == packing
+
+
+def test_packing_that_is_off_leaves_no_trace() -> None:
+    """What fingerprints are made of is what earlier versions recorded, who knew of no packing."""
+    plain, packed = ModelSettings(path="here"), ModelSettings(path="here", packing="auto")
+    assert "packing" not in plain.model_dump(mode="json")
+    assert packed.model_dump(mode="json") == {**plain.model_dump(mode="json"), "packing": "auto"}
+    for one in (plain, packed):
+        assert ModelSettings.model_validate(one.model_dump(mode="json")) == one
+        assert "packing" not in one.model_dump(exclude={"packing"})

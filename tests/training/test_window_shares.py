@@ -25,8 +25,8 @@ def test_counts_are_of_the_window_whatever_the_split() -> None:
 
 def test_padding_is_what_the_tensors_hold_beyond_the_tokens() -> None:
     """One micro-batch: six sequences as long as the longest, 2 + 6. One pair each: 8, 6, 2 x 5 and 2 x 4."""
-    assert share_window(WINDOW, INDEX, 1, 4, 100).totals.padded == 6 * 8
-    assert share_window(WINDOW, INDEX, 1, 1, 100).totals.padded == 8 + 6 + 10 + 8
+    assert share_window(WINDOW, INDEX, 1, 4, 100).totals.computed == 6 * 8
+    assert share_window(WINDOW, INDEX, 1, 1, 100).totals.computed == 8 + 6 + 10 + 8
 
 
 def test_a_filler_is_padding_and_nothing_else() -> None:
@@ -35,7 +35,14 @@ def test_a_filler_is_padding_and_nothing_else() -> None:
     assert [len(share) for share in shared.shares] == [2, 2, 2]
     assert sum(micro.weight for share in shared.shares for micro in share) == 4
     assert shared.totals.hard_micro_batches == 2
-    assert shared.totals.padded > 8 + 6 + 10 + 8
+    assert shared.totals.computed > 8 + 6 + 10 + 8
+
+
+def test_a_packed_row_holds_a_prompt_once_and_no_padding() -> None:
+    """Easy 2 + 3 + 1 and 2 + 1 + 2, hard 2 + 4 and 2 + 6: 25 places for 29 tokens, 4 of which are shared."""
+    for world, per_device in ((1, 4), (1, 1), (2, 2), (4, 1)):
+        totals = share_window(WINDOW, INDEX, world, per_device, 100, "packed").totals
+        assert (totals.tokens, totals.shared, totals.computed, totals.padding) == (29, 4, 25, 0)
 
 
 def test_chunks_are_the_most_that_any_rank_needs() -> None:
