@@ -148,9 +148,8 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     start = found.manifest.step if found else 0
     run = Run(
         job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
-        tokenizer=tokenizer, references=references_for(job, table, plan),
-        held_out=_held_out(job, world, table, plan, policy.rows), checkpoints=checkpoints,
-        log=MetricsLog(job.run, start) if world.leads else None,
+        tokenizer=tokenizer, references=references_for(job, table, plan), checkpoints=checkpoints,
+        held_out=_held_out(job, world, table, plan, policy.rows), log=MetricsLog(job.run, start) if world.leads else None,
         tensorboard=TensorBoard(job.run, start, on=job.tensorboard and world.leads), listener=listener,
     )  # fmt: skip
     return run, dict(found.manifest.metrics) if found else {}
