@@ -146,11 +146,12 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     if found is not None:
         shards.load(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0
+    held_out = _held_out(job, world, table, plan, policy.rows)
     run = Run(
         job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
-        tokenizer=tokenizer, references=references_for(job, table, plan), checkpoints=checkpoints,
-        held_out=_held_out(job, world, table, plan, policy.rows), log=MetricsLog(job.run, start) if world.leads else None,
-        tensorboard=TensorBoard(job.run, start, on=job.tensorboard and world.leads), listener=listener,
+        tokenizer=tokenizer, references=references_for(job, table, plan), checkpoints=checkpoints, listener=listener,
+        held_out=held_out, log=MetricsLog(job.run, start) if world.leads else None,
+        tensorboard=TensorBoard(job.run, start, on=job.tensorboard and world.leads),
     )  # fmt: skip
     return run, dict(found.manifest.metrics) if found else {}
 
