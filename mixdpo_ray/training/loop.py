@@ -158,11 +158,9 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
 
 def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan, rows: RowKind) -> HeldOut | None:
     per_device = job.train.evaluation.per_device_eval_batch_size or job.train.per_device_train_batch_size
-    boundary, tokens = hard_boundary(plan, table.index("train")), job.objective.needs_tokens
-    chunk_tokens = job.train.logp_chunk_tokens
-    return read_held_out(
-        table, world, per_device, chunk_tokens, boundary, job.reference, tokens=tokens, packed=rows == "packed"
-    )
+    boundary, packed = hard_boundary(plan, table.index("train")), rows == "packed"
+    chunk_tokens, tokens = job.train.logp_chunk_tokens, job.objective.needs_tokens
+    return read_held_out(table, world, per_device, chunk_tokens, boundary, job.reference, tokens=tokens, packed=packed)
 
 
 def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
