@@ -71,10 +71,10 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
 
 
 def cut_short(steps: int, plan: Plan) -> str:
-    """What train.max_steps leaves out: a curriculum ends with its harder pairs."""
+    """What train.max_steps leaves out."""
     stages = [plan.window(step).stage for step in range(plan.steps)]
     missed = [f"of the {stage} stage nothing" for stage in dict.fromkeys(stages) if stage not in stages[:steps]]
     return (
-        f"train.max_steps ends the curriculum after {steps} of {plan.steps} steps, before its harder pairs"
+        f"train.max_steps ends the curriculum after {steps} of {plan.steps} steps"
         f"{''.join(f'; {one} is trained' for one in missed)}: curriculum.thin=2 trains all kinds in half the steps"
     )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mixdpo_ray.comparison.arms import all_arms, check_arms
-from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.file import load_recipe
+from tests.recipe.complaints import complaint
 
 RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
 SMALL = """
@@ -28,12 +28,6 @@ def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     return path
-
-
-def complaint(path: Path, *overrides: str) -> str:
-    with pytest.raises(RecipeError) as caught:
-        check_arms(load_recipe(str(path), overrides))
-    return str(caught.value).removeprefix(f"{path}: ").removeprefix("command line: ")
 
 
 def test_every_arm_is_the_recipe_with_its_settings_and_each_seed(small: Path) -> None:
@@ -111,7 +105,7 @@ MISTAKES: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("override", "expected"), MISTAKES, ids=[override for override, _ in MISTAKES])
 def test_a_mistake_is_one_line_before_ray_starts(small: Path, override: str, expected: str) -> None:
-    said = complaint(small, override)
+    said = complaint(small, override, check=check_arms)
     assert said.startswith(expected), said
     assert "\n" not in said
 

@@ -10,6 +10,7 @@ from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.recipe.file import describe_settings, load_recipe
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.search.space import Space, starting_points
+from tests.recipe.complaints import complaint
 
 RECIPES = sorted((Path(__file__).parents[2] / "jobs" / "recipes").glob("*.yaml"))
 PAPER = {
@@ -25,12 +26,6 @@ def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text("model: {path: some/model}\ndata: {source: {path: pairs.jsonl}}\n")
     return path
-
-
-def complaint(path: Path, *overrides: str) -> str:
-    with pytest.raises(RecipeError) as caught:
-        load_recipe(str(path), overrides)
-    return str(caught.value).removeprefix(f"{path}: ").removeprefix("command line: ")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

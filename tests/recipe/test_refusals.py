@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.file import load_recipe
+from tests.recipe.complaints import complaint
 
 
 @pytest.fixture
@@ -15,12 +15,6 @@ def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text("model: {path: some/model}\ndata: {source: {path: pairs.jsonl}}\n")
     return path
-
-
-def complaint(path: Path, *overrides: str) -> str:
-    with pytest.raises(RecipeError) as caught:
-        load_recipe(str(path), overrides)
-    return str(caught.value).removeprefix(f"{path}: ").removeprefix("command line: ")
 
 
 @pytest.mark.parametrize(
