@@ -87,3 +87,13 @@ def test_two_held_out_points_are_no_trend_and_show_their_error(tmp_path: Path, d
 def test_ticks_are_whole_steps(tmp_path: Path, drawn: list[Any]) -> None:
     draw_curves(str(run_with(tmp_path, "eeehh")))
     assert {float(tick) % 1 for tick in drawn[0].axes[-1].get_xticks()} == {0.0}
+
+
+def test_held_out_points_have_one_entry_in_the_legend_whether_or_not_they_have_bars(
+    tmp_path: Path, drawn: list[Any]
+) -> None:
+    """The drift's deviation is unknown to runs of earlier versions, the accuracy's follows from its value."""
+    held_out = {"eval_logps/chosen_drift": -0.1, "eval_pairs/margin_1-2": 20.0}
+    draw_curves(str(run_with(tmp_path, "eeee", (0, 4), **held_out)))
+    told = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert told == ["training", "held out, 20 pairs (bars: 95 % interval)"]
