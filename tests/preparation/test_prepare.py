@@ -127,7 +127,7 @@ def test_of_contradicting_ratings_the_cautious_one_counts_wherever_it_lies(tmp_p
     assert index_bytes(first) == index_bytes(second)
 
 
-def test_no_prompt_is_trained_and_held_out(tmp_path: Path) -> None:
+def test_no_prompt_is_trained_and_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = some_rows(200, prompts=50)
     table = prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows), heldout={"fraction": 0.2}))
     prompts = [
@@ -135,6 +135,7 @@ def test_no_prompt_is_trained_and_held_out(tmp_path: Path) -> None:
         for split in ("train", "eval")
     ]
     # the tags of the prompts are unknown words, so equal ids are a stricter test than equal prompts
+    assert "of the tokens of the first 64 pairs are unknown to the tokenizer" in capsys.readouterr().err
     assert table.rows("eval") == 40
     assert not prompts[0] & prompts[1]
 
