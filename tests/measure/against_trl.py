@@ -6,6 +6,7 @@ DeepSpeed. Losses of every step are compared first; where they differ, no ratio 
 
 from __future__ import annotations
 
+from mixdpo_ray.training.job import TrainingJob
 from tests.measure.inputs import MODEL, job_of, setup_of
 from tests.measure.memory import peak_gib, reset_peak
 from tests.measure.phases import Measurement, Report
@@ -19,7 +20,11 @@ TOLERANCE = 2e-2
 def run_ours(measurement: Measurement, report: Report) -> None:
     setup = _setup(measurement)
     what = f"{setup.global_batch} pairs a step, {setup.per_device} at a time"
-    report_training(measurement, report, setup, what, job_of(setup, "beside-trl", deepspeed={"zero_stage": ZERO}))
+    report_training(measurement, report, setup, what, _job(setup))
+
+
+def _job(setup: Setup) -> TrainingJob:
+    return job_of(setup, "beside-trl", deepspeed={"zero_stage": ZERO}, model={"packing": True})
 
 
 def run_theirs(measurement: Measurement, report: Report, precompute: bool) -> None:

@@ -1,6 +1,6 @@
 """What a GPU machine without a network lacks, and in which form it travels there.
 
-The image has Python 3.12, torch, transformers, accelerate, peft, pyarrow, pandas and what they need. Beside it go
+The image has Python 3.12, torch, an older transformers, accelerate, peft, pyarrow, pandas and what they need. Beside it go
 wheels, which are unpacked as they are, and ray, whose wheel of 79 MB is too large: it loses what no job here uses and
 is packed again. Everything lies in one folder, which git ignores.
 """
@@ -24,7 +24,7 @@ PYTHON = "3.12"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)] + ["manylinux2014_x86_64"]
 
 # Of the project's own requirements, in the ranges of pyproject.toml; the image has the others.
-OURS = ("ray", "deepspeed", "trl", "datasets", "optuna", "pydantic")
+OURS = ("ray", "deepspeed", "transformers", "trl", "datasets", "optuna", "pydantic")
 # What these need, and kernels to compare with.
 THEIRS = (
     "alembic", "annotated-types", "colorlog", "dill", "hjson", "jsonschema", "jsonschema-specifications",
@@ -34,7 +34,8 @@ THEIRS = (
 IMAGE = frozenset({
     "accelerate", "attrs", "click", "einops", "filelock", "fsspec", "grpcio", "huggingface-hub", "jinja2", "markupsafe",
     "ninja", "numpy", "packaging", "pandas", "peft", "protobuf", "psutil", "py-cpuinfo", "pyarrow", "pyyaml",
-    "requests", "safetensors", "tokenizers", "torch", "tqdm", "transformers", "triton", "typing-extensions", "xxhash",
+    "regex", "requests", "safetensors", "tokenizers", "torch", "tqdm", "transformers", "triton", "typer",
+    "typing-extensions", "xxhash",
 })  # fmt: skip
 # Of ray's wheel: Java, reinforcement learning, the dashboard's pages, tests; none is imported by a training run.
 PRUNED = ("ray/jars/", "ray/rllib/", "ray/dashboard/client/", "ray/serve/tests/")

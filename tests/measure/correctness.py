@@ -7,6 +7,7 @@ measured: its gradient may be off by a hundredth, or by half as much again as bf
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ def run(measurement: Measurement, report: Report) -> None:
     device = measurement.device
     truth = _window(measurement, "cpu", "float32")
     rounded = _errors(_window(measurement, "cpu", "bfloat16"), truth)
-    for dtype in ("float32", "bfloat16"):
-        found = _window(measurement, device, dtype)
+    for dtype, packed in product(("float32", "bfloat16"), (False, True)):
+        found = _window(measurement, device, dtype, packed=packed)
         errors = _errors(found, truth)
         allowed = FLOAT32 if dtype == "float32" else max(BFLOAT16, EXCESS * rounded["gradient"])
         wrong = [f"{name} of {dtype} is off by {error:.2g}" for name, error in errors.items() if not error <= allowed]
@@ -38,7 +39,7 @@ def run(measurement: Measurement, report: Report) -> None:
             wrong.append(f"the loss before the first step is ln 2 and {gap:.2g}")
         says = ", ".join(f"{name} off by {error:.1e}" for name, error in errors.items())
         report(
-            what=f"{dtype} on the device, float32 on the CPU",
+            what=f"{dtype}{', packed' * packed} on the device, float32 on the CPU",
             errors=errors,
             allowed=allowed,
             ln2_gap=gap,
@@ -47,7 +48,7 @@ def run(measurement: Measurement, report: Report) -> None:
         )
 
 
-def _window(measurement: Measurement, device: str, dtype: str) -> dict[str, Tensor]:
+def _window(measurement: Measurement, device: str, dtype: str, *, packed: bool = False) -> dict[str, Tensor]:
     """Log-probs, loss and gradients, in double precision on the CPU."""
     folder = measurement.work / SHALLOW
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=getattr(torch, dtype)).to(device)
@@ -61,8 +62,9 @@ def _window(measurement: Measurement, device: str, dtype: str) -> dict[str, Tens
         weight=1.0,
         padding=0,
         device=torch.device(device),
+        rows="packed" if packed else "grouped",
     )
-    pairs = pair_logps(Scorer(model), batch).easy
+    pairs = pair_logps(Scorer(model, packing=packed), batch).easy
     loss = DPO(beta=BETA).losses(pairs).mean()
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     together = torch.cat([gradient.flatten().double().cpu() for gradient in gradients])

@@ -27,16 +27,25 @@ class Work:
     visible: int  # pairs of a query and a key that it sees
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Self:
-        """Of pairs whose two sequences are run one by one."""
+    def of(cls, rows: Sequence[Row], *, shared: bool = False) -> Self:
+        """Of pairs whose two sequences are run one by one; or with a prompt that is run once for both."""
         tokens = completions = visible = 0
         for row in rows:
+            prompt = len(row["prompt_ids"])
             for answer in ("chosen_ids", "rejected_ids"):
-                length = len(row["prompt_ids"]) + len(row[answer])
+                length = prompt + len(row[answer])
                 tokens += length
                 completions += len(row[answer])
                 visible += length * (length + 1) // 2
+            if shared:
+                tokens -= prompt
+                visible -= prompt * (prompt + 1) // 2
         return cls(tokens, completions, visible)
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.tokens + other.tokens, self.completions + other.completions, self.visible + other.visible
+        )
 
     def flops(self, shape: Shape) -> int:
         return (

@@ -36,6 +36,7 @@ import torch
 from mixdpo_ray.training.engine import import_what_is_slow, quiet
 from mixdpo_ray.training.settings import LoraSettings
 from tests.measure import against_trl, ceilings, correctness, inputs, micro_steps, resume, trainings
+from tests.measure.arms import ARMS
 from tests.measure.phases import Measurement, Phase, Report, Result, run_phases
 from tests.measure.sizes import FULL, TINY
 from tests.measure.table import show
@@ -59,8 +60,9 @@ def all_phases() -> list[Phase]:
         Phase("ceilings", ceilings.run, 30),
         Phase("inputs", inputs.run, 60),
         Phase("correctness", correctness.run, 60, given, decides=True),
-        Phase("padded", partial(micro_steps.run, arm=micro_steps.PADDED), 60, given, ENGINE),
+        *(Phase(arm, partial(micro_steps.run, arm=arm), 60, given, ENGINE) for arm in ARMS),
         training(PLAIN, deepspeed={"zero_stage": trainings.ZERO}),
+        training("packing", model={"packing": True}),
         training("zero 3", deepspeed={"zero_stage": 3}),
         training("zero 1", deepspeed={"zero_stage": 1}),
         Phase("resume", resume.run, 90, given, ENGINE),

@@ -7,12 +7,17 @@ from tests.measure.phases import Measurement, Result
 from tests.measure.sizes import Shape
 
 
-def rates(measurement: Measurement, shape: Shape, work: Work, seconds: float) -> Result:
-    """MFU over the datasheet's number, which is a GPU's, and over the product that was measured before."""
+def rates(
+    measurement: Measurement, shape: Shape, work: Work, seconds: float, sequence_tokens: int | None = None
+) -> Result:
+    """MFU over the datasheet's number, which is a GPU's, and over the product that was measured before.
+
+    Times are per token of the sequences, which may be more than are run.
+    """
     flops = work.flops(shape) / seconds
     measured = measurement.last("ceilings", "flops_per_second")
     return {
-        "us_per_token": seconds / work.tokens * 1e6,
+        "us_per_token": seconds / (sequence_tokens or work.tokens) * 1e6,
         "flops_per_second": flops,
         **({"mfu": flops / DATASHEET} if measurement.on_gpu else {}),
         **({"mfu_of_measured": flops / measured} if measured else {}),

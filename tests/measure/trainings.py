@@ -34,7 +34,7 @@ def report_training(measurement: Measurement, report: Report, setup: Setup, what
     losses, outside = trained["losses"], trained["outside"]
     report(
         what=what,
-        **step_rates(measurement, setup, trained["seconds"]),
+        **step_rates(measurement, setup, trained["seconds"], shared=job.model.packing is True),
         peak_gib=peak_gib(measurement.device),
         estimate_gib=estimate_of(job),
         losses=losses,
@@ -44,8 +44,9 @@ def report_training(measurement: Measurement, report: Report, setup: Setup, what
     )
 
 
-def step_rates(measurement: Measurement, setup: Setup, seconds: list[float]) -> dict[str, Any]:
+def step_rates(measurement: Measurement, setup: Setup, seconds: list[float], *, shared: bool = False) -> dict[str, Any]:
     """Of all steps but the first, which `seconds` leaves out."""
     later: list[Row] = list(setup.rows[setup.global_batch : setup.global_batch * (len(seconds) + 1)])
-    found = rates(measurement, measurement.sizes.model, Work.of(later), sum(seconds))
+    work, tokens = Work.of(later, shared=shared), Work.of(later).tokens
+    found = rates(measurement, measurement.sizes.model, work, sum(seconds), tokens)
     return {**found, "seconds_per_step": statistics.median(seconds)}
