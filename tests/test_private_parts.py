@@ -28,6 +28,7 @@ ALLOWED = {
     # deepspeed: the norm before clipping, and weights that are sharded; neither is told in public
     "training/engine.py": {"_global_grad_norm", "_zero3_consolidated_16bit_state_dict"},
     "training/isolation.py": {"_PartitionedParameterCoordinator__params_to_release"},  # deepspeed: it keeps old models
+    "training/liger.py": {"_apply_liger_kernel_to_instance"},  # liger_kernel: the way that transformers itself takes
     "training/logps.py": {"_modules"},  # torch: a copy of the model without its head
     "training/model_files.py": {"_commit_hash"},  # transformers: which revision of a Hub's model was read
 }  # fmt: skip

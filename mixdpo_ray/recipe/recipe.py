@@ -112,6 +112,8 @@ class Recipe(Settings):
             raise ValueError(idle)
         if (setting := self.train.needs_held_out) and not self.data.holds_out:
             raise ValueError(f"{setting} needs held-out pairs, and data.heldout holds out none: give it a fraction")
+        if self.model.kernels == "liger" and self.cluster.use_gpu is False:
+            raise ValueError("model.kernels liger needs GPUs, and cluster.use_gpu is false: set it to none")
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:

@@ -169,7 +169,7 @@ class _Reference:
         with fetched(model) as here:
             if gpu:
                 refuse_what_does_not_fit(here, torch.cuda.mem_get_info()[0])
-            self.scorer = Scorer(load_model(here), here.packing).to(self.device).eval()
+            self.scorer = Scorer(load_model(here), here.packing, here.kernels).to(self.device).eval()
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows, flat = self._batch(batch)

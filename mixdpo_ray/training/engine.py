@@ -143,6 +143,8 @@ class Policy:
 
     def close(self) -> None:
         """Let go of its memory: DeepSpeed's hooks are cycles that Python's collector cannot see."""
+        if self.scorer.kernels is not None:
+            self.scorer.kernels.remove()
         with quiet():
             self._engine.destroy()
 
@@ -160,7 +162,7 @@ def make_policy(
     library = _deepspeed(world)
     config = deepspeed_config(model, train, deepspeed, from_universal=from_universal)
     with _sharded_loading(config, deepspeed.zero_stage):
-        scorer = Scorer(load_model(model), model.packing)
+        scorer = Scorer(load_model(model), model.packing, model.kernels)
     if train.gradient_checkpointing:
         scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     _bound_buckets(config, scorer)

@@ -7,7 +7,9 @@ largest thing that exists. More than one chunk means that logits are computed ag
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +20,8 @@ from mixdpo_ray.errors import ModelError
 from mixdpo_ray.objectives.logps import PairLogps, TokenLogps
 from mixdpo_ray.training.attention import use_packed_attention
 from mixdpo_ray.training.batch import ModelInput, PairBatch
-from mixdpo_ray.training.settings import Packing
+from mixdpo_ray.training.liger import LigerKernels
+from mixdpo_ray.training.settings import Kernels, Packing
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
@@ -60,9 +63,10 @@ def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLog
 class Scorer(nn.Module):
     """A causal language model that answers with log-probs of completion tokens [sequences, longest], in float32."""
 
-    def __init__(self, model: PreTrainedModel, packing: Packing = False):
+    def __init__(self, model: PreTrainedModel, packing: Packing = False, kernels: Kernels = "none"):
         super().__init__()
         self.model = model
+        self.kernels = LigerKernels(model) if kernels == "liger" else None
         self.why_padded = use_packed_attention(model) if packing else None
         self.packed = bool(packing) and self.why_padded is None
         if packing is True and self.why_padded is not None:
@@ -78,15 +82,22 @@ class Scorer(nn.Module):
         pieces = zip(hidden.tensor_split(chunks), batch.targets.tensor_split(chunks), strict=True)
         if chunks == 1 or not torch.is_grad_enabled():
             return torch.cat([self._logps(*piece) for piece in pieces])
-        return torch.cat([checkpoint(self._logps, *piece, use_reentrant=False) for piece in pieces])
+        again = partial(checkpoint, self._logps, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
+        return torch.cat([again(*piece) for piece in pieces])
 
     def _plainly(self, batch: PairBatch) -> Tensor:
         """The slow way, to compare with: the model's own forward over every position of padded rows."""
-        logits = [self.model(input_ids=row.ids, use_cache=False).logits.flatten(0, 1) for row in batch.groups]
+        with nullcontext() if self.kernels is None else self.kernels.aside():
+            logits = [self.model(input_ids=row.ids, use_cache=False).logits.flatten(0, 1) for row in batch.groups]
         return selected_logps(torch.cat(logits)[batch.predictors].float(), batch.targets)
 
     def _logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return selected_logps(vocabulary_logits(self.model, hidden).float(), targets)
+        logits = vocabulary_logits(self.model, hidden)
+        if logits.is_cuda:
+            from mixdpo_ray.training.fused_logps import fused_logps
+
+            return fused_logps(logits, targets)
+        return selected_logps(logits.float(), targets)
 
 
 def predicting_states(model: PreTrainedModel, batch: PairBatch) -> Tensor:

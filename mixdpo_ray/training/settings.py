@@ -11,6 +11,7 @@ from mixdpo_ray.training.metric_names import unknown_metric
 
 Dtype = Literal["bfloat16", "float32"]
 Packing = bool | Literal["auto"]  # YAML reads on and off as true and false
+Kernels = Literal["none", "liger"]
 # Elements that are reduced or gathered at once; the memory of a bucket is taken whole (memory_estimate.py)
 BUCKETS = {"reduce_bucket_size": 200_000_000, "allgather_bucket_size": 200_000_000}
 
@@ -32,6 +33,9 @@ class ModelSettings(Settings):
     packing: Packing = Field(
         False, description="Pairs in rows without padding, a prompt run once for both answers; auto: where models can"
     )
+    kernels: Kernels = Field(
+        "none", description="liger: on GPUs, Liger's norms, rotary positions and MLPs (needs the extra `liger`)"
+    )
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings along")
     chat_template: str | None = Field(None, description="Jinja template, or a file of one, instead of the tokenizer's")
     lora: LoraSettings | None = Field(None, description="Train low-rank adapters instead of all weights")
@@ -42,10 +46,12 @@ class ModelSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _recorded(self, recorded: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out packing that is off: earlier versions had none, and what a fingerprint names stays the same."""
+        """Leaves out what is off and earlier versions did not have: what a fingerprint names stays the same."""
         content: dict[str, Any] = recorded(self)
         if not self.packing:
             content.pop("packing", None)
+        if self.kernels == "none":
+            content.pop("kernels", None)
         return content
 
     @model_validator(mode="after")

@@ -6,25 +6,23 @@ DeepSpeed. Losses of every step are compared first; where they differ, no ratio 
 
 from __future__ import annotations
 
-from mixdpo_ray.training.job import TrainingJob
 from tests.measure.inputs import MODEL, job_of, setup_of
 from tests.measure.memory import peak_gib, reset_peak
 from tests.measure.phases import Measurement, Report
 from tests.measure.trainings import ZERO, report_training, step_rates
 from tests.peer.setup import Setup
 
-OURS, LOOP, PRECOMPUTED = "ours beside TRL", "TRL", "TRL precomputed"
+OURS, LARGER_ROWS, LOOP, PRECOMPUTED = "ours beside TRL", "ours larger rows", "TRL", "TRL precomputed"
+BEST = {"packing": True, "kernels": "liger"}  # settings of the model
 TOLERANCE = 2e-2
 
 
-def run_ours(measurement: Measurement, report: Report) -> None:
-    setup = _setup(measurement)
+def run_ours(measurement: Measurement, report: Report, rows: int = 1) -> None:
+    """`rows`: how many times as many pairs go through the model at once as TRL's."""
+    setup = _setup(measurement, rows)
     what = f"{setup.global_batch} pairs a step, {setup.per_device} at a time"
-    report_training(measurement, report, setup, what, _job(setup))
-
-
-def _job(setup: Setup) -> TrainingJob:
-    return job_of(setup, "beside-trl", deepspeed={"zero_stage": ZERO}, model={"packing": True})
+    job = job_of(setup, f"beside-trl-{rows}", deepspeed={"zero_stage": ZERO}, model=BEST)
+    report_training(measurement, report, setup, what, job)
 
 
 def run_theirs(measurement: Measurement, report: Report, precompute: bool) -> None:
@@ -36,22 +34,25 @@ def run_theirs(measurement: Measurement, report: Report, precompute: bool) -> No
     reset_peak(measurement.device)
     record = run_dpo(setup, measurement.work / "trl", precompute=precompute)
     found = step_rates(measurement, setup, np.diff(record.ends).tolist())
-    ours, gap = measurement.last(OURS, "us_per_token"), _gap(measurement.last(OURS, "losses"), record.losses)
+    gap = _gap(measurement.last(OURS, "losses"), record.losses)
+    ours = {name: measurement.last(name, "us_per_token") for name in (OURS, LARGER_ROWS)}
     row = {"losses": record.losses, "loss_gap": gap, **found, "peak_gib": peak_gib(measurement.device)}
     if gap is None:
         says = "no ratio: ours was not measured"
     elif gap > TOLERANCE:
         says = f"no ratio: losses differ by {gap:.2g}"
     else:
-        row["ratio"] = found["us_per_token"] / ours
-        says = f"{row['ratio']:.2f} times our time; losses differ by {gap:.1e} at most"
+        ratios = {name: found["us_per_token"] / time for name, time in ours.items() if time is not None}
+        row |= {"ratio": ratios[OURS], "ratios": ratios}
+        times = ", ".join(f"{ratio:.2f} times {name}" for name, ratio in ratios.items())
+        says = f"{times}; losses differ by {gap:.1e} at most"
     where = "its references computed before" if precompute else "its reference in the loop"
     report(what=where, says=says, **row)
 
 
-def _setup(measurement: Measurement) -> Setup:
+def _setup(measurement: Measurement, rows: int = 1) -> Setup:
     sizes = measurement.sizes
-    return setup_of(measurement, MODEL, sizes.peer_batch, sizes.peer_per_device, sizes.peer_steps)
+    return setup_of(measurement, MODEL, sizes.peer_batch, rows * sizes.peer_per_device, sizes.peer_steps)
 
 
 def _gap(ours: list[float] | None, theirs: list[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""The ways in which the sequences of the same pairs can lie in a forward pass, as micro-batches with a loss.
+"""The ways in which sequences of the same pairs can lie in a forward pass, as micro-batches with a loss.
 
 padded    sequences of like length together
 packed    one row without padding, the prompt in it with each answer

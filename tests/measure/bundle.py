@@ -1,8 +1,8 @@
 """What a GPU machine without a network lacks, and in which form it travels there.
 
-The image has Python 3.12, torch, an older transformers, accelerate, peft, pyarrow, pandas and what they need. Beside it go
-wheels, which are unpacked as they are, and ray, whose wheel of 79 MB is too large: it loses what no job here uses and
-is packed again. Everything lies in one folder, which git ignores.
+The image has Python 3.12, torch, an older transformers, accelerate, peft, pyarrow, pandas and what they need. Beside it
+go wheels, which are unpacked as they are, and ray, whose wheel of 79 MB is too large: it loses what no job here uses
+and is packed again. Everything lies in one folder, which git ignores.
 """
 
 from __future__ import annotations

@@ -36,7 +36,6 @@ import torch
 from mixdpo_ray.training.engine import import_what_is_slow, quiet
 from mixdpo_ray.training.settings import LoraSettings
 from tests.measure import against_trl, ceilings, correctness, inputs, micro_steps, resume, trainings
-from tests.measure.arms import ARMS
 from tests.measure.phases import Measurement, Phase, Report, Result, run_phases
 from tests.measure.sizes import FULL, TINY
 from tests.measure.table import show
@@ -60,13 +59,15 @@ def all_phases() -> list[Phase]:
         Phase("ceilings", ceilings.run, 30),
         Phase("inputs", inputs.run, 60),
         Phase("correctness", correctness.run, 60, given, decides=True),
-        *(Phase(arm, partial(micro_steps.run, arm=arm), 60, given, ENGINE) for arm in ARMS),
+        *(Phase(arm.name, partial(micro_steps.run, arm=arm), 60, given, ENGINE) for arm in micro_steps.MICRO_STEPS),
         training(PLAIN, deepspeed={"zero_stage": trainings.ZERO}),
         training("packing", model={"packing": True}),
+        training("packing liger", model=against_trl.BEST),
         training("zero 3", deepspeed={"zero_stage": 3}),
         training("zero 1", deepspeed={"zero_stage": 1}),
         Phase("resume", resume.run, 90, given, ENGINE),
         Phase(against_trl.OURS, against_trl.run_ours, 40, given, ENGINE),
+        Phase(against_trl.LARGER_ROWS, partial(against_trl.run_ours, rows=4), 40, given, ENGINE),
         Phase(against_trl.LOOP, partial(against_trl.run_theirs, precompute=False), 60, given, TRL),
         Phase(against_trl.PRECOMPUTED, partial(against_trl.run_theirs, precompute=True), 60, given, TRL),
         training("checkpointing", train={"gradient_checkpointing": True}),

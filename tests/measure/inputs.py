@@ -30,7 +30,8 @@ def write(measurement: Measurement, name: str) -> None:
     folder, shape = measurement.work / name, shape_of(measurement, name)
     shape.write(folder / "model", measurement.device)
     rows = rows_of(measurement, name)
-    write_inputs(folder, folder / "model", rows, dtype="bfloat16", device=measurement.device)
+    at_once = 32 if measurement.on_gpu else 8
+    write_inputs(folder, folder / "model", rows, at_once, dtype="bfloat16", device=measurement.device)
 
 
 def shape_of(measurement: Measurement, name: str) -> Shape:
@@ -52,7 +53,12 @@ def setup_of(measurement: Measurement, name: str, batch: int, per_device: int, s
 
 
 def job_of(setup: Setup, run: str, **settings: Any) -> TrainingJob:
-    """`settings`: parts of the job that are changed, each by a dictionary. The policy leaves nothing behind."""
+    """`settings`: parts of the job that are changed, each by a dictionary. The policy leaves nothing behind.
+
+    A CPU has kernels of its own alone, whatever is asked for.
+    """
+    if setup.device == "cpu" and "model" in settings:
+        settings["model"] = {name: value for name, value in settings["model"].items() if name != "kernels"}
     job = make_job(setup, setup.model.parent, DPO(beta=setup.beta), run)
     changed = {name: getattr(job, name).model_copy(update=update) for name, update in settings.items()}
     return replace(job, exports_model=False, **changed)

@@ -45,7 +45,7 @@ def run(measurement: Measurement, report: Report) -> None:
 def _job(measurement: Measurement, run: str) -> TrainingJob:
     sizes = measurement.sizes
     setup = setup_of(measurement, SHALLOW, sizes.peer_batch, sizes.peer_per_device, sizes.steps)
-    job = job_of(setup, run, deepspeed={"zero_stage": ZERO})
+    job = job_of(setup, run, deepspeed={"zero_stage": ZERO}, model={"packing": True})
     checkpoints = CheckpointSettings(every_steps=EVERY, keep_last=1)
     return replace(job, exports_model=True, train=job.train.model_copy(update={"checkpoints": checkpoints}))
 
