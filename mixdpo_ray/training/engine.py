@@ -143,8 +143,7 @@ class Policy:
 
     def close(self) -> None:
         """Let go of its memory: DeepSpeed's hooks are cycles that Python's collector cannot see."""
-        if self.scorer.kernels is not None:
-            self.scorer.kernels.remove()
+        self.scorer.kernels.remove()
         with quiet():
             self._engine.destroy()
 

@@ -37,11 +37,11 @@ def _select(logits, targets, logps, log_sums, width, block: tl.constexpr):  # ty
 def _to_gradient(logits, targets, log_sums, gradients, width, block: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * block + tl.arange(0, block)
-    places = logits + row * width + columns
-    values = tl.load(places, mask=columns < width, other=0.0).to(tl.float32)
+    pointers = logits + row * width + columns
+    values = tl.load(pointers, mask=columns < width, other=0.0).to(tl.float32)
     one_hot = tl.where(columns == tl.load(targets + row), 1.0, 0.0)
     slope = (one_hot - tl.exp(values - tl.load(log_sums + row))) * tl.load(gradients + row)
-    tl.store(places, slope.to(logits.dtype.element_ty), mask=columns < width)
+    tl.store(pointers, slope.to(logits.dtype.element_ty), mask=columns < width)
 
 
 class _FusedLogps(torch.autograd.Function):

@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.settings import Kernels
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
 
 
-class LigerKernels:
-    """What Liger put into one model."""
+Names = dict[str, Any]  # of a module of Python or of torch, and what they mean
 
-    def __init__(self, model: PreTrainedModel):
-        family = vars(sys.modules[type(model).__module__])
-        modules = [vars(module) for module in model.modules()]
-        kept, own = dict(family), [dict(names) for names in modules]
-        _put_into(model)
-        self._changed = [_changes(family, kept), *map(_changes, modules, own)]
+
+class Replaced:
+    """What other kernels put into one model; nothing where none are asked for."""
+
+    def __init__(self, *changes: tuple[Names, Names, Names]):
+        """Each: where names have changed, what they meant before, and what they mean now."""
+        self._changes = changes
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -38,23 +39,29 @@ class LigerKernels:
         try:
             yield
         finally:
-            for names, _, theirs in self._changed:
+            for names, _, theirs in self._changes:
                 names.update(theirs)
 
     def remove(self) -> None:
-        for names, own, theirs in self._changed:
+        for names, own, theirs in self._changes:
             for name in theirs:
                 names.pop(name)
             names.update(own)
 
 
-Names = dict[str, Any]
+def use_kernels(model: PreTrainedModel, kernels: Kernels) -> Replaced:
+    """Let a model compute with other kernels than its own."""
+    if kernels == "none":
+        return Replaced()
+    namespaces = [vars(sys.modules[type(model).__module__]), *(vars(module) for module in model.modules())]
+    before = [dict(names) for names in namespaces]
+    _put_into(model)
+    return Replaced(*map(_changes, namespaces, before))
 
 
-def _changes(names: Names, kept: Names) -> tuple[Names, Names, Names]:
-    """Where names have changed, what they meant before, and what they mean now."""
-    theirs = {name: value for name, value in names.items() if name not in kept or kept[name] is not value}
-    return names, {name: kept[name] for name in theirs if name in kept}, theirs
+def _changes(names: Names, before: Names) -> tuple[Names, Names, Names]:
+    theirs = {name: value for name, value in names.items() if name not in before or before[name] is not value}
+    return names, {name: before[name] for name in theirs if name in before}, theirs
 
 
 def _put_into(model: PreTrainedModel) -> None:

@@ -7,7 +7,6 @@ largest thing that exists. More than one chunk means that logits are computed ag
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from mixdpo_ray.errors import ModelError
 from mixdpo_ray.objectives.logps import PairLogps, TokenLogps
 from mixdpo_ray.training.attention import use_packed_attention
 from mixdpo_ray.training.batch import ModelInput, PairBatch
-from mixdpo_ray.training.liger import LigerKernels
+from mixdpo_ray.training.liger import use_kernels
 from mixdpo_ray.training.settings import Kernels, Packing
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Scorer(nn.Module):
     def __init__(self, model: PreTrainedModel, packing: Packing = False, kernels: Kernels = "none"):
         super().__init__()
         self.model = model
-        self.kernels = LigerKernels(model) if kernels == "liger" else None
+        self.kernels = use_kernels(model, kernels)
         self.why_padded = use_packed_attention(model) if packing else None
         self.packed = bool(packing) and self.why_padded is None
         if packing is True and self.why_padded is not None:
@@ -87,7 +86,7 @@ class Scorer(nn.Module):
 
     def _plainly(self, batch: PairBatch) -> Tensor:
         """The slow way, to compare with: the model's own forward over every position of padded rows."""
-        with nullcontext() if self.kernels is None else self.kernels.aside():
+        with self.kernels.aside():
             logits = [self.model(input_ids=row.ids, use_cache=False).logits.flatten(0, 1) for row in batch.groups]
         return selected_logps(torch.cat(logits)[batch.predictors].float(), batch.targets)
 

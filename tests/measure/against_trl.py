@@ -43,7 +43,7 @@ def run_theirs(measurement: Measurement, report: Report, precompute: bool) -> No
         says = f"no ratio: losses differ by {gap:.2g}"
     else:
         ratios = {name: found["us_per_token"] / time for name, time in ours.items() if time is not None}
-        row |= {"ratio": ratios[OURS], "ratios": ratios}
+        row["ratios"] = ratios
         times = ", ".join(f"{ratio:.2f} times {name}" for name, ratio in ratios.items())
         says = f"{times}; losses differ by {gap:.1e} at most"
     where = "its references computed before" if precompute else "its reference in the loop"

@@ -42,7 +42,7 @@ from tests.measure.table import show
 
 SECONDS = {"cuda": 300.0, "cpu": 1500.0}
 PATIENCE = {"cuda": 1, "cpu": 5}  # times a phase's seconds; a CPU may be shared, and DeepSpeed compiles for it once
-PLAIN = "zero 2"
+PLAIN, BEST = "zero 2", "packing liger"
 # Left by whoever started several processes from this shell: TRL would wait for the others
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ENGINE, TRL, RAY = ("deepspeed",), ("tests.peer.peer",), ("tests.measure.through_ray",)
@@ -55,25 +55,29 @@ def all_phases() -> list[Phase]:
     def training(name: str, **settings: Any) -> Phase:
         return Phase(name, partial(trainings.run, what=name, **settings), 40, given, ENGINE)
 
+    def micro_step(name: str) -> Phase:
+        return Phase(name, partial(micro_steps.run, arm=micro_steps.BY_NAME[name]), 60, given, ENGINE)
+
     return [
         Phase("ceilings", ceilings.run, 30),
         Phase("inputs", inputs.run, 60),
         Phase("correctness", correctness.run, 60, given, decides=True),
-        *(Phase(arm.name, partial(micro_steps.run, arm=arm), 60, given, ENGINE) for arm in micro_steps.MICRO_STEPS),
+        micro_step("liger one chunk"),
+        Phase(against_trl.OURS, against_trl.run_ours, 40, given, ENGINE),
+        Phase(against_trl.LARGER_ROWS, partial(against_trl.run_ours, rows=8), 40, given, ENGINE),
+        Phase(against_trl.PRECOMPUTED, partial(against_trl.run_theirs, precompute=True), 60, given, TRL),
+        Phase(against_trl.LOOP, partial(against_trl.run_theirs, precompute=False), 60, given, TRL),
+        training(BEST, model=against_trl.BEST, deepspeed={"zero_stage": trainings.ZERO}),
+        Phase("ray", partial(_through_ray, beside=BEST), 60, given, RAY),
+        Phase("larger", micro_steps.run_larger, 60, given, ENGINE),
+        Phase("resume", resume.run, 90, given, ENGINE),
+        *map(micro_step, ("liger", "shared", "packed", "plain log-probs", "padded")),
         training(PLAIN, deepspeed={"zero_stage": trainings.ZERO}),
         training("packing", model={"packing": True}),
-        training("packing liger", model=against_trl.BEST),
         training("zero 3", deepspeed={"zero_stage": 3}),
         training("zero 1", deepspeed={"zero_stage": 1}),
-        Phase("resume", resume.run, 90, given, ENGINE),
-        Phase(against_trl.OURS, against_trl.run_ours, 40, given, ENGINE),
-        Phase(against_trl.LARGER_ROWS, partial(against_trl.run_ours, rows=4), 40, given, ENGINE),
-        Phase(against_trl.LOOP, partial(against_trl.run_theirs, precompute=False), 60, given, TRL),
-        Phase(against_trl.PRECOMPUTED, partial(against_trl.run_theirs, precompute=True), 60, given, TRL),
         training("checkpointing", train={"gradient_checkpointing": True}),
         training("lora", model={"lora": LoraSettings()}),
-        Phase("ray", partial(_through_ray, beside=PLAIN), 60, given, RAY),
-        Phase("larger", micro_steps.run_larger, 60, given, ENGINE),
     ]
 
 

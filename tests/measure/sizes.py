@@ -88,8 +88,8 @@ class Sizes:
 
 
 FULL = Sizes(
-    QWEN_05, QWEN_15, SHALLOW, shortened=1, micro_pairs=64, micro_batches=(4, 16, 32, 64), warm_ups=2, timed=6,
-    batch=128, per_device=32, steps=4, peer_batch=64, peer_per_device=8, peer_steps=4, matrix=8192, copied=4 << 30,
+    QWEN_05, QWEN_15, SHALLOW, shortened=1, micro_pairs=64, micro_batches=(4, 16, 64), warm_ups=2, timed=6,
+    batch=64, per_device=32, steps=4, peer_batch=64, peer_per_device=8, peer_steps=4, matrix=8192, copied=4 << 30,
 )  # fmt: skip
 TINY = Sizes(
     SMALL, SMALLER, SMALLER, shortened=8, micro_pairs=4, micro_batches=(1, 2), warm_ups=1, timed=2,

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.measure.gpu import PLAIN, all_phases
+from tests.measure.against_trl import LARGER_ROWS, OURS
+from tests.measure.gpu import BEST, PLAIN, all_phases
+from tests.measure.micro_steps import MICRO_STEPS
 
 ROOT = Path(__file__).parents[2]
 NAMES = [phase.name for phase in all_phases()]
-TRAININGS = ("zero 1", "zero 2", "zero 3", "checkpointing", "lora", "ours beside TRL")
+TRAININGS = ("zero 1", PLAIN, "zero 3", "checkpointing", "lora", "packing", BEST, OURS, LARGER_ROWS)
+TIMED = 2 * len(MICRO_STEPS) + len(TRAININGS) + 1  # two sizes of each arm, and the larger model
 
 
 def run_tiny(out: Path, names: list[str]) -> str:
@@ -54,15 +57,15 @@ def test_every_phase_succeeds_and_leaves_rows(out: Path, results: dict[str, list
 
 
 def test_the_device_computes_what_the_cpu_computes(results: dict[str, list[dict[str, Any]]]) -> None:
-    exact, rounded = results["correctness"][:2]
+    exact, packed, *rounded = results["correctness"][:4]
     assert exact["errors"] == {"logps": 0, "gradient": 0}  # it is the CPU
-    assert 0 < rounded["errors"]["gradient"] < 1e-2
-    assert rounded["ln2_gap"] < 1e-3
+    assert packed["errors"]["gradient"] < 1e-6
+    assert all(0 < each["errors"]["gradient"] < 1e-2 and each["ln2_gap"] < 1e-3 for each in rounded)
 
 
 def test_what_was_timed_is_plausible(results: dict[str, list[dict[str, Any]]]) -> None:
     rows = [row for of_phase in results.values() for row in of_phase if "us_per_token" in row]
-    assert len(rows) == 2 + len(TRAININGS) + 2 + 1  # padded, the runs, TRL's two, the larger model
+    assert len(rows) == TIMED + 2  # and TRL's two
     assert all(0 < row["mfu_of_measured"] < 1 and 0 < row["us_per_token"] < 1e6 for row in rows)
     foreseen = [row["estimate_gib"] for row in rows if "estimate_gib" in row]
     assert all(0.001 < gib < 0.1 for gib in foreseen)  # 100,000 weights with their states, and 300 places
@@ -72,7 +75,7 @@ def test_what_was_timed_is_plausible(results: dict[str, list[dict[str, Any]]]) -
 def test_the_runs_train_the_same(results: dict[str, list[dict[str, Any]]]) -> None:
     losses = {name: results[name][0]["losses"] for name in TRAININGS}
     assert all(first == pytest.approx(math.log(2), abs=1e-3) for first, *_ in losses.values())
-    for name in ("zero 1", "zero 3", "checkpointing"):
+    for name in ("zero 1", "zero 3", "checkpointing", "packing", BEST):
         assert losses[name] == pytest.approx(losses[PLAIN], abs=5e-3)
     assert all(0 < results[name][0]["outside"] < 1 for name in TRAININGS)
 
@@ -87,15 +90,15 @@ def test_losses_are_compared_with_trls_before_there_is_a_ratio(results: dict[str
     for name in ("TRL", "TRL precomputed"):
         row = results[name][0]
         assert row["loss_gap"] < 2e-2
-        theirs, ours = row["us_per_token"], results["ours beside TRL"][0]["us_per_token"]
-        assert row["ratio"] == pytest.approx(theirs / ours)
+        ours = {name: results[name][0]["us_per_token"] for name in (OURS, LARGER_ROWS)}
+        assert row["ratios"] == pytest.approx({name: row["us_per_token"] / time for name, time in ours.items()})
 
 
 def test_the_table_comes_last_and_says_what_only_a_gpu_can_tell(out: Path) -> None:
     screen, table = (out / "screen.txt").read_text(), (out / "table.txt").read_text()
     assert screen.endswith(table)
     assert all(name in table for name in NAMES if name != "ray")
-    assert table.count("GPU only") == 2 * 11  # of every row with a time: MFU and peak
+    assert table.count("GPU only") == 2 * (TIMED + 2)  # of every row with a time: MFU and peak
     assert torch.__version__.split("+")[0] in table
     profile = (out / "profile-padded.txt").read_text()
     assert "aten::" in profile
@@ -103,7 +106,7 @@ def test_the_table_comes_last_and_says_what_only_a_gpu_can_tell(out: Path) -> No
 
 @pytest.mark.cluster
 def test_the_same_job_through_ray_has_the_same_losses(tmp_path: Path) -> None:
-    run_tiny(tmp_path, ["inputs", PLAIN, "ray"])
+    run_tiny(tmp_path, ["inputs", BEST, "ray"])
     ran, end = results_in(tmp_path)["ray"]
     assert end["outcome"] == "done", (tmp_path / "log.txt").read_text()[-3000:]
     assert ran["loss_gap"] == 0

@@ -10,6 +10,7 @@ from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.recipe.cluster import ClusterSettings
+from tests.measure.against_trl import BEST
 from tests.measure.inputs import MODEL, job_of, setup_of
 from tests.measure.phases import Measurement, Report
 from tests.measure.trainings import ZERO
@@ -21,7 +22,7 @@ def run(measurement: Measurement, report: Report, beside: str) -> None:
     """`beside`: the phase that trained the same without Ray."""
     sizes = measurement.sizes
     setup = setup_of(measurement, MODEL, sizes.batch, sizes.per_device, sizes.steps)
-    job = job_of(setup, "through-ray", deepspeed={"zero_stage": ZERO})
+    job = job_of(setup, "through-ray", deepspeed={"zero_stage": ZERO}, model=BEST)
     cluster = ClusterSettings(num_workers=1, use_gpu=measurement.on_gpu, max_failures=0)
     began = time.monotonic()
     with connected(cluster):
