@@ -26,6 +26,7 @@ from mixdpo_ray.objectives.sft import SFT
 from mixdpo_ray.objectives.slic import SLiC
 from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
 from mixdpo_ray.recipe.ranges import read_range
+from tests.host_waits import HostWaits
 from tests.objectives.extremes import Row, drawn
 
 EVERY = [
@@ -74,13 +75,17 @@ def pairs_of(rows: Sequence[Row]) -> PairLogps:
 
 
 def losses_of(objective: Objective, pairs: PairLogps) -> torch.Tensor:
-    """Of a whole step; what an objective reads off it is computed as in training: detached, in double precision."""
+    return objective.losses(with_step(objective, pairs))
+
+
+def with_step(objective: Objective, pairs: PairLogps) -> PairLogps:
+    """What an objective reads off a whole step, computed as in training: detached, in double precision."""
     if not isinstance(objective, StepObjective):
-        return objective.losses(pairs)
+        return pairs
     columns = {name: value.detach().double() for name, value in vars(pairs).items() if isinstance(value, torch.Tensor)}
     mismatched = torch.tensor([0.3, -0.1], dtype=torch.float64)
     seen, _ = objective.statistics(StepView(PairLogps(**columns), mismatched_ratio=mismatched))  # type: ignore[arg-type]
-    return objective.losses(replace(pairs, step={name: value.float() for name, value in seen.items()}))
+    return replace(pairs, step={name: value.float() for name, value in seen.items()})
 
 
 def slopes_of(losses: torch.Tensor, pairs: PairLogps) -> tuple[torch.Tensor, ...]:
@@ -92,6 +97,15 @@ def test_one_loss_and_two_rewards_per_pair(objective: Objective) -> None:
     pairs = pairs_of([(-12.5, -14.0, 10, 14, 1.5, -13.0, -13.2), (-20, -19, 16, 12, 0, -20.5, -19.4)])
     chosen, rejected = objective.rewards(pairs)
     assert losses_of(objective, pairs).shape == chosen.shape == rejected.shape == (2,)
+
+
+@every_objective
+def test_no_micro_step_waits_for_the_device(objective: Objective) -> None:
+    pairs = with_step(objective, pairs_of([(-12.5, -14.0, 10, 14, 1.5, -13, -13.2), (-20, -19, 16, 12, 0, -20.5, -19)]))
+    with HostWaits() as waits:
+        torch.autograd.backward(objective.losses(pairs).sum())
+        objective.rewards(pairs)
+    assert waits.found == []
 
 
 @every_objective

@@ -17,6 +17,7 @@ from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.logps import Scorer, check_exactness
 from mixdpo_ray.training.packed_rows import Layout, Span
+from tests.host_waits import HostWaits
 from tests.training.families import naive, random_model
 
 Pair = tuple[list[int], list[int], list[int]]
@@ -99,6 +100,15 @@ def test_any_number_of_pairs_of_any_kind_makes_a_row(pairs: list[Pair], hard: in
     truth = truth_of(model, pairs, hard)
     found = Scorer(model, packing=True)(batch_of(pairs, hard=hard)).sum(1)
     assert torch.allclose(found, truth, rtol=1e-5, atol=1e-5)
+
+
+def test_no_packed_pass_waits_for_the_device() -> None:
+    """A padded one does, once: transformers looks whether its positions begin again."""
+    scorer = Scorer(random_model("llama"), packing=True)
+    batch = batch_of(PAIRS)
+    with HostWaits() as waits:
+        torch.autograd.backward(scorer(batch, 2).sum())
+    assert waits.found == []
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral"])
