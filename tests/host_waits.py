@@ -14,7 +14,7 @@ class HostWaits(TorchDispatchMode):
     """Names of such operations while the body runs, backward passes on this thread included."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
