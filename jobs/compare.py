@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mixdpo_ray.cluster.command import Report, run_job, say_ray_starts
+from mixdpo_ray.cluster.command import Report, before_ray, run_job
 
 if TYPE_CHECKING:
     from mixdpo_ray.recipe.recipe import Recipe
 
 
 def compare(recipe: Recipe) -> Report:
-    from mixdpo_ray.comparison.arms import check_arms
+    from mixdpo_ray.comparison.arms import check_arms, recipes_on_own_files
 
     check_arms(recipe)  # before anything that takes seconds to import
-    say_ray_starts("compare")
+    before_ray("compare", *recipes_on_own_files(recipe))
 
     from mixdpo_ray.comparison.compare import compare
 

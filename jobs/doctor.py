@@ -6,16 +6,21 @@ to tell how long the job will take. Exit status: 0 nothing is red, 1 something i
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from mixdpo_ray.cluster.command import Report, run_job, say_ray_starts
+from mixdpo_ray.cluster.command import Report, before_ray, run_job
 
 if TYPE_CHECKING:
     from mixdpo_ray.recipe.recipe import Recipe
 
 
 def doctor(recipe: Recipe, *, probe: bool) -> Report:
-    say_ray_starts("doctor")
+    from mixdpo_ray.recipe.inputs import input_problems
+
+    for problem in input_problems(recipe):  # at once; in their turn they are red, among all others
+        print(problem, file=sys.stderr, flush=True)
+    before_ray("doctor")
 
     from mixdpo_ray.doctor.run import examine_all
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mixdpo_ray.cluster.command import Report, run_job, say_ray_starts
+from mixdpo_ray.cluster.command import Report, before_ray, run_job
 
 if TYPE_CHECKING:
     from mixdpo_ray.recipe.recipe import Recipe
@@ -14,7 +14,7 @@ def tune(recipe: Recipe) -> Report:
     from mixdpo_ray.search.check import check_search
 
     check_search(recipe)  # before anything that takes seconds to import
-    say_ray_starts("tune")
+    before_ray("tune", recipe)
 
     from mixdpo_ray.search.tune import tune
 

@@ -44,5 +44,10 @@ def first_line(error: Exception) -> str:
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """The known name that an unknown one nearly is, or the two that come closest; all of them where none does."""
+    return what_was_meant(name, known) or f"known: {', '.join(known)}"
+
+
+def what_was_meant(name: str, known: Collection[str]) -> str:
+    """A question for the known name that comes close to an unknown one; nothing where none does."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.9) or difflib.get_close_matches(name, known, n=2)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {' or '.join(close)}?" if close else ""

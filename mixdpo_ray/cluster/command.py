@@ -53,17 +53,23 @@ def run_job(
     run_command(job)
 
 
-def say_ray_starts(job: str) -> None:
-    """The first words of a job: what its first seconds go to."""
+def before_ray(job: str, *recipes: Recipe) -> None:
+    """Refuse what is wrong with the recipes' own files, and say what the first seconds of a job go to.
+
+    Every verb that needs Ray passes by here, before it imports or starts anything that takes seconds.
+    """
     import os
 
+    from mixdpo_ray.recipe.inputs import refuse_wrong_inputs
+
+    refuse_wrong_inputs(*recipes)
     address = os.environ.get("RAY_ADDRESS")
     doing = f"joining the Ray at {address}" if address else "loading libraries and starting Ray on this machine"
     print(f"{job}: {doing}", file=sys.stderr, flush=True)
 
 
 def _connected(recipe: Recipe, job: str) -> AbstractContextManager[None]:
-    say_ray_starts(job)
+    before_ray(job, recipe)
     from mixdpo_ray.cluster.connect import connected
 
     import_meanwhile("torch")

@@ -6,11 +6,14 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.file import describe_first_settings, describe_settings, load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
+
+EXAMPLE = "jobs/recipes/playground.yaml"
 
 
 class _Help(argparse.Action):
@@ -24,10 +27,27 @@ class _Help(argparse.Action):
         parser.exit()
 
 
+class SettingsParser(argparse.ArgumentParser):
+    """A parser that says of what it does not understand how settings are written."""
+
+    def __init__(self, description: str | None, *, add_help: bool = True):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=formatter, add_help=add_help, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        if "arguments are required: recipe" in message:
+            message = f"give a recipe, such as: python jobs/{self.prog} {EXAMPLE}"
+        else:
+            words = message.removeprefix("unrecognized arguments: ").split()
+            if words[0].startswith("--") and "." in words[0].partition("=")[0]:
+                setting, _, value = words[0].lstrip("-").partition("=")
+                message = f"{words[0]}: leave out the dashes: {setting}={value or 'VALUE'}"
+        super().error(message)
+
+
 def recipe_parser(description: str, flags: Mapping[str, str]) -> argparse.ArgumentParser:
     """`flags`: options that are on or off, and their help."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=formatter, add_help=False)
+    parser = SettingsParser(description, add_help=False)
     # the recipe may follow it, and is then taken for its value
     parser.add_argument(
         "-h",
@@ -38,7 +58,7 @@ def recipe_parser(description: str, flags: Mapping[str, str]) -> argparse.Argume
         action=_Help,
         help="this, or with every setting",
     )
-    parser.add_argument("recipe", help="a YAML file such as jobs/recipes/playground.yaml")
+    parser.add_argument("recipe", help=f"a YAML file such as {EXAMPLE}")
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="such as objective.beta=0.05")
     for name, text in flags.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)

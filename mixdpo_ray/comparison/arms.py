@@ -72,6 +72,11 @@ def playground_folder(recipe: Recipe, seed: int) -> str:
     return join(playgrounds_folder(recipe), f"seed-{seed}")
 
 
+def recipes_on_own_files(recipe: Recipe) -> list[Recipe]:
+    """A recipe of every arm, unless all of them read a playground that is made first."""
+    return [] if recipe.compare.playground else [arm.recipe for arm in arms_of(recipe, recipe.compare.seeds[0])]
+
+
 def check_arms(recipe: Recipe) -> None:
     """What can be known before Ray starts."""
     compare = recipe.compare

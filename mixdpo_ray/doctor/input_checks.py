@@ -13,13 +13,15 @@ from huggingface_hub.errors import HfHubHTTPError
 from mixdpo_ray import storage
 from mixdpo_ray.doctor.examination import Examination, is_on_hub
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted
+from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
-from mixdpo_ray.pairs.formats import find_format
+from mixdpo_ray.pairs.source_files import is_data_set
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
-from mixdpo_ray.preparation.sources import Source, is_data_set
+from mixdpo_ray.preparation.sources import Source
 from mixdpo_ray.training.hub import silence
+from mixdpo_ray.training.positions import too_long_for_model
 from mixdpo_ray.training.vocabulary import check_vocabulary, vocabulary_size
 from mixdpo_ray.wording import first_line, size_text
 
@@ -50,8 +52,8 @@ def hub(examination: Examination) -> str | Caution:
     return f"{constants.ENDPOINT} answers, for {', '.join(dict.fromkeys(names))}"
 
 
-def model(examination: Examination) -> str:
-    settings = examination.recipe.model
+def model(examination: Examination) -> str | Caution:
+    settings, pairs = examination.recipe.model, examination.recipe.data
     found = weights("model.path", settings.path, settings.revision)
     if settings.reference:
         weights("model.reference", settings.reference, None)
@@ -60,7 +62,12 @@ def model(examination: Examination) -> str:
     size = (
         f"{shape.parameters / 1e9:.2f} billion" if shape.parameters > 1e9 else f"{shape.parameters / 1e6:.1f} million"
     )
-    return f"{settings.path}: {shape.kind}, {size} weights in {settings.dtype}{adapters}; {found}"
+    text = f"{settings.path}: {shape.kind}, {size} weights in {settings.dtype}{adapters}; {found}"
+    if doubt := too_long_for_model(settings, pairs.max_length, pairs.max_prompt_length):
+        if doubt.ends_training:
+            raise CheckFailed(doubt.text)
+        return Caution(f"{text}; {doubt.text}")
+    return text
 
 
 def weights(setting: str, name: str, revision: str | None) -> str:

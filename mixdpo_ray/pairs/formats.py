@@ -7,11 +7,10 @@ finds them (checking.py judges them) and gives, for each pair that a row should 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixdpo_ray.errors import FormatError
 from mixdpo_ray.pairs.helpsteer import (
     helpsteer2,
     helpsteer2_answers,
@@ -20,7 +19,6 @@ from mixdpo_ray.pairs.helpsteer import (
 )
 from mixdpo_ray.pairs.pair import Candidate, Found, Row, answered, user
 from mixdpo_ray.pairs.pairing import Answers, PairSettings, paired
-from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.pairs.ultrafeedback import (
     simpo_answers,
     simpo_ultrafeedback,
@@ -175,72 +173,11 @@ FORMATS: dict[str, Format] = {
 }
 
 
-COLUMNS_EXAMPLE = (
-    "data.source.columns={prompt: question, chosen: good, rejected: bad, score_chosen: good_score, "
-    "score_rejected: bad_score}"
-)
-
-
-def detect_format(columns: Iterable[str]) -> str:
-    """The format that explains most of the columns."""
-    found = set(columns)
-    if found == {"chosen", "rejected"}:
-        return "hh_rlhf"  # nothing but two transcripts; with further columns it has to be named
-    fitting = {
-        name: len(format.columns)
-        for name, format in FORMATS.items()
-        if name != "hh_rlhf" and found.issuperset(format.columns)
-    }
-    best = [name for name, columns_explained in fitting.items() if columns_explained == max(fitting.values())]
-    if len(best) != 1:
-        raise FormatError(
-            f"columns {', '.join(sorted(found)) or '(none)'} fit {' and '.join(best) or 'no format'}: "
-            f"name one as data.source.format ({', '.join(FORMATS)}), or map columns, as in {COLUMNS_EXAMPLE}"
-        )
-    return best[0]
-
-
 def map_columns(row: Row, columns: Mapping[str, str]) -> Row:
     """Our names beside the source's; where both have a name, the mapping's column counts."""
     if not columns:
         return row
     return {**row, **{ours: row.get(theirs) for ours, theirs in columns.items()}}
-
-
-def find_format(data: DataSettings, columns: Sequence[str]) -> str:
-    """data.source.format for a source with these columns: detected where it is auto, checked where it is named."""
-    names = _mapped_names(columns, data.source.columns)
-    name = data.source.format
-    if name == "auto":
-        name = detect_format(names)
-    if name not in FORMATS:
-        raise FormatError(f"unknown data.source.format {name!r}; known: auto, {', '.join(FORMATS)}")
-    _refuse_idle_mappings(name, data.source.columns)
-    if reason := idle_rule(name, data.pair):
-        raise FormatError(reason)
-    missing = [column for column in FORMATS[name].columns if column not in names]
-    if missing:
-        raise FormatError(f"format {name} needs columns {', '.join(missing)}; the source has {', '.join(names)}")
-    has_ratings = FORMATS[name].rated or "margin" in names or {"score_chosen", "score_rejected"} <= set(names)
-    if not has_ratings and data.missing_score != "hard":
-        raise FormatError(
-            f"format {name} has no ratings here: map their columns (data.source.columns={{score_chosen: THEIRS, "
-            "score_rejected: THEIRS}, or {margin: THEIRS}); without any, keep pairs by data.missing_score=hard, and "
-            "train them all by DPO (curriculum.mode=sorted_dpo curriculum.order=shuffled), or order them by another "
-            "measure (curriculum.difficulty=length curriculum.threshold.hard_fraction=0.3); see "
-            "jobs/recipes/unrated-pairs.yaml"
-        )
-    return name
-
-
-def _refuse_idle_mappings(name: str, columns: Mapping[str, str]) -> None:
-    read = (*FORMATS[name].columns, *FORMATS[name].optional)
-    idle = [ours for ours in columns if ours not in read]
-    if idle:
-        raise FormatError(
-            f"data.source.columns maps {', '.join(idle)}, which format {name} does not read: "
-            f"leave it out (it reads {', '.join(read)}), or name another data.source.format"
-        )
 
 
 def idle_rule(name: str, pair: PairSettings) -> str:
@@ -252,13 +189,3 @@ def idle_rule(name: str, pair: PairSettings) -> str:
         f"data.pair.rule {pair.rule} chooses among several answers, and format {name} holds pairs: leave it out "
         f"(formats with several answers: {several})"
     )
-
-
-def _mapped_names(names: Sequence[str], columns: Mapping[str, str]) -> list[str]:
-    missing = [theirs for theirs in columns.values() if theirs not in names]
-    if missing:
-        raise FormatError(
-            f"data.source.columns names {', '.join(missing)}, the source has {', '.join(names)}: write our name first, "
-            f"as in {COLUMNS_EXAMPLE}"
-        )
-    return [*(name for name in names if name not in columns.values()), *columns]

@@ -19,6 +19,7 @@ from mixdpo_ray.pairs.edit_distance import edit_distance
 from mixdpo_ray.pairs.pair import Candidate, answered, content_hash
 from mixdpo_ray.pairs.ratings import RatedAnswer, is_number
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.wording import did_you_mean
 
 Chosen = tuple[RatedAnswer, RatedAnswer]  # and the rejected one
 
@@ -57,7 +58,7 @@ class PairSettings(Settings):
     @classmethod
     def _known_rule(cls, name: str | None) -> str | None:
         if name is not None and name not in PAIRINGS:
-            raise ValueError(f"unknown rule; known: {', '.join(PAIRINGS)}")
+            raise ValueError(f"unknown rule; {did_you_mean(name, PAIRINGS)}")
         return name
 
     @model_validator(mode="after")

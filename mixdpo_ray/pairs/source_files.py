@@ -15,7 +15,11 @@ import pyarrow.fs as pafs
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import DataError
-from mixdpo_ray.pairs.file_kinds import READABLE, kind_by_name
+from mixdpo_ray.pairs.file_kinds import COMPRESSIONS, READABLE, kind_by_name
+from mixdpo_ray.pairs.settings import SourceSettings
+from mixdpo_ray.wording import what_was_meant
+
+SAVED_BY_DATASETS = ("state.json", "dataset_dict.json")
 
 
 def expand_paths(path: str | Sequence[str]) -> list[str]:
@@ -39,8 +43,17 @@ def _expand(path: str) -> list[str]:
         for file in found:
             _refuse_dangling(file)
     if not found:
-        raise DataError(f"data.source.path {path}: no file there that ends in {READABLE}; check the path")
+        meant = _file_meant(path) or "check the path"
+        raise DataError(f"data.source.path {path}: no file there that ends in {READABLE}; {meant}")
     return [file if storage.is_local(path) else f"{path.split('://')[0]}://{file}" for file in sorted(found)]
+
+
+def _file_meant(path: str) -> str:
+    """A question for the file of nearly this name beside where it should be; nothing where there is none."""
+    beside = storage.local(path).parent
+    if not storage.is_local(path) or not beside.is_dir():
+        return ""
+    return what_was_meant(storage.local(path).name, [entry.name for entry in beside.iterdir()])
 
 
 def _glob(filesystem: pafs.FileSystem, pattern: str) -> list[str]:
@@ -96,3 +109,19 @@ def _refuse_dangling(file: str) -> None:
     path = Path(file)
     if path.is_symlink() and not path.exists():
         raise DataError(f"{file} is a link to {path.readlink()}, which is not there: mend or remove it")
+
+
+def saved_by_datasets(path: str) -> bool:
+    """Whether it is a folder that save_to_disk wrote."""
+    return storage.is_local(path) and any((storage.local(path) / name).is_file() for name in SAVED_BY_DATASETS)
+
+
+def is_data_set(settings: SourceSettings) -> bool:
+    """A name on the hub, or a local folder of which a configuration, folder or split is asked for."""
+    path = settings.path
+    if not isinstance(path, str) or any(sign in path for sign in "*?["):
+        return False
+    if Path(path).exists():
+        return Path(path).is_dir() and any((settings.config, settings.data_dir, settings.split))
+    looks_like_a_file = kind_by_name(path) is not None or Path(path).suffix in COMPRESSIONS  # and so a mistaken path
+    return storage.may_be_on_hub(path) and not looks_like_a_file

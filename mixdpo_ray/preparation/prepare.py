@@ -29,8 +29,9 @@ from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.curriculum.routing import one_sided
 from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Refusal
-from mixdpo_ray.pairs.formats import FORMATS, find_format
+from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pairing import PairSettings

@@ -22,17 +22,16 @@ import pyarrow as pa
 from mixdpo_ray import storage
 from mixdpo_ray.checksums import checksum
 from mixdpo_ray.errors import DataError
-from mixdpo_ray.pairs.file_kinds import COMPRESSIONS, kind_by_name
+from mixdpo_ray.pairs.file_kinds import kind_by_name
 from mixdpo_ray.pairs.reading import RawRow, first_columns
 from mixdpo_ray.pairs.settings import SourceSettings
-from mixdpo_ray.pairs.source_files import expand_paths
+from mixdpo_ray.pairs.source_files import expand_paths, is_data_set, saved_by_datasets
 from mixdpo_ray.preparation.file_slices import FileSlice, slices_of
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 
 ROW = "__row"
 ROWS_PER_BLOCK = 2_000
 SAMPLED = 1 << 16  # bytes at each end of a file
-SAVED_BY_DATASETS = ("state.json", "dataset_dict.json")
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def block_rows(name: str, block: pa.Table) -> Iterator[RawRow]:
 
 def find_source(settings: SourceSettings) -> Source:
     path = settings.path
-    if isinstance(path, str) and _saved_by_datasets(path):
+    if isinstance(path, str) and saved_by_datasets(path):
         return _from_disk(settings, path)
     if isinstance(path, str) and is_data_set(settings):
         return _from_hub(settings, path)
@@ -110,21 +109,6 @@ def _size_and_time(file: str) -> tuple[int | None, int | None]:
     with storage.explained(file):
         info = filesystem.get_file_info(inner)
         return info.size, info.mtime_ns
-
-
-def _saved_by_datasets(path: str) -> bool:
-    return storage.is_local(path) and any((storage.local(path) / name).is_file() for name in SAVED_BY_DATASETS)
-
-
-def is_data_set(settings: SourceSettings) -> bool:
-    """A name on the hub, or a local folder of which a configuration, folder or split is asked for."""
-    path = settings.path
-    if not isinstance(path, str) or any(sign in path for sign in "*?["):
-        return False
-    if Path(path).exists():
-        return Path(path).is_dir() and any((settings.config, settings.data_dir, settings.split))
-    looks_like_a_file = kind_by_name(path) is not None or Path(path).suffix in COMPRESSIONS  # and so a mistaken path
-    return storage.may_be_on_hub(path) and not looks_like_a_file
 
 
 def _from_disk(settings: SourceSettings, path: str) -> Source:

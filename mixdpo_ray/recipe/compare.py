@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from mixdpo_ray.playground.settings import PlaygroundSettings
 from mixdpo_ray.recipe.measure import Measure, read_metric
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.wording import did_you_mean
 
 QUALITY = "quality"  # mean true quality of sampled answers, where the pairs come from a playground
 OF_A_PLAYGROUND = (QUALITY, "win_rate")
@@ -50,7 +51,7 @@ class CompareSettings(Settings):
             raise ValueError(f"untrained {self.untrained!r} is the name of an arm that is trained: choose another")
         names = self.names
         if self.against is not None and self.against not in names:
-            raise ValueError(f"against {self.against!r} is no arm; known: {', '.join(names)}")
+            raise ValueError(f"against {self.against!r} is no arm; {did_you_mean(self.against, names)}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} name one twice")
         if odd := [name for name in names if not re.fullmatch(r"[^\s/.](?:[^/\n|]*\S)?", name)]:

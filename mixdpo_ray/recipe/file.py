@@ -19,8 +19,9 @@ from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.selection import SELECTIONS, Selection
 from mixdpo_ray.recipe.dotted import set_dotted
 from mixdpo_ray.recipe.gone import GONE
-from mixdpo_ray.recipe.plain_words import grouped, in_words
+from mixdpo_ray.recipe.plain_words import choice_meant, grouped, in_words
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.recipe.yaml_errors import what_is_no_yaml
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.wording import did_you_mean
 
@@ -112,7 +113,8 @@ def _read(path: str) -> dict[str, Any]:
     try:
         tree = yaml.load(text, _StrictLoader)  # a SafeLoader: it builds plain values only
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        where, what = what_is_no_yaml(error, text)
+        raise RecipeError(f"{path}{where and f', {where}'}: not YAML: {what}") from None
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
@@ -122,12 +124,14 @@ def _read(path: str) -> dict[str, Any]:
 
 def _override(tree: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
+    if bare := dotted.lstrip("-") if equals and dotted.startswith("-") else "":
+        raise RecipeError(f"{override}: leave out the dashes: {bare}={text}")
     if not equals or not dotted:
         raise RecipeError(f"{override}: not an override; write dotted.key=value, such as objective.beta=0.05")
     try:
         set_dotted(tree, dotted, yaml.load(text, _StrictLoader))
     except yaml.YAMLError as error:
-        raise RecipeError(f"{override}: not YAML: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{override}: not YAML: {what_is_no_yaml(error, text)[1]}") from None
     except RecipeError as error:
         raise RecipeError(f"{dotted}: {error}") from None
 
@@ -144,6 +148,8 @@ def explain(error: ValidationError) -> Iterator[str]:
             yield f"{where} is missing; {'give one more' if names[-1].isdigit() else 'it has no default'}"
         else:
             message = ", or ".join(dict.fromkeys(map(in_words, [details, *others])))
+            if meant := choice_meant([details, *others]):
+                message = f"{message}; {meant}"
             unsaid = isinstance(details["input"], (Mapping, Settings)) or where in SECRET
             given = "" if unsaid or message.startswith(f"{details['input']!r} ") else f"{details['input']!r}: "
             yield f"{where}: {given}{message}" if where else message

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic_core import ErrorDetails
+
+from mixdpo_ray.wording import what_was_meant
 
 IN_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "give a whole number"),
@@ -34,6 +37,19 @@ def in_words(details: ErrorDetails) -> str:
     if words is None:
         return details["msg"].removeprefix("Value error, ")
     return words.format_map(details.get("ctx", {}))
+
+
+def choice_meant(errors: Iterable[ErrorDetails]) -> str:
+    """A question for the choice that a misspelt value nearly is; nothing where none comes close."""
+    choices: list[str] = []
+    given = ""
+    for details in errors:
+        given = str(details["input"])
+        if details["type"] == "literal_error":
+            choices += re.findall(r"'([^']*)'", details["ctx"]["expected"])
+        elif details["type"] == "bool_parsing":
+            choices += ["true", "false", "on", "off"]
+    return what_was_meant(given, choices)
 
 
 def setting_of(details: ErrorDetails) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mixdpo_ray.wording import did_you_mean
+
 if TYPE_CHECKING:
     import optuna
 
@@ -139,7 +141,7 @@ def read_range(setting: str, written: Any) -> Range:
         raise ValueError(f"{setting}: {written!r} is no range; write {{kind: ...}} with one of {', '.join(KINDS)}")
     ((kind, arguments),) = written.items()
     if kind not in KINDS:
-        raise ValueError(f"{setting}: unknown kind of range {kind!r}; known: {', '.join(KINDS)}")
+        raise ValueError(f"{setting}: unknown kind of range {kind!r}; {did_you_mean(str(kind), KINDS)}")
     try:
         return KINDS[kind](arguments)
     except ValueError as error:

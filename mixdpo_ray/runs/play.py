@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mixdpo_ray import storage
 from mixdpo_ray.bar import say
-from mixdpo_ray.cluster.recipe_arguments import recipe_of
+from mixdpo_ray.cluster.recipe_arguments import SettingsParser, recipe_of
 from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.playground.settings import PlaygroundSettings
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def play_parser(description: str | None, recipe: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = SettingsParser(description)
     for name, field in PlaygroundSettings.model_fields.items():
         text = f"{field.description} (default: {field.default})"
         parser.add_argument(f"--{name.replace('_', '-')}", default=field.default, metavar="NUMBER", help=text)

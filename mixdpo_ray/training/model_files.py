@@ -19,7 +19,8 @@ SAMPLE = 1 << 20  # bytes read at each of a weight file's samples
 
 def refuse_missing_folder(setting: str, name: str) -> None:
     """What is plainly meant as a path is not asked for on the Hub, where names are `name` or `owner/name`."""
-    if not storage.may_be_on_hub(name) and not Path(name).is_dir():
+    path = Path(name)
+    if not path.is_dir() and (path.exists() or not storage.may_be_on_hub(name)):
         raise ModelError(f"{setting} {name!r} is no folder; correct the path, or give a Hugging Face name")
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.model_config import configured
 from mixdpo_ray.training.settings import ModelSettings
 
 
@@ -26,26 +24,4 @@ def check_vocabulary(settings: ModelSettings, largest: int) -> None:
 
 def vocabulary_size(name: str, revision: str | None = None) -> int | None:
     """The number of token ids that a model knows; None where its configuration is not on this machine or is silent."""
-    file = Path(name) / "config.json"
-    if not file.is_file():
-        cached = _cached(name, revision)
-        if cached is None:
-            return None
-        file = cached
-    try:
-        config = json.loads(file.read_bytes())
-        size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-    except (ValueError, AttributeError):
-        return None  # whoever loads the model says what is wrong with it
-    return size if isinstance(size, int) else None
-
-
-def _cached(name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json", revision=revision)
-    except HFValidationError:  # a path, and no name
-        return None
-    return Path(found) if isinstance(found, str) else None
+    return configured(name, revision, "vocab_size")

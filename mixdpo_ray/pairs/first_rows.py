@@ -1,0 +1,107 @@
+"""What the first rows of a source's own files tell is wrong with them: before Ray starts, which takes many seconds.
+
+It costs milliseconds, as looking ends at the first row that becomes a pair. Only where none of many does, the rest is
+taken to be like them. What would have to be read whole before its first row is there is left to whoever prepares it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixdpo_ray import storage
+from mixdpo_ray.errors import MixDPOError
+from mixdpo_ray.pairs.checking import REASONS, check_pair, is_fatal
+from mixdpo_ray.pairs.columns import find_format
+from mixdpo_ray.pairs.file_kinds import file_kind
+from mixdpo_ray.pairs.formats import FORMATS, map_columns
+from mixdpo_ray.pairs.margin_scale import resolve_scale
+from mixdpo_ray.pairs.pair import Candidate
+from mixdpo_ray.pairs.ratings import is_number
+from mixdpo_ray.pairs.reading import RawRow, first_columns, read_rows
+from mixdpo_ray.pairs.settings import DataSettings, SourceSettings
+from mixdpo_ray.pairs.source_files import expand_paths, is_data_set, saved_by_datasets
+
+_MOST_ROWS = 2_000  # that are looked at while none is a pair
+_MOST_BYTES = 32 << 20  # of a file that has to be read whole before its first row is there
+_OF_COLUMNS = ("bad_score", "bad_turns", "malformed_row")  # reasons that a wrong column gives to all rows
+_RATED_BY = ("margin", "score_chosen", "score_rejected", "chosen_rating", "rejected_rating")
+
+
+def wrong_at_first_sight(data: DataSettings) -> str | None:
+    """What is wrong with data.source, where it is local files: its paths, its columns, or all of its first rows."""
+    if not _of_local_files(data.source):
+        return None
+    try:
+        files = expand_paths(data.source.path)
+        columns, rows = _columns_and_rows(files, data.max_row_bytes)
+        return _wrong_with_all(rows, find_format(data, columns), data) if columns else None
+    except MixDPOError as error:
+        return str(error)
+
+
+def _of_local_files(source: SourceSettings) -> bool:
+    paths = [source.path] if isinstance(source.path, str) else source.path
+    if isinstance(source.path, str) and (is_data_set(source) or saved_by_datasets(source.path)):
+        return False
+    return all(map(storage.is_local, paths))
+
+
+def _columns_and_rows(files: Sequence[str], max_row_bytes: int) -> tuple[Sequence[str], Iterable[RawRow]]:
+    """No columns where they cannot be known soon."""
+    kind = file_kind(files[0])
+    if kind == "jsonl" or storage.local(files[0]).stat().st_size <= _MOST_BYTES:
+        quick = [file for file in files if kind == "jsonl" or storage.local(file).stat().st_size <= _MOST_BYTES]
+        rows = chain.from_iterable(read_rows(file, max_row_bytes) for file in quick)
+        return first_columns(files, max_row_bytes), rows
+    if kind == "parquet":
+        try:
+            return pq.read_schema(storage.local(files[0])).names, ()
+        except (OSError, pa.ArrowException):
+            pass  # whoever reads it reports it
+    return (), ()
+
+
+def _wrong_with_all(rows: Iterable[RawRow], name: str, data: DataSettings) -> str | None:
+    """Why none of the first rows is a pair, where that is a matter of their columns."""
+    kind, checked = FORMATS[name], resolve_scale(data, FORMATS[name])
+    if kind.group_by is not None:
+        return None
+    reasons: Counter[str] = Counter()
+    first: RawRow | None = None
+    for raw in islice(rows, _MOST_ROWS):
+        if raw.value is None:
+            continue
+        for found in kind.pairs([map_columns(raw.value, data.source.columns)], data.pair):
+            reason = check_pair(found, checked) if isinstance(found, Candidate) else found
+            if not isinstance(reason, str) or not (reason in _OF_COLUMNS or is_fatal(reason, data)):
+                return None
+            reasons[reason] += 1
+        first = first or raw
+    if first is None or not reasons:
+        return None
+    looked = (
+        "its only pair is refused" if reasons.total() == 1 else f"all of its first {reasons.total()} pairs are refused"
+    )
+    why = "; ".join(_remedied(reason, first, data.source.columns) for reason, _ in reasons.most_common())
+    return f"data.source: {first.file}: {looked}: {why}"
+
+
+def _remedied(reason: str, first: RawRow, mapping: Mapping[str, str]) -> str:
+    said, row = REASONS[reason], map_columns(first.value or {}, mapping)
+    if reason == "bad_score":
+        odd = {mapping.get(ours, ours): row[ours] for ours in _RATED_BY if _is_odd(row.get(ours))}
+        values = "".join(f", {theirs} {value!r:.40}" for theirs, value in odd.items())
+        return f"{said}, as in row {first.row}{values}: name columns of numbers, without quotes around them"
+    if reason == "negative_margin":
+        return f"{said}: are the columns of the two answers the wrong way round?"
+    return f"{said}, as in row {first.row}: look at data.source.columns, or correct the rows"
+
+
+def _is_odd(rating: Any) -> bool:
+    return rating is not None and not is_number(rating)
