@@ -49,5 +49,8 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 
 def what_was_meant(name: str, known: Collection[str]) -> str:
     """A question for the known name that comes close to an unknown one; nothing where none does."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.9) or difflib.get_close_matches(name, known, n=2)
+    words = sorted(name.split("_"))
+    close = [one for one in known if sorted(one.split("_")) == words]  # in another order
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+    close = close or difflib.get_close_matches(name, known, n=2)
     return f"did you mean {' or '.join(close)}?" if close else ""

@@ -272,7 +272,7 @@ assert not heavy, f"imported at import time: {{heavy}}"
 def test_each_kind_of_work_imports_no_more_than_it_needs() -> None:
     """In one process, from the lightest to the heaviest: each kind may import what those before it may not."""
     kinds = [
-        (["runs.clean"], ["ray", "torch"]),
+        (["recipe.inputs", "runs.clean"], ["ray", "torch"]),
         # also in workers that read and convert
         (["cluster.stream", "cluster.preflight", "preparation.prepare", "preparation.derive"], ["torch"]),
         (

@@ -46,4 +46,5 @@ def test_names_that_come_close_are_offered_and_all_where_none_does() -> None:
     assert did_you_mean("dpo_norn", (*known, "dpo_nll", "dpo_norm")) == "did you mean dpo_norm or dpo_nll?"
     assert did_you_mean("reward_margn", ("rating_margin", "reward_margin")) == "did you mean reward_margin?"
     assert did_you_mean("simp", known) == "did you mean simpo?"
+    assert did_you_mean("min_max", ("max_max", "max_min")) == "did you mean max_min?"
     assert did_you_mean("xyz", known) == "known: dpo, dpop, simpo"

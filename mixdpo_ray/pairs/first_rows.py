@@ -97,7 +97,7 @@ def _remedied(reason: str, first: RawRow, mapping: Mapping[str, str]) -> str:
     if reason == "bad_score":
         odd = {mapping.get(ours, ours): row[ours] for ours in _RATED_BY if _is_odd(row.get(ours))}
         values = "".join(f", {theirs} {value!r:.40}" for theirs, value in odd.items())
-        return f"{said}, as in row {first.row}{values}: name columns of numbers, without quotes around them"
+        return f"{said}, as in row {first.row}{values}: write numbers without quotes, or name columns of them"
     if reason == "negative_margin":
         return f"{said}: are the columns of the two answers the wrong way round?"
     return f"{said}, as in row {first.row}: look at data.source.columns, or correct the rows"

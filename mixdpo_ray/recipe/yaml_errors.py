@@ -16,6 +16,7 @@ _WRONG = {  # the same, where it was found
     "found character '\\t'": "a tab: indent with spaces",
     "found character": "a text that begins with a sign stands in quotes",
     "expected <block end>": "the line is not indented like its neighbours, or the one before it is not finished",
+    "expected the node content, but found '<stream end>'": "the text ends in the middle of it",
     "expected the node content": "a value is missing before this",
     "found undefined alias": "a text that begins with * stands in quotes",
 }
@@ -23,7 +24,7 @@ _SHOWN = 60  # characters of the line
 
 
 def what_is_no_yaml(error: yaml.YAMLError, text: str) -> tuple[str, str]:
-    """Where it is, as `line 3, column 5` (nothing where nobody knows), and what is wrong there with the line itself."""
+    """The position, as `line 3, column 5` (nothing where nobody knows), and what is wrong with that line."""
     mark = getattr(error, "problem_mark", None)
     if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
         return "", " ".join(str(error).split())

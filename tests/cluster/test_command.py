@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.cluster.recipe_arguments import refuse_lost_output
+from mixdpo_ray.cluster.recipe_arguments import recipe_parser, refuse_lost_output
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.recipe import Recipe
 
@@ -47,3 +47,24 @@ def test_without_an_uploaded_folder_a_relative_place_is_accepted(
     refuse_lost_output(recipe("outputs"))
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     refuse_lost_output(recipe("outputs"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "give a recipe, such as: python jobs/train.py jobs/recipes/playground.yaml"),
+        (["r.yaml", "--objective.beta=0.1"], "--objective.beta=0.1: leave out the dashes: objective.beta=0.1"),
+        (["r.yaml", "--objective.beta", "0.1"], "--objective.beta: leave out the dashes: objective.beta=VALUE"),
+        (["r.yaml", "--fast"], "unrecognized arguments: --fast"),
+    ],
+)
+def test_a_command_line_that_is_not_understood_says_what_to_write(
+    arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["jobs/train.py"])
+    with pytest.raises(SystemExit) as ended:
+        recipe_parser("", {}).parse_args(arguments)
+    assert ended.value.code == 2
+    usage, said = capsys.readouterr().err.splitlines()
+    assert usage == "usage: train.py [-h [all]] recipe [dotted.key=value ...]"
+    assert said == f"train.py: error: {expected}"

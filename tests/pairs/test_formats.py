@@ -2,12 +2,10 @@ from typing import Any
 
 import pytest
 
-from mixdpo_ray.errors import FormatError
 from mixdpo_ray.pairs.checking import REASONS, check_pair
-from mixdpo_ray.pairs.formats import FORMATS, detect_format, find_format
+from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.pair import Candidate, Pair
 from mixdpo_ray.pairs.ratings import overall_score
-from mixdpo_ray.pairs.settings import SourceSettings
 from tests.pairs.samples import BAD, GOOD, QUESTION, SAMPLES, completion, conversation, data
 
 
@@ -44,16 +42,6 @@ def test_the_sample_of_each_format_becomes_its_pair(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_each_format_is_detected_from_its_sample_or_must_be_named(name: str) -> None:
-    columns = list(SAMPLES[name].rows[0])
-    if name == "hh_rlhf":  # with a margin beside them, two texts may also be plain ones
-        assert detect_format(["chosen", "rejected"]) == "hh_rlhf"
-        assert find_format(data(source=SourceSettings(path="x", format="hh_rlhf")), columns) == "hh_rlhf"
-    else:
-        assert find_format(data(), columns) == name
-
-
-@pytest.mark.parametrize("name", FORMATS)
 def test_a_row_with_nothing_in_its_columns_is_refused_and_breaks_nothing(name: str) -> None:
     nothings: list[Any] = [None, "", [], {}, 7, [None]]
     for nothing in nothings:
@@ -62,46 +50,6 @@ def test_a_row_with_nothing_in_its_columns_is_refused_and_breaks_nothing(name: s
             reason = check_pair(found, data()) if isinstance(found, Candidate) else found
             assert isinstance(reason, str)
             assert reason in REASONS
-
-
-def test_columns_that_fit_no_format_are_named_with_the_way_out() -> None:
-    with pytest.raises(FormatError, match=r"columns answer, question fit no format.*data\.source\.format"):
-        detect_format(["question", "answer"])
-
-
-def test_columns_that_fit_two_formats_equally_are_not_guessed() -> None:
-    both = FORMATS["helpsteer2_preference"].columns + FORMATS["helpsteer3_preference"].columns
-    with pytest.raises(FormatError, match="helpsteer2_preference and helpsteer3_preference"):
-        detect_format(both)
-
-
-def test_a_named_format_is_known_and_has_its_columns() -> None:
-    with pytest.raises(FormatError, match=r"unknown data\.source\.format 'plane'; known: auto, plain"):
-        find_format(data(source=SourceSettings(path="x", format="plane")), ["chosen", "rejected"])
-    with pytest.raises(FormatError, match="format ultrafeedback needs columns completions"):
-        find_format(data(source=SourceSettings(path="x", format="ultrafeedback")), ["instruction"])
-
-
-def test_a_source_without_ratings_says_what_to_do_unless_every_pair_may_be_hard() -> None:
-    for columns in (["chosen", "rejected"], ["prompt", "chosen", "rejected"]):
-        with pytest.raises(FormatError, match=r"no ratings here: map their columns .*=hard.*sorted_dpo.*unrated-pairs"):
-            find_format(data(), columns)
-        assert find_format(data(missing_score="hard"), columns)
-
-
-def test_columns_of_other_names_are_mapped() -> None:
-    names = {"prompt": "question", "chosen": "good", "rejected": "bad", "margin": "gap"}
-    source = SourceSettings(path="x", columns=names)
-    assert find_format(data(source=source), ["question", "good", "bad", "gap"]) == "plain"
-    with pytest.raises(FormatError, match=r"data\.source\.columns names gap"):
-        find_format(data(source=source), ["question", "good", "bad"])
-
-
-def test_a_mapping_that_the_format_would_ignore_is_refused() -> None:
-    source = SourceSettings(path="x", columns={"margin": "gap"})
-    columns = [*SAMPLES["ultrafeedback_binarized"].rows[0], "gap"]
-    with pytest.raises(FormatError, match="maps margin, which format ultrafeedback_binarized does not read"):
-        find_format(data(source=source), columns)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from mixdpo_ray.errors import FormatError
 from mixdpo_ray.pairs.checking import check_pair
+from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.edit_distance import edit_distance
-from mixdpo_ray.pairs.formats import FORMATS, find_format
+from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.pair import Candidate, Pair, content_hash, user
 from mixdpo_ray.pairs.pairing import PAIRINGS, Answers, PairSettings, paired
 from mixdpo_ray.pairs.ratings import RatedAnswer

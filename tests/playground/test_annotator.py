@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.pairs.formats import detect_format
+from mixdpo_ray.pairs.columns import formats_of
 from mixdpo_ray.playground.annotator import RatedPair, rate, rate_pairs, read_jsonl
 from mixdpo_ray.playground.prompts import Prompt
 from mixdpo_ray.playground.sample import write_pairs
@@ -48,7 +48,7 @@ def test_a_label_is_right_where_the_chosen_answer_is_truly_better(chosen: str, r
 def test_the_rows_are_ultrafeedback_binarized_and_read_back(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs.jsonl", 20, seed=3)
     assert read_jsonl(tmp_path / "pairs.jsonl") == pairs
-    assert detect_format(list(pairs[0].row())) == "ultrafeedback_binarized"
+    assert formats_of(list(pairs[0].row())) == ["ultrafeedback_binarized"]
     assert pairs[0].row()["chosen"][0] == {"role": "user", "content": pairs[0].prompt.text}
 
 

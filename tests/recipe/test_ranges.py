@@ -124,7 +124,7 @@ def test_a_choice_in_braces_gives_each_value_ranges_of_its_own() -> None:
         ([0.1, 1], "[0.1, 1] is no range; write {kind: ...}"),
         ({}, "{} is no range; write {kind: ...}"),
         ({"uniform": [0, 1], "choice": [1]}, "is no range; write {kind: ...}"),
-        ({"logunifrom": [0.1, 1]}, "unknown kind of range 'logunifrom'; known: choice, uniform, loguniform"),
+        ({"logunifrom": [0.1, 1]}, "unknown kind of range 'logunifrom'; did you mean loguniform?"),
         ({"choice": []}, "choice []: give a list of single values"),
         ({"choice": "dpo"}, "choice 'dpo': give a list of single values"),
         ({"choice": [["dpo", "ipo"]]}, "choice [['dpo', 'ipo']]: give a list of single values"),

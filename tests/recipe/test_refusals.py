@@ -48,6 +48,15 @@ def test_a_metric_that_nobody_measures_is_refused_with_the_one_that_was_meant(
         ("data.margin_scale={a: -1}", "data.margin_scale.a: -1: give more than 0"),
         ("data.source.path=[3]", "data.source.path.0: 3: give a text"),
         ("output.name=a/b", "output.name: 'a/b': it names a folder: use letters, digits, '.', '_' and '-', and begin"),
+        (
+            "curriculum.mode=sortd_dpo",
+            "curriculum.mode: 'sortd_dpo': choose 'two_stage', 'router', 'sorted_dpo', 'discard_hard' or "
+            "'router_shuffled'; did you mean sorted_dpo?",
+        ),
+        ("objective.name=dpoo", "objective: unknown objective 'dpoo'; did you mean dpo or rdpo?"),
+        ("model.packing=onn", "model.packing: 'onn': give true or false, or choose 'auto'; did you mean on?"),
+        ("compare={arms: {a: {}, b: {}}, against: c}", "compare: against 'c' is no arm; known: a, b"),
+        ("--objective.beta=0.1", "--objective.beta=0.1: leave out the dashes: objective.beta=0.1"),
         ("objective.beta=1e300", "objective.beta: 1e+300: it is too large for a loss in 32-bit numbers"),
     ],
 )
@@ -77,3 +86,25 @@ def test_an_override_that_has_no_end_is_refused(small: Path, override: str, expe
 def test_aliases_as_people_write_them_are_read(small: Path) -> None:
     small.write_text(small.read_text() + "compare: {arms: {a: &own {train.num_train_epochs: 2}, b: *own}}\n")
     assert load_recipe(str(small)).compare.arms["b"] == {"train.num_train_epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "model:\n  path: a: b\n",
+            "line 2, column 10: not YAML: a second ': ' on the line, or a line that is indented",
+        ),
+        ("model:\n\tpath: a\n", "line 2, column 1: not YAML: a tab: indent with spaces: path: a"),
+        ('model:\n  path: "a\n', 'line 2, column 9: not YAML: a quote is not closed: path: "a'),
+        ("model:\n  path: a\n data: 1\n", "line 3, column 2: not YAML: the line is not indented like its neighbours"),
+        ("model: {path: a\ndata: {}\n", "line 1, column 8: not YAML: settings in {braces} are not closed, or a comma"),
+        ("model:\n  path: a\ndata\n", "line 3, column 1: not YAML: a key without ': ' and a value: data"),
+        ("model:\n  path: @a\n", "line 2, column 9: not YAML: a text that begins with a sign stands in quotes: path: "),
+    ],
+)
+def test_a_recipe_that_is_no_yaml_is_one_line_with_its_line_and_column(small: Path, text: str, expected: str) -> None:
+    small.write_text(text)
+    said = complaint(small).removeprefix(f"{small}, ")
+    assert said.startswith(expected)
+    assert "\n" not in said

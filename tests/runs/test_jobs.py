@@ -40,13 +40,14 @@ def run(name: str, folder: Path, *arguments: str) -> tuple[int, list[str]]:
     return done.returncode, done.stderr.strip().splitlines()
 
 
-@pytest.mark.cluster
-def test_a_missing_model_is_one_line_and_exit_status_1(recipe: Path) -> None:
-    status, said = run("train", recipe.parent, recipe.name)
-    assert status == 1
-    assert said[0] == "train: loading libraries and starting Ray on this machine"
-    assert len(said) == 3, "that Ray is there, and what is wrong"
-    assert said[-1] == "failed: model.path './model' is no folder; correct the path, or give a Hugging Face name"
+@pytest.mark.parametrize("name", ["prepare", "train", "tune", "compare", "score"])
+def test_a_missing_model_and_misspelt_columns_are_lines_of_a_refusal_before_ray(recipe: Path, name: str) -> None:
+    arms = "compare.arms={a: {}, b: {objective.beta: 0.2}}"
+    status, out, said = job(name, recipe.name, "data.source.columns={chosen: chosn}", arms, folder=recipe.parent)
+    assert (status, out) == (2, "")
+    model, columns = said.splitlines()
+    assert model == "model.path './model' is no folder; correct the path, or give a Hugging Face name"
+    assert columns.startswith("data.source.columns names chosn (for chosen), which the source does not have")
 
 
 @pytest.mark.cluster
