@@ -70,6 +70,12 @@ def test_a_model_without_weights_is_red(tree: dict[str, Any], tmp_path: Path) ->
     assert "has neither model.safetensors nor pytorch_model.bin" in red(changed(tree), tmp_path, "model")
 
 
+def test_pairs_longer_than_the_models_positions_are_yellow(tree: dict[str, Any], tmp_path: Path) -> None:
+    finding = findings(changed(tree, data__max_length=128), tmp_path)["model"]
+    assert finding.state == "yellow"
+    assert "data.max_length 128 is more than the 64 tokens that" in finding.text
+
+
 def test_a_weight_file_that_the_index_names_and_nobody_copied_is_red(tree: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "model-00001-of-00002.safetensors")
     parts = '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
@@ -169,8 +175,8 @@ def test_a_model_out_of_reach_is_judged_by_the_weights_in_its_name(
 def test_data_that_is_not_there_is_red(tree: dict[str, Any], tmp_path: Path) -> None:
     said = red(changed(tree, data__source__path=str(tmp_path / "pears.jsonl")), tmp_path, "data")
     assert (
-        "no file there that ends in .parquet, .json, .jsonl or .ndjson, also with .gz, .bz2, .zst or .lz4; check"
-        in said
+        "no file there that ends in .parquet, .json, .jsonl or .ndjson, also with .gz, .bz2, .zst or .lz4; did you mean"
+        " pairs.jsonl?" in said
     )
 
 

@@ -78,6 +78,16 @@ def test_a_red_check_is_exit_status_1_and_named_in_one_line(recipe: Path) -> Non
     assert "RED   steps      80 pairs are fewer than train.global_batch_size 100: give more pairs" in out
 
 
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_a_mistake_in_the_recipes_own_files_is_said_first_and_red_in_its_turn(recipe: Path) -> None:
+    status, out, err = job("doctor", str(recipe), "data.source.columns={prompt: promt}")
+    mistake, *rest = err.splitlines(keepends=True)
+    assert mistake.startswith("data.source.columns names promt (for prompt), which the source does not have")
+    assert (status, rest) == (1, [STARTS, "failed: 1 of 17 checks is red: data\n"])
+    assert f"RED   data       {mistake}" in out
+
+
 def test_a_typo_is_exit_status_2(recipe: Path) -> None:
     told = "command line: objectve is unknown; did you mean objective?\n"
     assert job("doctor", str(recipe), "objectve.beta=0.2") == (2, "", told)
