@@ -42,7 +42,7 @@ def wrong_at_first_sight(data: DataSettings) -> str | None:
         columns, rows = _columns_and_rows(files, data.max_row_bytes)
         return _wrong_with_all(rows, find_format(data, columns), data) if columns else None
     except MixDPOError as error:
-        return str(error)
+        return f"{error}" if str(error).startswith("data.") else f"data.source: {error}"
 
 
 def _of_local_files(source: SourceSettings) -> bool:
@@ -54,17 +54,20 @@ def _of_local_files(source: SourceSettings) -> bool:
 
 def _columns_and_rows(files: Sequence[str], max_row_bytes: int) -> tuple[Sequence[str], Iterable[RawRow]]:
     """No columns where they cannot be known soon."""
-    kind = file_kind(files[0])
-    if kind == "jsonl" or storage.local(files[0]).stat().st_size <= _MOST_BYTES:
-        quick = [file for file in files if kind == "jsonl" or storage.local(file).stat().st_size <= _MOST_BYTES]
-        rows = chain.from_iterable(read_rows(file, max_row_bytes) for file in quick)
-        return first_columns(files, max_row_bytes), rows
-    if kind == "parquet":
+    if _begins_soon(files[0]):
+        rows = chain.from_iterable(read_rows(file, max_row_bytes) for file in files if _begins_soon(file))
+        return first_columns(filter(_begins_soon, files), max_row_bytes), rows
+    if file_kind(files[0]) == "parquet":
         try:
             return pq.read_schema(storage.local(files[0])).names, ()
         except (OSError, pa.ArrowException):
             pass  # whoever reads it reports it
     return (), ()
+
+
+def _begins_soon(file: str) -> bool:
+    """Whether its first row is there without reading much."""
+    return file_kind(file) == "jsonl" or storage.local(file).stat().st_size <= _MOST_BYTES
 
 
 def _wrong_with_all(rows: Iterable[RawRow], name: str, data: DataSettings) -> str | None:

@@ -47,6 +47,16 @@ def test_a_path_without_files_is_told_with_the_file_beside_it_that_was_meant(tmp
     assert wrong.endswith("; did you mean pairs.jsonl?")
 
 
+def test_a_file_that_nobody_can_read_is_told_with_what_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("prompt,chosen\n")
+    assert said(str(tmp_path / "own.csv")) == (
+        f"data.source: {tmp_path}/own.csv ends in none of .parquet, .json, .jsonl or .ndjson, also with .gz, .bz2, .zst "
+        "or .lz4: rename or convert it"
+    )
+    (tmp_path / "empty.jsonl").touch()
+    assert said(str(tmp_path / "empty.jsonl")) == "data.source: no file has a row that can be read"
+
+
 def test_ratings_that_are_all_texts_are_told_with_the_first_of_them(tmp_path: Path) -> None:
     rows = [{**PAIR, "score_chosen": "high"}] * 3
     file = write(tmp_path / "own.jsonl", *rows)
