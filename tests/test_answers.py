@@ -99,7 +99,7 @@ def test_help_behind_a_recipe_may_be_of_all_settings(answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("train", "train.py: error: the following arguments are required: recipe, dotted.key=value"),
+        ("train", "train.py: error: give a recipe, such as: python jobs/train.py jobs/recipes/playground.yaml"),
         (f"train {PLAYGROUND} objectve.beta=0.2", "command line: objectve is unknown; did you mean objective?"),
         ("prepare missing.yaml", "missing.yaml: No such file or directory; give the path of a recipe, such as"),
         (f"train {PLAYGROUND} objective.name=simpo model.reference=other", "model.reference 'other' would never be"),
@@ -158,7 +158,7 @@ sys.addaudithook(interrupt)
     ("words", "module"),
     [
         *((f"clean {PLAYGROUND}", module) for module in ("argparse", "yaml", "pydantic", "mixdpo_ray.recipe.recipe")),
-        *((f"prepare {PLAYGROUND}", module) for module in ("mixdpo_ray.errors", "ray", "ray._private.worker", "numpy")),
+        *(("prepare HUB", module) for module in ("mixdpo_ray.errors", "ray", "ray._private.worker", "numpy")),
         *(("generate . --prompt 1+1", module) for module in ("mixdpo_ray.runs.answers", "torch", "torch.nn")),
         *(("playground", module) for module in ("mixdpo_ray.runs.play", "mixdpo_ray.playground.build", "torch")),
     ],
@@ -166,8 +166,10 @@ sys.addaudithook(interrupt)
 def test_an_interrupt_while_it_imports_is_one_line_and_exit_status_130(tmp_path: Path, words: str, module: str) -> None:
     """Nothing answers at the address: a job that heard nothing would fail there and start no Ray."""
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+    hub = tmp_path / "hub.yaml"  # names no files of which anything could be refused before
+    hub.write_text("model: {path: owner/model}\ndata: {source: {path: owner/pairs}}\n")
     there = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "INTERRUPTED_AT": module, "RAY_ADDRESS": "127.0.0.1:9"}
-    job, *arguments = words.split()
+    job, *arguments = words.replace("HUB", str(hub)).split()
     command = [sys.executable, f"jobs/{job}.py", *arguments]
     ran = subprocess.run(command, cwd=ROOT, env={**os.environ, **there}, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (130, "")

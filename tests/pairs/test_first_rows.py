@@ -48,10 +48,11 @@ def test_a_path_without_files_is_told_with_the_file_beside_it_that_was_meant(tmp
 
 
 def test_a_file_that_nobody_can_read_is_told_with_what_can_be_read(tmp_path: Path) -> None:
-    (tmp_path / "own.csv").write_text("prompt,chosen\n")
-    assert said(str(tmp_path / "own.csv")) == (
-        f"data.source: {tmp_path}/own.csv ends in none of .parquet, .json, .jsonl or .ndjson, also with .gz, .bz2, .zst "
-        "or .lz4: rename or convert it"
+    table = tmp_path / "own.csv"
+    table.write_text("prompt,chosen\n")
+    assert said(str(table)) == (
+        f"data.source: {table} ends in none of .parquet, .json, .jsonl or .ndjson, also with .gz, .bz2, .zst or .lz4: "
+        "rename or convert it"
     )
     (tmp_path / "empty.jsonl").touch()
     assert said(str(tmp_path / "empty.jsonl")) == "data.source: no file has a row that can be read"
