@@ -7,6 +7,7 @@ next; the first is left out. Tokens are prompt and answer tokens, never padding.
 
     python -m tests.measure.bench                        made pairs with lengths like UltraFeedback's
     python -m tests.measure.bench --pairs PAIRS.parquet  prompt, chosen and rejected of any file, a token for four bytes
+    python -m tests.measure.bench --lengths 700 150 150  of every prompt, chosen and rejected answer
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.training.world import World
-from tests.measure.made_rows import LONGEST, VOCABULARY, made_rows, rows_of, save_tokenizer, tokens_of
+from tests.measure.arms import PADDED, SHARED, micro_batches
+from tests.measure.made_rows import VOCABULARY, save_tokenizer, tokens_of
+from tests.measure.packing import SHAPE, chosen_rows, small_llama, work_of
 from tests.measure.timed import timed_training
 from tests.peer.ours import make_job, write_inputs
 from tests.peer.peer import run_dpo
@@ -35,19 +38,16 @@ from tests.peer.setup import Row, Setup
 
 BETA, TOLERANCE = 0.1, 1e-4
 ARMS = {
-    "ours": "mixdpo_ray",
+    "packed": "mixdpo_ray",
+    "padded": "mixdpo_ray, packing off",
     "trl": "TRL, reference in the loop",
     "trl-precomputed": "TRL, reference precomputed",
 }
+OURS = ("packed", "padded")
 
 
 def write_model(folder: Path) -> None:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6,
-        num_key_value_heads=2, max_position_embeddings=LONGEST, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    small_llama().save_pretrained(folder)
     save_tokenizer(folder, VOCABULARY)
 
 
@@ -56,17 +56,19 @@ def run_arm(arm: str, work: Path, options: argparse.Namespace) -> dict[str, Any]
     rows = json.loads((work / "rows.json").read_text())
     setup = Setup(work / "model", rows, 1e-4, options.global_batch, options.per_device, options.steps, BETA)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result = _ours(setup, work) if arm == "ours" else _theirs(setup, work, arm)
+    result = _ours(setup, work, arm) if arm in OURS else _theirs(setup, work, arm)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {**result, "peak_mib": peak / 1024, "grown_mib": (peak - before) / 1024}
 
 
-def _ours(setup: Setup, work: Path) -> dict[str, Any]:
+def _ours(setup: Setup, work: Path, arm: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=work) as folder:
         inputs = Path(folder)
         for name in ("table", "reference"):
             (inputs / name).symlink_to(work / name)
-        return timed_training(make_job(setup, inputs, DPO(beta=BETA)), World())
+        job = make_job(setup, inputs, DPO(beta=BETA))
+        packing = {"packing": arm == "packed"}
+        return timed_training(replace(job, model=job.model.model_copy(update=packing)), World())
 
 
 def _theirs(setup: Setup, work: Path, arm: str) -> dict[str, Any]:
@@ -91,24 +93,37 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, list[dict[str,
 
 
 def report(results: dict[str, list[dict[str, Any]]], rows: list[Row], options: argparse.Namespace) -> None:
-    ours = results["ours"][0]["losses"]
-    for arm in ("trl", "trl-precomputed"):
+    ours = results["packed"][0]["losses"]
+    for arm in list(ARMS)[1:]:
         gap = max(abs(a - b) for a, b in zip(ours, results[arm][0]["losses"], strict=True))
         if gap > TOLERANCE:
             sys.exit(f"losses differ from {ARMS[arm]} by {gap:.2g}: the maths is not equal, so there is no ratio")
         print(f"largest difference in loss over {len(ours)} steps from {ARMS[arm]}: {gap:.1e}")
     per_step = sum(map(tokens_of, rows)) / options.steps
     print(f"{'':30} {'s/step (median, range)':>26} {'tokens/s':>9} {'peak MiB':>9} {'ours is':>9}")
-    base = _median(results["ours"])
+    base = _median(results["packed"])
     for arm, name in ARMS.items():
         seconds = [value for result in results[arm] for value in result["seconds"]]
         spread = f"{_median(results[arm]):.2f} ({min(seconds):.2f}-{max(seconds):.2f})"
         peak = statistics.median(result["peak_mib"] for result in results[arm])
-        ratio = "" if arm == "ours" else f"{_median(results[arm]) / base:.2f}x"
+        ratio = "" if arm == "packed" else f"{_median(results[arm]) / base:.2f}x"
         print(f"{name:30} {spread:>26} {per_step / _median(results[arm]):9.0f} {peak:9.0f} {ratio:>9}")
-    outside = statistics.median(result["outside"] for result in results["ours"])
-    padding = results["ours"][0]["padding"]
-    print(f"outside forward, backward and optimizer: {outside:.1%} of our step; padding {padding:.1%}")
+    outside = statistics.median(result["outside"] for result in results["packed"])
+    print(f"outside forward, backward and optimizer: {outside:.1%} of our step")
+    gain, ceiling = (
+        _median(results["padded"]) / base,
+        _operations(PADDED, rows, options) / _operations(SHARED, rows, options),
+    )
+    print(
+        f"packing: {gain:.2f}x of the {ceiling:.2f}x that its operations would give, {gain / ceiling:.2f} of it; "
+        f"padding without it {results['padded'][0]['padding']:.1%}"
+    )
+
+
+def _operations(arm: str, rows: list[Row], options: argparse.Namespace) -> int:
+    """Of all steps, padding included."""
+    steps = [rows[first : first + options.global_batch] for first in range(0, len(rows), options.global_batch)]
+    return sum(work_of(micro_batches(arm, step, options.per_device)).flops(SHAPE) for step in steps)
 
 
 def _median(results: list[dict[str, Any]]) -> float:
@@ -119,6 +134,7 @@ def _median(results: list[dict[str, Any]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", help="a parquet file with prompt, chosen and rejected")
+    parser.add_argument("--lengths", type=int, nargs=3, help="of every prompt, chosen and rejected answer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -130,8 +146,7 @@ def main() -> None:
     if options.arm:
         print(json.dumps(run_arm(options.arm, options.work, options)))
         return
-    count = options.steps * options.global_batch
-    rows = rows_of(options.pairs, count) if options.pairs else made_rows(count)
+    rows = chosen_rows(options, options.steps * options.global_batch)
     with tempfile.TemporaryDirectory(prefix="mixdpo-bench-") as folder:
         work = Path(folder)
         write_model(work / "model")

@@ -32,7 +32,7 @@ def small_llama() -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=SHAPE.width, intermediate_size=SHAPE.intermediate,
         num_hidden_layers=SHAPE.layers, num_attention_heads=SHAPE.heads, num_key_value_heads=SHAPE.groups,
-        max_position_embeddings=1024,
+        max_position_embeddings=1024, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     return LlamaForCausalLM(config)
 
@@ -49,18 +49,19 @@ def work_of(step: list[Micro]) -> Work:
     return sum((micro.run for micro in step), Work(0, 0, 0))
 
 
-def _rows(options: argparse.Namespace) -> list[Row]:
+def chosen_rows(options: argparse.Namespace, count: int) -> list[Row]:
+    """Of a file, all of the same lengths, or of many."""
     if options.pairs:
-        return rows_of(options.pairs, options.global_batch)
+        return rows_of(options.pairs, count)
     if not options.lengths:
-        return made_rows(options.global_batch)
+        return made_rows(count)
     draw, names = np.random.default_rng(0), ("prompt_ids", "chosen_ids", "rejected_ids")
     return [
         {
             name: draw.integers(3, VOCABULARY, length).tolist()
             for name, length in zip(names, options.lengths, strict=True)
         }
-        for _ in range(options.global_batch)
+        for _ in range(count)
     ]
 
 
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--per-device", type=int, default=4)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = _rows(options)
+    rows = chosen_rows(options, options.global_batch)
     scorer = Scorer(small_llama(), packing=True)
     steps = {arm: micro_batches(arm, rows, options.per_device) for arm in ARMS}
     seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
