@@ -24,7 +24,7 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
-from mixdpo_ray.training.model import load_model
+from mixdpo_ray.training.model import load_model, recompute_activations
 from mixdpo_ray.training.optimizer import adamw
 from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
@@ -163,7 +163,7 @@ def make_policy(
     with _sharded_loading(config, deepspeed.zero_stage):
         scorer = Scorer(load_model(model), model.packing, model.kernels)
     if train.gradient_checkpointing:
-        scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(scorer.model)
     _bound_buckets(config, scorer)
     optimizer = adamw(scorer, train.optimizer)
     with quiet():

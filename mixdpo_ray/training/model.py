@@ -64,6 +64,15 @@ def without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Keep no more of a layer than its inputs, and run it again in the backward pass (gradient checkpointing).
+
+    transformers 5.24 gave the method its present name, and 6 will not know the one before.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def _without_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
