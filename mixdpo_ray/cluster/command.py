@@ -57,16 +57,18 @@ def run_job(
 def before_ray(job: str, *recipes: Recipe) -> None:
     """Refuse what is wrong with the recipes' own files, and say what the first seconds of a job go to.
 
-    Every verb that needs Ray passes by here, before it imports or starts anything that takes seconds.
+    Every verb that needs Ray passes by here, before it imports or starts anything that takes seconds. What is said is
+    said again until Ray is there.
     """
     import os
 
+    from mixdpo_ray.bar import say
     from mixdpo_ray.recipe.inputs import refuse_wrong_inputs
 
     refuse_wrong_inputs(*recipes)
     address = os.environ.get("RAY_ADDRESS")
     doing = f"joining the Ray at {address}" if address else "loading libraries and starting Ray on this machine"
-    print(f"{job}: {doing}", file=sys.stderr, flush=True)
+    say(f"{job}: {doing}", meanwhile=f"{job}: {doing}")
 
 
 def _connected(recipe: Recipe, job: str) -> AbstractContextManager[None]:

@@ -10,7 +10,7 @@ from mixdpo_ray.comparison.results import ResultRow
 from mixdpo_ray.intervals import Estimate, ends_of
 from mixdpo_ray.training.metric_names import metric_in_words
 
-INTERVAL = "(low to high) is a 95 % interval, cut where a share ends, and ± is half of one:"
+INTERVAL = "(low to high) is a 95 % interval, cut where a share ends, and ± half of one,"
 ASIDE = {  # shown beside the metric that is compared
     "win_rate": "win rate",
     "eval_rewards/accuracies": "accuracy",
@@ -97,7 +97,7 @@ def _reading(rows: Sequence[ResultRow], metric: str) -> list[str]:
         ]
     estimates = [one for row in rows if row.values(metric) for one in (row.mean(metric), row.difference(metric))]
     lines = [
-        f"{INTERVAL} over seeds and held-out pairs together, half of it sqrt(t(seeds - 1)² · variance of the seeds' "
+        f"{INTERVAL} over seeds and held-out pairs together: half is sqrt(t(seeds - 1)² · variance of the seeds' "
         "means / seeds + t(pairs - 1)² · variance of the pairs' means / pairs). Differences are paired by seed and by "
         "pair; * excludes 0."
     ]

@@ -140,7 +140,8 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     check_vocabulary(recipe.model, largest)
     samples = [source.sample() for source in sources]  # before anything is read: what changes meanwhile is noticed
     conversions = _conversions(recipe, sources, tokenizer)
-    say(f"prepare: reading {', '.join(source.name for source in sources)}")
+    reading = f"prepare: reading {', '.join(source.name for source in sources)}"
+    say(reading, meanwhile=reading)
     with Counter("prepare", "task") as progress:
         staged = convert_sources(sources, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
