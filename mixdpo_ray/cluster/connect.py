@@ -219,7 +219,7 @@ def room_on_nodes(nodes: Sequence[Mapping[str, float]], each: Mapping[str, float
 def missing_resources(settings: ClusterSettings, *, to_start: bool = True, spare_cpus: float = 0) -> str:
     """What the cluster lacks for the fewest workers that are allowed, with the numbers.
 
-    To start, each should have a CPU to read through; once started, they go on without (fit.py).
+    To start, each should have a CPU to read through; once started, they go on without (run_workers.py).
     """
     need = {name: amount * settings.fewest_workers for name, amount in worker_resources(settings).items()}
     need["CPU"] = need.get("CPU", 0.0) + (settings.free_cpus_needed if to_start else 0) + spare_cpus
