@@ -20,7 +20,7 @@ from rich.text import Text
 from mixdpo_ray.wording import clock_text
 
 SECONDS_BETWEEN_LINES = 10.0
-FIRST_SILENCE, LONGEST_SILENCE = 5.0, 60.0  # seconds without a word; each is twice as long as the one before
+FIRST_SILENCE, LONGEST_SILENCE = 5.0, 60.0  # seconds without a word; in between a quarter of what has passed
 NARROWEST, WIDEST = 8, 40  # columns that the bar itself takes
 
 
@@ -53,7 +53,7 @@ class _Patience:
         self.lock = threading.Lock()
 
     def begin(self, text: str) -> None:
-        self._start(text, time.monotonic(), FIRST_SILENCE)
+        self._start(text, time.monotonic())
 
     def stop(self) -> None:
         with self.lock:
@@ -61,18 +61,19 @@ class _Patience:
                 self.timer.cancel()
             self.timer = None
 
-    def _start(self, text: str, began: float, seconds: float) -> None:
+    def _start(self, text: str, began: float) -> None:
         self.stop()
-        timer = threading.Timer(seconds, lambda: self._tell(timer, text, began, seconds))
+        seconds = min(LONGEST_SILENCE, max(FIRST_SILENCE, (time.monotonic() - began) / 4))
+        timer = threading.Timer(seconds, lambda: self._tell(timer, text, began))
         timer.daemon = True
         with self.lock:
             self.timer = timer
         timer.start()
 
-    def _tell(self, timer: threading.Timer, text: str, began: float, seconds: float) -> None:
+    def _tell(self, timer: threading.Timer, text: str, began: float) -> None:
         if timer is self.timer:  # else another word has come meanwhile
             print(f"{text}: {time.monotonic() - began:.0f} s so far", file=sys.stderr, flush=True)
-            self._start(text, began, min(LONGEST_SILENCE, 2 * seconds))
+            self._start(text, began)
 
 
 _patience = _Patience()
