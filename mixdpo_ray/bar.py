@@ -71,7 +71,7 @@ class _Patience:
         timer.start()
 
     def _tell(self, timer: threading.Timer, text: str, began: float) -> None:
-        if timer is self.timer:  # else another word has come meanwhile
+        if timer is self.timer and threading.main_thread().is_alive():  # no other word came, and no end
             print(f"{text}: {time.monotonic() - began:.0f} s so far", file=sys.stderr, flush=True)
             self._start(text, began)
 
