@@ -5,8 +5,8 @@ One pair, of a prepared table, on its way through a step of loop.py:
     windows.py          which rows this rank needs of each window, that is step; they arrive, and are the right ones
     window_shares.py    the window's micro-batches, rank by rank, and the counts of all that losses are divided by
     batch.py            a micro-batch as tensors: rows without padding (packed_rows.py) or padded (length_groups.py)
-    engine.py           runs them through the model (model.py), whose weights and moments it may spread over ranks
-    logps.py            what comes out: summed log-probs of its answers, by attention of our own (attention.py)
+    engine.py           runs them through the model (model.py, liger.py), whose weights it may spread over ranks
+    logps.py            what comes out: summed log-probs of its answers, by attention.py, and on GPUs fused_logps.py
     step_statistics.py  some objectives read numbers off the whole step first: a pass before the one with gradients
     step.py             the loss of objectives/, its gradient, one sum over ranks, one update
     metrics.py          the step's line in metrics.jsonl: sums of training pairs, divided at the edge

@@ -24,7 +24,7 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
-from mixdpo_ray.training.model import load_model, recompute_activations
+from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.optimizer import adamw
 from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
@@ -161,9 +161,7 @@ def make_policy(
     library = _deepspeed(world)
     config = deepspeed_config(model, train, deepspeed, from_universal=from_universal)
     with _sharded_loading(config, deepspeed.zero_stage):
-        scorer = Scorer(load_model(model), model.packing, model.kernels)
-    if train.gradient_checkpointing:
-        recompute_activations(scorer.model)
+        scorer = Scorer(load_model(model, recompute=train.gradient_checkpointing), model.packing, model.kernels)
     _bound_buckets(config, scorer)
     optimizer = adamw(scorer, train.optimizer)
     with quiet():

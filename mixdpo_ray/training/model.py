@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
 
 
-def load_model(settings: ModelSettings, where: str = "model.path") -> PreTrainedModel:
-    """Weights in `settings.dtype`, with adapters where lora is set, and no dropout: policy = reference at the start."""
+def load_model(settings: ModelSettings, where: str = "model.path", *, recompute: bool = False) -> PreTrainedModel:
+    """Weights in `settings.dtype`, with adapters where lora is set, and no dropout: policy = reference at the start.
+
+    `recompute`: activations in the backward pass, instead of keeping them.
+    """
     from transformers import AutoModelForCausalLM
 
     model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, settings, where)
@@ -28,6 +31,8 @@ def load_model(settings: ModelSettings, where: str = "model.path") -> PreTrained
     model.config.use_cache = False
     if settings.lora is not None:
         _add_adapters(model, settings.lora)
+    if recompute:
+        recompute_activations(model)
     return model
 
 
