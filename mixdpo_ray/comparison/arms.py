@@ -116,7 +116,9 @@ def windows_left_out(recipe: Recipe) -> str | None:
     if len(set(strides.values())) == 1:
         strides = {"every arm": next(iter(strides.values()))}
     thinned = [f"{name} trained 1 of {stride}" for name, stride in strides.items() if stride > 1]
-    return f"curriculum.thin left windows out: {', '.join(thinned)}." if thinned else None
+    if not thinned:
+        return None
+    return f"curriculum.thin left windows out: {', '.join(thinned)} (a stage's first and last always)."
 
 
 def _with(recipe: Recipe, name: str, settings: dict[str, object]) -> Recipe:
