@@ -17,4 +17,10 @@ def clean(recipe: Recipe, *, remove: bool) -> Report:
 
 
 if __name__ == "__main__":
-    run_job(__doc__, clean, connect=False, flags={"remove": "delete what nothing uses; without it, only list"})
+    run_job(
+        __doc__,
+        clean,
+        connect=False,
+        flags={"remove": "delete what nothing uses; without it, only list"},
+        settings=["output.storage_path"],
+    )

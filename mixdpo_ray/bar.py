@@ -1,10 +1,15 @@
-"""How far work has come, on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
+"""How far work has come, on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+
+Nobody should wonder whether a job still lives: what is waited for is said again after five seconds without a word.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
@@ -15,6 +20,7 @@ from rich.text import Text
 from mixdpo_ray.wording import clock_text
 
 SECONDS_BETWEEN_LINES = 10.0
+FIRST_SILENCE, LONGEST_SILENCE = 5.0, 60.0  # seconds without a word; in between a quarter of what has passed
 NARROWEST, WIDEST = 8, 40  # columns that the bar itself takes
 
 
@@ -39,9 +45,65 @@ def begin_drawing(live: Live) -> None:
     live.console.show_cursor()  # a driver that is killed could not bring it back
 
 
-def say(text: str) -> None:
-    """A line for a person who waits; what is drawn on a terminal meanwhile stays below it."""
+class _Patience:
+    """The one thing that is waited for, said again from a thread of its own while no other word comes."""
+
+    def __init__(self) -> None:
+        self.timer: threading.Timer | None = None
+        self.lock = threading.Lock()
+
+    def begin(self, text: str) -> None:
+        self._start(text, time.monotonic())
+
+    def stop(self) -> None:
+        with self.lock:
+            if self.timer is not None:
+                self.timer.cancel()
+            self.timer = None
+
+    def _start(self, text: str, began: float) -> None:
+        self.stop()
+        seconds = min(LONGEST_SILENCE, max(FIRST_SILENCE, (time.monotonic() - began) / 4))
+        timer = threading.Timer(seconds, lambda: self._tell(timer, text, began))
+        timer.daemon = True
+        with self.lock:
+            self.timer = timer
+        timer.start()
+
+    def _tell(self, timer: threading.Timer, text: str, began: float) -> None:
+        if timer is self.timer and threading.main_thread().is_alive():  # no other word came, and no end
+            print(f"{text}: {time.monotonic() - began:.0f} s so far", file=sys.stderr, flush=True)
+            self._start(text, began)
+
+
+_patience = _Patience()
+
+
+def say(text: str, meanwhile: str = "") -> None:
+    """A line for a person who waits; what is drawn on a terminal meanwhile stays below it.
+
+    `meanwhile`: what goes on from here, which is said again until another word comes.
+    """
+    going_on()
     print(text, file=sys.stderr, flush=True)
+    going_on(meanwhile)
+
+
+def going_on(text: str = "") -> None:
+    """Say this if for some seconds no other word comes, and then again; without a text, nothing goes on any more."""
+    _patience.stop()
+    if text:
+        _patience.begin(text)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say what begins, and say it again now and then while the body runs."""
+    say(text, meanwhile=text)
+    try:
+        yield
+    finally:
+        going_on()
 
 
 class Bar:
@@ -52,27 +114,37 @@ class Bar:
         self.console, self.unit = stderr_console(), unit
         self.on_terminal = draws_on(self.console)
         self.title, self.done, self.total, self.eta, self.measured = title, 0, total, "", ""
+        self.changed = time.monotonic()
         self.live = live_table(self._line, self.console, transient=not stays)
         if self.on_terminal:
+            going_on()  # the bar itself tells that something does
             begin_drawing(self.live)
 
-    def show(self, title: str, done: int, total: int, measured: str = "", eta: str = "") -> None:
+    def show(
+        self, title: str, done: int, total: int, measured: str = "", eta: str = "", *, meanwhile: str = ""
+    ) -> None:
+        """`meanwhile`: as in say(); a bar tells by itself for how long nothing has come."""
         self.title, self.done, self.total, self.measured, self.eta = title, done, total, measured, eta
+        self.changed = time.monotonic()
+        going_on("" if self.on_terminal else meanwhile)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, meanwhile: str = "") -> None:
         """A line of its own, above the bar."""
         if self.on_terminal:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
-            say(text)
+            say(text, meanwhile)
 
     def close(self) -> None:
+        going_on()
         self.live.stop()
 
     def _line(self) -> Table:
         """A narrow terminal takes from the bar first, and then from the end of what is measured."""
         count = f"{self.done}/{self.total} {self.unit}s" if self.total else ""
-        told = "  ".join(filter(None, [count, self.eta, self.measured]))
+        still = time.monotonic() - self.changed
+        since = f"{still:.0f} s so far" if still > FIRST_SILENCE else ""
+        told = "  ".join(filter(None, [count, since, self.eta, self.measured]))
         room = self.console.width - len(self.title) - len(told) - 2
         bar = ProgressBar(self.total or None, self.done, width=max(NARROWEST, min(WIDEST, room)))
         line = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(), padding=(0, 1))
@@ -99,10 +171,11 @@ class Counter:
 
     def reach(self, done: int, total: int, doing: str = "") -> None:
         self.done, self.total = done, total
-        self.bar.show(self.title, done, total, doing)
+        line = f"{self.title}: {doing}{', ' if doing else ''}{done}/{total} {self.unit}s"
+        self.bar.show(self.title, done, total, doing, meanwhile=line)
         if not self.bar.on_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            self.bar.say(f"{self.title}: {doing}{', ' if doing else ''}{done}/{total} {self.unit}s")
+            self.bar.say(line, meanwhile=line)
 
 
 class Pace:

@@ -75,6 +75,10 @@ class Estimate:
     def high(self) -> float:
         return self.mean + self.half
 
+    def within(self, ends: tuple[float, float]) -> tuple[float, float]:
+        """The interval, cut where its values end."""
+        return max(ends[0], self.low), min(ends[1], self.high)
+
     @property
     def excludes_zero(self) -> bool:
         return self.complete and (self.low > 0 or self.high < 0)
@@ -84,6 +88,16 @@ def kind_of(metric: str, *, difference: bool = False) -> Kind:
     if not metric.startswith("eval_rewards/accuracies"):
         return "number"
     return "difference of shares" if difference else "share"
+
+
+def ends_of(metric: str, *, difference: bool = False) -> tuple[float, float] | None:
+    """The least and the most that a share can be, or a difference of shares; None of other numbers.
+
+    What lies beyond them cannot be true: an interval that is cut there holds the true value as often as before.
+    """
+    if metric != "win_rate" and kind_of(metric) != "share":
+        return None
+    return (-1.0 if difference else 0.0), 1.0
 
 
 def wilson(share: float, pairs: float) -> tuple[float, float]:

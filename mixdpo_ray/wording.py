@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
+ASCII_SIGNS = {"±": "+-", "²": "^2", "·": "*", "…": "...", "✓": "+", "✗": "x"}
+
 
 def clock_text(seconds: float) -> str:
     """A duration that is counted down or up beside others: 4:07."""
@@ -40,6 +42,14 @@ def size_text(number: float) -> str:
 def first_line(error: Exception) -> str:
     """The first line of what a library says, which often goes on for pages."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """How a sign is written where the terminal's encoding has none for it: ± as +-, a bar of blocks as #."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(ASCII_SIGNS.get(sign, "#" if "\u2580" <= sign <= "\u259f" else "?") for sign in text), error.end
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

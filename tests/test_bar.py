@@ -8,13 +8,14 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from threading import Thread
 
 import pytest
 from rich.console import Console
 
-from mixdpo_ray.bar import Bar, Counter, Pace
+from mixdpo_ray.bar import Bar, Counter, Pace, going_on, say, waiting
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
@@ -109,3 +110,47 @@ def test_what_was_done_before_is_no_part_of_the_pace(monkeypatch: pytest.MonkeyP
     now[0] += 2.0
     pace.reach(51)
     assert pace.eta(100) == "ETA 1:38"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixdpo_ray.bar.FIRST_SILENCE", 0.05)
+
+
+def said_again(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    time.sleep(0.2)
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_is_waited_for_is_said_again_until_it_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with waiting("starting Ray"):
+        first, *others = said_again(capsys)
+    assert first == "starting Ray"
+    assert others
+    assert set(others) == {"starting Ray: 0 s so far"}
+    assert said_again(capsys) == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_another_word_ends_the_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    going_on("starting the workers")
+    say("the workers are there")
+    assert said_again(capsys) == ["the workers are there"]
+    bar = Bar("train", "step", 3)
+    bar.show("train", 0, 3, meanwhile="train: loading the model")
+    bar.show("train", 1, 3)
+    assert said_again(capsys) == []
+    bar.show("train", 2, 3, meanwhile="train: evaluating")
+    bar.close()
+    assert said_again(capsys) == []
+
+
+def test_a_bar_tells_for_how_long_nothing_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mixdpo_ray.bar.time.monotonic", lambda: now[0])
+    bar = Bar("train", "step", 40)
+    bar.show("train: starting the workers", 0, 40)
+    assert "so far" not in line_of(bar, 200)
+    now[0] += 7
+    assert " 0/40 steps  7 s so far" in line_of(bar, 200)

@@ -165,3 +165,11 @@ def test_the_lines_of_every_ablation_make_a_recipe_of_its_own(name: str, lines: 
 
 def test_every_way_to_select_and_to_pair_is_named() -> None:
     assert [name for name in (*SELECTIONS, *PAIRINGS) if f"`{name}`" not in JOBS_GUIDE] == []
+
+
+def test_every_file_that_a_room_tells_of_exists() -> None:
+    absent = []
+    for room in (ROOT / "mixdpo_ray").glob("*/__init__.py"):
+        named = re.findall(r"[a-z_/]+\.py\b", room.read_text())
+        absent += [name for name in named if not any((folder / name).is_file() for folder in room.parents[:2])]
+    assert absent == []

@@ -1,6 +1,8 @@
+import codecs
+
 import pytest
 
-from mixdpo_ray.wording import clock_text, did_you_mean, duration_text, first_line, size_text
+from mixdpo_ray.wording import clock_text, did_you_mean, duration_text, first_line, in_ascii, size_text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (7.9, "0:07"), (247, "4:07"), (7300, "121:40")])
@@ -48,3 +50,9 @@ def test_names_that_come_close_are_offered_and_all_where_none_does() -> None:
     assert did_you_mean("simp", known) == "did you mean simpo?"
     assert did_you_mean("min_max", ("max_max", "max_min")) == "did you mean max_min?"
     assert did_you_mean("xyz", known) == "known: dpo, dpop, simpo"
+
+
+def test_a_terminal_without_a_sign_shows_another_one_and_no_traceback() -> None:
+    codecs.register_error("in_ascii", in_ascii)
+    assert "0.5 ± 0.1, █▌ é".encode("ascii", "in_ascii") == b"0.5 +- 0.1, ## ?"
+    assert "0.5 ± 0.1, █▌ é".encode("latin-1", "in_ascii") == b"0.5 \xb1 0.1, ## \xe9"

@@ -116,7 +116,7 @@ FIXED = (
     FixedWord("stages?", ("preparation",), "a part of a curriculum; of a conversion: ConversionSettings"),
     FixedWord(
         "memory", ("objectives", "training"), "bytes; an objective keeps an ObjectiveState", names_only=True,
-        let=("training/checkpoints.py", "training/shards.py"),  # the key in manifests of all versions
+        let=("training/checkpoints.py", "training/checkpoint_files.py"),  # the key in manifests of all versions
     ),
     FixedWord("trials?", ("doctor",), "one point of a search", let=("tune",)),
     FixedWord("scores?", ("playground",), "a number of a pair; an answer has a quality", names_only=True),

@@ -100,7 +100,8 @@ def _compute(pool: Pool, store: KeyedTable, missing: Mapping[str, SplitPositions
             max_restarts=0 if len(ray.nodes()) == 1 else -1,
         )
     total = sum(map(len, missing.values()))
-    say(f"{pool.title}: {total:,} pairs to go through, by {workers} {'copies' if workers > 1 else 'copy'} of the model")
+    copies = f"{workers} {'copies' if workers > 1 else 'copy'} of the model"
+    say(f"{pool.title}: {total:,} pairs to go through, by {copies}", meanwhile=f"{pool.title}: starting {copies}")
     with Counter(pool.title, "pair", total) as progress, plain_errors():
         _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, progress)
 

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from mixdpo_ray.recipe.recipe import Recipe
@@ -31,13 +31,14 @@ def run_job(
     *,
     connect: bool = True,
     flags: Mapping[str, str] | None = None,
+    settings: Sequence[str] = (),
 ) -> None:
     """Read the recipe, hand it to the verb, print its report, and leave with the exit status.
 
     A verb connects to Ray by itself and looks it over once (preflight.ready_cluster), so that a program of one's own
     may call it as well. With `connect` Ray is there before: its processes start while the verb's libraries are
     imported. Not so for a verb that needs no Ray, or says itself how many CPUs one should have. `flags`: options that
-    are on or off, and their help; the verb takes them by name.
+    are on or off, and their help; the verb takes them by name. `settings`: the only ones that it reads, for its help.
     """
 
     def job() -> None:
@@ -45,7 +46,7 @@ def run_job(
 
         from mixdpo_ray.cluster.recipe_arguments import recipe_of, recipe_parser
 
-        arguments = vars(recipe_parser(description or "", flags or {}).parse_args())
+        arguments = vars(recipe_parser(description or "", flags or {}, settings).parse_args())
         recipe = recipe_of(arguments.pop("recipe"), arguments.pop("overrides"))
         with _connected(recipe, verb.__name__) if connect else nullcontext():
             print(verb(recipe, **arguments).describe())
@@ -56,16 +57,18 @@ def run_job(
 def before_ray(job: str, *recipes: Recipe) -> None:
     """Refuse what is wrong with the recipes' own files, and say what the first seconds of a job go to.
 
-    Every verb that needs Ray passes by here, before it imports or starts anything that takes seconds.
+    Every verb that needs Ray passes by here, before it imports or starts anything that takes seconds. What is said is
+    said again until Ray is there.
     """
     import os
 
+    from mixdpo_ray.bar import say
     from mixdpo_ray.recipe.inputs import refuse_wrong_inputs
 
     refuse_wrong_inputs(*recipes)
     address = os.environ.get("RAY_ADDRESS")
     doing = f"joining the Ray at {address}" if address else "loading libraries and starting Ray on this machine"
-    print(f"{job}: {doing}", file=sys.stderr, flush=True)
+    say(f"{job}: {doing}", meanwhile=f"{job}: {doing}")
 
 
 def _connected(recipe: Recipe, job: str) -> AbstractContextManager[None]:
@@ -109,6 +112,7 @@ def _status(job: Callable[[], None]) -> int:
 
     from mixdpo_ray.errors import MixDPOError, RecipeError
 
+    _show_every_sign()
     atexit.register(gc.freeze)  # else Python looks for cycles in all of torch before it ends: a second
     try:
         job()
@@ -119,6 +123,19 @@ def _status(job: Callable[[], None]) -> int:
         print(error if refused else f"failed: {error}", file=sys.stderr)
         return 2 if refused else 1
     return 0
+
+
+def _show_every_sign() -> None:
+    """A terminal that has no ± shows +-: without this the closing lines of a run would end in a traceback."""
+    import codecs
+    import io
+
+    from mixdpo_ray.wording import in_ascii
+
+    codecs.register_error("in_ascii", in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="in_ascii")
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

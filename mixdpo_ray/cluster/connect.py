@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from mixdpo_ray.bar import say
+from mixdpo_ray.bar import going_on, say
 from mixdpo_ray.cluster.fork_server import fork_server
 from mixdpo_ray.cluster.ray_internals import (
     cluster_of_this_machine,
@@ -40,18 +40,22 @@ _QUIET = {
 def connected(settings: ClusterSettings, cpus: float = 0) -> Iterator[None]:
     """`cpus`: how many a Ray that is started here should have at least."""
     if ray.is_initialized():
+        going_on()
         yield
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with ExitStack() as stack:
         stack.enter_context(heard_if_it_helps())
-        if address := os.environ.get("RAY_ADDRESS"):
-            join_cluster(address)
-            stack.callback(ray.shutdown)
-        else:
-            cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_for(settings.most_workers)), math.ceil(cpus))
-            _start(cpus, stack)
+        try:
+            if address := os.environ.get("RAY_ADDRESS"):
+                join_cluster(address)
+                stack.callback(ray.shutdown)
+            else:
+                cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_for(settings.most_workers)), math.ceil(cpus))
+                _start(cpus, stack)
+        finally:
+            going_on()  # what a job said when it began
         yield
 
 
@@ -215,7 +219,7 @@ def room_on_nodes(nodes: Sequence[Mapping[str, float]], each: Mapping[str, float
 def missing_resources(settings: ClusterSettings, *, to_start: bool = True, spare_cpus: float = 0) -> str:
     """What the cluster lacks for the fewest workers that are allowed, with the numbers.
 
-    To start, each should have a CPU to read through; once started, they go on without (fit.py).
+    To start, each should have a CPU to read through; once started, they go on without (run_workers.py).
     """
     need = {name: amount * settings.fewest_workers for name, amount in worker_resources(settings).items()}
     need["CPU"] = need.get("CPU", 0.0) + (settings.free_cpus_needed if to_start else 0) + spare_cpus

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import ray
 
 from mixdpo_ray import storage
-from mixdpo_ray.bar import say
+from mixdpo_ray.bar import waiting
 from mixdpo_ray.cluster.connect import connected, missing_resources, room_on_nodes, uses_gpu, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
 from mixdpo_ray.cluster.ray_internals import most_ever, started_here
@@ -26,8 +26,8 @@ def ready_cluster(recipe: Recipe, *, cpus: float = 0, trains: bool = True) -> It
     A Ray that is connected already stays as it is. One that is started here has `cpus` at least and ends with the body.
     """
     with connected(recipe.cluster, cpus):
-        say("Ray is there: looking over its nodes and the storage")
-        preflight(recipe, trains=trains)
+        with waiting("Ray is there: looking over its nodes and the storage"):
+            preflight(recipe, trains=trains)
         yield
 
 

@@ -80,7 +80,7 @@ class TrainingDisplay:
         self.phase = text
         self.bar.show(f"{self.title}: {text}", self.pace.done, self.steps)
         if not self.bar.on_terminal:
-            self.bar.say(f"{self.title}: {text}")
+            self.bar.say(f"{self.title}: {text}", meanwhile=f"{self.title}: {text}")
 
     def _step(self, metrics: Mapping[str, Any]) -> None:
         done, title = metrics["step"] + 1, f"{self.title}: {metrics['stage']}"

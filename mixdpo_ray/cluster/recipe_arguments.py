@@ -6,23 +6,30 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.recipe.file import describe_first_settings, describe_settings, load_recipe
+from mixdpo_ray.recipe.file import FIRST, describe_first_settings, describe_settings, load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 
 EXAMPLE = "jobs/recipes/playground.yaml"
 
 
 class _Help(argparse.Action):
+    def __init__(self, *, first: Sequence[str], **options: Any):
+        super().__init__(**options)
+        self.first = first
+
     def __call__(self, parser: argparse.ArgumentParser, _: object, values: object, option: str | None = None) -> None:
         if values == "all":
             parser.epilog = "settings, their defaults and what they mean:\n\n" + describe_settings()
         else:
             more = "every other setting: --help all"
-            parser.epilog = f"settings that one needs first ({more}):\n\n{describe_first_settings()}"
+            which = (
+                "settings that one needs first" if self.first is FIRST else "of the recipe it reads no more than this"
+            )
+            parser.epilog = f"{which} ({more}):\n\n{describe_first_settings(self.first)}"
         parser.print_help()
         parser.exit()
 
@@ -45,8 +52,8 @@ class SettingsParser(argparse.ArgumentParser):
         super().error(message)
 
 
-def recipe_parser(description: str, flags: Mapping[str, str]) -> argparse.ArgumentParser:
-    """`flags`: options that are on or off, and their help."""
+def recipe_parser(description: str, flags: Mapping[str, str], settings: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """`flags`: options that are on or off, and their help. `settings`: all that the job reads; else the first ones."""
     parser = SettingsParser(description, add_help=False)
     # the recipe may follow it, and is then taken for its value
     parser.add_argument(
@@ -56,6 +63,7 @@ def recipe_parser(description: str, flags: Mapping[str, str]) -> argparse.Argume
         metavar="all",
         default=argparse.SUPPRESS,
         action=_Help,
+        first=settings or FIRST,
         help="this, or with every setting",
     )
     parser.add_argument("recipe", help=f"a YAML file such as {EXAMPLE}")

@@ -105,12 +105,16 @@ def claim_run(run: str) -> Any:
 
     It lies on the driver's node: no other node's death may take it away.
     """
+    from mixdpo_ray.bar import going_on  # not in the actor's own process
+
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor_class: Any = RunActor  # a Ray actor class: its own attributes are not the plain class's
     name = f"board-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
-    for _ in range(20):
+    for attempt in range(20):
         try:
             return actor_class.options(name=name, namespace=NAMESPACE, scheduling_strategy=here).remote()
         except ValueError:
+            if not attempt:
+                going_on(f"waiting for what a killed job left of {run}")
             time.sleep(1)
     raise RunConflictError(f"{run} is in use by another job of this cluster: wait for it, or choose another name")

@@ -110,6 +110,17 @@ def check_arms(recipe: Recipe) -> None:
         raise RecipeError("compare.arms: cluster.use_gpu must be the same for every arm")
 
 
+def windows_left_out(recipe: Recipe) -> str | None:
+    """Which arms trained a part of their curriculum alone; nothing where none did."""
+    strides = {arm.name: arm.recipe.curriculum.thin for arm in arms_of(recipe, recipe.compare.seeds[0])}
+    if len(set(strides.values())) == 1:
+        strides = {"every arm": next(iter(strides.values()))}
+    thinned = [f"{name} trained 1 of {stride}" for name, stride in strides.items() if stride > 1]
+    if not thinned:
+        return None
+    return f"curriculum.thin left windows out: {', '.join(thinned)} (a stage's first and last always)."
+
+
 def _with(recipe: Recipe, name: str, settings: dict[str, object]) -> Recipe:
     for setting in settings:
         for taken, why in NOT_AN_ARMS.items():

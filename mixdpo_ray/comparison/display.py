@@ -41,12 +41,12 @@ class CompareDisplay:
             case Noted(text):
                 self._say(f"{event.job}: {text}")
             case PhaseBegan(text) if event.job is None:
-                self._say(text)
+                self._say(text, meanwhile=f"{self.name}: {text}")
             case PhaseBegan(text):
-                self._show(f"{event.job}: {text}")
+                self._show(f"{event.job}: {text}", meanwhile=f"{self.name}: {event.job}: {text}")
 
-    def _say(self, text: str) -> None:
-        self.bar.say(f"{self.name}: {text}")
+    def _say(self, text: str, meanwhile: str = "") -> None:
+        self.bar.say(f"{self.name}: {text}", meanwhile)
 
     def _step(self, label: str) -> None:
         self._reach(label, min(self.steps[label], self.done[label] + 1))
@@ -66,13 +66,13 @@ class CompareDisplay:
             self.pace.reach(sum(self.done.values()))
         self._show(label)
 
-    def _show(self, doing: str) -> None:
+    def _show(self, doing: str, meanwhile: str = "") -> None:
         done, eta = self.pace.done, self.pace.eta(self.all_steps)
-        self.bar.show(self.name, done, self.all_steps, doing, eta)
+        self.bar.show(self.name, done, self.all_steps, doing, eta, meanwhile=meanwhile)
         now = time.monotonic()
         if not self.bar.on_terminal and now - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = now
-            self._say("  ".join(filter(None, [f"{doing}, {done}/{self.all_steps} steps", eta])))
+            self._say("  ".join(filter(None, [f"{doing}, {done}/{self.all_steps} steps", eta])), meanwhile)
 
 
 def _said(summary: Mapping[str, Any]) -> str:

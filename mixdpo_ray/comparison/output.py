@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.comparison.arms import Arm, all_arms
+from mixdpo_ray.comparison.arms import Arm, all_arms, windows_left_out
 from mixdpo_ray.comparison.inputs import Unit
 from mixdpo_ray.comparison.picture import picture
 from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write_results
@@ -95,7 +95,8 @@ class CompareOutput:
         outcomes = [one for row in rows for one in row.outcomes]
         ended = sum(one.state != "missing" for one in outcomes)
         head = f"{self.recipe.output.name}: {ended} of {len(outcomes)} runs ended, {duration_text(self.seconds)} in all"
-        return "\n".join([head, "", table_text(rows, self.metric, self.against), "", notes_text(rows, self.metric)])
+        notes = [notes_text(rows, self.metric), *filter(None, [windows_left_out(self.recipe)])]
+        return "\n".join([head, "", table_text(rows, self.metric, self.against), "", *notes])
 
     def _untrained(self, seed: int) -> Arm:
         return Arm(self.recipe.compare.untrained or "", seed, self.recipe)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixdpo_ray.comparison.results import ResultRow
-from mixdpo_ray.intervals import Estimate, kind_of
+from mixdpo_ray.comparison.table import heading
+from mixdpo_ray.intervals import Estimate, ends_of
 
 DOT, MEAN, INK, SURE = "#a9b0ba", "#444444", "#444444", "#1b6ca8"
 ROOM = 0.07  # of an axis, left and right of what is drawn
@@ -22,13 +23,13 @@ def picture(rows: Sequence[ResultRow], metric: str, against: str) -> bytes:
     figure = Figure(figsize=(6.6 + 0.08 * longest, 1.9 + 0.36 * len(rows)), layout="constrained")
     values, differences = figure.subplots(1, 2, sharey=True)
     for height, row in enumerate(rows):
-        share = kind_of(metric) == "share"
-        _draw(values, height, list(row.values(metric).values()), row.mean(metric), MEAN, share=share)
+        _draw(values, height, list(row.values(metric).values()), row.mean(metric), MEAN, ends_of(metric))
         if not row.is_yardstick:
             difference = row.difference(metric)
-            _draw(differences, height, row.gaps(metric), difference, SURE if difference.excludes_zero else MEAN)
+            color, ends = SURE if difference.excludes_zero else MEAN, ends_of(metric, difference=True)
+            _draw(differences, height, row.gaps(metric), difference, color, ends)
     differences.axvline(0, color=INK, linewidth=0.8, linestyle="--")
-    values.set(title=metric, yticks=range(len(rows)), yticklabels=[row.arm for row in rows])
+    values.set(title=heading(metric), yticks=range(len(rows)), yticklabels=[row.arm for row in rows])
     values.set_ylim(len(rows) - 0.5, -0.5)
     differences.set(title=f"against {against}")
     for axis in (values, differences):
@@ -53,7 +54,7 @@ def _legend(rows: Sequence[ResultRow], metric: str) -> str:
 
 
 def _draw(
-    axis: Any, height: int, values: Sequence[float], estimate: Estimate, color: str, *, share: bool = False
+    axis: Any, height: int, values: Sequence[float], estimate: Estimate, color: str, ends: tuple[float, float] | None
 ) -> None:
     """The mean is a short stroke across the bar: a dot would hide an interval that is narrower than itself."""
     if not estimate.count:
@@ -63,7 +64,7 @@ def _draw(
     if math.isinf(estimate.half):
         axis.plot(estimate.mean, height - 0.1, "o", markersize=6, color=color, markerfacecolor="none", zorder=3)
         return
-    ends = [max(0.0, estimate.low), min(1.0, estimate.high)] if share else [estimate.low, estimate.high]
-    axis.plot(ends, [height - 0.1] * 2, color=color, linewidth=5, alpha=0.35, solid_capstyle="butt", zorder=3)
-    axis.plot(ends, [height - 0.1] * 2, "|", color=color, markersize=9, markeredgewidth=1.2, zorder=3)
+    interval = (estimate.low, estimate.high) if ends is None else estimate.within(ends)
+    axis.plot(interval, [height - 0.1] * 2, color=color, linewidth=5, alpha=0.35, solid_capstyle="butt", zorder=3)
+    axis.plot(interval, [height - 0.1] * 2, "|", color=color, markersize=9, markeredgewidth=1.2, zorder=3)
     axis.plot(estimate.mean, height - 0.1, "|", color=color, markersize=13, markeredgewidth=2.4, zorder=4)

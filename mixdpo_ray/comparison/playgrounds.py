@@ -59,7 +59,8 @@ def judge_untrained(recipe: Recipe, folders: Sequence[str]) -> None:
 def _wait_for(tasks: list[Any], title: str, unit: str) -> None:
     if not tasks:
         return
-    say(f"to {title}: {len(tasks)} {unit}{'' if len(tasks) == 1 else 's'}")
+    wanted = f"to {title}: {len(tasks)} {unit}{'' if len(tasks) == 1 else 's'}"
+    say(wanted, meanwhile=wanted)
     with Counter(title, unit, len(tasks)) as progress:
         while tasks:
             done, tasks = ray.wait(tasks, timeout=5)  # to say now and then that it goes on

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from mixdpo_ray.comparison.results import ResultRow
-from mixdpo_ray.intervals import Estimate
+from mixdpo_ray.intervals import Estimate, ends_of
+from mixdpo_ray.training.metric_names import metric_in_words
 
+INTERVAL = "(low to high) is a 95 % interval, cut where a share ends, and ± half of one,"
 ASIDE = {  # shown beside the metric that is compared
     "win_rate": "win rate",
     "eval_rewards/accuracies": "accuracy",
@@ -20,10 +22,10 @@ def table_text(rows: Sequence[ResultRow], metric: str, against: str) -> str:
     aside = [name for name in ASIDE if name != metric and any(row.values(name) for row in rows)]
     columns = [
         ["arm", *(row.arm for row in rows)],
-        [f"{metric}, mean", *_shown([row.mean(metric) for row in rows])],
+        [f"{heading(metric)}, mean", *_shown(metric, [row.mean(metric) for row in rows])],
         [f"against {against}", *_differences(rows, metric)],
         ["seeds", *(f"{row.mean(metric).count}" for row in rows)],
-        *([ASIDE[name], *_shown([row.mean(name) for row in rows])] for name in aside),
+        *([ASIDE[name], *_shown(name, [row.mean(name) for row in rows])] for name in aside),
         ["seconds", *(f"{row.seconds:.1f}" if row.seconds > 0 else "" for row in rows)],
     ]
     if any(row.same_pairs for row in rows):
@@ -39,15 +41,26 @@ def notes_text(rows: Sequence[ResultRow], metric: str) -> str:
     lines += [f"{one.arm}, seed {one.seed} failed: {one.failure}" for row in rows for one in row.failures]
     absent = [row.arm for row in rows if not row.values(metric)]
     if absent:
-        lines.append(f"no value of {metric}: {', '.join(absent)}")
+        lines.append(f"no value of {heading(metric)}: {', '.join(absent)}")
     return "\n".join(lines)
 
 
-def shown(estimate: Estimate, digits: int, sign: str = "") -> str:
+def heading(metric: str) -> str:
+    """The name of what is compared."""
+    return "true quality" if metric == "quality" else metric_in_words(metric)
+
+
+def shown(estimate: Estimate, digits: int, sign: str = "", ends: tuple[float, float] | None = None) -> str:
+    """A mean with its interval: ± where it may be any number, else from where to where, which stays inside `ends`."""
     if not estimate.count:
         return ""
-    interval = f" ± {estimate.half:.{digits}f}" if math.isfinite(estimate.half) else ""
-    return f"{estimate.mean:{sign}.{digits}f}{interval}"
+    mean = f"{estimate.mean:{sign}.{digits}f}"
+    if not math.isfinite(estimate.half):
+        return mean
+    if ends is None:
+        return f"{mean} ± {estimate.half:.{digits}f}"
+    low, high = (f"{end:{sign}.{digits}f}" for end in estimate.within(ends))
+    return f"{mean} ({low} to {high})"
 
 
 def digits_for(estimates: Sequence[Estimate]) -> int:
@@ -60,43 +73,44 @@ def _pairs(estimate: Estimate) -> str:
     return f"{estimate.pairs or '?'}" if estimate.count else ""
 
 
-def _shown(estimates: Sequence[Estimate]) -> list[str]:
+def _shown(metric: str, estimates: Sequence[Estimate]) -> list[str]:
     digits = digits_for(estimates)
-    return [shown(one, digits) for one in estimates]
+    return [shown(one, digits, ends=ends_of(metric)) for one in estimates]
 
 
 def _differences(rows: Sequence[ResultRow], metric: str) -> list[str]:
     digits = digits_for([row.mean(metric) for row in rows])
+    ends = ends_of(metric, difference=True)
     found = [(row, row.difference(metric)) for row in rows]
     return [
-        "" if row.is_yardstick else f"{shown(one, digits, '+')}{' *' if one.excludes_zero else ''}"
+        "" if row.is_yardstick else f"{shown(one, digits, '+', ends)}{' *' if one.excludes_zero else ''}"
         for row, one in found
     ]
 
 
 def _reading(rows: Sequence[ResultRow], metric: str) -> list[str]:
-    """How ± and * are to be read, and where they say less than they should."""
+    """How intervals and * are to be read, and where they say less than they should."""
     if not any(row.same_pairs for row in rows):
         return [
-            "± is half a 95 % interval over seeds (Student's t), each with held-out pairs of its own; differences are "
-            "paired by seed, * excludes 0. No ±: one seed, or equal ones, from which no error can be told."
+            f"{INTERVAL} over seeds (Student's t), each with held-out pairs of its own; differences are paired by "
+            "seed, * excludes 0. No interval: one seed, or equal ones, from which no error can be told."
         ]
     estimates = [one for row in rows if row.values(metric) for one in (row.mean(metric), row.difference(metric))]
     lines = [
-        "± is half a 95 % interval over seeds and held-out pairs together: sqrt(t(seeds - 1)² · variance of the seeds' "
+        f"{INTERVAL} over seeds and held-out pairs together: half is sqrt(t(seeds - 1)² · variance of the seeds' "
         "means / seeds + t(pairs - 1)² · variance of the pairs' means / pairs). Differences are paired by seed and by "
         "pair; * excludes 0."
     ]
     if any(one.pairs and one.count == 1 for one in estimates):
         lines.append(
-            "With one seed ± is over held-out pairs alone: another seed may move it further, so there is no *."
+            "With one seed it is over held-out pairs alone: another seed may move it further, so there is no *."
         )
     unknown = [
         row.arm for row in rows if row.values(metric) and not (row.mean(metric).pairs and _pairs_known(row, metric))
     ]
     if unknown:
         lines.append(
-            "± is over seeds alone, which is too small, and there is no *, where the held-out pairs' own values are "
+            "It is over seeds alone, which is too small, and there is no *, where the held-out pairs' own values are "
             "unknown (arms of an earlier version or judged on other pairs, a metric that is no mean over pairs): "
             + ", ".join(unknown)
         )

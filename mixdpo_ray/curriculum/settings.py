@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mixdpo_ray.curriculum.order import Order
 from mixdpo_ray.curriculum.threshold import Threshold
@@ -26,11 +26,22 @@ class CurriculumSettings(Settings):
     epoch_order: Literal["stage_major", "curriculum_major"] = Field(
         "stage_major", description="Several epochs: each stage repeated, or the whole curriculum repeated"
     )
-    thin: int = Field(1, ge=1, description="Train every n-th window of each stage, first and last always")
+    thin: int = Field(
+        1, ge=1, description="Train every n-th window of each stage, first and last always: 2 is half of the steps"
+    )
     sft_weight: float = Field(1.0, ge=0, description="Weight of the SFT loss of hard pairs")
     sft_norm: SftNorm | None = Field(
         None, description="What the SFT loss is divided by; token_mean in two_stage, example_mean in a router"
     )
+
+    @field_validator("thin", mode="before")
+    @classmethod
+    def _is_no_share(cls, thin: object) -> object:
+        if isinstance(thin, float) and 0 < thin < 1:
+            raise ValueError(
+                f"it is no share, but n where every n-th window is trained: give {max(2, round(1 / thin))}"
+            )
+        return thin
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixdpo_ray.checksums import checksum
 from mixdpo_ray.difficulty.metric import Column
 
 INCHES_PER_METRIC = 0.85
+NONE = "-"  # instead of a correlation
 
 
 def mean_ranks(values: Column) -> Column:
@@ -39,7 +41,21 @@ def correlations_text(columns: Mapping[str, Column]) -> str:
         f"{number:>2}  {name:<{width}}" + "".join(f"{_text(value):>7}" for value in row)
         for number, (name, row) in enumerate(zip(columns, spearman(columns), strict=True), 1)
     ]
-    return "\n".join([head, *lines])
+    return "\n".join([head, *lines, *filter(None, [without_order(columns)])])
+
+
+def without_order(columns: Mapping[str, Column]) -> str | None:
+    """What the stroke means that stands for a correlation; nothing where none does."""
+    flat = [name for name, values in columns.items() if np.ptp(values) == 0]
+    if not flat:
+        return None
+    return f"{NONE}: {', '.join(flat)} {'is' if len(flat) == 1 else 'are'} the same for every pair, which is no order"
+
+
+def picture_name(table: str, columns: Mapping[str, Column]) -> str:
+    """A file for exactly these numbers of these metrics: no call overwrites another one's picture."""
+    shown = checksum(b"".join(name.encode() + values.tobytes() for name, values in columns.items()))
+    return f"correlations-{table[:16]}-{shown}.png"
 
 
 def draw_correlations(columns: Mapping[str, Column]) -> bytes:
@@ -63,6 +79,8 @@ def draw_correlations(columns: Mapping[str, Column]) -> bytes:
     axes.tick_params(length=0)
     pairs = len(next(iter(columns.values())))
     axes.set_title(f"Rank correlation of difficulty metrics ({pairs:,} training pairs, higher is easier)", fontsize=10)
+    if note := without_order(columns):
+        figure.supxlabel(note.replace("_", " "), fontsize=9)
     figure.colorbar(image, ax=axes, shrink=0.8, label="Spearman's rho")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150)
@@ -70,4 +88,4 @@ def draw_correlations(columns: Mapping[str, Column]) -> bytes:
 
 
 def _text(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.2f}"
+    return NONE if np.isnan(value) else f"{value:.2f}"

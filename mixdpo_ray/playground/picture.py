@@ -16,6 +16,7 @@ from mixdpo_ray.playground.prompts import BEST, OPERATIONS, WORST
 BEFORE, AFTER, INK = "#b3b9c2", "#1b6ca8", "#444444"
 GRID = 0.5  # of ratings
 WIDEST = 4.0  # margins from here on share a bar
+LEGEND = 0.14  # of a panel's height, which no bar reaches
 
 
 def draw_picture(path: Path, verdict: Verdict, pairs: Sequence[RatedPair], threshold: Threshold) -> None:
@@ -52,9 +53,10 @@ def _labels(axis: Any, pairs: Sequence[RatedPair], threshold: Threshold) -> None
 def _qualities(axis: Any, verdict: Verdict) -> None:
     bins = np.arange(WORST - 0.5, BEST + 1)
     both = [verdict.quality_before, verdict.quality_after]
-    axis.hist(both, bins=bins, color=[BEFORE, AFTER], label=["before", "after"])
+    counts, *_ = axis.hist(both, bins=bins, color=[BEFORE, AFTER], label=["before", "after"])
     axis.set(title="answers to held-out prompts", xlabel="true quality", xticks=range(1, 11))
-    axis.legend(frameon=False, loc="upper left")
+    axis.set_ylim(0, np.max(counts) / (1 - LEGEND))
+    axis.legend(frameon=False, loc="upper center", ncols=2)
 
 
 def _operations(axis: Any, verdict: Verdict) -> None:

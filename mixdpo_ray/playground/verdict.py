@@ -32,7 +32,7 @@ def describe_verdict(verdict: Verdict) -> str:
 
 def _mean(values: Sequence[float]) -> str:
     mean, half = mean_with_interval(values)
-    return f"{mean:.2f} +- {half:.2f}"
+    return f"{mean:.2f} ± {half:.2f}"
 
 
 def _samples(verdict: Verdict) -> list[list[str]]:

@@ -69,7 +69,8 @@ def derive(recipe: Recipe, base: PreparedTable, name: str, folder: str, sizes: S
     quiet_ray_data()
     wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
     derived = arrange_again(recipe, base)
-    say(f"derive: writing the pairs of {base.folder} in another order")
+    writing = f"derive: writing the pairs of {base.folder} in another order"
+    say(writing, meanwhile=writing)
     with Counter("derive", "part") as progress, atomic_folder(folder) as unfinished:
         manifest = _write(unfinished, recipe, base, derived, sizes, progress)
         commit(unfinished, manifest.model_copy(update={"fingerprint": name}))

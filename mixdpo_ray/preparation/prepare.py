@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixdpo_ray import storage
-from mixdpo_ray.bar import Counter, say
+from mixdpo_ray.bar import Counter, going_on, say
 from mixdpo_ray.cluster.folder_lock import atomic_folder, exclusive, prepared_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.preflight import ready_cluster
@@ -84,6 +84,7 @@ def prepared_table(
 
     `as_base`: others are derived from it, and its curriculum is nobody's choice.
     """
+    going_on("prepare: looking at the sources and the tokenizer")
     sources = [find_source(settings) for settings in _source_settings(recipe)]
     name = table_name(recipe, digest_of_tokenizer(recipe.model, recipe.output.storage_path), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
@@ -140,7 +141,8 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     check_vocabulary(recipe.model, largest)
     samples = [source.sample() for source in sources]  # before anything is read: what changes meanwhile is noticed
     conversions = _conversions(recipe, sources, tokenizer)
-    say(f"prepare: reading {', '.join(source.name for source in sources)}")
+    reading = f"prepare: reading {', '.join(source.name for source in sources)}"
+    say(reading, meanwhile=reading)
     with Counter("prepare", "task") as progress:
         staged = convert_sources(sources, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()

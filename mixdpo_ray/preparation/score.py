@@ -12,7 +12,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.curriculum.settings import RATING_MARGIN
 from mixdpo_ray.difficulty import METRICS
-from mixdpo_ray.difficulty.correlations import correlations_text, draw_correlations
+from mixdpo_ray.difficulty.correlations import correlations_text, draw_correlations, picture_name
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.preparation.table_key import base_recipe
 from mixdpo_ray.recipe.recipe import Recipe
@@ -51,6 +51,6 @@ def _score(recipe: Recipe) -> ScoreReport:
     columns = computed_columns(recipe, table, list(names))
     train = {name: METRICS[name].easiness(splits["train"]) for name, splits in columns.items()}
     folder = storage.join(storage.absolute(recipe.output.storage_path), SCORES)
-    picture = storage.join(folder, f"correlations-{table.manifest.content_digest[:16]}.png")
+    picture = storage.join(folder, picture_name(table.manifest.content_digest, train))
     storage.write_bytes(picture, draw_correlations(train))
     return ScoreReport(train, picture)

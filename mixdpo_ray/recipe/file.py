@@ -187,10 +187,10 @@ def _inner_settings(field: FieldInfo) -> type[Settings] | None:
     return None
 
 
-def describe_first_settings() -> str:
+def describe_first_settings(names: Sequence[str] = FIRST) -> str:
     """The settings that a person needs first, with their defaults and a line each."""
     known = {dotted: _line(dotted, default, text) for dotted, default, text in _walk(Recipe, "")}
-    return "\n".join(known[dotted] for dotted in FIRST)
+    return "\n".join(known[dotted] for dotted in names)
 
 
 def describe_settings() -> str:

@@ -27,6 +27,7 @@ from mixdpo_ray.training.checkpoints import committed_steps
 from mixdpo_ray.wording import size_text
 
 USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
+USERS_TOLD = 3  # of those who use a table
 OLD = timedelta(days=1)  # object stores have no locks: what is younger may still be being written
 
 
@@ -37,6 +38,7 @@ class Item:
     about: str
     used_by: tuple[str, ...] = ()
     lock: FolderLock | None = None  # held by whoever is writing it
+    file: bool = False  # and no folder
 
     @property
     def unused(self) -> bool:
@@ -64,7 +66,7 @@ class StorageReport:
     def describe(self) -> str:
         found = describe_items(self.items)
         if self.removed is None:
-            return found
+            return f"{found}; --remove deletes them" if any(item.unused for item in self.items) else found
         held = sum(item.unused for item in self.items) - len(self.removed)
         return f"{found}\nremoved {len(self.removed)}" + (f"; {held} are locked by a running process" if held else "")
 
@@ -111,13 +113,21 @@ def remove_unused(items: Sequence[Item]) -> list[Item]:
 
 def describe_items(items: Sequence[Item]) -> str:
     lines = [
-        f"{size_text(item.bytes):>10}  {item.path}  {item.about}; used by {', '.join(item.used_by) or 'nothing'}"
+        f"{size_text(item.bytes):>10}  {item.path}  {item.about}; used by {_some(item.used_by) or 'nothing'}"
         for item in sorted(items, key=lambda item: (item.unused, -item.bytes))
     ]
     unused = [item for item in items if item.unused]
-    return "\n".join(
-        [*lines, f"{size_text(sum(item.bytes for item in unused))} in {len(unused)} folders are used by nothing"]
-    )
+    if not unused:
+        return "\n".join([*lines, "everything is used" if lines else "nothing is there"])
+    counts = ((sum(item.file == kind for item in unused), word) for kind, word in ((False, "folder"), (True, "file")))
+    found = " and ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count)
+    return "\n".join([*lines, f"used by nothing: {found}, {size_text(sum(item.bytes for item in unused))}"])
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of many."""
+    more = len(names) - USERS_TOLD
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:USERS_TOLD])} and {more} more"
 
 
 def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
@@ -212,7 +222,9 @@ def _of_run(run: RunItem) -> Iterator[Item]:
 
 
 def _item(path: str, about: str, used_by: tuple[str, ...] = (), lock: FolderLock | None = None) -> Item:
-    return Item(path, sum(info.size or 0 for info in _files(path)), about, used_by, lock)
+    files = _files(path)
+    file = [info.path for info in files] == [storage.open_filesystem(path)[1]]
+    return Item(path, sum(info.size or 0 for info in files), about, used_by, lock, file)
 
 
 def _too_young(path: str) -> tuple[str, ...]:

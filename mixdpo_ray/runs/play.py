@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from mixdpo_ray import storage
-from mixdpo_ray.bar import say
+from mixdpo_ray.bar import say, waiting
+from mixdpo_ray.cluster.command import before_ray
 from mixdpo_ray.cluster.recipe_arguments import SettingsParser, recipe_of
 from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.errors import RecipeError
@@ -40,7 +41,7 @@ def play(path: str, overrides: Sequence[str], settings: dict[str, object]) -> No
     began = time.monotonic()
     recipe = recipe_of(path, overrides)
     chosen = playground_settings(settings)
-    say("playground: loading libraries")
+    say("playground: loading libraries", meanwhile="playground: loading libraries")
 
     import torch
 
@@ -54,6 +55,7 @@ def play(path: str, overrides: Sequence[str], settings: dict[str, object]) -> No
     recipe = load_recipe(path, [f"model.path={playground.base}", f"data.source.path={playground.pairs}", *overrides])
     make(playground, recipe)
     _title("train")
+    before_ray("train", recipe)
     print(train(recipe).describe())
     _title("judge")
     judge(playground, recipe)
@@ -73,8 +75,8 @@ def make(playground: PlaygroundFolder, recipe: Recipe) -> None:
     if not playground.exists:
         storage.delete(run_folder(recipe))  # it was trained in another playground
         began = time.monotonic()
-        say("playground: training a base model and letting it answer")
-        playground.make()
+        with waiting("playground: training a base model and letting it answer"):
+            playground.make()
         print(f"made a base model and pairs of its answers in {time.monotonic() - began:.0f} s")
     print(describe_pairs(playground.rated_pairs()))
 
@@ -82,7 +84,8 @@ def make(playground: PlaygroundFolder, recipe: Recipe) -> None:
 def judge(playground: PlaygroundFolder, recipe: Recipe) -> None:
     from mixdpo_ray.playground.picture import draw_picture
 
-    verdict = playground.judge(Path(RunRecord(run_folder(recipe)).model))
+    with waiting("judge: letting both models answer"):
+        verdict = playground.judge(Path(RunRecord(run_folder(recipe)).model))
     print(describe_verdict(verdict))
     picture = Path(recipe.output.storage_path) / "playground.png"
     draw_picture(picture, verdict, playground.rated_pairs(), recipe.curriculum.threshold)

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixdpo_ray.intervals import wilson
+from mixdpo_ray.training.metric_names import metric_in_words
 from mixdpo_ray.wording import duration_text
 
 ACCURACY = "eval_rewards/accuracies"
-SHOWN = {
-    ACCURACY: "held-out preference accuracy",
-    "eval_rewards/margins": "held-out reward margin",
-    "eval_logps/chosen_drift": "chosen drift (nats)",
-}
+SHOWN = (ACCURACY, "eval_rewards/margins", "eval_logps/chosen_drift")
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,8 @@ class RunReport:
         summary, folder, after = self.summary, self.folder, self.summary["eval_after"]
         head = "was already finished" if self.already_finished else f"finished in {duration_text(summary['seconds'])}"
         lines = [f"{folder} {head}: {summary['steps']} steps, {summary['pairs']} pairs"]
-        lines += [f"  {name:<30} {_course(summary, key)}" for key, name in SHOWN.items() if after.get(key) is not None]
+        found = [key for key in SHOWN if after.get(key) is not None]
+        lines += [f"  {metric_in_words(key):<30} {_course(summary, key)}" for key in found]
         if any("±" in line for line in lines):
             pairs = held_out_count(summary)
             lines.append(f"  ± is half a 95 % interval over {pairs:,} held-out pairs; another seed may move it further")
@@ -48,14 +46,20 @@ def held_out_count(summary: Mapping[str, Any]) -> int:
 def _course(summary: Mapping[str, Any], key: str) -> str:
     """A measure before and after, and its change pair by pair with the error that the draw of the pairs gives it."""
     before, after, pairs = summary["eval_before"][key], summary["eval_after"][key], held_out_count(summary)
-    line = f"{before:8.3f} -> {after:.3f}" + (f" of {pairs:,} pairs" if pairs else "")
+    line = f"{_rounded(before):8.3f} -> {_rounded(after):.3f}" + (f" of {pairs:,} pairs" if pairs else "")
     halves = ((summary.get("held_out") or {}).get("half_intervals") or {}).get(key)
     if halves is None:  # of an earlier version: without the pairs' own values the change has no error
         if key != ACCURACY or not pairs:
             return line
         return f"{line}, ± {max(abs(end - after) for end in wilson(after, pairs)):.3f}"
-    own = "" if halves["after"] is None else f", ± {halves['after']:.3f}"
+    equal = ", all equal" if pairs > 1 else ""  # which tells nothing of their error
+    own = equal if halves["after"] is None else f", ± {halves['after']:.3f}"
     change, half = after - before, halves["change"] or math.inf
     if math.isinf(half):
         return f"{line}{own}"
     return f"{line}{own}; change {change:+.3f} ± {half:.3f}{'' if abs(change) > half else ', perhaps chance'}"
+
+
+def _rounded(value: float) -> float:
+    """What is shown of a value, and never -0.000."""
+    return round(value, 3) + 0.0

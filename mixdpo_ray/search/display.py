@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from mixdpo_ray.bar import SECONDS_BETWEEN_LINES, begin_drawing, draws_on, live_table, say, stderr_console
+from mixdpo_ray.bar import SECONDS_BETWEEN_LINES, begin_drawing, draws_on, going_on, live_table, say, stderr_console
 from mixdpo_ray.cluster.events import Event, Noted, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.recipe.measure import Measure
 from mixdpo_ray.search.optuna_search import RungEnded, TrialBegan, TrialEnded
@@ -56,9 +56,12 @@ class StudyDisplay:
     def __enter__(self) -> StudyDisplay:
         if draws_on(self.console):
             begin_drawing(self.live)
+        else:
+            going_on(f"{self.name}: starting the first trial")
         return self
 
     def __exit__(self, *_: object) -> None:
+        going_on()
         self.live.stop()
 
     def show(self, event: Event) -> None:
@@ -69,7 +72,7 @@ class StudyDisplay:
         with self.lock:
             if isinstance(event, TrialBegan):
                 self.lines[number] = Line(number, event.settings, time.monotonic())
-                self._say(number, f"started: {shown_setting(event.settings)}")
+                self._say(number, f"started: {shown_setting(event.settings)}", meanwhile="starting")
             elif number in self.lines:
                 self._show(self.lines[number], event)
 
@@ -155,11 +158,13 @@ class StudyDisplay:
     def _say_now_and_then(self, line: Line) -> None:
         if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            self._say(line.number, line.doing)
+            self._say(line.number, line.doing, meanwhile=line.doing)
+        elif not draws_on(self.console):
+            going_on(f"trial {line.number}: {line.doing}")
 
-    def _say(self, number: int, text: str) -> None:
+    def _say(self, number: int, text: str, meanwhile: str = "") -> None:
         if not draws_on(self.console):
-            say(f"trial {number}: {text}")
+            say(f"trial {number}: {text}", f"trial {number}: {meanwhile}" if meanwhile else "")
 
 
 def shown_setting(settings: Mapping[str, Any]) -> str:

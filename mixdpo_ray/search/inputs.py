@@ -25,8 +25,9 @@ Tables = Mapping[str, PreparedTable]  # fingerprint of an order -> the table tha
 
 def prepare_all(recipe: Recipe, space: Space) -> dict[str, PreparedTable]:
     """One table, unless the space holds several orders."""
-    recipes = [recipe, *(with_settings(recipe, point) for point in space.corners("curriculum."))]
-    orders = {fingerprint(one.curriculum.order_identity): one for one in recipes}
+    orders: dict[str, Recipe] = {}
+    for one in (recipe, *(with_settings(recipe, point) for point in space.corners("curriculum."))):
+        orders.setdefault(fingerprint(one.curriculum.order_identity), one)  # the recipe itself where it is the same
     return {order: prepared_table(one) for order, one in orders.items()}
 
 

@@ -20,6 +20,7 @@ from mixdpo_ray.search.report.winner import doubt_of_winner, rivals_of_winner
 from mixdpo_ray.search.space import Space, with_settings
 from mixdpo_ray.search.trials import TrialRow, best, front, rows, write_trials
 from mixdpo_ray.storage import join
+from mixdpo_ray.training.metric_names import metric_in_words
 
 CSV, BEST, REPORT = "trials.csv", "best.yaml", "report.html"
 NO_PLOTLY = (
@@ -67,7 +68,7 @@ class StudyOutput:
             own = trials[0]
             doubts = [doubt_of_winner(self.study, facts, number) for number in range(len(metrics))]
             scores = ", ".join(
-                f"{metric.name} {value:.4f}{f' ({doubt})' if doubt else ''}"
+                f"{metric_in_words(metric.name)} {value:.4f}{f' ({doubt})' if doubt else ''}"
                 for metric, value, doubt in zip(metrics, winner.values, doubts, strict=True)
             )
             before = f"; the recipe's own settings: {own.values[0]:.4f}" if own.values and own is not winner else ""

@@ -161,9 +161,7 @@ def make_policy(
     library = _deepspeed(world)
     config = deepspeed_config(model, train, deepspeed, from_universal=from_universal)
     with _sharded_loading(config, deepspeed.zero_stage):
-        scorer = Scorer(load_model(model), model.packing, model.kernels)
-    if train.gradient_checkpointing:
-        scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        scorer = Scorer(load_model(model, recompute=train.gradient_checkpointing), model.packing, model.kernels)
     _bound_buckets(config, scorer)
     optimizer = adamw(scorer, train.optimizer)
     with quiet():

@@ -22,8 +22,8 @@ from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
-from mixdpo_ray.training import shards
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
+from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, save_checkpoint
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, references_for
 from mixdpo_ray.training.engine import Policy, make_policy
@@ -139,12 +139,12 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     if world.leads:
         listener.on_phase("loading the model")
     tokenizer = load_tokenizer(job.model)
-    convert = found is not None and shards.needs_conversion(found, world)
+    convert = found is not None and needs_conversion(found, world)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
     if world.leads and policy.scorer.why_padded is not None:
         listener.on_warning(f"model.packing auto: rows are padded, for {policy.scorer.why_padded}")
     if found is not None:
-        shards.load(policy, checkpoints, found, adapters=job.model.lora is not None)
+        load_checkpoint(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0
     held_out = _held_out(job, world, table, plan, policy.rows)
     run = Run(
@@ -251,7 +251,7 @@ def _save(run: Run, step: int, metrics: dict[str, float], why: str | None) -> No
     run.listener.at_location(f"the checkpoint after step {step}", slow=True)
     if run.log is not None:
         run.log.upload()  # first: lines past a checkpoint are cut, lines before it must exist
-    path = shards.save_checkpoint(run.policy, run.checkpoints, step, metrics, adapters=run.job.model.lora is not None)
+    path = save_checkpoint(run.policy, run.checkpoints, step, metrics, adapters=run.job.model.lora is not None)
     run.listener.on_checkpoint(path, {"step": step, **metrics})
 
 

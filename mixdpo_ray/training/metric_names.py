@@ -29,6 +29,28 @@ HELD_OUT_METRICS = (
     *(f"eval_{name}/{bucket}" for name in (*BY_BUCKET, "pairs") for bucket in MARGIN_BUCKETS),
 )
 
+_WORDS = {
+    "loss": "loss", "logps/chosen": "log-prob of chosen answers", "logps/rejected": "log-prob of rejected answers",
+    "rewards/chosen": "reward of chosen answers", "rewards/rejected": "reward of rejected answers",
+    "rewards/accuracies": "preference accuracy", "rewards/margins": "reward margin",
+    "logps/chosen_drift": "chosen drift (nats)", "logps/rejected_drift": "rejected drift (nats)",
+    "nll/chosen": "loss per token of chosen answers", "pairs": "pairs",
+}  # fmt: skip
+
+
+def metric_in_words(metric: str) -> str:
+    """What a table calls a metric: held-out preference accuracy. A name of another kind stays, but for its strokes."""
+    if metric not in HELD_OUT_METRICS:
+        return metric.replace("_", " ")
+    measure = metric.removeprefix("eval_")
+    if measure in _WORDS:
+        return f"held-out {_WORDS[measure]}"
+    measure, _, group = measure.rpartition("/")
+    pairs = (
+        f"{group} pairs" if "margin_" not in group else f"margins {group.removeprefix('margin_').replace('-', ' to ')}"
+    )
+    return f"held-out {_WORDS[measure]}, {pairs}"
+
 
 def needs_reference(metric: str) -> bool:
     return "_drift" in metric

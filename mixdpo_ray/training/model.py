@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
 
 
-def load_model(settings: ModelSettings, where: str = "model.path") -> PreTrainedModel:
-    """Weights in `settings.dtype`, with adapters where lora is set, and no dropout: policy = reference at the start."""
+def load_model(settings: ModelSettings, where: str = "model.path", *, recompute: bool = False) -> PreTrainedModel:
+    """Weights in `settings.dtype`, with adapters where lora is set, and no dropout: policy = reference at the start.
+
+    `recompute`: activations in the backward pass, instead of keeping them.
+    """
     from transformers import AutoModelForCausalLM
 
     model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, settings, where)
@@ -28,6 +31,8 @@ def load_model(settings: ModelSettings, where: str = "model.path") -> PreTrained
     model.config.use_cache = False
     if settings.lora is not None:
         _add_adapters(model, settings.lora)
+    if recompute:
+        recompute_activations(model)
     return model
 
 
@@ -62,6 +67,15 @@ def without_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Keep no more of a layer than its inputs, and run it again in the backward pass (gradient checkpointing).
+
+    transformers 5.24 gave the method its present name, and 6 will not know the one before.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _without_dropout(model: nn.Module) -> None:

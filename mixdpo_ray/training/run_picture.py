@@ -65,11 +65,16 @@ def _losses(steps: Sequence[MetricsLine]) -> list[tuple[str, str, Errors | None]
     return found or [("loss", "loss", None)]
 
 
+def _count(line: MetricsLine) -> int:
+    """Which step a line is of, counted from 1 as on the console; an evaluation is at the steps that it came after."""
+    return int(line["step"]) + 1
+
+
 def _trained(axis: Any, steps: Sequence[MetricsLine], key: str) -> None:
     """A point where the line would have none, and no line over steps that have no such value."""
     width = 1.2 if len(steps) < MANY else 0.6
     for _, group in itertools.groupby(steps, key=lambda line: line.get(key) is not None):
-        points = [(line["step"], line[key]) for line in group if line.get(key) is not None]
+        points = [(_count(line), line[key]) for line in group if line.get(key) is not None]
         if points:
             marker = "o" if len(points) == 1 else None
             axis.plot(
@@ -120,7 +125,7 @@ def _held_out_count(line: MetricsLine) -> int:
 
 def _margins(axis: Any, steps: Sequence[MetricsLine]) -> None:
     """The range of margins of each step, in a panel of its own."""
-    xs = [line["step"] for line in steps]
+    xs = [_count(line) for line in steps]
     low, high = ([line[f"data_margin/{end}"] for line in steps] for end in ("min", "max"))
     axis.fill_between(xs, low, high, color=MARGIN, alpha=0.55, step="mid", linewidth=0)
     axis.step(xs, high, where="mid", color=MARGIN, linewidth=1)  # also where all pairs of a step have one margin
@@ -130,7 +135,7 @@ def _margins(axis: Any, steps: Sequence[MetricsLine]) -> None:
 def _switches(axis: Any, steps: Sequence[MetricsLine]) -> None:
     for before, after in itertools.pairwise(steps):
         if before["stage"] != after["stage"]:
-            axis.axvline(after["step"] - 0.5, color=INK, linestyle="--", linewidth=0.8, zorder=1)
+            axis.axvline(_count(after) - 0.5, color=INK, linestyle="--", linewidth=0.8, zorder=1)
 
 
 def _stage_names(axis: Any, steps: Sequence[MetricsLine]) -> None:
@@ -141,7 +146,7 @@ def _stage_names(axis: Any, steps: Sequence[MetricsLine]) -> None:
         return
     for stage, group in runs:
         axis.annotate(
-            names.get(stage, stage), (group[0]["step"], 1.02), xycoords=("data", "axes fraction"), va="bottom",
+            names.get(stage, stage), (_count(group[0]), 1.02), xycoords=("data", "axes fraction"), va="bottom",
             color=INK, fontsize=9,
         )  # fmt: skip
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,10 @@ def test_a_command_line_that_is_not_understood_says_what_to_write(
     usage, said = capsys.readouterr().err.splitlines()
     assert usage == "usage: train.py [-h [all]] recipe [dotted.key=value ...]"
     assert said == f"train.py: error: {expected}"
+
+
+def test_a_terminal_that_lacks_a_sign_is_no_reason_to_fail() -> None:
+    job = "from mixdpo_ray.cluster.command import run_command; run_command(lambda: print('0.5 ± 0.1'))"
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", job], env=ascii_only, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0.5 +- 0.1\n", "")

@@ -93,5 +93,9 @@ def test_the_closing_lines_say_how_much_of_a_change_is_the_draw_of_the_pairs() -
     lines = RunReport("out/runs/a", summary).describe().splitlines()
     assert lines[1].endswith("0.467 -> 0.667 of 15 pairs, ± 0.240; change +0.200 ± 0.290, perhaps chance")
     assert lines[2] == "  ± is half a 95 % interval over 15 held-out pairs; another seed may move it further"
+    equal = {"pairs": 15, "half_intervals": {"eval_rewards/accuracies": dict.fromkeys(halves)}}
+    assert (
+        RunReport("out", {**summary, "held_out": equal}).describe().splitlines()[1].endswith("of 15 pairs, all equal")
+    )
     before_it_was_kept = RunReport("out/runs/a", {**summary, "held_out": None}).describe().splitlines()
     assert before_it_was_kept[1].endswith("0.467 -> 0.667 of 15 pairs, ± 0.250")  # Wilson's: 0.417 to 0.848

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mixdpo_ray.comparison.arms import all_arms, check_arms
+from mixdpo_ray.comparison.arms import all_arms, check_arms, windows_left_out
 from mixdpo_ray.recipe.file import load_recipe
 from tests.recipe.complaints import complaint
 
@@ -50,6 +50,19 @@ def test_a_playground_stands_for_its_name_in_paths() -> None:
     arm = all_arms(recipe)[-1]
     assert arm.recipe.model.path == "out/worlds/seed-4/base"
     assert arm.recipe.data.source.path == "out/worlds/seed-4/pairs.jsonl"
+
+
+def test_what_a_thinned_curriculum_left_out_is_told_by_arm(small: Path) -> None:
+    def told(*overrides: str) -> str | None:
+        return windows_left_out(load_recipe(str(small), overrides))
+
+    always = " (a stage's first and last always)."
+    assert told() is None
+    assert told("curriculum.thin=4") == f"curriculum.thin left windows out: every arm trained 1 of 4{always}"
+    assert (
+        told("compare.arms.loud={curriculum.thin: 2}")
+        == f"curriculum.thin left windows out: loud trained 1 of 2{always}"
+    )
 
 
 def test_every_shipped_comparison_can_be_made() -> None:

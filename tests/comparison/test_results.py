@@ -12,7 +12,7 @@ import pytest
 from mixdpo_ray.comparison.picture import picture
 from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write_results
 from mixdpo_ray.comparison.table import digits_for, notes_text, shown, table_text
-from mixdpo_ray.intervals import Estimate
+from mixdpo_ray.intervals import Estimate, ends_of
 from mixdpo_ray.training.held_out_pairs import HeldOutPairs
 
 DPO = [Outcome("dpo", seed, {"quality": value}, 4.0) for seed, value in enumerate((7.0, 8.0, 9.0))]
@@ -44,7 +44,7 @@ def test_the_table_marks_what_excludes_zero_and_names_what_failed() -> None:
     found = list(rows().values())
     lines = table_text(found, "quality", "dpo").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == ["arm", "quality, mean", "against dpo", "seeds", "seconds"]
+    assert cells[0] == ["arm", "true quality, mean", "against dpo", "seeds", "seconds"]
     assert cells[2] == ["dpo", "8.00 ± 2.48", "", "3", "4.0"]
     assert cells[3] == ["mix", "8.50 ± 2.73", "+0.50 ± 0.25 *", "3", "2.0"]
     assert cells[4] == ["bad", "1.00", "-6.00", "1", "1.0"]
@@ -112,9 +112,9 @@ def test_equal_seeds_on_fifteen_pairs_are_no_certainty() -> None:
         )
         shown[more], starred[more] = cells(rows), rows[1].difference(ACCURACY).excludes_zero
     head, _, dpo, mix = shown[5]
-    assert head == ["arm", f"{ACCURACY}, mean", "against dpo", "seeds", "pairs", "seconds"]
-    assert dpo == ["dpo", "0.67 ± 0.27", "", "2", "15", "1.0"]
-    assert mix == ["mix", "1.00 ± 0.26", "+0.33 ± 0.34", "2", "15", "1.0"]
+    assert head == ["arm", "held-out preference accuracy, mean", "against dpo", "seeds", "pairs", "seconds"]
+    assert dpo == ["dpo", "0.67 (0.39 to 0.94)", "", "2", "15", "1.0"]
+    assert mix == ["mix", "1.00 (0.74 to 1.00)", "+0.33 (-0.00 to +0.67)", "2", "15", "1.0"]
     assert starred == {5: False, 6: True}
 
 
@@ -129,8 +129,8 @@ def test_a_star_needs_seeds_that_agree_and_pairs_enough() -> None:
 
 def test_of_one_seed_the_error_of_the_pairs_is_shown_without_a_star() -> None:
     rows = accuracies(judged("dpo", 0, "10" * 50), judged("mix", 0, "1" * 100))
-    assert cells(rows)[3][2] == "+0.500 ± 0.112"
-    assert "With one seed ± is over held-out pairs alone" in notes_text(rows, ACCURACY)
+    assert cells(rows)[3][2] == "+0.500 (+0.388 to +0.612)"
+    assert "With one seed it is over held-out pairs alone" in notes_text(rows, ACCURACY)
 
 
 @pytest.mark.parametrize("other", [{"kept": False}, {"first": 3}], ids=["an earlier version", "other pairs"])
@@ -150,4 +150,11 @@ def test_in_a_playground_of_each_seed_equal_ones_have_no_interval() -> None:
     assert [cell.strip() for cell in table_text(rows, "quality", "dpo").splitlines()[3].split("|")[2:4]] == [
         "8.000", "+1.000",
     ]  # fmt: skip
-    assert "No ±: one seed, or equal ones" in notes_text(rows, "quality")
+    assert "No interval: one seed, or equal ones" in notes_text(rows, "quality")
+
+
+def test_no_interval_of_a_share_leaves_what_a_share_can_be() -> None:
+    few = [judged("dpo", 0, "1110"), judged("mix", 0, "1111")]
+    assert [row[1] for row in cells(accuracies(*few))[2:]] == ["0.75 (0.08 to 1.00)", "1.00 (0.26 to 1.00)"]
+    assert shown(Estimate(0.9, 0.4, 2), 2, "+", ends_of("win_rate", difference=True)) == "+0.90 (+0.50 to +1.00)"
+    assert shown(Estimate(0.9, 0.4, 2), 2, ends=ends_of("eval_loss")) == "0.90 ± 0.40"

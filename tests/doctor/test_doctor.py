@@ -198,6 +198,14 @@ def test_more_refusals_than_allowed_among_the_first_pairs_are_yellow(tree: dict[
     assert "refused: 20 corrupt_line. If all are like these, more than data.max_quarantined_fraction" in finding.text
 
 
+def test_words_that_the_tokenizer_does_not_know_are_yellow(tree: dict[str, Any], tmp_path: Path) -> None:
+    rows = [f'{{"prompt": "Write {n}", "chosen": "Well done", "rejected": "No", "margin": 1}}' for n in range(80)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows) + "\n")
+    finding = findings(changed(tree), tmp_path)["pairs"]
+    assert finding.state == "yellow"
+    assert "of the first 64 pairs are unknown to the tokenizer (all of them are <unk>)" in finding.text
+
+
 def test_workers_that_would_train_nothing_are_red(tree: dict[str, Any], tmp_path: Path) -> None:
     said = red(changed(tree, cluster__num_workers=9), tmp_path, "batch")
     assert said.startswith("9 workers share train.global_batch_size 8: 1 of them would train nothing")

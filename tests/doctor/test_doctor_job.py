@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> Examined:
 @pytest.mark.cluster
 def test_a_sound_recipe_is_exit_status_0(examined: Examined) -> None:
     ran = examined.ran
-    assert (ran.returncode, ran.stderr) == (0, STARTS)
+    assert (ran.returncode, re.sub(r".* s so far\n", "", ran.stderr)) == (0, STARTS)
     *lines, last = ran.stdout.splitlines()
     assert [line[:6] for line in lines] == ["ok    "] * 16 + ["-     "]
     assert last == "16 checks are green; not checked: time"

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from mixdpo_ray.recipe.measure import Measure, MeasureGuard, read_guard, read_metric, read_metrics, why_unfair
+from mixdpo_ray.training.metric_names import HELD_OUT_METRICS, metric_in_words
 
 BETA, NAME, VALUE = "objective.beta", "objective.name", "curriculum.threshold.value"
 RATE = "train.optimizer.learning_rate"
@@ -125,3 +126,12 @@ def test_a_measure_of_easy_pairs_cannot_compare_trials_that_route_otherwise() ->
 def test_preference_accuracy_and_drift_compare_trials_of_any_settings() -> None:
     everything = [BETA, NAME, VALUE, RATE, "curriculum.mode"]
     assert [why_unfair(read_metric(name), everything) for name in ("accuracy", "chosen_drift")] == [None, None]
+
+
+def test_every_measure_has_a_name_in_words() -> None:
+    words = {name: metric_in_words(name) for name in HELD_OUT_METRICS}
+    assert words["eval_rewards/accuracies"] == "held-out preference accuracy"
+    assert words["eval_rewards/accuracies/easy"] == "held-out preference accuracy, easy pairs"
+    assert words["eval_rewards/margins/margin_0.5-1"] == "held-out reward margin, margins 0.5 to 1"
+    assert not [name for name, text in words.items() if "/" in text or "_" in text]
+    assert metric_in_words("win_rate") == "win rate"

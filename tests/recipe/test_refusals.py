@@ -43,6 +43,11 @@ def test_a_metric_that_nobody_measures_is_refused_with_the_one_that_was_meant(
         ("cluster.num_workers=0", "cluster.num_workers: 0: give 1 or more, or give a list, in [brackets]"),
         ("cluster.num_workers=[0, 2]", "cluster.num_workers.0: 0: give 1 or more"),
         ("cluster.num_workers=[2]", "cluster.num_workers.1 is missing; give one more"),
+        (
+            "curriculum.thin=0.5",
+            "curriculum.thin: 0.5: it is no share, but n where every n-th window is trained: give 2",
+        ),
+        ("curriculum.thin=1.5", "curriculum.thin: 1.5: give a whole number"),
         ("train=5", "train: 5: give settings, {key: value}"),
         ("train.num_train_epochs=0.5", "train.num_train_epochs: 0.5: give a whole number"),
         ("data.margin_scale={a: -1}", "data.margin_scale.a: -1: give more than 0"),

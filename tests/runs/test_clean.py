@@ -164,9 +164,30 @@ def test_sizes_are_told_and_summed(tmp_path: Path) -> None:
     assert text.splitlines() == [
         "     900 B  /x/kept  checkpoint; used by run a",
         "   2.4 MiB  /x/big  prepared table; used by nothing",
-        "2.4 MiB in 1 folders are used by nothing",
+        "used by nothing: 1 folder, 2.4 MiB",
     ]
-    assert describe_items(survey_storage(str(tmp_path / "absent"))) == "0 B in 0 folders are used by nothing"
+    assert describe_items(survey_storage(str(tmp_path / "absent"))) == "nothing is there"
+
+
+def test_of_many_users_the_first_are_named_and_the_others_counted() -> None:
+    users = tuple(f"run {name}" for name in "abcdefg")
+    assert describe_items([Item("/x", 1, "table", users)]).splitlines()[0].endswith("run a, run b, run c and 4 more")
+    assert describe_items([Item("/x", 1, "table", users[:4])]).splitlines()[0].endswith("run c, run d")
+
+
+def test_a_picture_is_counted_as_a_file(tmp_path: Path) -> None:
+    prepared_table(tmp_path, "spare", "d2")
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "correlations-1.png").write_bytes(b"p")
+    last = describe_items(survey_storage(str(tmp_path))).splitlines()[-1]
+    assert last.startswith("used by nothing: 1 folder and 1 file, ")
+
+
+def test_its_help_shows_no_setting_that_it_does_not_read() -> None:
+    status, said, _ = job("clean", "--help")
+    assert status == 0
+    assert said.count(" = ") == 1
+    assert "output.storage_path = outputs" in said
 
 
 @pytest.mark.parametrize("arguments", [[], ["--remove"]])
@@ -181,3 +202,4 @@ def test_the_job_lists_and_removes_only_on_request(tmp_path: Path, arguments: li
     assert f"{folder}  prepared table; used by nothing" in said
     assert folder.exists() == (not arguments)
     assert ("removed 1" in said) == bool(arguments)
+    assert ("; --remove deletes them" in said) != bool(arguments)

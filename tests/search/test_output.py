@@ -27,7 +27,7 @@ def test_the_last_line_says_that_trials_cannot_be_told_apart(tmp_path: Path) -> 
     """Of 15 pairs 10, 9, 4 and 10 were right; a standard error is 0.11."""
     lines = closing_lines(tmp_path, 10 / 15, 9 / 15, 4 / 15, 10 / 15)
     assert lines[1] == (
-        "  best     trial 0: eval_rewards/accuracies 0.6667 (95 % interval 0.417 to 0.848 of 15 held-out pairs)"
+        "  best     trial 0: held-out preference accuracy 0.6667 (95 % interval 0.417 to 0.848 of 15 held-out pairs)"
     )
     assert lines[-1] == "  Within one standard error of it: trials 1 and 3; this study cannot tell them apart."
 
@@ -39,5 +39,5 @@ def test_a_winner_without_a_rival_is_said_to_have_none(tmp_path: Path) -> None:
 
 def test_where_the_pairs_were_not_counted_nothing_is_claimed(tmp_path: Path) -> None:
     lines = closing_lines(tmp_path, 0.6, 0.6, pairs=None)
-    assert lines[1] == "  best     trial 0: eval_rewards/accuracies 0.6000"
+    assert lines[1] == "  best     trial 0: held-out preference accuracy 0.6000"
     assert lines[-1].startswith("  picture")

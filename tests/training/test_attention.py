@@ -16,6 +16,7 @@ from mixdpo_ray.training.attention import in_one_call, packed_attention, under_m
 from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.logps import Scorer, check_exactness
+from mixdpo_ray.training.model import recompute_activations
 from mixdpo_ray.training.packed_rows import Layout, Span
 from tests.host_waits import HostWaits
 from tests.training.families import naive, random_model
@@ -126,12 +127,11 @@ def test_nothing_leaks(family: str) -> None:
     assert (before != after).tolist() == [True, False, False, True, False]
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 def test_gradient_checkpointing_changes_no_bit() -> None:
     model = random_model("llama").train()
     scorer = Scorer(model, packing=True)
     plain = gradients(model, scorer(batch_of(PAIRS)).sum(1))
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    recompute_activations(model)
     again = gradients(model, scorer(batch_of(PAIRS)).sum(1))
     assert all(torch.equal(again[name], gradient) for name, gradient in plain.items())
 

@@ -89,6 +89,18 @@ def test_ticks_are_whole_steps(tmp_path: Path, drawn: list[Any]) -> None:
     assert {float(tick) % 1 for tick in drawn[0].axes[-1].get_xticks()} == {0.0}
 
 
+def test_steps_are_counted_from_1_as_on_the_console_and_held_out_points_lie_at_the_steps_before_them(
+    tmp_path: Path, drawn: list[Any]
+) -> None:
+    draw_curves(str(run_with(tmp_path, "eeeehh", (0, 4, 6), **{"eval_pairs/margin_1-2": 15.0})))
+    panels = dict(zip(labels(drawn[0]), drawn[0].axes, strict=True))
+    assert list(panels["preference loss"].lines[0].get_xdata()) == [1, 2, 3, 4]
+    assert list(panels["SFT loss"].lines[0].get_xdata()) == [5, 6]
+    assert list(panels["margins"].lines[0].get_xdata()) == [1, 2, 3, 4, 5, 6]
+    points, _ = panels["preference accuracy"].lines[1:3]
+    assert list(points.get_xdata()) == [0, 4, 6]
+
+
 def test_held_out_points_have_one_entry_in_the_legend_whether_or_not_they_have_bars(
     tmp_path: Path, drawn: list[Any]
 ) -> None:

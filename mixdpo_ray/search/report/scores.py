@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from mixdpo_ray.intervals import NORMAL, wilson
 from mixdpo_ray.search.report.facts import StudyFacts
+from mixdpo_ray.training.metric_names import metric_in_words
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-WORDS = {
-    "eval_rewards/accuracies": "held-out preference accuracy",
-    "eval_rewards/accuracies/easy": "held-out accuracy on easy pairs",
-    "eval_rewards/accuracies/hard": "held-out accuracy on hard pairs",
-    "eval_rewards/margins": "held-out reward margin",
-    "eval_logps/chosen_drift": "held-out chosen drift",
-    "eval_loss": "held-out loss",
-}
 ACCURACY, DRIFT = "eval_rewards/accuracies", "eval_logps/chosen_drift"
 
 
@@ -35,7 +28,7 @@ class Target:
 
     @property
     def words(self) -> str:
-        return WORDS.get(self.metric, self.metric)
+        return metric_in_words(self.metric)
 
     @property
     def title(self) -> str | None:

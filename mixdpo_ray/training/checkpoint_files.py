@@ -43,7 +43,7 @@ def save_checkpoint(
     return target
 
 
-def load(policy: Policy, checkpoints: Checkpoints, found: FoundCheckpoint, *, adapters: bool) -> None:
+def load_checkpoint(policy: Policy, checkpoints: Checkpoints, found: FoundCheckpoint, *, adapters: bool) -> None:
     """Collective. Bit for bit what was saved, at the same number of workers; otherwise by the engine's conversion."""
     with _local_copy(found) as folder:
         source = folder
