@@ -141,7 +141,7 @@ def vocabulary_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """
     head = copy.copy(model)
     head._modules = {**model._modules, model.base_model_prefix: _Handover()}
-    logits: Tensor = type(model).forward(head, inputs_embeds=hidden[None], use_cache=False).logits[0]
+    logits: Tensor = type(model).forward(head, inputs_embeds=hidden[None], use_cache=False).logits.squeeze(0)
     return logits
 
 
