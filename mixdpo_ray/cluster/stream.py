@@ -31,6 +31,7 @@ from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.windows import rank_positions, read_windows
 from mixdpo_ray.training.world import World
 
@@ -78,33 +79,33 @@ class RayDataWindows:
         self.per_read, self.read_ahead = per_read, read_ahead
 
     def __call__(
-        self, table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
+        self, table: PreparedTable, plan: Plan, world: World, kind: RowKind, first_step: int, last_step: int
     ) -> Iterator[pa.Table]:
         behind = min(last_step, first_step + self.plain_pairs // plan.global_batch)
-        plain = read_windows(table, plan, world, per_device, first_step, behind)
+        plain = read_windows(table, plan, world, kind, first_step, behind)
         yield from islice(plain, 1)  # nothing shares the CPUs with the first step
-        streamed = ahead(self._streamed(table, plan, world, per_device, range(behind, last_step)), self.read_ahead)
+        streamed = ahead(self._streamed(table, plan, world, kind, range(behind, last_step)), self.read_ahead)
         yield from ahead(plain, self.read_ahead)
         yield from streamed
 
     def _streamed(
-        self, table: PreparedTable, plan: Plan, world: World, per_device: int, steps: range
+        self, table: PreparedTable, plan: Plan, world: World, kind: RowKind, steps: range
     ) -> Iterator[pa.Table]:
         if steps:
             quiet_ray_data()
             ray.data.DataContext.get_current().execution_options.preserve_order = True
         stretch = self._stretch_steps(plan.global_batch)
         for first in range(0, len(steps), stretch):
-            yield from self._stretch(table, plan, world, per_device, steps[first : first + stretch])
+            yield from self._stretch(table, plan, world, kind, steps[first : first + stretch])
 
     def _stretch_steps(self, global_batch: int) -> int:
         """Whole read tasks, and at least one."""
         return self.per_read * max(1, self.stretch_pairs // (global_batch * self.per_read))
 
     def _stretch(
-        self, table: PreparedTable, plan: Plan, world: World, per_device: int, steps: range
+        self, table: PreparedTable, plan: Plan, world: World, kind: RowKind, steps: range
     ) -> Iterator[pa.Table]:
-        positions = [rank_positions(table, plan, world, per_device, step) for step in steps]
+        positions = [rank_positions(table, plan, world, kind, step) for step in steps]
         source = _Steps(table.folder, positions, self.per_read)
         stream = ray.data.read_datasource(source, concurrency=1, override_num_blocks=len(source.tasks))
         blocks = stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)

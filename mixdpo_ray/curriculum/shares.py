@@ -1,16 +1,30 @@
 """How one window is shared out: to ranks by tokens, to micro-batches by length. Each rank computes it from the index.
 
-Sorting by length inside one optimizer step changes no curriculum and saves most of the padding. Ranks with fewer
-micro-batches than others repeat a real pair with weight 0, because under ZeRO-3 every rank must run every forward pass.
+Sorting by length inside one optimizer step changes no curriculum and saves most of the padding. Without padding, in
+packed rows, micro-batches get like many tokens instead. Ranks with fewer micro-batches than others repeat a real pair
+with weight 0, because under ZeRO-3 every rank must run every forward pass.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from mixdpo_ray.settings import Settings
+
+
+class TokenBudget(Settings):
+    """How much goes through the model at once, by tokens instead of by pairs. Packed rows alone can have it."""
+
+    tokens: int = Field(ge=1, description="Most tokens of a forward pass; a pair of more has a pass of its own")
+
+
+PassSize = int | TokenBudget  # pairs or tokens of one forward pass
 
 
 @dataclass(frozen=True)
@@ -36,26 +50,41 @@ Share = tuple[MicroBatch, ...]
 
 
 def deal(
-    lengths: Lengths, hard: NDArray[np.bool_], world: int, per_device: int, *, packed: bool = False
+    lengths: Lengths, hard: NDArray[np.bool_], world: int, per_device: PassSize, *, packed: bool = False
 ) -> tuple[Share, ...]:
     """The micro-batches of every rank, equally many for each. `packed`: a prompt is run once, and nothing is padded."""
-    longest = _longest(lengths, hard)
-    most = -(-len(hard) // world)
-    micro_batches = -(-most // per_device)
-    filler = np.array([np.argmin(longest)], np.int64)
-    dealt = [np.array(rows, np.int64) for rows in _dealt(lengths, hard, longest, world)]
-    computed = lengths.prompt + lengths.chosen + np.where(hard, 0, lengths.rejected)
-    if packed:
-        cut = [_levelled(rows, computed, micro_batches, per_device) for rows in dealt]
+    dealt = [np.array(rows, np.int64) for rows in _dealt(lengths, hard, world, packed=packed)]
+    computed = _computed(lengths, hard, packed=packed)
+    if isinstance(per_device, TokenBudget):
+        assert packed, "padding has no part in a budget of tokens"
+        cut = [_filled(rows, computed, per_device.tokens) for rows in dealt]
+    elif packed:
+        count = -(-max(map(len, dealt)) // per_device)
+        cut = [_levelled(rows, computed, min(count, len(rows)), per_device) for rows in dealt]
     else:
         cut = [[rows[first : first + per_device] for first in range(0, len(rows), per_device)] for rows in dealt]
-    return tuple(_share(micros, micro_batches, filler) for micros in cut)
+    filler, most = np.array([_shortest(lengths, hard)], np.int64), max(map(len, cut))
+    return tuple(_share(micros, most, filler) for micros in cut)
 
 
-def rows_of_rank(lengths: Lengths, hard: NDArray[np.bool_], world: int, rank: int) -> NDArray[np.int64]:
+def rows_of_rank(
+    lengths: Lengths, hard: NDArray[np.bool_], world: int, rank: int, *, packed: bool = False
+) -> NDArray[np.int64]:
     """The rows of all micro-batches that `deal` gives a rank, fillers too, each once and ascending."""
-    longest = _longest(lengths, hard)
-    return np.array(sorted(_dealt(lengths, hard, longest, world)[rank]) or [int(np.argmin(longest))], np.int64)
+    dealt = sorted(_dealt(lengths, hard, world, packed=packed)[rank])
+    return np.array(dealt or [_shortest(lengths, hard)], np.int64)
+
+
+def _shortest(lengths: Lengths, hard: NDArray[np.bool_]) -> int:
+    return int(np.argmin(_longest(lengths, hard)))
+
+
+def _computed(lengths: Lengths, hard: NDArray[np.bool_], *, packed: bool) -> NDArray[np.int64]:
+    """The tokens that are run for each pair."""
+    tokens: NDArray[np.int64]
+    rejected = lengths.rejected if packed else lengths.prompt + lengths.rejected
+    tokens = lengths.prompt + lengths.chosen + np.where(hard, 0, rejected)
+    return tokens
 
 
 def _longest(lengths: Lengths, hard: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -64,12 +93,15 @@ def _longest(lengths: Lengths, hard: NDArray[np.bool_]) -> NDArray[np.int64]:
     return longest
 
 
-def _dealt(lengths: Lengths, hard: NDArray[np.bool_], longest: NDArray[np.int64], world: int) -> list[list[int]]:
-    """The longest pair left goes to the least loaded rank, of equal ones to the first."""
-    tokens = lengths.prompt + lengths.chosen + np.where(hard, 0, lengths.prompt + lengths.rejected)
+def _dealt(lengths: Lengths, hard: NDArray[np.bool_], world: int, *, packed: bool) -> list[list[int]]:
+    """The longest pair left goes to the least loaded rank, of equal ones to the first.
+
+    Padding goes by a pair's longer answer, so the longest pair is that of the longest; packed, that of most tokens.
+    """
+    tokens = _computed(lengths, hard, packed=packed)
     most = -(-len(hard) // world)
     dealt: list[list[int]] = [[] for _ in range(world)]
-    order = np.lexsort((np.arange(len(hard)), -tokens, -longest))
+    order = np.lexsort((np.arange(len(hard)), -tokens, -(tokens if packed else _longest(lengths, hard))))
     open_ranks = list(range(world))  # a heap of tokens so far * world + rank: numbers compare faster than tuples
     for row, load in zip(order.tolist(), (tokens[order] * world).tolist(), strict=True):
         rows = dealt[open_ranks[0] % world]
@@ -85,13 +117,35 @@ def _levelled(
     rows: NDArray[np.int64], computed: NDArray[np.int64], count: int, per_device: int
 ) -> list[NDArray[np.int64]]:
     """Cut into micro-batches of like many computed tokens: the longest pair left goes to the lightest that has room."""
-    micros: list[list[int]] = [[] for _ in range(min(count, len(rows)))]
+    micros: list[list[int]] = [[] for _ in range(count)]
     loads = np.zeros(len(micros), np.int64)
     for row in rows[np.argsort(-computed[rows], kind="stable")].tolist():
         room = [number for number, members in enumerate(micros) if len(members) < per_device]
         least = min(room, key=lambda number: loads[number])
         micros[least].append(row)
         loads[least] += computed[row]
+    return _heaviest_first(micros, loads)
+
+
+def _filled(rows: NDArray[np.int64], computed: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+    """Cut into micro-batches of at most `budget` tokens: the longest pair left goes to the first that has room.
+
+    A pair of more tokens has one of its own. At most 11/9 of the fewest micro-batches that could do come of it.
+    """
+    micros: list[list[int]] = []
+    loads: list[int] = []
+    for row in rows[np.argsort(-computed[rows], kind="stable")].tolist():
+        load = int(computed[row])
+        number = next((number for number, held in enumerate(loads) if held + load <= budget), len(micros))
+        if number == len(micros):
+            micros.append([])
+            loads.append(0)
+        micros[number].append(row)
+        loads[number] += load
+    return _heaviest_first(micros, np.array(loads, np.int64))
+
+
+def _heaviest_first(micros: Sequence[list[int]], loads: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [np.array(micros[number], np.int64) for number in np.argsort(-loads, kind="stable")]
 
 

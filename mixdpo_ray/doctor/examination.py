@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
 
 from mixdpo_ray import storage
@@ -18,7 +19,7 @@ from mixdpo_ray.cluster.nodes import Node, free_disk, survey
 from mixdpo_ray.cluster.preflight import local_paths
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.doctor.finding import Unchecked
-from mixdpo_ray.errors import ModelError
+from mixdpo_ray.errors import MixDPOError, ModelError
 from mixdpo_ray.pairs.reading import RawRow, read_rows
 from mixdpo_ray.preparation.sources import Source, block_rows, find_source
 from mixdpo_ray.preparation.table_key import table_name
@@ -27,6 +28,7 @@ from mixdpo_ray.runs.job import job_in
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
+from mixdpo_ray.training.window_shares import index_lengths
 
 if TYPE_CHECKING:
     from mixdpo_ray.training.memory_estimate import ModelShape
@@ -88,6 +90,24 @@ class Examination:
             if named is None:
                 raise Unchecked("the sizes of the model are not known") from None
             return named
+
+    @cached_property
+    def packed_pair(self) -> int | None:
+        """Tokens of the longest packed pair: the table's, or before it is there what the recipe's lengths allow a pair
+        with a prompt of full length. None where rows are padded.
+        """
+        model, data = self.recipe.model, self.recipe.data
+        if not model.packing or self.size.why_padded is not None:
+            return None
+        try:
+            table = self.table
+        except MixDPOError:
+            table = None  # another check says why
+        if table is None:
+            return 2 * data.max_length - data.max_prompt_length
+        index = table.index("train")
+        lengths = index_lengths(index, np.arange(len(index)))
+        return int((lengths.prompt + lengths.chosen + lengths.rejected).max(initial=0))
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -10,12 +10,20 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.doctor.cluster_checks import free_gpu_memory
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
 from mixdpo_ray.doctor.input_checks import row_count
 from mixdpo_ray.preparation.held_out import check_training_metrics, lack_of_held_out
-from mixdpo_ray.training.memory_estimate import WorkerMemory, checkpoint_bytes, model_bytes, worker_memory
+from mixdpo_ray.training.checks_before_training import padding_warning
+from mixdpo_ray.training.memory_estimate import (
+    WorkerMemory,
+    checkpoint_bytes,
+    model_bytes,
+    pass_tokens,
+    worker_memory,
+)
 from mixdpo_ray.training.schedule import check_warmup, warmup_steps
 from mixdpo_ray.training.settings import DeepSpeedSettings, TrainSettings
 from mixdpo_ray.wording import size_text
@@ -29,6 +37,8 @@ def batch(examination: Examination) -> str | Caution:
             f"{workers} workers share train.global_batch_size {pairs}: {workers - pairs} of them would train "
             "nothing; raise it, or lower cluster.num_workers"
         )
+    if isinstance(each, TokenBudget):
+        return f"{pairs} pairs a step, of {workers} workers in passes of up to {each.tokens:,} tokens"
     micro_steps = math.ceil(math.ceil(pairs / workers) / each)
     text = f"{pairs} pairs a step = {workers} workers x {counted(micro_steps, 'micro-step')} x {each} pairs"
     idle = workers * micro_steps * each - pairs
@@ -111,9 +121,11 @@ def warm_up(examination: Examination) -> str:
 
 def memory(examination: Examination) -> str | Caution:
     """Check memory: on a GPU the device's, and the host's for what is loaded or kept there; on CPU the host's alone."""
-    size = examination.size
+    size, recipe = examination.size, examination.recipe
+    padded = padding_warning(size.why_padded, recipe.model, recipe.train)
     if size.layers:
-        return _memory(examination, "")
+        found = _memory(examination, "")
+        return f"{found}; {padded}" if padded and isinstance(found, str) else found
     known = f"by the {size.parameters / 1e9:g} billion weights of its name alone, without activations, at least "
     found = _memory(examination, known)
     return found if isinstance(found, Caution) else Caution(found)
@@ -142,9 +154,8 @@ def _memory(examination: Examination, known: str) -> str | Caution:
 def _need(examination: Examination, train: TrainSettings, deepspeed: DeepSpeedSettings) -> WorkerMemory:
     """The memory that a worker needs with the fewest workers, where each holds most."""
     recipe = examination.recipe
-    return worker_memory(
-        examination.size, train, deepspeed, recipe.data.max_length, recipe.cluster.fewest_workers, gpu=examination.gpu
-    )
+    tokens = pass_tokens(train, recipe.data.max_length, examination.packed_pair)
+    return worker_memory(examination.size, train, deepspeed, tokens, recipe.cluster.fewest_workers, gpu=examination.gpu)
 
 
 def _on_hosts(examination: Examination, text: str, each: int) -> str:
@@ -188,7 +199,7 @@ def _remedies(
     """Changes that save memory, from cheap to slow."""
     if not train.gradient_checkpointing:
         yield "train.gradient_checkpointing=true", {"gradient_checkpointing": True}, {}
-    if train.per_device_train_batch_size > 1:
+    if train.per_device_train_batch_size != 1:
         yield "train.per_device_train_batch_size=1", {"per_device_train_batch_size": 1}, {}
     if train.logp_chunk_tokens > 1024:
         yield "train.logp_chunk_tokens=1024", {"logp_chunk_tokens": 1024}, {}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic_core import ErrorDetails
 
 from mixdpo_ray.wording import what_was_meant
+from mixdpo_ray.curriculum.shares import TokenBudget
 
 IN_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "give a whole number"),
@@ -29,6 +30,7 @@ IN_WORDS: Mapping[str, str] = {
     "too_long": "give {max_length} or fewer of them",
 }
 BRANCHES = ("int", "float", "str", "bool")  # a plain kind among those that a setting may have
+SETTINGS = (TokenBudget.__name__,)  # a kind that has settings, beside a plain one
 
 
 def in_words(details: ErrorDetails) -> str:
@@ -57,7 +59,9 @@ def setting_of(details: ErrorDetails) -> tuple[str, ...]:
     parts = [str(part) for part in details["loc"]]
     named = [part for part in parts if not part.startswith(("function-", "lax-", "is-instance", "constrained-"))]
     named = [
-        part for part in named if not (part.endswith("]") and part.partition("[")[0] in ("tuple", "dict", "literal"))
+        part
+        for part in named
+        if part not in SETTINGS and not (part.endswith("]") and part.partition("[")[0] in ("tuple", "dict", "literal"))
     ]
     return tuple(named[:-1] if len(named) > 1 and named[-1] in BRANCHES else named)
 

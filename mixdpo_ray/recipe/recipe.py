@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, field_validator, model_validator
 
 from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
+from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.curriculum.threshold import TOLERANCE, Threshold
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.metric import Metric
@@ -115,6 +116,11 @@ class Recipe(Settings):
             raise ValueError(f"{setting} needs held-out pairs, and data.heldout holds out none: give it a fraction")
         if self.model.kernels == "liger" and self.cluster.use_gpu is False:
             raise ValueError("model.kernels liger needs GPUs, and cluster.use_gpu is false: set it to none")
+        if isinstance(self.train.per_device_train_batch_size, TokenBudget) and not self.model.packing:
+            raise ValueError(
+                "train.per_device_train_batch_size counts tokens, for which rows must be packed: give a number of "
+                "pairs, or model.packing auto or on"
+            )
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:

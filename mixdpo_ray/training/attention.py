@@ -32,14 +32,15 @@ WIDEST_HEAD = 256  # of the GPU's kernel
 
 def use_packed_attention(model: PreTrainedModel) -> str | None:
     """Let a model attend as a layout says. Otherwise the reason why it cannot, and the model is as it was."""
-    reason = _why_not(model)
+    reason = why_not_packed(model, model.config._attn_implementation)
     if reason is None:
         _register()
         model.set_attn_implementation(PACKED_ATTENTION)
     return reason
 
 
-def _why_not(model: PreTrainedModel) -> str | None:
+def why_not_packed(model: PreTrainedModel, attention: str) -> str | None:
+    """The reason why a model cannot have packed rows, if any. `attention`: as transformers knows what it attends by."""
     config, name = model.config.get_text_config(), type(model).__name__
     other = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS
     if not model._supports_attention_backend:
@@ -50,8 +51,8 @@ def _why_not(model: PreTrainedModel) -> str | None:
         return f"{name} has attention sinks"
     if getattr(config, "attn_logit_softcapping", None) is not None:
         return f"{name} caps its attention softly"
-    if model.config._attn_implementation != "sdpa":
-        return f"its attention is {model.config._attn_implementation} and not sdpa"
+    if attention != "sdpa":
+        return f"its attention is {attention} and not sdpa"
     return None
 
 

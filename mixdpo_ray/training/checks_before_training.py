@@ -7,13 +7,15 @@ import torch
 from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.plan import Plan
-from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.curriculum.shares import TokenBudget
+from mixdpo_ray.errors import ModelError, PreparedTableError
 from mixdpo_ray.objectives.step_objective import reads_mismatched
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.length_groups import RowKind
+from mixdpo_ray.training.settings import ModelSettings, TrainSettings
 from mixdpo_ray.training.window_shares import index_lengths
 from mixdpo_ray.training.world import World
 
@@ -43,6 +45,19 @@ def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> Refere
             "jobs/train.py, which adds what is missing"
         )
     return references
+
+
+def padding_warning(why: str | None, model: ModelSettings, train: TrainSettings) -> str | None:
+    """A warning that rows are padded where they could be packed; refused where the recipe counts on packed ones."""
+    if why is None:
+        return None
+    if model.packing is True:
+        raise ModelError(f"model.packing on: {why}; set it to auto or off, and rows are padded")
+    if isinstance(train.per_device_train_batch_size, TokenBudget):
+        raise ModelError(
+            f"train.per_device_train_batch_size counts tokens, and rows are padded, for {why}: give a number of pairs"
+        )
+    return f"model.packing auto: rows are padded, for {why}"
 
 
 def check_scoring(

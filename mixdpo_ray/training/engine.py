@@ -188,7 +188,7 @@ def deepspeed_config(
     if deepspeed.offload_parameters:
         zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
-        "train_micro_batch_size_per_gpu": train.per_device_train_batch_size,
+        "train_micro_batch_size_per_gpu": 1,  # asked for, and of no effect: what accumulates is the caller's
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": train.max_grad_norm if clips_itself else 0.0,  # written always: the default is 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixdpo_ray.curriculum.plan import Plan
-from mixdpo_ray.curriculum.shares import Share, deal
+from mixdpo_ray.curriculum.shares import PassSize, Share, deal
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
@@ -50,7 +50,7 @@ class HeldOut:
 def read_held_out(
     table: PreparedTable,
     world: World,
-    per_device: int,
+    per_device: PassSize,
     chunk_tokens: int,
     boundary: float,
     references: str | None,

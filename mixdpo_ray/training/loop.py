@@ -25,7 +25,7 @@ from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, save_checkpoint
 from mixdpo_ray.training.checkpoints import Checkpoints
-from mixdpo_ray.training.checks_before_training import check_scoring, references_for
+from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning, references_for
 from mixdpo_ray.training.engine import Policy, make_policy
 from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out, refuse_not_finite
 from mixdpo_ray.training.export import export
@@ -97,7 +97,7 @@ def _train(run: Run, evaluation: dict[str, float], windows: WindowSource) -> dic
         check_scoring(run.policy, job, run.table, run.plan, run.references, world)
         evaluation = _evaluate(run, 0)
     metrics: dict[str, Any] = {}
-    rows = windows(run.table, run.plan, world, job.train.per_device_train_batch_size, run.start, run.steps)
+    rows = windows(run.table, run.plan, world, run.policy.rows, run.start, run.steps)
     for step in range(run.start, run.steps):
         metrics = _step(run, step, rows)
         if _due(run, step + 1, job.train.evaluation.every_steps) or _best_needs_it(run, step + 1):
@@ -141,8 +141,9 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     tokenizer = load_tokenizer(job.model)
     convert = found is not None and needs_conversion(found, world)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
-    if world.leads and policy.scorer.why_padded is not None:
-        listener.on_warning(f"model.packing auto: rows are padded, for {policy.scorer.why_padded}")
+    warning = padding_warning(policy.scorer.why_padded, job.model, job.train)
+    if world.leads and warning is not None:
+        listener.on_warning(warning)
     if found is not None:
         load_checkpoint(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0

@@ -13,8 +13,9 @@ B = a bucket's elements or T, whichever is less. Bytes on a worker's device, as 
     logits      c v (4 + e)         c v 4 for float32
     runtime     CUDA's and NCCL's own, or Python and its libraries
 
-n = 2 x per_device_train_batch_size x max_length tokens of both answers, each of full length (packed rows hold no
-more: a prompt that is shared may be short); L layers of width h, with
+n tokens in a forward pass: padded, 2 x per_device_train_batch_size x max_length, both answers of full length; packed,
+per_device_train_batch_size x (prompt + chosen + rejected) of the longest pair, or the tokens that it names (if the
+longest pair has no more). L layers of width h, with
 i in the middle, q and k wide queries and keys; c = logp_chunk_tokens or n, v the vocabulary. A layer keeps per token
 l = 2 l0 + e (q + 2 k + 2 h) + 4 e i bytes, and its norm l0 = (4 + 2 e) h, or 2 e h in float32. The reductions of stages
 0 and 1 go through at most 5 x 10^8 elements at a time; stage 0, and 1 with bfloat16, reduce when a step's activations
@@ -35,7 +36,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.attention import why_not_packed
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
 
@@ -58,6 +61,7 @@ class ModelShape:
     keys: int
     vocabulary: int
     kind: str = ""
+    why_padded: str | None = None  # why its rows are padded where the recipe packs them (attention.py)
 
     @property
     def norm_bytes(self) -> int:
@@ -132,6 +136,7 @@ def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
         keys=(getattr(text, "num_key_value_heads", None) or heads) * head,
         vocabulary=text.vocab_size,
         kind=type(shell).__name__,
+        why_padded=why_not_packed(shell, settings.attn_implementation) if settings.packing else None,
     )
 
 
@@ -150,10 +155,22 @@ def adapter_parameters(model: Any, lora: LoraSettings) -> int:
     return sum(lora.rank * (layer.in_features + layer.out_features) for name, layer in linear if chosen(name, layer))
 
 
+def pass_tokens(train: TrainSettings, max_length: int, packed_pair: int | None = None) -> int:
+    """The most tokens of one forward pass, all as long as they may be.
+
+    `packed_pair`: tokens of the longest packed pair; None where rows are padded.
+    """
+    size = train.per_device_train_batch_size
+    if isinstance(size, TokenBudget):
+        return max(size.tokens, packed_pair or 0)
+    return size * (2 * max_length if packed_pair is None else packed_pair)
+
+
 def worker_memory(
-    shape: ModelShape, train: TrainSettings, deepspeed: DeepSpeedSettings, max_length: int, workers: int, *, gpu: bool
+    shape: ModelShape, train: TrainSettings, deepspeed: DeepSpeedSettings, tokens: int, workers: int, *, gpu: bool
 ) -> WorkerMemory:
-    activations, logits = _activations(shape, train, max_length), _logits(shape, train, max_length)
+    """`tokens`: the most of one forward pass."""
+    activations, logits = _activations(shape, train, tokens), _logits(shape, train, tokens)
     states = _states(shape, deepspeed, workers)
     if deepspeed.zero_stage == 0 or (deepspeed.zero_stage == 1 and shape.element == 2):
         states["reduction"] = max(0, states["reduction"] - activations - logits)
@@ -202,8 +219,7 @@ def _states(shape: ModelShape, deepspeed: DeepSpeedSettings, workers: int) -> di
     }
 
 
-def _activations(shape: ModelShape, train: TrainSettings, max_length: int) -> int:
-    tokens = _tokens(train, max_length)
+def _activations(shape: ModelShape, train: TrainSettings, tokens: int) -> int:
     if train.gradient_checkpointing:
         kept = shape.element * shape.hidden * shape.layers + 2 * shape.layer_bytes
     else:
@@ -211,15 +227,10 @@ def _activations(shape: ModelShape, train: TrainSettings, max_length: int) -> in
     return tokens * (kept + shape.norm_bytes)
 
 
-def _logits(shape: ModelShape, train: TrainSettings, max_length: int) -> int:
+def _logits(shape: ModelShape, train: TrainSettings, tokens: int) -> int:
     """Those of one chunk, in the model's format and in float32."""
-    together = min(train.logp_chunk_tokens, _tokens(train, max_length))
+    together = min(train.logp_chunk_tokens, tokens)
     return together * shape.vocabulary * (4 + (shape.element if shape.element == 2 else 0))
-
-
-def _tokens(train: TrainSettings, max_length: int) -> int:
-    """The tokens of one forward pass: chosen and rejected answers, all as long as they may be."""
-    return 2 * train.per_device_train_batch_size * max_length
 
 
 def checkpoint_bytes(shape: ModelShape, deepspeed: DeepSpeedSettings) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.metric_names import unknown_metric
 
@@ -117,7 +118,9 @@ class CheckpointSettings(Settings):
 
 class TrainSettings(Settings):
     global_batch_size: int = Field(128, ge=1, description="Pairs per optimizer step, over all workers")
-    per_device_train_batch_size: int = Field(2, ge=1, description="Pairs per forward pass of one worker")
+    per_device_train_batch_size: Annotated[int, Field(ge=1)] | TokenBudget = Field(
+        2, description="Pairs per forward pass of one worker; or {tokens: 8192}, where rows are packed"
+    )
     num_train_epochs: int = Field(1, ge=1, description="How often each pair is trained; see curriculum.epoch_order")
     max_steps: int | None = Field(None, ge=1, description="Stop after this step; schedules stay those of the whole run")
     seed: int = Field(42, ge=0, description="Of the random generators")

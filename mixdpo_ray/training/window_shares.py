@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.plan import Window
-from mixdpo_ray.curriculum.shares import Lengths, MicroBatch, Share, deal
+from mixdpo_ray.curriculum.shares import Lengths, MicroBatch, PassSize, Share, deal
 from mixdpo_ray.tables.prepared_table import Index
 from mixdpo_ray.training.length_groups import RowKind, length_groups
 
@@ -43,7 +43,7 @@ class SharedWindow:
 
 
 def share_window(
-    window: Window, index: Index, world_size: int, per_device: int, chunk_tokens: int, rows: RowKind = "grouped"
+    window: Window, index: Index, world_size: int, per_device: PassSize, chunk_tokens: int, rows: RowKind = "grouped"
 ) -> SharedWindow:
     lengths = index_lengths(index, window.positions)
     shares = deal(lengths, window.hard, world_size, per_device, packed=rows == "packed")
@@ -68,7 +68,7 @@ def _totals(
         chunks=chunk_counts(hard, lengths, shares, chunk_tokens),
         tokens=int((lengths.prompt + lengths.chosen + easy_tokens).sum()),
         shared=int(lengths.prompt[~hard].sum()) if rows == "packed" else 0,
-        computed=sum(_computed(micro, hard, lengths, rows) for micro in micro_batches),
+        computed=sum(tokens_run(micro, hard, lengths, rows) for micro in micro_batches),
     )
 
 
@@ -81,7 +81,8 @@ def chunk_counts(
     return tuple(-(-tokens // chunk_tokens) for tokens in most)
 
 
-def _computed(micro: MicroBatch, hard: NDArray[np.bool_], lengths: Lengths, rows: RowKind) -> int:
+def tokens_run(micro: MicroBatch, hard: NDArray[np.bool_], lengths: Lengths, rows: RowKind) -> int:
+    """The tokens of a forward pass, padding included."""
     mine, easy = lengths[micro.rows], ~hard[micro.rows]
     if rows == "packed":
         return int((mine.prompt + mine.chosen + mine.rejected * easy).sum())

@@ -13,6 +13,7 @@ from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.curriculum.shares import Share, rows_of_rank
 from mixdpo_ray.errors import CurriculumError
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.window_shares import index_lengths
 from mixdpo_ray.training.world import World
 
@@ -21,23 +22,23 @@ class WindowSource(Protocol):
     """Yields, for each step of [first_step, last_step), the rows at this rank's `rank_positions`, in that order."""
 
     def __call__(
-        self, table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
+        self, table: PreparedTable, plan: Plan, world: World, kind: RowKind, first_step: int, last_step: int
     ) -> Iterator[pa.Table]: ...
 
 
 def read_windows(
-    table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
+    table: PreparedTable, plan: Plan, world: World, kind: RowKind, first_step: int, last_step: int
 ) -> Iterator[pa.Table]:
     """Plain reading, step by step."""
     for step in range(first_step, last_step):
-        yield table.read("train", rank_positions(table, plan, world, per_device, step))
+        yield table.read("train", rank_positions(table, plan, world, kind, step))
 
 
-def rank_positions(table: PreparedTable, plan: Plan, world: World, per_device: int, step: int) -> NDArray[np.int64]:
+def rank_positions(table: PreparedTable, plan: Plan, world: World, kind: RowKind, step: int) -> NDArray[np.int64]:
     """Positions of the rows that a rank runs in a step, each once, ascending."""
     window = plan.window(step)
     lengths = index_lengths(table.index("train"), window.positions)
-    return window.positions[rows_of_rank(lengths, window.hard, world.size, world.rank)]
+    return window.positions[rows_of_rank(lengths, window.hard, world.size, world.rank, packed=kind == "packed")]
 
 
 def share_positions(window: Window, share: Share) -> NDArray[np.int64]:

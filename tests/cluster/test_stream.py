@@ -23,6 +23,7 @@ from mixdpo_ray.tables.prepared_table import (
     write_index,
     write_part,
 )
+from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.windows import read_windows
 from mixdpo_ray.training.world import World
 
@@ -76,7 +77,7 @@ def pairs_of_each_step(
 ) -> list[list[str]]:
     """What all ranks together were given, step by step."""
     source = RayDataWindows(per_read=3, plain_pairs=plain_pairs, stretch_pairs=stretch_pairs)
-    streams = [source(table, plan, World(rank, world), 2, first, plan.steps) for rank in range(world)]
+    streams = [source(table, plan, World(rank, world), "grouped", first, plan.steps) for rank in range(world)]
     return [
         sorted(pair for rows in steps for pair in rows["pair_id"].to_pylist()) for steps in zip(*streams, strict=True)
     ]
@@ -98,10 +99,11 @@ def test_every_step_holds_exactly_the_windows_pairs(table: PreparedTable, plan: 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("local_ray")
-def test_rows_arrive_as_plain_reading_gives_them(table: PreparedTable, plan: Plan) -> None:
+@pytest.mark.parametrize("kind", ["grouped", "packed"])
+def test_rows_arrive_as_plain_reading_gives_them(table: PreparedTable, plan: Plan, kind: RowKind) -> None:
     world = World(1, 2)
-    streamed = list(RayDataWindows(plain_pairs=0)(table, plan, world, 2, 4, plan.steps))
-    read = list(read_windows(table, plan, world, 2, 4, plan.steps))
+    streamed = list(RayDataWindows(plain_pairs=0)(table, plan, world, kind, 4, plan.steps))
+    read = list(read_windows(table, plan, world, kind, 4, plan.steps))
     assert [rows.to_pylist() for rows in streamed] == [rows.to_pylist() for rows in read]
 
 
@@ -133,7 +135,7 @@ def test_a_short_run_never_starts_ray_data(table: PreparedTable, plan: Plan) -> 
         def _stretch(self, *_: object) -> Iterator[pa.Table]:
             raise AssertionError("a pipeline began")
 
-    rows = list(PlainOnly(plain_pairs=ROWS)(table, plan, World(0, 1), 2, 3, plan.steps))
+    rows = list(PlainOnly(plain_pairs=ROWS)(table, plan, World(0, 1), "grouped", 3, plan.steps))
     assert len(rows) == plan.steps - 3
 
 
@@ -152,7 +154,7 @@ def test_a_stream_that_begins_asks_for_the_windows_of_one_stretch(
     """A table of any size starts as fast: nothing before the first step is looked at, and little behind it."""
     watched = WatchedPlan(plan.segments, plan.hard, plan.global_batch)
     rows = RayDataWindows(per_read=2, read_ahead=1, plain_pairs=0, stretch_pairs=stretch_pairs)(
-        table, watched, World(0, 2), 2, 3, plan.steps
+        table, watched, World(0, 2), "grouped", 3, plan.steps
     )
     assert "asked" not in vars(watched)
     next(rows)
@@ -200,6 +202,6 @@ def test_a_damaged_part_is_told_in_one_line_of_ours(table: PreparedTable, plan: 
     part.write_bytes(part.read_bytes()[:-1000])
     streamed = RayDataWindows(plain_pairs=0)
     with pytest.raises(PreparedTableError) as refused:
-        list(streamed(PreparedTable.open(str(folder)), plan, World(0, 2), 2, 0, plan.steps))
+        list(streamed(PreparedTable.open(str(folder)), plan, World(0, 2), "grouped", 0, plan.steps))
     assert str(refused.value).startswith(f"{part} is missing or damaged (")
     assert str(refused.value).endswith(f"): remove {folder}, and jobs/prepare.py makes it anew")

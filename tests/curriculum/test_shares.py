@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mixdpo_ray.curriculum.shares import Lengths, Share, deal, rows_of_rank
+from mixdpo_ray.curriculum.shares import Lengths, Share, TokenBudget, deal, rows_of_rank
 
 WORLDS = range(1, 8)
 
@@ -177,18 +177,53 @@ def packed_places(window: Dealt) -> NDArray[np.int64]:
     return window.lengths.prompt + window.lengths.chosen + np.where(window.hard, 0, window.lengths.rejected)
 
 
+def check_packed(window: Dealt, packed: tuple[Share, ...]) -> None:
+    """Every pair once, as many passes on every rank, heavy ones first and fillers last."""
+    assert sorted(row for share in packed for row in own_rows(share)) == list(range(len(window.hard)))
+    assert len({len(share) for share in packed}) == 1
+    for rank, share in enumerate(packed):
+        weights = [micro.weight for micro in share]
+        assert weights == sorted(weights, reverse=True)
+        loads = [int(packed_places(window)[micro.rows].sum()) for micro in share if micro.weight]
+        assert loads == sorted(loads, reverse=True)
+        rows = np.unique(np.concatenate([micro.rows for micro in share]))
+        found = rows_of_rank(window.lengths, window.hard, window.world, rank, packed=True)
+        assert found.tolist() == rows.tolist()
+
+
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(window=windows())
-def test_packed_micro_batches_hold_the_same_rows_of_each_rank(window: Dealt) -> None:
+def test_the_laws_of_sharing_packed_rows(window: Dealt) -> None:
     packed = deal(window.lengths, window.hard, window.world, window.per_device, packed=True)
-    for mine, padded in zip(packed, window.shares, strict=True):
-        assert len(mine) == len(padded)
-        assert sorted(own_rows(mine)) == sorted(own_rows(padded))
-        assert all(1 <= len(micro.rows) <= window.per_device for micro in mine)
-        weights = [micro.weight for micro in mine]
-        assert weights == sorted(weights, reverse=True)
-        loads = [int(packed_places(window)[micro.rows].sum()) for micro in mine if micro.weight]
-        assert loads == sorted(loads, reverse=True)
+    check_packed(window, packed)
+    assert [len(share) for share in packed] == [len(share) for share in window.shares]
+    assert all(1 <= len(micro.rows) <= window.per_device for share in packed for micro in share)
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(window=windows(), tokens=st.integers(1, 4000))
+def test_the_laws_of_a_budget_of_tokens(window: Dealt, tokens: int) -> None:
+    """A pair above it is alone; no rank could do with fewer passes than 9/11 of what the most loaded one has."""
+    packed = deal(window.lengths, window.hard, window.world, TokenBudget(tokens=tokens), packed=True)
+    check_packed(window, packed)
+    places = packed_places(window)
+    assert all(places[micro.rows].sum() <= tokens or len(micro.rows) == 1 for share in packed for micro in share)
+    fewest = max(-(-int(np.minimum(places[own_rows(share)], tokens).sum()) // tokens) for share in packed)
+    assert fewest <= len(packed[0])
+
+
+def test_five_pairs_under_a_budget_by_hand() -> None:
+    """They take 60, 50, 40, 30 and 120 tokens: the last is above 100; 60 takes 40 along, and 50 takes 30."""
+    lengths = Lengths(np.full(5, 10), np.array([30, 25, 20, 15, 80]), np.array([20, 15, 10, 5, 30]))
+    (share,) = deal(lengths, np.zeros(5, np.bool_), 1, TokenBudget(tokens=100), packed=True)
+    assert [micro.rows.tolist() for micro in share] == [[4], [0, 2], [1, 3]]
+
+
+def test_packed_pairs_are_dealt_to_ranks_by_what_is_run_of_them() -> None:
+    """200 + 10 + 10 tokens are run once with their prompt, 420 if twice: one rank takes the first, the other two."""
+    lengths = Lengths(np.array([200, 10, 10]), np.array([10, 105, 95]), np.array([10, 105, 95]))
+    ranks = [deal(lengths, np.zeros(3, np.bool_), 2, 2, packed=packed) for packed in (False, True)]
+    assert [[own_rows(share) for share in shares] for shares in ranks] == [[[0], [1, 2]], [[0, 2], [1]]]
 
 
 def test_packed_micro_batches_are_of_like_size() -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.length_groups import length_groups
+from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.memory_estimate import CUDA_RUNTIME, shape_of, worker_memory
-from mixdpo_ray.training.window_shares import index_lengths, share_window
+from mixdpo_ray.training.window_shares import index_lengths, share_window, tokens_run
 
 GIB = 2**30
 
@@ -32,12 +31,15 @@ def padded_tokens_of(batch: PairBatch) -> int:
 
 def estimate_of(job: TrainingJob) -> float:
     """GiB of tensors alone, as an allocator counts them, with the largest micro-batch that a job runs on one worker."""
-    longest = -(-most_padded_tokens(job) // (2 * job.train.per_device_train_batch_size))
-    memory = worker_memory(shape_of(job.model), job.train, job.deepspeed, longest, 1, gpu=True)
+    shape = shape_of(job.model)
+    kind: RowKind = "grouped" if job.deepspeed.zero_stage < 3 else "together"
+    if job.model.packing and shape.why_padded is None:
+        kind = "packed"
+    memory = worker_memory(shape, job.train, job.deepspeed, most_tokens(job, kind), 1, gpu=True)
     return (memory.device_bytes - CUDA_RUNTIME) / GIB
 
 
-def most_padded_tokens(job: TrainingJob) -> int:
+def most_tokens(job: TrainingJob, kind: RowKind) -> int:
     """Of the largest micro-batch, padding included."""
     table = PreparedTable.open(job.prepared)
     index, plan = table.index("train"), job.plan(table)
@@ -45,10 +47,7 @@ def most_padded_tokens(job: TrainingJob) -> int:
     most = 0
     for step in range(job.steps(plan)):
         window = plan.window(step)
-        for micro in share_window(window, index, 1, per_device, chunk_tokens).shares[0]:
-            positions = window.positions[micro.rows]
-            pairs = index_lengths(index, positions)
-            lengths = np.concatenate([pairs.prompt + pairs.chosen, pairs.prompt + pairs.rejected])
-            groups = length_groups(lengths) if job.deepspeed.zero_stage < 3 else [np.arange(len(lengths))]
-            most = max(most, sum(len(group) * int(lengths[group].max()) for group in groups))
+        lengths = index_lengths(index, window.positions)
+        (share,) = share_window(window, index, 1, per_device, chunk_tokens, kind).shares
+        most = max(most, *(tokens_run(micro, window.hard, lengths, kind) for micro in share))
     return most

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
@@ -249,6 +250,19 @@ def test_workers_paths_and_logging_do_not_make_another_training(small: Path) -> 
     assert {name(override) for override in same} == {name()}
     other = ["objective.beta=0.2", "train.seed=1", "curriculum.thin=2", "deepspeed.zero_stage=3", "model.dtype=float32"]
     assert len({name(), *(name(override) for override in other)}) == 1 + len(other)
+
+
+def test_a_pass_may_be_measured_in_tokens_where_rows_are_packed(small: Path) -> None:
+    tokens = "train.per_device_train_batch_size.tokens=8192"
+    recipe = load_recipe(str(small), [tokens, "model.packing=auto"])
+    assert recipe.train.per_device_train_batch_size == TokenBudget(tokens=8192)
+    assert recipe.to_dict()["train"]["per_device_train_batch_size"] == {"tokens": 8192}
+    assert complaint(small, tokens, "model.packing=off") == (
+        "train.per_device_train_batch_size counts tokens, for which rows must be packed: give a number of pairs, or "
+        "model.packing auto or on"
+    )
+    zero = complaint(small, "train.per_device_train_batch_size={tokens: 0}", "model.packing=auto")
+    assert zero == "train.per_device_train_batch_size.tokens: 0: give 1 or more"
 
 
 def test_help_lists_every_setting_of_every_objective() -> None:

@@ -63,7 +63,7 @@ def test_a_plan_and_its_shares_read_no_id(tmp_path: Path) -> None:
     path.write_bytes(content)
     table = PreparedTable.open(str(tmp_path))
     plan = make_plan(CurriculumSettings(), table.index("train").margin < 1, 24, 1)
-    shares = [rank_positions(table, plan, World(rank, 3), 2, plan.steps // 2) for rank in range(3)]
+    shares = [rank_positions(table, plan, World(rank, 3), "grouped", plan.steps // 2) for rank in range(3)]
     assert sorted(np.concatenate(shares)) == plan.window(plan.steps // 2).positions.tolist()
     with pytest.raises(PreparedTableError, match=r"index\.parquet is missing or damaged"):
         table.index("train").pair_id[500]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 
-from mixdpo_ray.training.batch import ModelInput, PairBatch
+from mixdpo_ray.training.batch import ModelInput, PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
@@ -33,12 +35,24 @@ def full_batch(pairs: int, length: int) -> PairBatch:
     )
 
 
-def peak_bytes(world: World, folder: str, dtype: str, zero_stage: int, pairs: int, length: int) -> int:
+def full_row(pairs: int, length: int) -> PairBatch:
+    """The same pairs in a packed row, their prompts once."""
+    half = length // 2
+    ids = pa.FixedSizeListArray.from_arrays(pa.array(np.random.default_rng(0).integers(0, 500, pairs * half)), half)
+    columns = {f"{name}_ids": ids.cast(pa.list_(pa.int32())) for name in ("prompt", "chosen", "rejected")}
+    positions, easy = np.arange(pairs), np.zeros(pairs, np.bool_)
+    tokens = TokenRows.of(pa.table({**columns, "margin": np.ones(pairs)}), positions)
+    return build_batch(tokens, positions, easy, None, weight=1, padding=0, device=torch.device("cpu"), rows="packed")
+
+
+def peak_bytes(
+    world: World, folder: str, dtype: str, zero_stage: int, pairs: int, length: int, packed: bool = False
+) -> int:
     from torch.profiler import ProfilerActivity, profile
 
-    batch = full_batch(pairs, length)
+    batch = (full_row if packed else full_batch)(pairs, length)
     train = TrainSettings(per_device_train_batch_size=pairs)
-    model = ModelSettings.model_validate({"path": folder, "dtype": dtype})
+    model = ModelSettings.model_validate({"path": folder, "dtype": dtype, "packing": packed})
     settings = DeepSpeedSettings.model_validate({"zero_stage": zero_stage})
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         policy = make_policy(model, train, settings, world, 0)

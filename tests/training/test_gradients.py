@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from mixdpo_ray.curriculum.shares import PassSize, TokenBudget
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.simpo import SimPO
@@ -119,7 +120,7 @@ def difference(mine: Weights, truth: Weights) -> float:
     return math.sqrt(squares / sum(float(tensor.square().sum()) for tensor in truth.values()))
 
 
-def plain_job(tiny: Path, per_device: int, **changes: Any) -> TrainingJob:
+def plain_job(tiny: Path, per_device: PassSize, **changes: Any) -> TrainingJob:
     return make_job(
         tiny, tiny / "unused", optimizer=PLAIN_STEP, max_grad_norm=0, per_device_train_batch_size=per_device, **changes
     )
@@ -164,7 +165,9 @@ def test_passes_in_groups_of_one_length_change_nothing(tiny: Path, two: Gang, ze
 def test_packed_rows_change_nothing_in_any_split(tiny: Path, one: Gang, two: Gang, four: Gang, step: int) -> None:
     changes: dict[str, Any] = {"curriculum": {"mode": "router", "sft_weight": 0.7}, "model": {"packing": True}}
     loss, truth = naive_gradient(plain_job(tiny, 1, **changes), step)
-    for gang, per_device in ((one, 8), (one, 3), (two, 2), (four, 2)):
+    splits: list[tuple[Gang, PassSize]] = [(one, 8), (one, 3), (two, 2), (four, 2)]
+    budgets: list[tuple[Gang, PassSize]] = [(one, TokenBudget(tokens=60)), (two, TokenBudget(tokens=20))]
+    for gang, per_device in (*splits, *budgets):
         for sums, _, found in gang(gradient, plain_job(tiny, per_device, zero_stage=0, **changes), step):
             assert sums["loss"] == pytest.approx(loss, rel=1e-6)
             assert difference(found, truth) < 1e-5
@@ -172,14 +175,19 @@ def test_packed_rows_change_nothing_in_any_split(tiny: Path, one: Gang, two: Gan
 
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
 def test_packed_rows_change_nothing_in_any_zero_stage(tiny: Path, two: Gang, zero_stage: int) -> None:
-    """A filler on one rank, several chunks, and layers that are run again in the backward pass."""
+    """A filler on one rank, several chunks, and layers that are run again in the backward pass.
+
+    Under a budget one pair is longer than it, and one rank needs fewer passes than the other.
+    """
     changes: dict[str, Any] = {
         "curriculum": {"mode": "router"}, "global_batch_size": 7, "logp_chunk_tokens": 5,
         "gradient_checkpointing": True, "model": {"packing": True},
     }  # fmt: skip
     _, truth = naive_gradient(plain_job(tiny, 1, **changes), 3)
-    found = two(gradient, plain_job(tiny, 2, zero_stage=zero_stage, **changes), 3)[0]
-    assert difference(found[2], truth) < 1e-5
+    sizes: list[PassSize] = [2, TokenBudget(tokens=18)]
+    for size in sizes:
+        found = two(gradient, plain_job(tiny, size, zero_stage=zero_stage, **changes), 3)[0]
+        assert difference(found[2], truth) < 1e-5
 
 
 @pytest.mark.parametrize("objective", [SimPO(), DPO(beta=1.0)])

@@ -22,6 +22,7 @@ from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.settings import CheckpointSettings, EvaluationSettings
 from mixdpo_ray.training.windows import read_windows
@@ -38,9 +39,9 @@ def train_until(world: World, job: TrainingJob, stop: int) -> None:
     """As if killed in the middle of step `stop`."""
 
     def windows(
-        table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
+        table: PreparedTable, plan: Plan, world: World, kind: RowKind, first_step: int, last_step: int
     ) -> Iterator[pa.Table]:
-        yield from read_windows(table, plan, world, per_device, first_step, stop)
+        yield from read_windows(table, plan, world, kind, first_step, stop)
         raise InterruptedError(f"killed in step {stop}")
 
     try:
@@ -173,12 +174,13 @@ def test_a_killed_run_continues_to_the_same_bits(
         assert {name: mine[name] for name in same} == {name: theirs[name] for name in same}
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+@pytest.mark.parametrize(("zero_stage", "size"), [(0, 2), (2, {"tokens": 40}), (3, {"tokens": 40})])
 def test_a_killed_run_of_packed_rows_continues_to_the_same_bits(
-    tiny: Path, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]], zero_stage: int
+    tiny: Path, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, dict[str, Any]]], zero_stage: int, size: Any
 ) -> None:
     """It begins at ln 2 with references from padded rows, and ends near the weights of those."""
-    whole = make_job(tiny, tmp_path / "whole", zero_stage=zero_stage, model={"packing": True})
+    packed: dict[str, Any] = {"model": {"packing": True}, "per_device_train_batch_size": size}
+    whole = make_job(tiny, tmp_path / "whole", zero_stage=zero_stage, **packed)
     two(train, whole)
     train_settings = whole.train.model_copy(update={"checkpoints": CheckpointSettings(every_steps=2)})
     killed = replace(whole, run=str(tmp_path / "killed"), train=train_settings)

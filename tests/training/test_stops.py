@@ -19,6 +19,7 @@ from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.optimizer import adamw
 from mixdpo_ray.training.settings import CheckpointSettings
@@ -116,9 +117,9 @@ def test_a_reset_optimizer_is_a_new_optimizer(tiny: Path, two: Gang) -> None:
 
 def scrambled(world: World, job: TrainingJob) -> None:
     def windows(
-        table: PreparedTable, plan: Plan, world: World, per_device: int, first_step: int, last_step: int
+        table: PreparedTable, plan: Plan, world: World, kind: RowKind, first_step: int, last_step: int
     ) -> Iterator[pa.Table]:
-        for rows in read_windows(table, plan, world, per_device, first_step, last_step):
+        for rows in read_windows(table, plan, world, kind, first_step, last_step):
             yield rows.take(list(reversed(range(len(rows)))))
 
     run_training(job, world, windows)

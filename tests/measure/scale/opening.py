@@ -45,7 +45,7 @@ def measure(folder: Path, global_batch: int, world: int) -> dict[str, Any]:
     plan = make_plan(curriculum, hard_positions(curriculum, index.difficulty, index.pair_id), global_batch, 1)
     planned, plan_mib = clock(), own_mib() - before - index_mib
     middle = plan.window(plan.steps // 2)
-    rank_positions(prepared, plan, World(world // 2, world), 2, middle.step)
+    rank_positions(prepared, plan, World(world // 2, world), "grouped", middle.step)
     sought = clock()
     window_facts(middle, plan, index, 1)
     named = clock()

@@ -62,12 +62,12 @@ def measure(folder: Path, world: int, options: argparse.Namespace) -> dict[str, 
             prepared = PreparedTable.open(address)
             plan = plan_of(prepared, global_batch)
             begin = int(start * plan.steps)
-            rows = read_windows(prepared, plan, place, PER_DEVICE, begin, plan.steps)
+            rows = read_windows(prepared, plan, place, "grouped", begin, plan.steps)
             next(rows)
             waits.append(time.perf_counter() - began)
             following = range(begin, min(begin + options.steps, plan.steps))
             began = time.process_time()
-            positions = [rank_positions(prepared, plan, place, PER_DEVICE, step) for step in following]
+            positions = [rank_positions(prepared, plan, place, "grouped", step) for step in following]
             shares.append((time.process_time() - began) / len(following))
             COUNTS.clear()
             began = time.process_time()
@@ -99,7 +99,7 @@ def measure_ray(folder: Path, world: int, options: argparse.Namespace) -> dict[s
     row: dict[str, Any] = {"ranks": world, "steps": plan.steps}
     for name, start in (("first window s", 0), ("seek to the middle s", plan.steps // 2)):
         began = time.perf_counter()
-        rows = RayDataWindows(plain_pairs=0)(prepared, plan, World(world // 2, world), PER_DEVICE, start, plan.steps)
+        rows = RayDataWindows(plain_pairs=0)(prepared, plan, World(world // 2, world), "grouped", start, plan.steps)
         next(rows)
         row[name] = time.perf_counter() - began
         began, count = time.perf_counter(), sum(1 for _ in islice(rows, options.steps))
