@@ -39,6 +39,7 @@ help:
 	@echo "  tests.measure.sharing         what one pass of the reference model for all trials saves"
 	@echo "  tests.measure.packing         padded, packed and shared rows beside each other, against their operations"
 	@echo "  tests.measure.scaling         the same steps on one worker and on two"
+	@echo "  tests.measure.balance         how evenly windows are shared out over 1 to 64 ranks"
 	@echo "  tests.measure.flips           whether a flipped bit in any file is noticed, and what noticing costs"
 	@echo "  tests.measure.rungs           whether the rungs of a search foretell its end"
 	@echo "  tests.measure.scale.prepare   time, memory and disk of preparing, against the number of pairs"

@@ -35,8 +35,8 @@ class ActorListener:
     def on_resume(self, done: int, steps: int) -> None:
         self.tell(Noted(f"continuing at step {min(done + 1, steps)} of {steps}"))
 
-    def on_warning(self, text: str) -> None:
-        self.tell(Warned(text))
+    def on_warning(self, text: str, *, once: bool = False) -> None:
+        self.tell(Warned(text, once))
 
     def at_location(self, location: str | None, *, slow: bool = False) -> None:
         self.heartbeat.at(location, slow=slow)

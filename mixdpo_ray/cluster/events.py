@@ -37,6 +37,7 @@ class Noted(Event):
 @dataclass(frozen=True)
 class Warned(Event):
     text: str
+    once: bool = False  # all jobs of an actor would say the same
 
 
 @dataclass(frozen=True)

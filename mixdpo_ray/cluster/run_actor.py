@@ -28,10 +28,15 @@ NAMESPACE = "mixdpo_ray"
 class RunActor:
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.told_once: set[str] = set()
         self.queues: defaultdict[str, JobQueue] = defaultdict(JobQueue)  # of worker groups: a study has several
         self.rooms: dict[str, PlacementGroup] = {}  # that Ray keeps for them, also after the death of who started them
 
     def tell(self, event: Event) -> None:
+        if isinstance(event, Warned) and event.once:
+            if event.text in self.told_once:
+                return
+            self.told_once.add(event.text)
         self.events.append(event)
 
     def take(self) -> list[Event]:

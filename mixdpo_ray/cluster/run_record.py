@@ -14,7 +14,9 @@ from typing import Any
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.folder_lock import FolderLock
+from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.errors import RunConflictError, StorageError
+from mixdpo_ray.recipe.gone import recorded_packing
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.storage import join
 
@@ -83,6 +85,20 @@ class RunRecord:
         Drivers elsewhere on the cluster are kept out by the run's actor (run_actor.py), whose name can be taken once.
         """
         return self.lock.or_refuse("wait for it, or choose another output.name")
+
+    def as_begun(self, recipe: Recipe) -> Recipe:
+        """The recipe with rows packed or padded as they were when the folder was begun, unless it says itself how.
+
+        Another way would give the same training up to the last bits, and a resumed one must not differ in any.
+        """
+        before = self.recorded()
+        says = "packing" in recipe.model.model_fields_set or isinstance(
+            recipe.train.per_device_train_batch_size, TokenBudget
+        )
+        if before is None or recipe.output.fresh or says:
+            return recipe
+        packing = recorded_packing(before.recipe)
+        return recipe.model_copy(update={"model": recipe.model.model_copy(update={"packing": packing})})
 
     def claim(self, recipe: Recipe, identity: Mapping[str, Any], otherwise: str = "choose another output.name") -> str:
         """The training's fingerprint, once the folder is known to be free or of this very training.

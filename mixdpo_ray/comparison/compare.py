@@ -38,6 +38,7 @@ def compare(recipe: Recipe) -> CompareOutput:
     """Run a comparison to its end. What cannot work is refused before Ray starts, if it can be known then."""
     check_arms(recipe)
     folder = join(recipe.output.storage_path, "comparisons", recipe.output.name)
+    recipe = RunRecord(folder).as_begun(recipe)
     output = CompareOutput(recipe, folder)
     clusters = [recipe.cluster, *(arm.recipe.cluster for arm in arms_of(recipe, recipe.compare.seeds[0]))]
     cpus = max(cpus_to_start_with(cluster, recipe.compare.at_once) for cluster in clusters)

@@ -57,7 +57,7 @@ def deal(
     computed = _computed(lengths, hard, packed=packed)
     if isinstance(per_device, TokenBudget):
         assert packed, "padding has no part in a budget of tokens"
-        cut = [_filled(rows, computed, per_device.tokens) for rows in dealt]
+        cut = _under_budget(dealt, computed, per_device.tokens)
     elif packed:
         count = -(-max(map(len, dealt)) // per_device)
         cut = [_levelled(rows, computed, min(count, len(rows)), per_device) for rows in dealt]
@@ -127,11 +127,26 @@ def _levelled(
     return _heaviest_first(micros, loads)
 
 
-def _filled(rows: NDArray[np.int64], computed: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
-    """Cut into micro-batches of at most `budget` tokens: the longest pair left goes to the first that has room.
+def _under_budget(
+    dealt: Sequence[NDArray[np.int64]], computed: NDArray[np.int64], budget: int
+) -> list[list[NDArray[np.int64]]]:
+    """Each rank's micro-batches of at most `budget` tokens, or of one pair of more.
 
-    A pair of more tokens has one of its own. At most 11/9 of the fewest micro-batches that could do come of it.
+    All get as many as the rank that needs most, and of like size where that keeps the budget: a small one would take a
+    pass as well, and so would a filler.
     """
+    filled = [_first_fit(rows, computed, budget) for rows in dealt]
+    most = max(map(len, filled))
+    cut = []
+    for rows, micros in zip(dealt, filled, strict=True):
+        level = _levelled(rows, computed, min(most, len(rows)), len(rows))
+        keeps = all(len(micro) == 1 or computed[micro].sum() <= budget for micro in level)
+        cut.append(level if keeps else micros)
+    return cut
+
+
+def _first_fit(rows: NDArray[np.int64], computed: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+    """Cut into few micro-batches: the longest pair left goes to the first that has room, or to a new one."""
     micros: list[list[int]] = []
     loads: list[int] = []
     for row in rows[np.argsort(-computed[rows], kind="stable")].tolist():

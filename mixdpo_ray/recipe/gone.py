@@ -1,4 +1,4 @@
-"""Settings that earlier versions had: what a recipe that names one is told, and how what they recorded is read."""
+"""Settings that earlier versions had, or had not: what a recipe that names one is told, and how records are read."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def recorded_recipe(content: Mapping[str, Any]) -> Recipe:
     return Recipe.model_validate(without_gone(content))
 
 
+def recorded_packing(content: Mapping[str, Any]) -> Any:
+    """What model.packing was: earlier versions knew none, and padded all rows."""
+    return content["model"].get("packing", False)
+
+
 def without_gone(content: Mapping[str, Any]) -> dict[str, Any]:
     """Recorded settings as they are called today. What was left out of the recipe changes nothing that was made."""
     tree: dict[str, Any] = copy.deepcopy(dict(content))
@@ -37,6 +42,8 @@ def without_gone(content: Mapping[str, Any]) -> dict[str, Any]:
             value = section.pop(last)
             if setting in RENAMED:
                 section.setdefault(RENAMED[setting], value)
+    if tree.get("model"):
+        tree["model"]["packing"] = recorded_packing(tree)
     for section in (tree.get("model"), tree.get("data", {}).get("source")):
         if section:
             section["path"] = _renamed_in_path(section["path"])

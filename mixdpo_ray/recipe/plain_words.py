@@ -30,7 +30,7 @@ IN_WORDS: Mapping[str, str] = {
     "too_long": "give {max_length} or fewer of them",
 }
 BRANCHES = ("int", "float", "str", "bool")  # a plain kind among those that a setting may have
-SETTINGS = (TokenBudget.__name__,)  # a kind that has settings, beside a plain one
+OF_SETTINGS = (TokenBudget.__name__,)  # a kind that has settings, beside a plain one
 
 
 def in_words(details: ErrorDetails) -> str:
@@ -56,12 +56,10 @@ def choice_meant(errors: Iterable[ErrorDetails]) -> str:
 
 def setting_of(details: ErrorDetails) -> tuple[str, ...]:
     """The names that lead to a value in the recipe, without the name of the kind that it was tried as."""
-    parts = [str(part) for part in details["loc"]]
+    parts = [str(part) for part in details["loc"] if part not in OF_SETTINGS]
     named = [part for part in parts if not part.startswith(("function-", "lax-", "is-instance", "constrained-"))]
     named = [
-        part
-        for part in named
-        if part not in SETTINGS and not (part.endswith("]") and part.partition("[")[0] in ("tuple", "dict", "literal"))
+        part for part in named if not (part.endswith("]") and part.partition("[")[0] in ("tuple", "dict", "literal"))
     ]
     return tuple(named[:-1] if len(named) > 1 and named[-1] in BRANCHES else named)
 

@@ -161,7 +161,8 @@ class Recipe(Settings):
         everything["curriculum"]["threshold"]["tolerance"] = TOLERANCE  # a setting once: recorded identities hold it
         train = {k: v for k, v in everything["train"].items() if k not in ("evaluation", "checkpoints", "max_steps")}
         return {
-            **{section: everything[section] for section in ("model", "data", "curriculum", "objective")},
+            "model": self.model.identity(),
+            **{section: everything[section] for section in ("data", "curriculum", "objective")},
             "train": train,
             "deepspeed": {"zero_stage": self.deepspeed.zero_stage},
         }

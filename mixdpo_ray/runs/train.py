@@ -42,6 +42,7 @@ def train(recipe: Recipe) -> RunReport:
 def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
     record = RunRecord(run_folder(recipe))
     with record.locked():
+        recipe = record.as_begun(recipe)
         job = make_job(recipe, table)
         plan = job.plan(table)
         check_warmup(plan, recipe.train.schedule)

@@ -148,7 +148,7 @@ class CrossFit:
         )
         return {
             "pairs": hashlib.sha256("".join(trained).encode()).hexdigest()[:16],
-            "model": self.start.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"}),
+            "model": self.start.logps_identity(),
             "lora": None if self.training.lora is None else self.training.lora.model_dump(mode="json"),
             "weights": model_digest(self.start),
             "tokenizer": self.table.manifest.facts["tokenizer"],

@@ -70,10 +70,7 @@ def metric_identity(recipe: Recipe, name: str) -> dict[str, Any]:
         models = [*metric.logps_of(policy), *([] if scoring is None else [scoring])]
         identity[part] = {
             "settings": metric.model_dump(mode="json", exclude={"model", "against"}),
-            "models": [
-                [weights_of(part, model), model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"})]
-                for model in models
-            ],
+            "models": [[weights_of(part, model), model.logps_identity()] for model in models],
         }
         if metric.trains:
             start = language_model(policy, None)
@@ -180,7 +177,7 @@ def scores_identity(
         "lengths": recipe.data.model_dump(include={"max_prompt_length", "max_length", "truncation"}),
     }
     if (model := metric.scoring_model(policy)) is not None:
-        content["model"] = model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"})
+        content["model"] = model.logps_identity()
         content["weights"] = weights_of(name, model)
         if not metric.own_tokenizer:
             _refuse_other_tokens(recipe, name, model)

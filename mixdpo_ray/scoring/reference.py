@@ -1,7 +1,8 @@
 """Reference log-probs, computed once per prepared table and reference model by an actor pool, and read by every run.
 
 The sums are keyed by pair_id, so that another order, threshold or difficulty keeps them; what a lower threshold adds is
-computed and appended. They come from the code and the number format that training uses.
+computed and appended. They come from the code and the number format that training uses. Sums of packed and of padded
+rows differ in the last bits, and either kind is read where it is there.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
     model = reference_model(recipe)
     lengths = recipe.data.model_dump(include={"max_prompt_length", "max_length", "truncation"})
     content = {
-        "model": model.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template"}),
+        "model": model.logps_identity(),
         "weights": model_digest(model),
         "tokenizer": table.manifest.facts["tokenizer"],
         "lengths": lengths,

@@ -73,6 +73,7 @@ def tune(recipe: Recipe, kind: type[Trial] = Trial) -> StudyOutput:
     workers = recipe.tune.workers_per_trial or recipe.cluster.fewest_workers  # as many for every trial
     recipe = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"num_workers": workers})})
     folder = study_folder(recipe)
+    recipe = RunRecord(folder).as_begun(recipe)
     with ready_cluster(recipe, cpus=cpus_to_start_with(recipe.cluster, recipe.tune.max_concurrent_trials)):
         tables = prepare_all(recipe, space)
         first = next(iter(tables.values()))

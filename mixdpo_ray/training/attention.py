@@ -1,13 +1,14 @@
 """Attention over packed rows (packed_rows.py): one function that transformers' models call, which follows a layout.
 
 The layout is an argument of the forward pass. Without one the function is transformers' own `sdpa`, so that generation
-and padded rows are what they were, and a layer that is run again in the backward pass finds the same as before.
+and padded rows are what they were, and a layer that is run again in the backward pass finds the same as before. Where
+scores are capped, as in Gemma 2, which no kernel knows, products are written out with a layout and without.
 Three forms give the same numbers but for rounding:
 
     one call    on a GPU in bfloat16: a kernel for sequences of unequal lengths, keys and values gathered for each
     spans       on a CPU: the CPU's kernel on each span; a rejected answer calls it for the prompt and for itself,
                 and the two are merged by their log-sum-exp, which is exact, forwards and backwards
-    masks       everything else: scaled dot-product attention on each span, under a mask
+    masks       everything else, capped scores among it: attention on each span, under a mask
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from mixdpo_ray.training.packed_rows import Layout
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
 
-PACKED_ATTENTION = "packed_sdpa"  # as transformers knows it
+PACKED_ATTENTION = "packed_rows"  # as transformers knows it; it would look for sdpa in a name that says so
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-REFUSED = ("s_aux", "position_bias", "softcap", "alibi")  # what a layer may ask for, and no form has
+REFUSED = ("s_aux", "position_bias", "alibi")  # what a layer may ask for, and no form has
 WIDEST_HEAD = 256  # of the GPU's kernel
 
 
@@ -49,10 +50,9 @@ def why_not_packed(model: PreTrainedModel, attention: str) -> str | None:
         return f"{name} has layers of {', '.join(sorted(other))}"
     if any(hasattr(module, "sinks") for module in model.modules()):
         return f"{name} has attention sinks"
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        return f"{name} caps its attention softly"
-    if attention != "sdpa":
-        return f"its attention is {attention} and not sdpa"
+    usual = "sdpa" if getattr(config, "attn_logit_softcapping", None) is None else "eager"  # which alone can cap
+    if attention != usual:
+        return f"its attention is {attention} and not {usual}"
     return None
 
 
@@ -73,10 +73,17 @@ def packed_attention(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     layout: Layout | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """[1, heads, tokens, width] each, of keys and values perhaps fewer heads -> [1, tokens, heads, width]."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if layout is None and softcap is not None:
+        shared = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+        mask = _mask(query, key, None) if attention_mask is None else attention_mask
+        return _capped(query, key, value, mask, scale, softcap).transpose(1, 2).contiguous(), None
     if layout is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -88,12 +95,13 @@ def packed_attention(
         raise ModelError(
             f"packed rows know no {asked[0]}, which {type(module).__name__} asks for: set model.packing off"
         )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window is not None and sliding_window < layout.longest_keys else None
     width = value.shape[-1]
     if width < query.shape[-1]:
         value = functional.pad(value, (0, query.shape[-1] - width))
-    if query.is_cuda and query.dtype == torch.bfloat16 and query.shape[-1] <= WIDEST_HEAD:
+    if softcap is not None:
+        out = under_masks(query, key, value, layout, scale, window, softcap)
+    elif query.is_cuda and query.dtype == torch.bfloat16 and query.shape[-1] <= WIDEST_HEAD:
         out = in_one_call(query, key, value, layout, scale, window)
     elif query.device.type == "cpu" and window is None:
         out = _InSpans.apply(query, key, value, layout, scale)  # type: ignore[no-untyped-call]
@@ -114,16 +122,34 @@ def in_one_call(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale
     return out[None]
 
 
-def under_masks(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
+def under_masks(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    scale: float,
+    window: int | None,
+    softcap: float | None = None,
+) -> Tensor:
     shared = query.shape[1] // key.shape[1]  # queries to a key
     seen = (tensor.index_select(2, layout.key_indices).repeat_interleave(shared, 1) for tensor in (key, value))
     queries, keys = [span.queries for span in layout.spans], [span.keys for span in layout.spans]
     of_spans = zip(torch.split(query, queries, 2), *(torch.split(tensor, keys, 2) for tensor in seen), strict=True)
-    found = [
-        functional.scaled_dot_product_attention(own, key, value, attn_mask=_mask(own, key, window), scale=scale)
-        for own, key, value in of_spans
-    ]
+    found = []
+    for own, key, value in of_spans:
+        mask = _mask(own, key, window)
+        if softcap is None:
+            found.append(functional.scaled_dot_product_attention(own, key, value, attn_mask=mask, scale=scale))
+        else:
+            found.append(_capped(own, key, value, mask, scale, softcap))
     return torch.cat(found, 2).transpose(1, 2)
+
+
+def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, softcap: float) -> Tensor:
+    """Attention whose scores cannot leave [-softcap, softcap], under a mask of what a query sees."""
+    scores = torch.tanh(query @ key.transpose(2, 3) * (scale / softcap)) * softcap
+    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1, torch.float32)
+    return weights.to(query.dtype) @ value
 
 
 def _mask(query: Tensor, key: Tensor, window: int | None) -> Tensor:

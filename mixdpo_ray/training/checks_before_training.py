@@ -57,7 +57,7 @@ def padding_warning(why: str | None, model: ModelSettings, train: TrainSettings)
         raise ModelError(
             f"train.per_device_train_batch_size counts tokens, and rows are padded, for {why}: give a number of pairs"
         )
-    return f"model.packing auto: rows are padded, for {why}"
+    return f"rows are padded, which takes longer, for {why}; model.packing off leaves this line out"
 
 
 def check_scoring(

@@ -79,7 +79,7 @@ def _fingerprint(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int)
 def _parts(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int) -> Iterator[bytes]:
     """Everything that a step, or the evaluation after it, depends on."""
     settings = {
-        "model": job.model.model_dump(mode="json"),
+        "model": job.model.identity(),
         "objective": [type(job.objective).__name__, job.objective.model_dump(mode="json")],
         "train": job.train.model_dump(mode="json", exclude=_ASIDE),
         "deepspeed": {**job.deepspeed.model_dump(mode="json"), **BUCKETS},

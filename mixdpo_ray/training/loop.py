@@ -143,7 +143,7 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
     warning = padding_warning(policy.scorer.why_padded, job.model, job.train)
     if world.leads and warning is not None:
-        listener.on_warning(warning)
+        listener.on_warning(warning, once=True)
     if found is not None:
         load_checkpoint(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0

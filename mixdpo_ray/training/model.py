@@ -50,9 +50,10 @@ def load_pretrained(kind: Any, settings: ModelSettings, where: str, **options: A
                 **options,
             )
     except (OSError, ValueError, ImportError) as error:  # ImportError: an attention that is not installed
-        raise ModelError(
-            f"{where} {settings.path!r} cannot be loaded: {why_not_loaded(settings.path, error)}"
-        ) from error
+        reason = why_not_loaded(settings.path, error)
+        if "does not support an attention implementation" in str(error):  # Gemma 2 has no sdpa
+            reason = f"it has no attention by {settings.attn_implementation}: set model.attn_implementation=eager"
+        raise ModelError(f"{where} {settings.path!r} cannot be loaded: {reason}") from error
 
 
 @contextmanager

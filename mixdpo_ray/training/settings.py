@@ -32,7 +32,7 @@ class ModelSettings(Settings):
     dtype: Dtype = Field("bfloat16", description="Number format of weights and activations")
     attn_implementation: str = Field("sdpa", description="transformers' attention: sdpa, eager, flash_attention_2")
     packing: Packing = Field(
-        False, description="Pairs in rows without padding, a prompt run once for both answers; auto: where models can"
+        "auto", description="Pairs in rows without padding, a prompt run once for both answers; auto: where models can"
     )
     kernels: Kernels = Field(
         "none", description="liger: on GPUs, Liger's norms, rotary positions and MLPs (needs the extra `liger`)"
@@ -47,13 +47,19 @@ class ModelSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _recorded(self, recorded: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out what is off and earlier versions did not have: what a fingerprint names stays the same."""
+        """Leaves out kernels where there are none, as earlier versions did: what a fingerprint names stays the same."""
         content: dict[str, Any] = recorded(self)
-        if not self.packing:
-            content.pop("packing", None)
         if self.kernels == "none":
             content.pop("kernels", None)
         return content
+
+    def identity(self) -> dict[str, Any]:
+        """What tells one training from another. Packing that is off is left out: earlier versions had no other."""
+        return self.model_dump(mode="json", exclude=set() if self.packing else {"packing"})
+
+    def logps_identity(self) -> dict[str, Any]:
+        """What log-probs depend on beyond weights and tokens; packing moves their last bits only."""
+        return self.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template", "packing"})
 
     @model_validator(mode="after")
     def _lora_is_its_own_reference(self) -> Self:

@@ -47,6 +47,30 @@ def test_the_same_training_may_claim_its_folder_again(small: Path) -> None:
     assert claim(small, "abc", "cluster.num_workers=4") == first == fingerprint(identity_of(recipe(small), "abc"))
 
 
+def test_what_an_earlier_version_began_goes_on_with_padded_rows_and_new_folders_with_packed_ones(small: Path) -> None:
+    """Earlier versions recorded no packing."""
+    assert record(small).as_begun(recipe(small)).model.packing == "auto"
+    claim(small, "abc", "model.packing=off")
+    file = Path(record(small).recipe_file)
+    content = json.loads(file.read_text())
+    assert content["recipe"]["model"].pop("packing") is False
+    assert "packing" not in content["identity"]["model"]
+    file.write_text(json.dumps(content))
+    trained(small)
+    begun = record(small).as_begun(recipe(small))
+    assert begun.model.packing is False
+    record(small).claim(begun, identity_of(begun, "abc"))
+    assert record(small).as_begun(recipe(small, "model.packing=on")).model.packing is True
+    assert record(small).as_begun(recipe(small, "output.fresh=true")).model.packing == "auto"
+    with pytest.raises(RunConflictError, match=r"model\.packing was None, is True"):
+        claim(small, "abc", "model.packing=on")
+
+
+def test_what_began_packed_goes_on_packed(small: Path) -> None:
+    claim(small, "abc", "model.packing=on")
+    assert record(small).as_begun(recipe(small)).model.packing is True
+
+
 def test_another_training_is_refused_with_the_difference_shown(small: Path) -> None:
     claim(small, "abc")
     trained(small)

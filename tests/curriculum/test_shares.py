@@ -203,7 +203,7 @@ def test_the_laws_of_sharing_packed_rows(window: Dealt) -> None:
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(window=windows(), tokens=st.integers(1, 4000))
 def test_the_laws_of_a_budget_of_tokens(window: Dealt, tokens: int) -> None:
-    """A pair above it is alone; no rank could do with fewer passes than 9/11 of what the most loaded one has."""
+    """Passes keep it, or hold one pair that is longer."""
     packed = deal(window.lengths, window.hard, window.world, TokenBudget(tokens=tokens), packed=True)
     check_packed(window, packed)
     places = packed_places(window)
@@ -213,10 +213,10 @@ def test_the_laws_of_a_budget_of_tokens(window: Dealt, tokens: int) -> None:
 
 
 def test_five_pairs_under_a_budget_by_hand() -> None:
-    """They take 60, 50, 40, 30 and 120 tokens: the last is above 100; 60 takes 40 along, and 50 takes 30."""
+    """They take 60, 50, 40, 30 and 120 tokens: the last is above 100; of the others 60 + 30 and 50 + 40 are level."""
     lengths = Lengths(np.full(5, 10), np.array([30, 25, 20, 15, 80]), np.array([20, 15, 10, 5, 30]))
     (share,) = deal(lengths, np.zeros(5, np.bool_), 1, TokenBudget(tokens=100), packed=True)
-    assert [micro.rows.tolist() for micro in share] == [[4], [0, 2], [1, 3]]
+    assert [micro.rows.tolist() for micro in share] == [[4], [0, 3], [1, 2]]
 
 
 def test_packed_pairs_are_dealt_to_ranks_by_what_is_run_of_them() -> None:

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.training.attention import in_one_call, packed_attention, under_masks, use_packed_attention
+from mixdpo_ray.training.attention import (
+    in_one_call,
+    packed_attention,
+    under_masks,
+    use_packed_attention,
+    why_not_packed,
+)
 from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.logps import Scorer, check_exactness
@@ -33,6 +39,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {"head_dim": 16},
     "mistral": {"sliding_window": 6},
+    "gemma2": {"head_dim": 8, "sliding_window": 4, "attn_logit_softcapping": 0.5},
     "gemma3_text": {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
@@ -48,7 +55,7 @@ PADDED: dict[str, tuple[dict[str, Any], str]] = {  # family, and why it is
     "stablelm": ({}, "StableLmForCausalLM does not go through transformers' attention interface"),
     "gpt_oss": ({"num_local_experts": 4, "head_dim": 8}, "GptOssForCausalLM has attention sinks"),
     "lfm2": ({"layer_types": ["conv", "full_attention"]}, "Lfm2ForCausalLM has layers of conv"),
-    "gemma2": ({"head_dim": 8}, "Gemma2ForCausalLM caps its attention softly"),
+    "falcon": ({"alibi": True}, "FalconForCausalLM does not go through transformers' attention interface"),
 }
 
 
@@ -152,6 +159,21 @@ def test_another_attention_than_sdpa_is_left_alone() -> None:
     model = random_model("llama")
     model.set_attn_implementation("eager")
     assert use_packed_attention(model) == "its attention is eager and not sdpa"
+    assert why_not_packed(random_model("gemma2", head_dim=8), "sdpa") == "its attention is sdpa and not eager"
+
+
+def test_capped_scores_are_capped_in_generation_too() -> None:
+    """With a cache, and prompts of two lengths padded on the left, token by token as by the model itself."""
+    model = random_model("gemma2", **FAMILIES["gemma2"])
+    ids, seen = torch.tensor([[0, 0, 5, 6, 7, 8], [9, 10, 11, 12, 13, 14]]), torch.ones(2, 6, dtype=torch.long)
+    seen[0, :2] = 0
+    asked = {"attention_mask": seen, "max_new_tokens": 8, "do_sample": False, "output_logits": True}
+    truth, again = (
+        torch.stack(model.generate(ids, **asked, return_dict_in_generate=True).logits)
+        for use in (lambda _: None, use_packed_attention)
+        if use(model) is None
+    )
+    assert torch.allclose(again, truth, rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_that_asks_for_more_than_any_form_has_is_refused() -> None:

@@ -31,7 +31,7 @@ class Warnings(Silent):
         self.texts: list[str] = []
         self.saved: list[str] = []
 
-    def on_warning(self, text: str) -> None:
+    def on_warning(self, text: str, *, once: bool = False) -> None:
         self.texts.append(text)
 
     def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
