@@ -8,6 +8,7 @@ Three forms give the same numbers but for rounding:
     one call    on a GPU in bfloat16: a kernel for sequences of unequal lengths, keys and values gathered for each
     spans       on a CPU: the CPU's kernel on each span; a rejected answer calls it for the prompt and for itself,
                 and the two are merged by their log-sum-exp, which is exact, forwards and backwards
+    side by side  on a CPU where spans are so short that calls cost more than padding: all of them in one call
     masks       everything else, capped scores among it: attention on each span, under a mask
 """
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PACKED_ATTENTION = "packed_rows"  # as transformers knows it; it would look for sdpa in a name that says so
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 REFUSED = ("s_aux", "position_bias", "alibi")  # what a layer may ask for, and no form has
+CALL = 60_000  # products of a head's width that take as long as a span's calls of the CPU's kernel, both ways
 WIDEST_HEAD = 256  # of the GPU's kernel
 
 
@@ -103,6 +105,8 @@ def packed_attention(
         out = under_masks(query, key, value, layout, scale, window, softcap)
     elif query.is_cuda and query.dtype == torch.bfloat16 and query.shape[-1] <= WIDEST_HEAD:
         out = in_one_call(query, key, value, layout, scale, window)
+    elif query.device.type == "cpu" and _calls_cost_more(query, layout):
+        out = side_by_side(query, key, value, layout, scale, window)
     elif query.device.type == "cpu" and window is None:
         out = _InSpans.apply(query, key, value, layout, scale)  # type: ignore[no-untyped-call]
     else:
@@ -143,6 +147,25 @@ def under_masks(
         else:
             found.append(_capped(own, key, value, mask, scale, softcap))
     return torch.cat(found, 2).transpose(1, 2)
+
+
+def _calls_cost_more(query: Tensor, layout: Layout) -> bool:
+    """Whether the padding of spans to the longest takes less time than a call for each, forwards and backwards."""
+    padding = len(layout.spans) * layout.longest_queries * layout.longest_keys - layout.seen
+    return padding * query.shape[1] * query.shape[3] < CALL * len(layout.spans)
+
+
+def side_by_side(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
+    spans, shared = layout.side_by_side, query.shape[1] // key.shape[1]
+
+    def batch(tensor: Tensor, indices: Tensor) -> Tensor:
+        return tensor[0].index_select(1, indices).unflatten(1, (len(layout.spans), -1)).transpose(0, 1)
+
+    own = batch(query, spans.queries)
+    seen = (batch(tensor, spans.keys).repeat_interleave(shared, 1) for tensor in (key, value))
+    mask = spans.behind <= 0 if window is None else (spans.behind <= 0) & (spans.behind > -window)
+    found = functional.scaled_dot_product_attention(own, *seen, attn_mask=mask, scale=scale)
+    return found.transpose(1, 2).flatten(0, 1).index_select(0, spans.results)[None]
 
 
 def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, softcap: float) -> Tensor:

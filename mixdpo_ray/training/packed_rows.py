@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,38 @@ class Layout:
             longest_queries=max(queries),
             longest_keys=max(keys),
         )
+
+    @cached_property
+    def seen(self) -> int:
+        """Pairs of a query and a key of its span, those after it too."""
+        return sum(span.queries * span.keys for span in self.spans)
+
+    @cached_property
+    def side_by_side(self) -> SideBySide:
+        queries, keys = (np.diff(ends.cpu().numpy()) for ends in (self.queries, self.keys))
+        starts, first_keys = (ends.cpu().numpy()[:-1] for ends in (self.queries, self.keys))
+        query, key = np.arange(self.longest_queries), np.arange(self.longest_keys)
+        own = np.where(query < queries[:, None], starts[:, None] + query, 0)
+        at = np.where(key < keys[:, None], first_keys[:, None] + key, 0)
+        behind = key - query[:, None] - (keys - queries)[:, None, None]  # keys after a query's own
+        flat = np.repeat(np.arange(len(queries)) * self.longest_queries - starts, queries) + np.arange(queries.sum())
+        device = self.queries.device
+        return SideBySide(
+            queries=tensor_on(device, own.astype(np.int64).ravel()),
+            keys=self.key_indices[tensor_on(device, at.astype(np.int64).ravel())],
+            behind=tensor_on(device, behind[:, None]),
+            results=tensor_on(device, flat.astype(np.int64)),
+        )
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The spans of a row as a batch of like length, padded behind."""
+
+    queries: Tensor  # [spans * longest queries] indices into the row
+    keys: Tensor  # [spans * longest keys]
+    behind: Tensor  # [spans, 1, longest queries, longest keys] how far a key lies after the query's own
+    results: Tensor  # [tokens of the row] indices into the queries
 
 
 def _ends(counts: list[int]) -> NDArray[np.int32]:
