@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic_core import ErrorDetails
 
-from mixdpo_ray.wording import what_was_meant
 from mixdpo_ray.curriculum.shares import TokenBudget
+from mixdpo_ray.wording import what_was_meant
 
 IN_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "give a whole number"),
