@@ -3,13 +3,13 @@
 The layout is an argument of the forward pass. Without one the function is transformers' own `sdpa`, so that generation
 and padded rows are what they were, and a layer that is run again in the backward pass finds the same as before. Where
 scores are capped, as in Gemma 2, which no kernel knows, products are written out with a layout and without.
-Three forms give the same numbers but for rounding:
+Four forms give the same numbers but for rounding:
 
-    one call    on a GPU in bfloat16: a kernel for sequences of unequal lengths, keys and values gathered for each
-    spans       on a CPU: the CPU's kernel on each span; a rejected answer calls it for the prompt and for itself,
-                and the two are merged by their log-sum-exp, which is exact, forwards and backwards
-    side by side  on a CPU where spans are so short that calls cost more than padding: all of them in one call
-    masks       everything else, capped scores among it: attention on each span, under a mask
+    one call        on a GPU in bfloat16: a kernel for sequences of unequal lengths, keys and values gathered for each
+    spans           on a CPU: the CPU's kernel on each span; a rejected answer calls it for the prompt and for itself,
+                    and the two are merged by their log-sum-exp, which is exact, forwards and backwards
+    padded spans    on a CPU where they are so short that a call each costs more than padding: all of them in one
+    masks           everything else, capped scores among it: attention on each span, under a mask
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def packed_attention(
     elif query.is_cuda and query.dtype == torch.bfloat16 and query.shape[-1] <= WIDEST_HEAD:
         out = in_one_call(query, key, value, layout, scale, window)
     elif query.device.type == "cpu" and _calls_cost_more(query, layout):
-        out = side_by_side(query, key, value, layout, scale, window)
+        out = in_padded_spans(query, key, value, layout, scale, window)
     elif query.device.type == "cpu" and window is None:
         out = _InSpans.apply(query, key, value, layout, scale)  # type: ignore[no-untyped-call]
     else:
@@ -155,8 +155,10 @@ def _calls_cost_more(query: Tensor, layout: Layout) -> bool:
     return padding * query.shape[1] * query.shape[3] < CALL * len(layout.spans)
 
 
-def side_by_side(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
-    spans, shared = layout.side_by_side, query.shape[1] // key.shape[1]
+def in_padded_spans(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, window: int | None
+) -> Tensor:
+    spans, shared = layout.padded_spans, query.shape[1] // key.shape[1]
 
     def batch(tensor: Tensor, indices: Tensor) -> Tensor:
         return tensor[0].index_select(1, indices).unflatten(1, (len(layout.spans), -1)).transpose(0, 1)

@@ -109,7 +109,7 @@ class Layout:
         return sum(span.queries * span.keys for span in self.spans)
 
     @cached_property
-    def side_by_side(self) -> SideBySide:
+    def padded_spans(self) -> PaddedSpans:
         queries, keys = (np.diff(ends.cpu().numpy()) for ends in (self.queries, self.keys))
         starts, first_keys = (ends.cpu().numpy()[:-1] for ends in (self.queries, self.keys))
         query, key = np.arange(self.longest_queries), np.arange(self.longest_keys)
@@ -118,7 +118,7 @@ class Layout:
         behind = key - query[:, None] - (keys - queries)[:, None, None]  # keys after a query's own
         flat = np.repeat(np.arange(len(queries)) * self.longest_queries - starts, queries) + np.arange(queries.sum())
         device = self.queries.device
-        return SideBySide(
+        return PaddedSpans(
             queries=tensor_on(device, own.astype(np.int64).ravel()),
             keys=self.key_indices[tensor_on(device, at.astype(np.int64).ravel())],
             behind=tensor_on(device, behind[:, None]),
@@ -127,7 +127,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class PaddedSpans:
     """The spans of a row as a batch of like length, padded behind."""
 
     queries: Tensor  # [spans * longest queries] indices into the row

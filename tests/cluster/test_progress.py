@@ -60,7 +60,11 @@ def test_the_driver_shows_what_workers_told(capsys: pytest.CaptureFixture[str]) 
     run_actor = RunActor.remote()  # type: ignore[attr-defined]
     with TrainingDisplay("train", steps=1) as display, watching(run_actor, display):
         ray.get(run_actor.tell.remote(step(0, "hard", 2.0)))
-    assert "train: hard 1/1  loss 2.0000" in capsys.readouterr().err
+        for job in (1, 2):  # of a search: what is so of its recipe is said by the first that finds it
+            ray.get(run_actor.tell.remote(Warned("rows are padded", once=True, job=job)))
+    shown = capsys.readouterr().err
+    assert "train: hard 1/1  loss 2.0000" in shown
+    assert shown.count("rows are padded") == 1
 
 
 def test_the_closing_lines_leave_out_what_was_not_measured() -> None:

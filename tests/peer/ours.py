@@ -93,7 +93,7 @@ def _write_references(folder: Path, model: Path, pairs_per_batch: int, dtype: st
 
 def make_job(setup: Setup, folder: Path, objective: Objective, run: str = "run") -> TrainingJob:
     return TrainingJob(
-        model=ModelSettings(path=str(setup.model), dtype=setup.dtype),
+        model=ModelSettings(path=str(setup.model), dtype=setup.dtype, packing=False),  # unless what is measured says so
         curriculum=CurriculumSettings(mode="sorted_dpo"),
         objective=objective,
         train=TrainSettings(

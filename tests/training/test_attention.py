@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training import attention
 from mixdpo_ray.training.attention import (
+    CALL,
     in_one_call,
+    in_padded_spans,
     packed_attention,
     under_masks,
     use_packed_attention,
@@ -87,8 +90,19 @@ def gradients(model: Any, sums: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_sums_and_gradients_are_those_of_each_sequence_alone(family: str) -> None:
+@pytest.fixture(params=[CALL, 0], ids=["in_padded_spans", "a_call_each"])
+def cost(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a call of the CPU's kernel costs; where it costs nothing, every span has its own."""
+    monkeypatch.setattr(attention, "CALL", request.param)
+
+
+@pytest.mark.parametrize(
+    ("family", "call"), [*((family, CALL) for family in FAMILIES), ("llama", 0), ("gemma3_text", 0), ("gpt2", 0)]
+)
+def test_sums_and_gradients_are_those_of_each_sequence_alone(
+    family: str, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "CALL", call)
     model = random_model(family, **FAMILIES[family])
     truth = truth_of(model, PAIRS)
     expected = gradients(model, truth)
@@ -119,6 +133,7 @@ def test_no_packed_pass_waits_for_the_device() -> None:
     assert waits.found == []
 
 
+@pytest.mark.usefixtures("cost")
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_nothing_leaks(family: str) -> None:
     """A token of pair 1 moves no other pair by a bit, nor does a chosen token its own pair's rejected answer."""
@@ -134,6 +149,7 @@ def test_nothing_leaks(family: str) -> None:
     assert (before != after).tolist() == [True, False, False, True, False]
 
 
+@pytest.mark.usefixtures("cost")
 def test_gradient_checkpointing_changes_no_bit() -> None:
     model = random_model("llama").train()
     scorer = Scorer(model, packing=True)
@@ -210,11 +226,13 @@ def dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: floa
     return (weights @ value.repeat_interleave(3, 1)).transpose(1, 2)
 
 
-def in_spans(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
+def by_device(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
     return packed_attention(None, query, key, value, None, layout=layout, scaling=scale, sliding_window=window)[0]
 
 
-@pytest.mark.parametrize(("form", "window"), [(in_spans, None), (under_masks, None), (in_spans, 3), (in_spans, 13)])
+@pytest.mark.usefixtures("cost")
+@pytest.mark.parametrize("window", [None, 3, 13])
+@pytest.mark.parametrize("form", [by_device, under_masks, in_padded_spans])
 def test_every_form_is_attention_under_the_square_mask(form: Any, window: int | None) -> None:
     """The longest span sees 13 keys, so a window of 13 binds nowhere."""
     truth, found = (attended(one, window, torch.float64) for one in (dense, form))
@@ -232,10 +250,11 @@ def test_a_narrower_value_head_is_padded_and_cut() -> None:
     assert torch.allclose(found, truth, atol=1e-5)
 
 
-def test_bfloat16_loses_no_more_in_spans_than_under_masks() -> None:
+@pytest.mark.usefixtures("cost")
+def test_bfloat16_loses_no_more_on_a_cpu_than_under_masks() -> None:
     truth, spans, masks = (
         attended(form, None, dtype)
-        for form, dtype in ((dense, torch.float64), (in_spans, torch.bfloat16), (under_masks, torch.bfloat16))
+        for form, dtype in ((dense, torch.float64), (by_device, torch.bfloat16), (under_masks, torch.bfloat16))
     )
     for expected, *both in zip(truth, spans, masks, strict=True):
         lost, usual = (float((mine.double() - expected).norm() / expected.norm()) for mine in both)
