@@ -161,12 +161,13 @@ def in_padded_spans(
     spans, shared = layout.padded_spans, query.shape[1] // key.shape[1]
 
     def batch(tensor: Tensor, indices: Tensor) -> Tensor:
-        return tensor[0].index_select(1, indices).unflatten(1, (len(layout.spans), -1)).transpose(0, 1)
+        found = tensor[0].index_select(1, indices)
+        return found.view(len(found), len(layout.spans), -1, found.shape[-1]).transpose(0, 1)
 
     own = batch(query, spans.queries)
-    seen = (batch(tensor, spans.keys).repeat_interleave(shared, 1) for tensor in (key, value))
+    keys, values = (batch(tensor, spans.keys).repeat_interleave(shared, 1) for tensor in (key, value))
     mask = spans.behind <= 0 if window is None else (spans.behind <= 0) & (spans.behind > -window)
-    found = functional.scaled_dot_product_attention(own, *seen, attn_mask=mask, scale=scale)
+    found = functional.scaled_dot_product_attention(own, keys, values, attn_mask=mask, scale=scale)
     return found.transpose(1, 2).flatten(0, 1).index_select(0, spans.results)[None]
 
 
