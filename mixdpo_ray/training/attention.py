@@ -165,7 +165,9 @@ def in_padded_spans(
         return found.view(len(found), len(layout.spans), -1, found.shape[-1]).transpose(0, 1)
 
     own = batch(query, spans.queries)
-    keys, values = (batch(tensor, spans.keys).repeat_interleave(shared, 1) for tensor in (key, value))
+    keys, values = (batch(tensor, spans.keys) for tensor in (key, value))
+    if shared > 1:
+        keys, values = (tensor.repeat_interleave(shared, 1) for tensor in (keys, values))
     mask = spans.behind <= 0 if window is None else (spans.behind <= 0) & (spans.behind > -window)
     found = functional.scaled_dot_product_attention(own, keys, values, attn_mask=mask, scale=scale)
     return found.transpose(1, 2).flatten(0, 1).index_select(0, spans.results)[None]
