@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.settings import Settings
@@ -45,21 +45,14 @@ class ModelSettings(Settings):
         0.02, gt=0, description="Largest allowed gap per token between stored and live reference log-probs at the start"
     )
 
-    @model_serializer(mode="wrap")
-    def _recorded(self, recorded: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out kernels where there are none, as earlier versions did: what a fingerprint names stays the same."""
-        content: dict[str, Any] = recorded(self)
-        if self.kernels == "none":
-            content.pop("kernels", None)
-        return content
-
     def identity(self) -> dict[str, Any]:
-        """What tells one training from another. Packing that is off is left out: earlier versions had no other."""
-        return self.model_dump(mode="json", exclude=set() if self.packing else {"packing"})
+        """What tells one training from another. What is off is left out, since earlier versions had nothing else."""
+        off = {name for name, value in (("packing", False), ("kernels", "none")) if getattr(self, name) == value}
+        return self.model_dump(mode="json", exclude=off)
 
     def logps_identity(self) -> dict[str, Any]:
-        """What log-probs depend on beyond weights and tokens; packing moves their last bits only."""
-        return self.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template", "packing"})
+        """What log-probs depend on beyond weights and tokens; packing and kernels move their last bits only."""
+        return self.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template", "packing", "kernels"})
 
     @model_validator(mode="after")
     def _lora_is_its_own_reference(self) -> Self:
