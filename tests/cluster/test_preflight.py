@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,12 @@ def test_memory_is_held_against_what_the_gpus_have(tree: dict[str, Any], tmp_pat
         return str(memory(patient))
 
     assert " of the 140.0 GiB free on a GPU; 4 of them need 62.8 GiB of the 1.0 TiB free in host" in said(140, 8)
+    many = {"train__global_batch_size": 2048, "train__per_device_train_batch_size": 1}
+    longer = (
+        r" \('train.per_device_train_batch_size=\{tokens: 8192\}' train.logp_chunk_tokens=8192 would need 8\d\.\d GiB"
+    )
+    assert re.search(longer, said(140, 8, **many))
+    assert "busier" not in said(140, 8, **many, model__packing=False)
     with pytest.raises(
         CheckFailed, match=r"a GPU has 80.0 GiB free: train.gradient_checkpointing=true would need \d\d\.\d GiB"
     ):
