@@ -32,9 +32,7 @@ def padded_tokens_of(batch: PairBatch) -> int:
 def estimate_of(job: TrainingJob) -> float:
     """GiB of tensors alone, as an allocator counts them, with the largest micro-batch that a job runs on one worker."""
     shape = shape_of(job.model)
-    kind: RowKind = "grouped" if job.deepspeed.zero_stage < 3 else "together"
-    if job.model.packing and shape.why_padded is None:
-        kind = "packed"
+    kind: RowKind = "packed" if job.model.packing and shape.why_padded is None else "together"
     memory = worker_memory(shape, job.train, job.deepspeed, most_tokens(job, kind), 1, gpu=True)
     return (memory.device_bytes - CUDA_RUNTIME) / GIB
 
