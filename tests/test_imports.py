@@ -20,6 +20,7 @@ ROOMS = (
     "storage",
     "bar",
     "intervals",
+    "benchmarks",
     "objectives",
     "curriculum",
     "pairs",
@@ -45,7 +46,18 @@ WITHOUT_RAY = (  # parts of those rooms
     "doctor.format",
 )
 LIGHT = (  # what reads a recipe: help and refusals wait for nothing
-    *("errors", "wording", "settings", "checksums", "storage", "objectives", "curriculum", "difficulty", "recipe"),
+    *(
+        "errors",
+        "wording",
+        "settings",
+        "checksums",
+        "storage",
+        "benchmarks",
+        "objectives",
+        "curriculum",
+        "difficulty",
+        "recipe",
+    ),
     "jobs",
     "playground.settings",
 )
