@@ -19,16 +19,16 @@ from pydantic import Field, model_validator
 
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, JudgeQuestion, JudgeSampling, Template
 from mixdpo_ray.benchmarks.length_control import (
+    ArmLengths,
     Calibration,
-    Lengths,
     is_doubtful,
     length_controlled,
     length_controlled_together,
 )
 from mixdpo_ray.benchmarks.logistic import FittedWinRate
 from mixdpo_ray.benchmarks.pairwise import BOTH_ORDERS, PairwiseBenchmark
-from mixdpo_ray.benchmarks.resampling import Ratio, Score, Statistic
-from mixdpo_ray.benchmarks.rows import column, read_rows, read_text
+from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Ratio, Statistic
+from mixdpo_ray.benchmarks.rows import field_of, read_json_rows, read_text
 from mixdpo_ray.benchmarks.templates import filled_messages, messages_of, require_fields
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict
 from mixdpo_ray.errors import EvaluationError
@@ -70,13 +70,13 @@ class AlpacaEval2(PairwiseBenchmark):
         return self
 
     def read_prompts(self) -> tuple[BenchmarkPrompt, ...]:
-        rows = read_rows(self.prompts)
+        rows = read_json_rows(self.prompts)
         return tuple(
             BenchmarkPrompt(
                 str(index),
-                (column(row, "instruction", self.prompts),),
+                (field_of(row, "instruction", self.prompts),),
                 row.get("dataset", ""),
-                (column(row, "output", self.prompts),),
+                (field_of(row, "output", self.prompts),),
             )
             for index, row in enumerate(rows)
         )
@@ -114,7 +114,7 @@ class AlpacaEval2(PairwiseBenchmark):
             for name, arm in arms.items()
         }
 
-    def notes(self, scores: Mapping[str, Score], statistics: Mapping[str, Statistic]) -> Iterator[str]:
+    def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
         fitted = statistics["length_controlled_win_rate"]
         if self.calibration is None:
             yield "the length-controlled win rate is a fit to these answers alone, not the leaderboard's figure"
@@ -124,15 +124,15 @@ class AlpacaEval2(PairwiseBenchmark):
         if is_doubtful(rate, controlled):
             yield f"length control moves the win rate from {rate:.1f} to {controlled:.1f}: the fit is doubtful"
 
-    def lengths(self, arm: JudgedArm) -> Lengths:
+    def lengths(self, arm: JudgedArm) -> ArmLengths:
         outcome = {item: sums / count for item, (sums, count) in self.battles(arm).items()}
-        return Lengths(outcome, *self.lengths_of(arm))
+        return ArmLengths(outcome, *self.lengths_of(arm))
 
-    def _controlled(self, lengths: Mapping[str, Lengths]) -> dict[str, FittedWinRate]:
+    def _controlled(self, lengths: Mapping[str, ArmLengths]) -> dict[str, FittedWinRate]:
         if self.difficulty is None or self.calibration is None:
             return length_controlled_together(lengths)
         calibration = read_calibration(self.difficulty, self.calibration)
-        if len(calibration.difficulty) != (count := len(read_rows(self.prompts))):
+        if len(calibration.difficulty) != (count := len(read_json_rows(self.prompts))):
             raise EvaluationError(
                 f"{self.difficulty}: {len(calibration.difficulty)} difficulties of {count} prompts; they belong to "
                 "the whole published set in its order, so give all its prompts or leave difficulty and calibration out"

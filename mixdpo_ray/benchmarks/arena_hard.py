@@ -19,11 +19,11 @@ from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, Ju
 from mixdpo_ray.benchmarks.interchange import read_arena_answers
 from mixdpo_ray.benchmarks.pairwise import PairwiseBenchmark
 from mixdpo_ray.benchmarks.resampling import Ratio, Statistic
-from mixdpo_ray.benchmarks.rows import column, read_rows, read_text
+from mixdpo_ray.benchmarks.rows import field_of, read_json_rows, read_text
 from mixdpo_ray.benchmarks.style_control import (
     Control,
-    Features,
     StyledBattles,
+    StyleFeatures,
     style,
     style_controlled,
 )
@@ -46,14 +46,14 @@ class ArenaHard(PairwiseBenchmark):
     main: ClassVar[str] = "style_controlled_score"
     judge: ClassVar[JudgeSampling]
     baselines: ClassVar[Mapping[str, str]]  # by category: the model whose answers are the reference; "" for all others
-    features: ClassVar[Features]  # of style
+    features: ClassVar[StyleFeatures]  # of style
 
     references: tuple[str, ...] = Field(description="Files of the baselines' answers, as the benchmark publishes them")
     template: str = Field(
         description="YAML with system_prompt (a text, or one for each category), prompt_template and, for version 0.1, "
         "continue_prompt, which asks a judge that gave no verdict to come to one"
     )
-    style: Control = Field("both", description="What style_controlled_score takes out: length, markdown or both")
+    control: Control = Field("both", description="What style_controlled_score takes out: length, markdown or both")
 
     @classmethod
     @abstractmethod
@@ -62,9 +62,9 @@ class ArenaHard(PairwiseBenchmark):
     def read_prompts(self) -> tuple[BenchmarkPrompt, ...]:
         answers = {model: found for path in self.references for model, found in read_arena_answers(path).items()}
         prompts = []
-        for row in read_rows(self.prompts):
-            item = str(row.get("uid") or column(row, "question_id", self.prompts))
-            text = row["prompt"] if "prompt" in row else column(row, "turns", self.prompts)[0]["content"]
+        for row in read_json_rows(self.prompts):
+            item = str(row.get("uid") or field_of(row, "question_id", self.prompts))
+            text = row["prompt"] if "prompt" in row else field_of(row, "turns", self.prompts)[0]["content"]
             category = row.get("category", "")
             baseline = self.baselines.get(category, self.baselines.get("", ""))
             if item not in answers.get(baseline, {}):
@@ -106,17 +106,17 @@ class ArenaHard(PairwiseBenchmark):
         return JudgeQuestion(prompt.item, game, filled_messages(messages, fields))
 
     def read(self, question: JudgeQuestion, reply: JudgeReply) -> JudgeVerdict:
-        verdict = self.verdict(f"{question.said}\n{reply.text}")
+        verdict = self.verdict(f"{question.said or ''}\n{reply.text}")
         return JudgeVerdict.unreadable("cut_off") if verdict.reason == "no_mark" and reply.cut_off else verdict
 
     def statistics(self, arms: Mapping[str, JudgedArm]) -> dict[str, dict[str, Statistic]]:
-        """Of each category by itself, as each has a baseline of its own; named by it where there are several."""
+        """Scores of each category, as each has a baseline of its own; named by it where there are several."""
         found: dict[str, dict[str, Statistic]] = {name: {} for name in arms}
         categories = sorted({prompt.category for arm in arms.values() for prompt in arm.prompts.values()})
         for category in categories:
             kept = {name: _of_category(arm, category) for name, arm in arms.items()}
             controlled = style_controlled(
-                {name: self._styled(arm) for name, arm in kept.items()}, type(self).features, self.style
+                {name: self._styled(arm) for name, arm in kept.items()}, type(self).features, self.control
             )
             prefix = f"{category}/" if len(categories) > 1 else ""
             for name, arm in kept.items():

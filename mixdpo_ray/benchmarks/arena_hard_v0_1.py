@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mixdpo_ray.benchmarks.arena_hard import CONTINUE, DEGREES, ArenaHard
 from mixdpo_ray.benchmarks.benchmark import JudgeQuestion, JudgeSampling, Template
-from mixdpo_ray.benchmarks.style_control import Features, relative_counts
+from mixdpo_ray.benchmarks.style_control import StyleFeatures, relative_counts
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict
 
 _MARK = re.compile(r"\[\[([AB<>=]+)\]\]")
@@ -17,7 +17,7 @@ _MARK = re.compile(r"\[\[([AB<>=]+)\]\]")
 class ArenaHardV01(ArenaHard):
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=4096, temperature=0.0)
     baselines: ClassVar[Mapping[str, str]] = {"": "gpt-4-0314"}
-    features: ClassVar[Features] = staticmethod(relative_counts)
+    features: ClassVar[StyleFeatures] = staticmethod(relative_counts)
     whole_prompts: ClassVar[bool] = False  # a game without a verdict is no battle, the other one counts
 
     @classmethod
@@ -31,7 +31,7 @@ class ArenaHardV01(ArenaHard):
 
     def again(self, question: JudgeQuestion, reply: JudgeReply, template: Template) -> JudgeQuestion | None:
         """Once more, in the same conversation, where the first reply has no mark at all; then all said is read."""
-        if question.said or CONTINUE not in template or _MARK.search(reply.text):
+        if question.said is not None or CONTINUE not in template or _MARK.search(reply.text):
             return None
         messages = (*question.messages, {"role": "assistant", "content": reply.text}, *template[CONTINUE])
-        return JudgeQuestion(question.item, question.game, messages, said=reply.text or "\n")
+        return JudgeQuestion(question.item, question.game, messages, said=reply.text)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mixdpo_ray.benchmarks.arena_hard import DEGREES, ArenaHard
 from mixdpo_ray.benchmarks.benchmark import JudgeSampling
-from mixdpo_ray.benchmarks.style_control import Features, relative_densities
+from mixdpo_ray.benchmarks.style_control import StyleFeatures, relative_densities
 from mixdpo_ray.benchmarks.verdict import JudgeVerdict
 
 _MARKS = (re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]"))  # the second where the first is nowhere
@@ -22,7 +22,7 @@ class ArenaHardV2(ArenaHard):
         "": "o3-mini-2025-01-31",
         "creative_writing": "gemini-2.0-flash-001",
     }
-    features: ClassVar[Features] = staticmethod(relative_densities)
+    features: ClassVar[StyleFeatures] = staticmethod(relative_densities)
 
     @classmethod
     def verdict(cls, said: str) -> JudgeVerdict:

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mixdpo_ray.benchmarks.injection import speaks_to_judge
-from mixdpo_ray.benchmarks.resampling import RESAMPLES, Score, Statistic, with_interval
+from mixdpo_ray.benchmarks.resampling import RESAMPLES, BenchmarkScore, Statistic, with_interval
 from mixdpo_ray.benchmarks.templates import JudgeMessage
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, missing_verdicts
 from mixdpo_ray.settings import Settings
@@ -46,7 +46,7 @@ class JudgeQuestion:
     game: Game
     messages: tuple[JudgeMessage, ...]
     settled: JudgeVerdict | None = None  # what needs no call
-    said: str = ""  # by the judge, in earlier attempts
+    said: str | None = None  # by the judge, in an earlier attempt
     number: str = ""  # that marks of own protocols carry
 
 
@@ -65,8 +65,8 @@ class JudgedArm:
 
 
 @dataclass(frozen=True)
-class BenchmarkScores:
-    scores: Mapping[str, Score]
+class ArmScores:
+    scores: Mapping[str, BenchmarkScore]
     missing: Mapping[str, int]  # verdicts by reason
     notes: tuple[str, ...] = ()
 
@@ -76,7 +76,7 @@ class Benchmark(Settings, ABC):
     judge: ClassVar[JudgeSampling]  # how the judge is sampled
 
     prompts: str = Field(description="File of its prompts, as the benchmark publishes it")
-    max_missing: float = Field(0.01, ge=0, lt=1, description="Share of verdicts that may be missing from a score")
+    max_missing: float = Field(0.02, ge=0, lt=1, description="Share of verdicts that may be missing from a score")
 
     @abstractmethod
     def read_prompts(self) -> tuple[BenchmarkPrompt, ...]: ...
@@ -104,9 +104,13 @@ class Benchmark(Settings, ABC):
     def statistics(self, arms: Mapping[str, JudgedArm]) -> dict[str, dict[str, Statistic]]:
         """The scores of each arm as functions of how often each prompt counts."""
 
-    def notes(self, scores: Mapping[str, Score], statistics: Mapping[str, Statistic]) -> Iterator[str]:
+    def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
         """What a reader of the scores must know."""
         yield from ()
+
+    def headline(self, scores: Mapping[str, BenchmarkScore]) -> dict[str, BenchmarkScore]:
+        """The scores that arms are compared by: one, or one of each category that has a baseline of its own."""
+        return {name: score for name, score in scores.items() if name.rpartition("/")[2] == self.main}
 
     def questions(
         self, prompt: BenchmarkPrompt, answer: tuple[str, ...], template: Template
@@ -115,14 +119,14 @@ class Benchmark(Settings, ABC):
 
     def scores(
         self, arms: Mapping[str, JudgedArm], *, seed: int = 0, resamples: int = RESAMPLES
-    ) -> dict[str, BenchmarkScores]:
+    ) -> dict[str, ArmScores]:
         """Each arm's scores with intervals; an error where one lacks more verdicts than max_missing allows."""
         missing = {name: missing_verdicts(self._verdicts(arm), self.max_missing) for name, arm in arms.items()}
         scored = {}
         for name, statistics in self.statistics(arms).items():
             scores = {key: with_interval(one, seed=seed, resamples=resamples) for key, one in statistics.items()}
             notes = (*self.notes(scores, statistics), *_suspects(arms[name]))
-            scored[name] = BenchmarkScores(scores, missing[name], notes)
+            scored[name] = ArmScores(scores, missing[name], notes)
         return scored
 
     def _verdicts(self, arm: JudgedArm) -> Iterator[JudgeVerdict]:

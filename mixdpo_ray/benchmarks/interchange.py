@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt
-from mixdpo_ray.benchmarks.rows import Row, by_item, column, json_lines, read_rows
+from mixdpo_ray.benchmarks.rows import FileRow, by_item, field_of, json_lines, read_json_rows
 from mixdpo_ray.errors import EvaluationError
 
 
@@ -29,8 +29,8 @@ def alpaca_outputs(model: str, prompts: Sequence[BenchmarkPrompt], answers: Mapp
 
 def read_alpaca_outputs(path: str, prompts: Sequence[BenchmarkPrompt]) -> dict[str, tuple[str, ...]]:
     """Answers by item, joined by the instruction's text."""
-    rows = read_rows(path)
-    outputs = by_item([(column(row, "instruction", path), column(row, "output", path)) for row in rows], path)
+    rows = read_json_rows(path)
+    outputs = by_item([(field_of(row, "instruction", path), field_of(row, "output", path)) for row in rows], path)
     found: dict[str, tuple[str, ...]] = {
         prompt.item: (outputs[prompt.turns[0]],) for prompt in prompts if prompt.turns[0] in outputs
     }
@@ -60,9 +60,9 @@ def arena_answers(model: str, prompts: Sequence[BenchmarkPrompt], answers: Mappi
 def read_arena_answers(path: str) -> dict[str, dict[str, str]]:
     """Each model's answers by item, of both versions of the format."""
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for row in read_rows(path):
-        model = str(row.get("model") or column(row, "model_id", path))
-        item = str(row.get("uid") or column(row, "question_id", path))
+    for row in read_json_rows(path):
+        model = str(row.get("model") or field_of(row, "model_id", path))
+        item = str(row.get("uid") or field_of(row, "question_id", path))
         found[model].append((item, _answer(row, path)))
     return {model: by_item(rows, path) for model, rows in found.items()}
 
@@ -88,18 +88,18 @@ def arena_judgements(
 def read_arena_judgements(path: str) -> dict[str, dict[str, tuple[str | None, ...]]]:
     """Each model's marks by item: game 1 shows the baseline as A, game 2 the model."""
     found: dict[str, list[tuple[str, Any]]] = defaultdict(list)
-    for row in read_rows(path):
-        item = str(row.get("uid") or column(row, "question_id", path))
-        marks = tuple(game.get("score") if game else None for game in column(row, "games", path))
-        found[str(column(row, "model", path))].append((item, marks))
+    for row in read_json_rows(path):
+        item = str(row.get("uid") or field_of(row, "question_id", path))
+        marks = tuple(game.get("score") if game else None for game in field_of(row, "games", path))
+        found[str(field_of(row, "model", path))].append((item, marks))
     return {model: by_item(rows, path) for model, rows in found.items()}
 
 
 def read_turns(path: str) -> dict[str, tuple[str, ...]]:
     """MT-Bench's answers of one model by question: the texts of the turns."""
     rows = [
-        (str(column(row, "question_id", path)), tuple(column(row, "choices", path)[0]["turns"]))
-        for row in read_rows(path)
+        (str(field_of(row, "question_id", path)), tuple(field_of(row, "choices", path)[0]["turns"]))
+        for row in read_json_rows(path)
     ]
     return by_item(rows, path)
 
@@ -117,8 +117,8 @@ def mt_bench_answers(model: str, answers: Mapping[str, tuple[str, ...]]) -> byte
     )
 
 
-def _answer(row: Row, path: str) -> str:
+def _answer(row: FileRow, path: str) -> str:
     if "messages" in row:
         content = row["messages"][-1]["content"]
         return str(content["answer"] if isinstance(content, dict) else content)
-    return str(column(row, "choices", path)[0]["turns"][0]["content"])
+    return str(field_of(row, "choices", path)[0]["turns"][0]["content"])

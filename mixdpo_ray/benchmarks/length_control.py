@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixdpo_ray.benchmarks.logistic import EVERY_ROW, FittedWinRate, choose_c, sigmoid
+from mixdpo_ray.benchmarks.logistic import EVERY_ROW, FittedWinRate, choose_c, expit
 from mixdpo_ray.benchmarks.resampling import Vector
 from mixdpo_ray.errors import EvaluationError
 
@@ -25,7 +25,7 @@ OWN_C = 10.0  # without calibration rows: all wins stay finite, and 100 prompts 
 
 
 @dataclass(frozen=True)
-class Lengths:
+class ArmLengths:
     """One arm's outcomes (1 is its win) and lengths in characters, by item."""
 
     outcome: Mapping[str, float]
@@ -53,7 +53,7 @@ class Calibration:
     outcome: Vector
 
 
-def length_controlled(lengths: Lengths, calibration: Calibration, c: float | None = None) -> FittedWinRate:
+def length_controlled(lengths: ArmLengths, calibration: Calibration, c: float | None = None) -> FittedWinRate:
     """AlpacaEval's figure; coefficients of length, difficulty and the model. C is chosen by folds where it is None."""
     unknown = [item for item in lengths.items if item not in calibration.difficulty]
     if unknown:
@@ -62,7 +62,7 @@ def length_controlled(lengths: Lengths, calibration: Calibration, c: float | Non
 
 
 def length_controlled_by_row_number(
-    lengths: Lengths, rows: Sequence[str], calibration: Calibration, c: float | None = None
+    lengths: ArmLengths, rows: Sequence[str], calibration: Calibration, c: float | None = None
 ) -> FittedWinRate:
     """The standard tool's figure with its fault: row n of the answers gets the difficulty of item n.
 
@@ -73,7 +73,7 @@ def length_controlled_by_row_number(
     return _calibrated(lengths, shifted, calibration, c)
 
 
-def length_controlled_together(arms: Mapping[str, Lengths]) -> dict[str, FittedWinRate]:
+def length_controlled_together(arms: Mapping[str, ArmLengths]) -> dict[str, FittedWinRate]:
     """Each arm's win rate at equal length from one fit, a t + c_arm: not the leaderboard's figure."""
     items = tuple(sorted({item for arm in arms.values() for item in arm.items}))
     position = {item: index for index, item in enumerate(items)}
@@ -92,7 +92,7 @@ def length_controlled_together(arms: Mapping[str, Lengths]) -> dict[str, FittedW
 def head_to_head(one: FittedWinRate, other: FittedWinRate, difficulty: Mapping[str, float]) -> float:
     """What one is predicted to win against the other at equal length, from their fits against the same baseline."""
     _, slope, level = one.coefficients - other.coefficients
-    return float(100 * sigmoid(level + slope * np.array([difficulty[item] for item in sorted(difficulty)])).mean())
+    return float(100 * expit(level + slope * np.array([difficulty[item] for item in sorted(difficulty)])).mean())
 
 
 def is_doubtful(win_rate: float, controlled: float) -> bool:
@@ -102,7 +102,7 @@ def is_doubtful(win_rate: float, controlled: float) -> bool:
     return not low <= controlled <= high
 
 
-def _calibrated(lengths: Lengths, difficulty: Vector, calibration: Calibration, c: float | None) -> FittedWinRate:
+def _calibrated(lengths: ArmLengths, difficulty: Vector, calibration: Calibration, c: float | None) -> FittedWinRate:
     count, rows = len(lengths.items), len(calibration.outcome)
     own = np.column_stack([lengths.covariate, difficulty, np.ones(count)])
     others = np.column_stack([np.tanh(calibration.excess), calibration.row_difficulty, np.zeros(rows)])

@@ -1,6 +1,6 @@
 """Logistic regression of outcomes between 0 and 1, with an L1 penalty, and the win rates that such fits predict.
 
-    minimise |theta|_1 / C + sum_i s_i [ -p_i log q_i - (1 - p_i) log(1 - q_i) ],   q = sigmoid(x theta), no intercept
+    minimise |theta|_1 / C + sum_i s_i [ -p_i log q_i - (1 - p_i) log(1 - q_i) ],   q = expit(x theta), no intercept
 
 Newton steps, each of which solves the quadratic model with the L1 term by coordinate descent and is halved until the
 objective falls: a few columns need five or six. C = inf leaves the penalty out.
@@ -24,11 +24,11 @@ FOLDS = 5
 EVERY_ROW = -1  # the prompt of rows that are in every sample
 
 
-def sigmoid(x: Vector) -> Vector:
+def expit(x: Vector) -> Vector:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), dtype=np.float64)
 
 
-def fit(columns: Matrix, outcome: Vector, weight: Vector, c: float, start: Vector | None = None) -> Vector:
+def fit_logistic(columns: Matrix, outcome: Vector, weight: Vector, c: float, start: Vector | None = None) -> Vector:
     """The coefficients that minimise the objective."""
     theta = np.zeros(columns.shape[1]) if start is None else start
     penalty = 1 / c
@@ -39,7 +39,7 @@ def fit(columns: Matrix, outcome: Vector, weight: Vector, c: float, start: Vecto
 
     value = objective(theta)
     for _ in range(100):
-        q = sigmoid(columns @ theta)
+        q = expit(columns @ theta)
         gradient = columns.T @ (weight * (q - outcome))
         hessian = (columns.T * (weight * q * (1 - q))) @ columns + 1e-12 * np.eye(len(theta))
         step = _quadratic_step(theta, gradient, hessian, penalty)
@@ -77,8 +77,8 @@ def choose_c(columns: Matrix, outcome: Vector, weight: Vector) -> float:
         total = 0.0
         for one in range(FOLDS):
             out, kept = fold == one, fold != one
-            theta = fit(columns[kept], outcome[kept], weight[kept], c)
-            q = np.clip(sigmoid(columns[out] @ theta), 1e-15, 1 - 1e-15)
+            theta = fit_logistic(columns[kept], outcome[kept], weight[kept], c)
+            q = np.clip(expit(columns[out] @ theta), 1e-15, 1 - 1e-15)
             gain = outcome[out] * np.log(q) + (1 - outcome[out]) * np.log(1 - q)
             total += float(np.mean(weight[out] * gain))
         return total
@@ -103,9 +103,9 @@ class FittedWinRate:
 
     @cached_property
     def coefficients(self) -> Vector:
-        return fit(self.columns, self.outcome, self.weight, self.c)
+        return fit_logistic(self.columns, self.outcome, self.weight, self.c)
 
     def value(self, counts: Vector) -> float:
         times = np.where(self.prompt == EVERY_ROW, 1.0, counts[self.prompt])
-        theta = fit(self.columns, self.outcome, self.weight * times, self.c, start=self.coefficients)
-        return 100 * float(counts @ sigmoid(self.without @ theta) / counts.sum())
+        theta = fit_logistic(self.columns, self.outcome, self.weight * times, self.c, start=self.coefficients)
+        return 100 * float(counts @ expit(self.without @ theta) / counts.sum())

@@ -25,7 +25,7 @@ from mixdpo_ray.benchmarks.benchmark import (
 )
 from mixdpo_ray.benchmarks.interchange import read_turns
 from mixdpo_ray.benchmarks.resampling import Ratio, Statistic
-from mixdpo_ray.benchmarks.rows import by_item, column, read_rows
+from mixdpo_ray.benchmarks.rows import by_item, field_of, read_json_rows
 from mixdpo_ray.benchmarks.templates import filled_messages, require_fields
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, mark_missing
 from mixdpo_ray.errors import EvaluationError
@@ -41,7 +41,7 @@ TEMPERATURES: dict[str, float] = {  # of the model's own answers, of at most 1,0
     "stem": 0.1,
     "humanities": 0.1,
 }
-ANSWER_TOKENS = 1024
+MAX_ANSWER_TOKENS = 1024
 TURNS: tuple[Game, ...] = ("turn_1", "turn_2")
 _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 # the official templates by name, and the fields that they must have
@@ -75,8 +75,8 @@ class MTBench(Benchmark):
     def read_prompts(self) -> tuple[BenchmarkPrompt, ...]:
         references = read_turns(self.references)
         prompts = []
-        for row in read_rows(self.prompts):
-            item, category = str(column(row, "question_id", self.prompts)), column(row, "category", self.prompts)
+        for row in read_json_rows(self.prompts):
+            item, category = str(field_of(row, "question_id", self.prompts)), field_of(row, "category", self.prompts)
             if category in WITH_REFERENCE and item not in references:
                 raise EvaluationError(f"{self.references}: no reference for question {item} ({category}); add it")
             reference = references[item] if category in WITH_REFERENCE else ()
@@ -84,11 +84,11 @@ class MTBench(Benchmark):
         return tuple(prompts)
 
     def read_template(self) -> Template:
-        rows = by_item([(str(row.get("name")), row) for row in read_rows(self.template)], self.template)
+        rows = by_item([(str(row.get("name")), row) for row in read_json_rows(self.template)], self.template)
         for name, fields in _KINDS.items():
             if name not in rows:
                 raise EvaluationError(f"{self.template}: no template is named {name}; give the official file")
-            require_fields(column(rows[name], "prompt_template", self.template), fields, f"{self.template}, {name}")
+            require_fields(field_of(rows[name], "prompt_template", self.template), fields, f"{self.template}, {name}")
         return {
             name: (
                 {"role": "system", "content": rows[name]["system_prompt"]},

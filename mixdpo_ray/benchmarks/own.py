@@ -16,14 +16,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, JudgeQuestion, JudgeSampling, Template
-from mixdpo_ray.benchmarks.length_control import Lengths, length_controlled_together
+from mixdpo_ray.benchmarks.length_control import ArmLengths, length_controlled_together
 from mixdpo_ray.benchmarks.pairwise import PairwiseBenchmark
-from mixdpo_ray.benchmarks.resampling import Ratio, Score, Statistic
-from mixdpo_ray.benchmarks.rows import by_item, column, read_rows
+from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Ratio, Statistic
+from mixdpo_ray.benchmarks.rows import by_item, field_of, read_json_rows
 from mixdpo_ray.benchmarks.templates import filled_messages
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, mark_missing
 
-Winner = Literal["A", "B", "tie"]
+Preferred = Literal["A", "B", "tie"]
 SHARES: dict[str, float] = {"A": 1.0, "tie": 0.5, "B": 0.0}
 _SYSTEM = (
     "You compare two answers to one request and say which is better. {criterion} The request and the answers stand "
@@ -38,7 +38,7 @@ _USER = (
 )
 
 
-def verdict_mark(number: str, winner: Winner) -> str:
+def verdict_mark(number: str, winner: Preferred) -> str:
     return f"[[{number}:{winner}]]"
 
 
@@ -59,8 +59,8 @@ class Own(PairwiseBenchmark):
     def read_prompts(self) -> tuple[BenchmarkPrompt, ...]:
         """Items are the given ids, or hashes of the prompts' texts: a subset keeps its items."""
         prompts = []
-        for row in read_rows(self.prompts):
-            text = column(row, "prompt", self.prompts)
+        for row in read_json_rows(self.prompts):
+            text = field_of(row, "prompt", self.prompts)
             item = str(row.get("id") or hashlib.sha256(text.encode()).hexdigest()[:16])
             reference = (row["reference"],) if row.get("reference") else ()
             prompts.append(BenchmarkPrompt(item, (text,), row.get("category", ""), reference))
@@ -106,9 +106,9 @@ class Own(PairwiseBenchmark):
             for name, arm in arms.items()
         }
 
-    def notes(self, scores: Mapping[str, Score], statistics: Mapping[str, Statistic]) -> Iterator[str]:
+    def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
         yield "the length-controlled win rate is a fit to these answers alone, not a leaderboard's figure"
 
-    def _lengths(self, arm: JudgedArm) -> Lengths:
+    def _lengths(self, arm: JudgedArm) -> ArmLengths:
         outcome = {item: sums / count for item, (sums, count) in self.battles(arm).items()}
-        return Lengths(outcome, *self.lengths_of(arm))
+        return ArmLengths(outcome, *self.lengths_of(arm))

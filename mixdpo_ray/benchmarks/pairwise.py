@@ -65,7 +65,7 @@ class PairwiseBenchmark(Benchmark):
         flips = {item: float(_flips(games)) for item, games in played.items() if len(games) == len(BOTH_ORDERS)}
         model, baseline = self.lengths_of(arm)
         return {
-            "first_place_share": Ratio.of(first),
+            "first_shown_share": Ratio.of(first),
             **({"flip_rate": Ratio.mean(flips)} if flips else {}),
             "average_length": Ratio.mean(model, percent=False),
             "baseline_length": Ratio.mean(baseline, percent=False),

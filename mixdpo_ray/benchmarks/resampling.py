@@ -20,11 +20,11 @@ from mixdpo_ray.errors import EvaluationError
 from mixdpo_ray.intervals import CONFIDENCE, wilson
 
 Vector = NDArray[np.float64]
-RESAMPLES = 1000
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Score:
+class BenchmarkScore:
     value: float
     low: float  # the 95 % interval
     high: float
@@ -45,7 +45,7 @@ class Statistic(Protocol):
 
     @property
     def standard_error(self) -> float | None:
-        """In closed form, where there is one."""
+        """The closed form, where there is one."""
 
     @property
     def percent(self) -> bool:
@@ -65,7 +65,7 @@ class Ratio:
 
     @classmethod
     def of(cls, parts: Mapping[str, tuple[float, float]], *, percent: bool = True) -> Self:
-        """By item: what is summed, and its weight."""
+        """The ratio of what is given by item: the summed value, and its weight."""
         items = sorted(item for item, (_, weight) in parts.items() if weight)
         if not items:
             raise EvaluationError("no prompt has a verdict to be counted; judge some first")
@@ -91,17 +91,17 @@ class Ratio:
         return (100 if self.percent else 1) * error
 
 
-def with_interval(statistic: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> Score:
+def with_interval(statistic: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> BenchmarkScore:
     """The score of all prompts, and where 95 % of those of drawn ones lie."""
     count = len(statistic.items)
     value = statistic.value(np.ones(count))
     low, high, spread = _spread(statistic.value, count, seed, resamples)
     if low == high and statistic.percent and math.isfinite(value):  # nothing but wins: still not certain
         low, high = (100 * end for end in wilson(value / 100, count))
-    return Score(value, low, high, statistic.standard_error or spread, count)
+    return BenchmarkScore(value, low, high, statistic.standard_error or spread, count)
 
 
-def difference(one: Statistic, other: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> Score:
+def difference(one: Statistic, other: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> BenchmarkScore:
     """One minus the other, both of the same drawn prompts, which takes out what makes a prompt easy for both."""
     items = sorted({*one.items, *other.items})
     position = {item: index for index, item in enumerate(items)}
@@ -111,7 +111,7 @@ def difference(one: Statistic, other: Statistic, *, seed: int = 0, resamples: in
         return one.value(counts[mine]) - other.value(counts[theirs])
 
     low, high, spread = _spread(apart, len(items), seed, resamples)
-    return Score(apart(np.ones(len(items))), low, high, spread, len(items))
+    return BenchmarkScore(apart(np.ones(len(items))), low, high, spread, len(items))
 
 
 def _spread(value: Callable[[Vector], float], prompts: int, seed: int, resamples: int) -> tuple[float, float, float]:

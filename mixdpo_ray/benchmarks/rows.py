@@ -9,7 +9,7 @@ from typing import Any
 from mixdpo_ray import storage
 from mixdpo_ray.errors import EvaluationError
 
-Row = Mapping[str, Any]
+FileRow = Mapping[str, Any]
 
 
 def read_text(path: str) -> str:
@@ -19,7 +19,7 @@ def read_text(path: str) -> str:
         raise EvaluationError(f"{path}: not UTF-8 ({error}); give the benchmark's own file") from None
 
 
-def read_rows(path: str) -> list[Row]:
+def read_json_rows(path: str) -> list[FileRow]:
     """The objects of a JSON list, or one a line."""
     text = read_text(path)
     if text.lstrip().startswith("["):
@@ -31,7 +31,7 @@ def read_rows(path: str) -> list[Row]:
     return list(rows)
 
 
-def column(row: Row, name: str, path: str) -> Any:
+def field_of(row: FileRow, name: str, path: str) -> Any:
     if name not in row:
         raise EvaluationError(f"{path}: a row lacks {name!r} (it has {', '.join(row)}); give the benchmark's own file")
     return row[name]
@@ -47,7 +47,7 @@ def by_item(rows: Sequence[tuple[str, Any]], path: str) -> dict[str, Any]:
     return found
 
 
-def json_lines(rows: Iterable[Row]) -> bytes:
+def json_lines(rows: Iterable[FileRow]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 

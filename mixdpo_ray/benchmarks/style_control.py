@@ -48,7 +48,7 @@ def relative_densities(model: Vector, baseline: Vector) -> Vector:
     return np.column_stack([length, (mine - theirs) / (mine + theirs + 1)])
 
 
-Features = Callable[[Vector, Vector], Vector]
+StyleFeatures = Callable[[Vector, Vector], Vector]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class StyledBattles:
 
 
 def style_controlled(
-    arms: Mapping[str, StyledBattles], features: Features, control: Control = "both", *, centred: bool = False
+    arms: Mapping[str, StyledBattles], features: StyleFeatures, control: Control = "both", *, centred: bool = False
 ) -> dict[str, FittedWinRate]:
     """Each arm's win rate at equal style, from one fit; at the pool's mean difference of style where centred."""
     rows = [(number, item) for number, arm in enumerate(arms.values()) for item in sorted(arm.outcome)]

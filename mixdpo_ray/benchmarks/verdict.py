@@ -39,7 +39,7 @@ class JudgeReply:
 
 @dataclass(frozen=True)
 class JudgeVerdict:
-    """Of two answers: the share of the win that the one shown first gets; of one answer: its rating."""
+    """The share of the win that the answer shown first gets of two; the rating of a single answer."""
 
     value: float | None
     battles: int = 1  # how many it counts for
