@@ -92,10 +92,9 @@ class AlpacaEval2(PairwiseBenchmark):
     def question(
         self, prompt: BenchmarkPrompt, game: Game, answer: tuple[str, ...], template: Template
     ) -> JudgeQuestion:
-        baseline, model = prompt.reference[0], answer[0]
-        first, second = (model, baseline) if game == "model_first" else (baseline, model)
+        first, second = self.shown(prompt, game, answer)
         fields = {"instruction": prompt.turns[0], "output_1": first, "output_2": second}
-        settled = JudgeVerdict(0.5) if model == baseline else None
+        settled = JudgeVerdict(0.5) if first == second else None
         return JudgeQuestion(prompt.item, game, filled_messages(template[""], fields), settled)
 
     def read(self, question: JudgeQuestion, reply: JudgeReply) -> JudgeVerdict:

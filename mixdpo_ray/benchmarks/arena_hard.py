@@ -9,7 +9,7 @@ narrow.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import yaml
@@ -18,7 +18,7 @@ from pydantic import Field
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, JudgeQuestion, JudgeSampling, Template
 from mixdpo_ray.benchmarks.interchange import read_arena_answers
 from mixdpo_ray.benchmarks.pairwise import PairwiseBenchmark
-from mixdpo_ray.benchmarks.resampling import Ratio, Statistic
+from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Ratio, Statistic
 from mixdpo_ray.benchmarks.rows import field_of, read_json_rows, read_text
 from mixdpo_ray.benchmarks.style_control import (
     Control,
@@ -43,7 +43,6 @@ CONTINUE = "continue"  # the kind of template that asks a judge to come to its v
 
 
 class ArenaHard(PairwiseBenchmark):
-    main: ClassVar[str] = "style_controlled_score"
     judge: ClassVar[JudgeSampling]
     baselines: ClassVar[Mapping[str, str]]  # by category: the model whose answers are the reference; "" for all others
     features: ClassVar[StyleFeatures]  # of style
@@ -96,9 +95,7 @@ class ArenaHard(PairwiseBenchmark):
     def question(
         self, prompt: BenchmarkPrompt, game: Game, answer: tuple[str, ...], template: Template
     ) -> JudgeQuestion:
-        texts = [prompt.turns[0], prompt.reference[0], answer[0]]
-        if game == "model_first":
-            texts[1:] = reversed(texts[1:])
+        texts = (prompt.turns[0], *self.shown(prompt, game, answer))
         fields = {**dict(zip(_FIELDS, texts, strict=True)), **dict(zip(_OLD_FIELDS, texts, strict=True))}
         messages = template.get(prompt.category) or template.get("")
         if messages is None:
@@ -115,18 +112,24 @@ class ArenaHard(PairwiseBenchmark):
         categories = sorted({prompt.category for arm in arms.values() for prompt in arm.prompts.values()})
         for category in categories:
             kept = {name: _of_category(arm, category) for name, arm in arms.items()}
-            controlled = style_controlled(
-                {name: self._styled(arm) for name, arm in kept.items()}, type(self).features, self.control
+            styled = {name: self._styled(arm) for name, arm in kept.items()}
+            at_equal, at_mean = (
+                style_controlled(styled, type(self).features, self.control, centred=centred)
+                for centred in (False, True)
             )
             prefix = f"{category}/" if len(categories) > 1 else ""
             for name, arm in kept.items():
                 statistics: dict[str, Statistic] = {
-                    "style_controlled_score": controlled[name],
                     "score": Ratio.of(self.battles(arm)),
+                    "style_controlled_score": at_equal[name],
+                    "style_controlled_score_centred": at_mean[name],
                     **self.leaning(arm),
                 }
                 found[name] |= {prefix + key: statistic for key, statistic in statistics.items()}
         return found
+
+    def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
+        yield "style_controlled_score is at equal style; the centred one is the official script's, over these arms"
 
     def _styled(self, arm: JudgedArm) -> StyledBattles:
         battles = self.battles(arm)

@@ -15,6 +15,7 @@ _MARK = re.compile(r"\[\[([AB<>=]+)\]\]")
 
 
 class ArenaHardV01(ArenaHard):
+    main: ClassVar[str] = "score"
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=4096, temperature=0.0)
     baselines: ClassVar[Mapping[str, str]] = {"": "gpt-4-0314"}
     features: ClassVar[StyleFeatures] = staticmethod(relative_counts)

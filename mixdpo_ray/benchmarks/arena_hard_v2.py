@@ -17,6 +17,7 @@ _TURNED = {"A<<B": "B>>A", "A<B": "B>A", "B=A": "A=B", "B<A": "A>B", "B<<A": "A>
 
 
 class ArenaHardV2(ArenaHard):
+    main: ClassVar[str] = "style_controlled_score"
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=16000, temperature=0.0)
     baselines: ClassVar[Mapping[str, str]] = {
         "": "o3-mini-2025-01-31",

@@ -24,7 +24,7 @@ def alpaca_outputs(model: str, prompts: Sequence[BenchmarkPrompt], answers: Mapp
         for prompt in prompts
         if prompt.item in answers
     ]
-    return (json.dumps([{**row, "generator": model} for row in rows], ensure_ascii=False, indent=2) + "\n").encode()
+    return (json.dumps([{**row, "generator": model} for row in rows], indent=2) + "\n").encode()
 
 
 def read_alpaca_outputs(path: str, prompts: Sequence[BenchmarkPrompt]) -> dict[str, tuple[str, ...]]:
@@ -68,20 +68,24 @@ def read_arena_answers(path: str) -> dict[str, dict[str, str]]:
 
 
 def arena_judgements(
-    model: str, baselines: Mapping[str, str], judge: str, games: Mapping[str, Sequence[tuple[str | None, str]]],
-    categories: Mapping[str, str],
-) -> bytes:  # fmt: skip
+    model: str,
+    judge: str,
+    baselines: Mapping[str, str],
+    prompts: Sequence[BenchmarkPrompt],
+    games: Mapping[str, Sequence[tuple[str | None, str]]],
+) -> bytes:
     """model_judgment/JUDGE/MODEL.jsonl, of each prompt's two games: the mark (None: unreadable), the judge's words."""
     return json_lines(
         {
-            "uid": item,
-            "category": (category := categories.get(item, "")),
+            "uid": prompt.item,
+            "category": prompt.category,
             "judge": judge,
             "model": model,
-            "baseline": baselines.get(category, baselines.get("", "")),
-            "games": [{"score": mark, "judgment": {"answer": words}} for mark, words in played],
+            "baseline": baselines.get(prompt.category, baselines.get("", "")),
+            "games": [{"score": mark, "judgment": {"answer": words}} for mark, words in games[prompt.item]],
         }
-        for item, played in games.items()
+        for prompt in prompts
+        if prompt.item in games
     )
 
 

@@ -41,7 +41,7 @@ def fit_logistic(columns: Matrix, outcome: Vector, weight: Vector, c: float, sta
     for _ in range(100):
         q = expit(columns @ theta)
         gradient = columns.T @ (weight * (q - outcome))
-        hessian = (columns.T * (weight * q * (1 - q))) @ columns + 1e-12 * np.eye(len(theta))
+        hessian: Matrix = (columns.T * (weight * q * (1 - q))) @ columns + 1e-12 * np.eye(len(theta))
         step = _quadratic_step(theta, gradient, hessian, penalty)
         size, proposed = 1.0, objective(theta + step)
         while proposed > value and size > 1e-6:
@@ -56,7 +56,7 @@ def fit_logistic(columns: Matrix, outcome: Vector, weight: Vector, c: float, sta
 def _quadratic_step(theta: Vector, gradient: Vector, hessian: Matrix, penalty: float) -> Vector:
     """The step that minimises gradient . step + step . hessian . step / 2 + penalty |theta + step|_1."""
     if not penalty:
-        return np.linalg.solve(hessian, -gradient)
+        return np.asarray(np.linalg.solve(hessian, -gradient), dtype=np.float64)
     step = np.zeros_like(theta)
     for _ in range(1000):
         before = step.copy()

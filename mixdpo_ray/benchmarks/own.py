@@ -61,7 +61,7 @@ class Own(PairwiseBenchmark):
         prompts = []
         for row in read_json_rows(self.prompts):
             text = field_of(row, "prompt", self.prompts)
-            item = str(row.get("id") or hashlib.sha256(text.encode()).hexdigest()[:16])
+            item = str(row.get("id") or hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16])
             reference = (row["reference"],) if row.get("reference") else ()
             prompts.append(BenchmarkPrompt(item, (text,), row.get("category", ""), reference))
         by_item([(prompt.item, prompt) for prompt in prompts], self.prompts)
@@ -73,8 +73,7 @@ class Own(PairwiseBenchmark):
     def question(
         self, prompt: BenchmarkPrompt, game: Game, answer: tuple[str, ...], template: Template
     ) -> JudgeQuestion:
-        baseline, model = prompt.reference[0], answer[0]
-        first, second = (model, baseline) if game == "model_first" else (baseline, model)
+        first, second = self.shown(prompt, game, answer)
         number = question_number(self.criterion, prompt.turns[0], first, second)
         fields = {
             "criterion": self.criterion,
@@ -84,7 +83,7 @@ class Own(PairwiseBenchmark):
             "second": second,
             **{winner.lower(): verdict_mark(number, winner) for winner in ("A", "B", "tie")},
         }
-        settled = JudgeVerdict(0.5) if model == baseline else None
+        settled = JudgeVerdict(0.5) if first == second else None
         return JudgeQuestion(prompt.item, game, filled_messages(template[""], fields), settled, number=number)
 
     def read(self, question: JudgeQuestion, reply: JudgeReply) -> JudgeVerdict:

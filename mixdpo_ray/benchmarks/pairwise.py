@@ -13,6 +13,7 @@ from typing import ClassVar
 from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, Game, JudgedArm
 from mixdpo_ray.benchmarks.resampling import Ratio, Statistic
 from mixdpo_ray.benchmarks.verdict import JudgeVerdict
+from mixdpo_ray.errors import EvaluationError
 
 BOTH_ORDERS: tuple[Game, ...] = ("baseline_first", "model_first")
 
@@ -29,6 +30,15 @@ class PairwiseBenchmark(Benchmark):
 
     def games(self, prompt: BenchmarkPrompt) -> tuple[Game, ...]:
         return BOTH_ORDERS
+
+    def shown(self, prompt: BenchmarkPrompt, game: Game, answer: tuple[str, ...]) -> tuple[str, str]:
+        """The two answers in the game's order."""
+        if not prompt.reference:
+            raise EvaluationError(
+                f"prompt {prompt.item}: no answer to compare with; give a reference, or another arm's"
+            )
+        pair = (answer[0], prompt.reference[0])
+        return pair if game == "model_first" else pair[::-1]
 
     def played(self, arm: JudgedArm) -> dict[str, dict[Game, JudgeVerdict]]:
         """The readable games of each prompt that counts."""

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixdpo_ray.errors import EvaluationError
-from mixdpo_ray.intervals import CONFIDENCE, wilson
+from mixdpo_ray.intervals import CONFIDENCE, Estimate, wilson
 
 Vector = NDArray[np.float64]
 RESAMPLES = 2000
+ALIKE = 1e-9  # apart by less, drawn scores differ in their last bits alone
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,13 @@ def with_interval(statistic: Statistic, *, seed: int = 0, resamples: int = RESAM
     count = len(statistic.items)
     value = statistic.value(np.ones(count))
     low, high, spread = _spread(statistic.value, count, seed, resamples)
-    if low == high and statistic.percent and math.isfinite(value):  # nothing but wins: still not certain
+    if high - low < ALIKE and statistic.percent:  # nothing but wins: still not certain
         low, high = (100 * end for end in wilson(value / 100, count))
     return BenchmarkScore(value, low, high, statistic.standard_error or spread, count)
 
 
 def difference(one: Statistic, other: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> BenchmarkScore:
-    """One minus the other, both of the same drawn prompts, which takes out what makes a prompt easy for both."""
+    """One minus the other, both of the same drawn prompts, so that prompts that are easy for both do not blur it."""
     items = sorted({*one.items, *other.items})
     position = {item: index for index, item in enumerate(items)}
     mine, theirs = (np.array([position[item] for item in each.items]) for each in (one, other))
@@ -110,8 +111,12 @@ def difference(one: Statistic, other: Statistic, *, seed: int = 0, resamples: in
     def apart(counts: Vector) -> float:
         return one.value(counts[mine]) - other.value(counts[theirs])
 
+    value = apart(np.ones(len(items)))
     low, high, spread = _spread(apart, len(items), seed, resamples)
-    return BenchmarkScore(apart(np.ones(len(items))), low, high, spread, len(items))
+    if high - low < ALIKE and one.percent:  # alike on every prompt: still not certain
+        half = 100 * Estimate.crossed(np.full((1, len(items)), value / 100), "difference of shares").half
+        low, high = value - half, value + half
+    return BenchmarkScore(value, low, high, spread, len(items))
 
 
 def _spread(value: Callable[[Vector], float], prompts: int, seed: int, resamples: int) -> tuple[float, float, float]:

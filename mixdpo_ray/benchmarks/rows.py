@@ -48,7 +48,7 @@ def by_item(rows: Sequence[tuple[str, Any]], path: str) -> dict[str, Any]:
 
 
 def json_lines(rows: Iterable[FileRow]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def _parsed(text: str, where: str) -> Any:

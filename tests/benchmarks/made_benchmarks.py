@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, JudgedArm, JudgeQuestion, JudgeReply
+from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, JudgedArm, JudgeQuestion
+from mixdpo_ray.benchmarks.verdict import JudgeReply
 
 CHATML = (
     "<|im_start|>system\nBe fair.\n<|im_end|>\n<|im_start|>user\n"

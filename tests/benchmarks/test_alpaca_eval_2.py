@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mixdpo_ray.benchmarks.alpaca_eval_2 import AlpacaEval2, official_game
-from mixdpo_ray.benchmarks.benchmark import JudgeQuestion, JudgeReply
+from mixdpo_ray.benchmarks.benchmark import JudgeQuestion
+from mixdpo_ray.benchmarks.verdict import JudgeReply
 from mixdpo_ray.errors import EvaluationError
 from tests.benchmarks.made_benchmarks import CHATML, judged, write_json
 
@@ -35,9 +36,9 @@ def leaning_judge(quality: float, bias: float) -> Callable[[JudgeQuestion], Judg
 
 
 def test_the_official_order_is_drawn_from_the_instruction_alone() -> None:
-    """What random.Random of the text says; half of all prompts are switched."""
+    """What random.Random of the text says on every platform; half of all prompts are switched."""
     games = [official_game(f"Task {n}") for n in range(1000)]
-    assert games[:6] == [official_game(f"Task {n}") for n in range(6)]
+    assert [game == "model_first" for game in games[:8]] == [True, False, False, False, False, True, False, True]
     assert 450 < games.count("model_first") < 550
 
 

@@ -10,9 +10,10 @@ import pytest
 from mixdpo_ray.benchmarks.arena_hard import ArenaHard
 from mixdpo_ray.benchmarks.arena_hard_v0_1 import ArenaHardV01
 from mixdpo_ray.benchmarks.arena_hard_v2 import ArenaHardV2
-from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, JudgedArm, JudgeQuestion, JudgeReply
+from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, JudgedArm, JudgeQuestion
 from mixdpo_ray.benchmarks.interchange import arena_answers
 from mixdpo_ray.benchmarks.pairwise import BOTH_ORDERS
+from mixdpo_ray.benchmarks.verdict import JudgeReply
 from mixdpo_ray.errors import EvaluationError
 from tests.benchmarks.made_benchmarks import ARENA, judged, write_json, write_lines
 

@@ -18,8 +18,8 @@ from mixdpo_ray.benchmarks.length_control import (
     length_controlled_by_row_number,
     length_controlled_together,
 )
-from mixdpo_ray.benchmarks.logistic import CHOICES, FittedWinRate, Vector, choose_c, expit, fit_logistic
-from mixdpo_ray.benchmarks.resampling import with_interval
+from mixdpo_ray.benchmarks.logistic import CHOICES, FittedWinRate, choose_c, expit, fit_logistic
+from mixdpo_ray.benchmarks.resampling import Vector, with_interval
 from mixdpo_ray.benchmarks.style_control import (
     StyledBattles,
     relative_counts,

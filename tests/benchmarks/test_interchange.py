@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_arenas_answers_come_back_in_both_forms(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_bytes(arena_answers("mine", PROMPTS, ANSWERS))
     assert read_arena_answers(str(path)) == {"mine": {item: turns[0] for item, turns in ANSWERS.items()}}
-    row = {
+    row: dict[str, object] = {
         "question_id": "0",
         "model_id": "old",
         "choices": [{"index": 0, "turns": [{"content": "x", "token_len": 1}]}],
@@ -57,12 +58,16 @@ def test_arenas_answers_come_back_in_both_forms(tmp_path: Path) -> None:
 
 def test_arenas_judgements_come_back_with_their_missing_games(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
-    games = {"0": [("A>B", "I say [[A>B]]"), (None, "hm")], "1": [("B>>A", ""), ("A=B", "")]}
-    baselines = {"": "base", "c": "other"}
-    path.write_bytes(arena_judgements("mine", baselines, "judge", games, {"1": "c"}))
+    games: dict[str, list[tuple[str | None, str]]] = {
+        "0": [("A>B", "I say [[A>B]]"), (None, "hm")],
+        "1": [("B>>A", ""), ("A=B", "")],
+    }
+    prompts = [PROMPTS[0], replace(PROMPTS[1], category="c"), PROMPTS[2]]
+    baselines = {"d": "base", "c": "other"}
+    path.write_bytes(arena_judgements("mine", "judge", baselines, prompts, games))
     assert read_arena_judgements(str(path)) == {"mine": {"0": ("A>B", None), "1": ("B>>A", "A=B")}}
     assert [row["baseline"] for row in read_json_rows(str(path))] == ["base", "other"]
-    lost = {"uid": "0", "model": "mine", "games": [None, {"score": "A>B"}]}
+    lost: dict[str, object] = {"uid": "0", "model": "mine", "games": [None, {"score": "A>B"}]}
     assert read_arena_judgements(write_lines(tmp_path / "lost.jsonl", [lost])) == {"mine": {"0": (None, "A>B")}}
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.benchmarks.benchmark import JudgeQuestion, JudgeReply
+from mixdpo_ray.benchmarks.benchmark import JudgeQuestion
 from mixdpo_ray.benchmarks.mt_bench import MTBench
+from mixdpo_ray.benchmarks.verdict import JudgeReply
 from mixdpo_ray.errors import EvaluationError
 from tests.benchmarks.made_benchmarks import judged, write_lines
 

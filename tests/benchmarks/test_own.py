@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, JudgedArm, JudgeQuestion, JudgeReply, JudgeVerdict
+from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, JudgedArm, JudgeQuestion
 from mixdpo_ray.benchmarks.own import Own, question_number, verdict_mark
 from mixdpo_ray.benchmarks.pairwise import BOTH_ORDERS
+from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict
 from mixdpo_ray.errors import EvaluationError
 from tests.benchmarks.made_benchmarks import judged, write_lines
 
