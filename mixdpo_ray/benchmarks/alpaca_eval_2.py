@@ -53,6 +53,8 @@ def official_game(instruction: str) -> Game:
 
 
 class AlpacaEval2(PairwiseBenchmark):
+    """805 prompts: a judge's preference over the baseline's answers, from log-probs, with length taken out."""
+
     main: ClassVar[str] = "length_controlled_win_rate"
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=1, temperature=1.0, top_logprobs=5)
 

@@ -15,6 +15,8 @@ _MARK = re.compile(r"\[\[([AB<>=]+)\]\]")
 
 
 class ArenaHardV01(ArenaHard):
+    """500 hard prompts against gpt-4-0314 in two games: the mean outcome of the battles."""
+
     main: ClassVar[str] = "score"
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=4096, temperature=0.0)
     baselines: ClassVar[Mapping[str, str]] = {"": "gpt-4-0314"}

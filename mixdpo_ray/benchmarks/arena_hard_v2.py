@@ -17,6 +17,8 @@ _TURNED = {"A<<B": "B>>A", "A<B": "B>A", "B=A": "A=B", "B<A": "A>B", "B<<A": "A>
 
 
 class ArenaHardV2(ArenaHard):
+    """500 hard prompts and 250 of creative writing, each against a baseline: the score at equal style."""
+
     main: ClassVar[str] = "style_controlled_score"
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=16000, temperature=0.0)
     baselines: ClassVar[Mapping[str, str]] = {

@@ -66,6 +66,8 @@ def rating(reply: JudgeReply) -> JudgeVerdict:
 
 
 class MTBench(Benchmark):
+    """80 questions of two turns, each answer graded from 1 to 10: the mean grade."""
+
     main: ClassVar[str] = "rating"
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=2048, temperature=0.0)
 

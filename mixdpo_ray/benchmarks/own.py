@@ -47,6 +47,8 @@ def question_number(*shown: str) -> str:
 
 
 class Own(PairwiseBenchmark):
+    """Prompts and a judge of one's own: two answers in both orders, and the share that is won."""
+
     main: ClassVar[str] = "win_rate"
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=1024, temperature=0.0)
 

@@ -81,6 +81,14 @@ def test_coefficients_that_were_planted_are_found() -> None:
     assert score(fitted) == pytest.approx(expected, abs=0.01)
 
 
+def test_the_covariate_of_length_by_hand() -> None:
+    """Differences 300 and -100, mean 100, sd sqrt(2 * 200^2) with n - 1."""
+    lengths = ArmLengths({"a": 1.0, "b": 0.0}, {"a": 100, "b": 500}, {"a": 400, "b": 400})
+    deviation = 200 * math.sqrt(2)
+    assert lengths.covariate == pytest.approx([math.tanh(300 / deviation), math.tanh(-100 / deviation)])
+    assert ArmLengths({"a": 1.0}, {"a": 100}, {"a": 400}).covariate.tolist() == [0]
+
+
 def test_length_control_of_equal_lengths_by_hand() -> None:
     """Of four prompts three are won: 4 (q - 3/4) = -1/C = -1/10, so q = 0.725."""
     same = dict.fromkeys("abcd", 100)

@@ -23,8 +23,8 @@ from mixdpo_ray.benchmarks.rows import read_json_rows
 from mixdpo_ray.errors import EvaluationError
 from tests.benchmarks.made_benchmarks import write_json, write_lines
 
-PROMPTS = [BenchmarkPrompt("0", ("Hi \n?",), "d"), BenchmarkPrompt("1", ("Zwölf",), "d"), BenchmarkPrompt("2", ("x",))]
-ANSWERS = {"1": ("ja\u2028nein",), "0": ('"quoted"',)}
+PROMPTS = [BenchmarkPrompt("9", ("Hi \n?",), "d"), BenchmarkPrompt("4", ("Zwölf",), "d"), BenchmarkPrompt("0", ("x",))]
+ANSWERS = {"4": ("ja\u2028nein \ud83d",), "9": ('"quoted"',)}
 
 
 def test_alpacas_outputs_come_back_joined_by_instruction(tmp_path: Path) -> None:
@@ -59,13 +59,13 @@ def test_arenas_answers_come_back_in_both_forms(tmp_path: Path) -> None:
 def test_arenas_judgements_come_back_with_their_missing_games(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     games: dict[str, list[tuple[str | None, str]]] = {
-        "0": [("A>B", "I say [[A>B]]"), (None, "hm")],
-        "1": [("B>>A", ""), ("A=B", "")],
+        "9": [("A>B", "I say [[A>B]]"), (None, "hm")],
+        "4": [("B>>A", ""), ("A=B", "")],
     }
     prompts = [PROMPTS[0], replace(PROMPTS[1], category="c"), PROMPTS[2]]
     baselines = {"d": "base", "c": "other"}
     path.write_bytes(arena_judgements("mine", "judge", baselines, prompts, games))
-    assert read_arena_judgements(str(path)) == {"mine": {"0": ("A>B", None), "1": ("B>>A", "A=B")}}
+    assert read_arena_judgements(str(path)) == {"mine": {"9": ("A>B", None), "4": ("B>>A", "A=B")}}
     assert [row["baseline"] for row in read_json_rows(str(path))] == ["base", "other"]
     lost: dict[str, object] = {"uid": "0", "model": "mine", "games": [None, {"score": "A>B"}]}
     assert read_arena_judgements(write_lines(tmp_path / "lost.jsonl", [lost])) == {"mine": {"0": (None, "A>B")}}

@@ -103,12 +103,24 @@ def test_prompts_are_known_by_their_text_or_their_id(tmp_path: Path) -> None:
         Own(prompts=twice).read_prompts()
 
 
-shares = st.dictionaries(
-    st.sampled_from("abcdefgh"), st.tuples(st.sampled_from([0, 0.5, 1]), st.sampled_from([0, 0.5, 1]))
-)
+def test_a_tie_in_one_order_is_no_flip() -> None:
+    """By order of showing: won and tied; won in both orders; the first shown wins both, which is a flip: 1 of 3."""
+    played = {"a": (0.5, 1), "b": (0, 1), "c": (1, 1)}
+    prompts = {item: BenchmarkPrompt(item, ("?",), reference=("r",)) for item in played}
+    verdicts = {
+        (item, game): JudgeVerdict(share)
+        for item, both in played.items()
+        for game, share in zip(BOTH_ORDERS, both, strict=True)
+    }
+    leaning = OWN.leaning(JudgedArm(prompts, dict.fromkeys(played, ("x",)), verdicts))
+    assert leaning["flip_rate"].value(np.ones(3)) == pytest.approx(100 / 3)
+    assert leaning["first_shown_share"].value(np.ones(3)) == pytest.approx(100 * 4.5 / 6)
 
 
-@given(shares.filter(bool))
+SHARE = st.sampled_from([0, 0.5, 1])
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.tuples(SHARE, SHARE), min_size=1))
 def test_swapping_the_arms_gives_what_is_left(played: dict[str, tuple[float, float]]) -> None:
     """The same verdicts by order of showing, read for the other side; leaning and flips stay."""
     prompts = {item: BenchmarkPrompt(item, ("?",), reference=("r",)) for item in played}

@@ -31,6 +31,7 @@ def test_a_win_rate_and_its_standard_error_by_hand() -> None:
 def test_battles_weigh_and_prompts_are_drawn() -> None:
     """Two prompts, 3 of 3 battles won and 0 of 1: 75 %. One drawn twice gives 100 or 0, never anything between."""
     ratio = Ratio.of({"a": (3.0, 3.0), "b": (0.0, 1.0)})
+    assert ratio.standard_error == pytest.approx(100 * math.sqrt(2 * (0.75**2 + 0.75**2)) / 4)  # 3 - 2.25 and 0 - 0.75
     values = {ratio.value(np.array(counts, dtype=float)) for counts in ((2, 0), (1, 1), (0, 2))}
     assert values == {100.0, 75.0, 0.0}
     assert with_interval(ratio).value == 75.0

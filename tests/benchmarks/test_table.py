@@ -25,4 +25,4 @@ def test_every_setting_is_explained_and_unknown_ones_are_refused(kind: type[Benc
 def test_no_text_of_a_benchmark_is_shipped() -> None:
     """Prompts, references and judge templates come from files of the user's."""
     folder = Path(__file__).parents[2] / "mixdpo_ray" / "benchmarks"
-    assert {path.suffix for path in folder.iterdir() if path.is_file()} == {".py"}
+    assert {path.suffix for path in folder.iterdir() if path.is_file()} == {".py", ".md"}
