@@ -84,6 +84,11 @@ class ArenaHard(PairwiseBenchmark):
         user = user if isinstance(user, str) else user[0]
         old = "{ANSWER_A}" not in user
         require_fields(user, ("question_1", "answer_1", "answer_2") if old else _FIELDS, self.template)
+        if len(self.baselines) > 1 and not isinstance(system, dict):
+            raise EvaluationError(
+                f"{self.template}: system_prompt is one text, but the judge of each category has one of its own; "
+                "give them by category"
+            )
         by_category = system if isinstance(system, dict) else {"": system}
         kinds = {
             category: ({"role": "system", "content": text}, {"role": "user", "content": user})

@@ -124,6 +124,14 @@ def test_another_models_answers_are_no_baseline(tmp_path: Path) -> None:
         some.read_prompts()
 
 
+def test_one_system_message_for_both_categories_of_v2_is_refused(tmp_path: Path) -> None:
+    """That of hard prompts asks for an answer of the judge's own, that of creative writing does not."""
+    benchmark = made(tmp_path, ArenaHardV2)
+    write_json(tmp_path / "judge.yaml", ARENA)
+    with pytest.raises(EvaluationError, match="give them by category"):
+        benchmark.read_template()
+
+
 def test_a_template_without_its_parts_is_refused(tmp_path: Path) -> None:
     benchmark = made(tmp_path, ArenaHardV01)
     for content, reason in (
