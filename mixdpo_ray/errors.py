@@ -7,6 +7,7 @@ MixDPOError
 │   ├── QuarantineError    more rows were refused than data.max_quarantined_fraction allows
 │   └── TooFewPairsError   nothing was left, or less than one global batch
 ├── PreparedTableError     a prepared or reference table is missing, damaged or does not fit
+├── EvaluationError        a benchmark's files do not fit, or too many verdicts are missing
 ├── CurriculumError        rows arrived that the plan did not ask for
 ├── ModelError             the model cannot be trained or exported as asked
 ├── CheckpointError        no usable checkpoint, or one of another run
@@ -43,6 +44,10 @@ class TooFewPairsError(DataError):
 
 
 class PreparedTableError(MixDPOError):
+    pass
+
+
+class EvaluationError(MixDPOError):
     pass
 
 

@@ -1,4 +1,4 @@
-"""Tables of the README files, from the code itself: objectives, difficulty metrics, rooms.
+"""Tables of the README files, from the code itself: objectives, difficulty metrics, benchmarks, rooms.
 
 python -m tests.readme_tables    # writes them between their marks
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from mixdpo_ray.benchmarks import BENCHMARKS
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
@@ -26,6 +27,7 @@ def tables() -> dict[Path, str]:
         (ROOT / "README.md", "rooms", _rooms()),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),
+        (PACKAGE / "benchmarks" / "README.md", "benchmarks", _benchmarks()),
     ]
     return {file: with_table(file, name, rows) for file, name, rows in places}
 
@@ -62,6 +64,13 @@ def _metrics() -> list[str]:
         for name, kind in METRICS.items()
     ]
     return ["| metric | | settings | needs |", "|---|---|---|---|", *rows]
+
+
+def _benchmarks() -> list[str]:
+    rows = [
+        f"| `{name}` | {_about(kind, False)} | {_settings(kind)} | `{kind.main}` |" for name, kind in BENCHMARKS.items()
+    ]
+    return ["| benchmark | | settings | compared by |", "|---|---|---|---|", *rows]
 
 
 def _about(kind: type, experimental: bool) -> str:

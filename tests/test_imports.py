@@ -20,6 +20,7 @@ ROOMS = (
     "storage",
     "bar",
     "intervals",
+    "benchmarks",
     "objectives",
     "curriculum",
     "pairs",
@@ -46,8 +47,7 @@ WITHOUT_RAY = (  # parts of those rooms
 )
 LIGHT = (  # what reads a recipe: help and refusals wait for nothing
     *("errors", "wording", "settings", "checksums", "storage", "objectives", "curriculum", "difficulty", "recipe"),
-    "jobs",
-    "playground.settings",
+    *("benchmarks", "jobs", "playground.settings"),
 )
 ON_GPUS = ("mixdpo_ray.training.fused_logps",)  # needs triton, which only torch for GPUs brings
 SCRIPTS = ("jobs", "mixdpo_ray.cluster.fork_client")  # what is run by its path

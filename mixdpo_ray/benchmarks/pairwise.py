@@ -1,0 +1,88 @@
+"""Benchmarks in which a judge compares two answers: what its games count, and how it leans.
+
+Judges prefer a position, so that both orders are judged and averaged: a prompt counts when all its games have a
+verdict. How often the verdict flips with the order and how often the answer shown first wins stand beside each win
+rate, and so does length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, Game, JudgedArm
+from mixdpo_ray.benchmarks.resampling import Ratio, Statistic
+from mixdpo_ray.benchmarks.verdict import JudgeVerdict
+from mixdpo_ray.errors import EvaluationError
+
+BOTH_ORDERS: tuple[Game, ...] = ("baseline_first", "model_first")
+
+
+def won(game: Game, verdict: JudgeVerdict) -> float:
+    """The model's share of a readable verdict: what the first answer gets, or what is left of it."""
+    if verdict.value is None:
+        raise ValueError(f"a missing verdict is no win and no loss: {verdict.reason}")
+    return verdict.value if game == "model_first" else 1 - verdict.value
+
+
+class PairwiseBenchmark(Benchmark):
+    whole_prompts: ClassVar[bool] = True  # whether one missing game takes its prompt out
+
+    def games(self, prompt: BenchmarkPrompt) -> tuple[Game, ...]:
+        return BOTH_ORDERS
+
+    def shown(self, prompt: BenchmarkPrompt, game: Game, answer: tuple[str, ...]) -> tuple[str, str]:
+        """The two answers in the game's order."""
+        if not prompt.reference:
+            raise EvaluationError(
+                f"prompt {prompt.item}: no answer to compare with; give a reference, or another arm's"
+            )
+        pair = (answer[0], prompt.reference[0])
+        return pair if game == "model_first" else pair[::-1]
+
+    def played(self, arm: JudgedArm) -> dict[str, dict[Game, JudgeVerdict]]:
+        """The readable games of each prompt that counts."""
+        played = {}
+        for item, prompt in arm.prompts.items():
+            verdicts = {game: arm.verdict(item, game) for game in self.games(prompt)}
+            readable = {game: verdict for game, verdict in verdicts.items() if verdict.value is not None}
+            if readable and (len(readable) == len(verdicts) or not self.whole_prompts):
+                played[item] = readable
+        return played
+
+    def battles(self, arm: JudgedArm) -> dict[str, tuple[float, float]]:
+        """The sum of the model's outcomes by prompt, and of how many battles."""
+        return {
+            item: (
+                sum(won(game, verdict) * verdict.battles for game, verdict in games.items()),
+                sum(verdict.battles for verdict in games.values()),
+            )
+            for item, games in self.played(arm).items()
+        }
+
+    def lengths_of(self, arm: JudgedArm) -> tuple[dict[str, int], dict[str, int]]:
+        """Characters of the model's and of the baseline's answers."""
+        model = {item: sum(map(len, arm.answers[item])) for item in self.played(arm)}
+        return model, {item: sum(map(len, arm.prompts[item].reference)) for item in model}
+
+    def leaning(self, arm: JudgedArm) -> dict[str, Statistic]:
+        """What the judge and the lengths have to do with a win rate."""
+        played = self.played(arm)
+        first = {
+            item: (sum((v.value or 0) * v.battles for v in games.values()), sum(v.battles for v in games.values()))
+            for item, games in played.items()
+        }
+        flips = {item: float(_flips(games)) for item, games in played.items() if len(games) == len(BOTH_ORDERS)}
+        model, baseline = self.lengths_of(arm)
+        return {
+            "first_shown_share": Ratio.of(first),
+            **({"flip_rate": Ratio.mean(flips)} if flips else {}),
+            "average_length": Ratio.mean(model, percent=False),
+            "baseline_length": Ratio.mean(baseline, percent=False),
+        }
+
+
+def _flips(games: Mapping[Game, JudgeVerdict]) -> bool:
+    """Whether one answer wins in one order and the other one in the other; a tie is no flip."""
+    one, other = (won(game, verdict) - 0.5 for game, verdict in games.items())
+    return one * other < 0
