@@ -74,13 +74,9 @@ class Policy:
 
     @property
     def rows(self) -> RowKind:
-        """How pairs lie in forward passes (batch.py); only with padded groups may a rank run more than another.
-
-        A GPU waits for each pass to be launched, which takes longer than the padding that groups save.
-        """
-        if self.scorer.packed:
-            return "packed"
-        return "grouped" if self.zero_stage < 3 and self._engine.device.type == "cpu" else "together"
+        """How pairs lie in forward passes (batch.py). Ranks may differ in groups, and each is a pass that a GPU waits for."""
+        groups = self.zero_stage < 3 and self._engine.device.type == "cpu"
+        return "packed" if self.scorer.packed else "grouped" if groups else "together"
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
