@@ -74,7 +74,7 @@ class Policy:
 
     @property
     def rows(self) -> RowKind:
-        """How pairs lie in forward passes (batch.py). Ranks may differ in groups, and each is a pass that a GPU waits for."""
+        """How pairs lie in forward passes (batch.py). Ranks may have unequal groups; a GPU waits for each of them."""
         groups = self.zero_stage < 3 and self._engine.device.type == "cpu"
         return "packed" if self.scorer.packed else "grouped" if groups else "together"
 
