@@ -82,10 +82,11 @@ with lone_ray(num_cpus=1):
 
 
 def test_where_the_server_was_killed_ray_starts_workers_its_own_way() -> None:
-    """Both as nice as Ray wants its workers."""
+    """Both as nice as Ray wants its workers, which is added to what this process is."""
     environment = {**os.environ, "RAY_worker_niceness": "7"}
     done = subprocess.run([sys.executable, "-c", LATER], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["True 7", "False 7"]
+    nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
+    assert done.stdout.splitlines() == [f"True {nice}", f"False {nice}"]
 
 
 def test_without_a_server_the_client_becomes_rays_own_script(tmp_path: Path) -> None:
