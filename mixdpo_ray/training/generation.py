@@ -1,4 +1,7 @@
-"""Answers of a model to prompts, in batches, by transformers' own generate."""
+"""Answers of a model to prompts, in batches, by transformers' own generate: how a playground's answers are made.
+
+They follow from the seed and the batch. Everything else samples by keys (keyed_sampling.py).
+"""
 
 from __future__ import annotations
 
