@@ -82,6 +82,10 @@ class ChatClient:
             )
         return ServerAnswer(None, reply.reason)
 
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
     async def _attempt(self, body: dict[str, Any]) -> _Reply:
         import aiohttp
 

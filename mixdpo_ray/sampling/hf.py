@@ -105,18 +105,14 @@ class HfEngine:
         return answers_to(pool, batches, workers, at_once=1)
 
     def _tokenised(self, prompt: AskedPrompt) -> list[int] | str:
-        """The ids of what the template renders, and nothing added; or why it renders nothing."""
+        """Its ids, or why it has none."""
+        from mixdpo_ray.training.generation import chat_prompt_ids
+
         messages = with_system_prompt(prompt.messages, self.settings.system_prompt)
         try:
-            text = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=True,
-                **self.settings.chat_template_kwargs,
-            )
+            ids = chat_prompt_ids(self._tokenizer, messages, **self.settings.chat_template_kwargs)
         except TEMPLATE_ERRORS:
             return "template_refuses_turns"
-        ids = list(self._tokenizer(str(text), add_special_tokens=False)["input_ids"])
         return "empty_prompt" if not ids else "prompt_too_long" if self._room(ids) == 0 else ids
 
     def _room(self, ids: Sequence[int]) -> int | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import pyarrow.fs as pafs
-
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import ModelError, StorageError
@@ -31,16 +29,22 @@ def sampled_model(recipe: Recipe) -> ModelSettings:
 
 def model_of_run(folder: str) -> ModelSettings | None:
     """What a run of jobs/train.py left; None where the folder is that of no run."""
+    model = model_before_run(folder)
+    own = {"path": RunRecord(folder).model, "tokenizer": None, "revision": None}  # a run exports its tokenizer too
+    return None if model is None else model.model_copy(update=own)
+
+
+def model_before_run(folder: str) -> ModelSettings | None:
+    """The model that a finished run began with, without its adapters; None where the folder is that of no run."""
     record = RunRecord(folder)
-    recorded = record.recorded() if storage.exists(folder) else None
+    recorded = record.recorded()
     if recorded is None:
         return None
     if not storage.exists(storage.join(record.model, "config.json")):
         raise StorageError(f"{folder} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
     # of the recipe the model alone: other sections may have had settings that no longer exist
     model = ModelSettings.model_validate(recorded.recipe["model"])
-    own = {"path": record.model, "tokenizer": None, "revision": None, "lora": None, "reference": None}
-    return model.model_copy(update=own)  # a run exports its tokenizer too
+    return model.model_copy(update={"lora": None, "reference": None})
 
 
 def _named(own: ModelSettings, asked: SampleSettings) -> ModelSettings:
@@ -57,6 +61,8 @@ def weights_identity(model: ModelSettings) -> str:
     """A name for the weights, wherever they lie; in an object store by names, sizes and times of the files."""
     if storage.is_local(model.path):
         return model_digest(model)
+    import pyarrow.fs as pafs
+
     filesystem, inner = storage.open_filesystem(model.path)
     with storage.explained(model.path):
         files = filesystem.get_file_info(pafs.FileSelector(inner))

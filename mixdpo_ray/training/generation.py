@@ -5,7 +5,7 @@ They follow from the seed and the batch. Everything else samples by keys (keyed_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ def generate(
     `batch_size` counts answers. Prompts of like length share a batch, so little of it is padding. `heard` is told how
     many prompts of each batch are answered.
     """
-    ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+    ids = [chat_prompt_ids(tokenizer, [{"role": "user", "content": prompt}]) for prompt in prompts]
     by_length = sorted(range(len(ids)), key=lambda number: len(ids[number]))
     together = max(1, batch_size // answers_each)
     padding, ends = padding_id(tokenizer), end_ids(model, tokenizer)
@@ -83,15 +83,15 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
     return sorted(found)
 
 
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+def chat_prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, object]], **template_kwargs: Any
+) -> list[int]:
     """The ids of a prompt, tokenised as the pairs were for training: what the template renders, and nothing added."""
-    return _ids(tokenizer, _render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True))
+    return _ids(tokenizer, _render(tokenizer, messages, add_generation_prompt=True, **template_kwargs))
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool = False
-) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, object]], **options: Any) -> str:
+    return str(tokenizer.apply_chat_template([dict(turn) for turn in messages], tokenize=False, **options))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -95,6 +95,23 @@ def in_nucleus(logps: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(logps, dtype=torch.bool).scatter_(-1, words, before < top_p)
 
 
+def sample_in_batches(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[AskedRow],
+    settings: DecodingSettings,
+    batch_size: int,
+) -> list[DrawnAnswer]:
+    """The answers in the order asked for. Prompts of like length share a batch, so that little of it is padding."""
+    order = sorted(range(len(asked)), key=lambda number: -len(asked[number].prompt_ids))
+    answers: dict[int, DrawnAnswer] = {}
+    for first in range(0, len(order), batch_size):
+        members = order[first : first + batch_size]
+        drawn = sample_answers(model, tokenizer, [asked[number] for number in members], settings)
+        answers.update(zip(members, drawn, strict=True))
+    return [answers[number] for number in range(len(asked))]
+
+
 def sample_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
