@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.cluster.ray_errors import plain_errors
+from mixdpo_ray.cluster.ray_errors import error_of_making, plain_errors
 from mixdpo_ray.errors import WorkersError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.tables.keyed_table import KeyedTable
@@ -67,6 +67,8 @@ def until_done(attempt: Callable[[], None], workers: str, setting: str) -> None:
             attempt()
             return
         except ray.exceptions.ActorDiedError as error:
+            if (reason := error_of_making(error)) is not None:
+                raise reason from None
             if not retries_left:
                 raise WorkersError(
                     f"the {workers} died {RETRIES + 1} times ({_reason(error)}): give them more memory "

@@ -97,7 +97,7 @@ class HfEngine:
             title="sample",
             workers="sampling workers",
             actor=_HfWorker,
-            arguments=(self._model, self.settings.decoding, gpu),
+            arguments=(self._model, SETTING if self.settings.model else "model.path", self.settings.decoding, gpu),
             gpu=gpu,
             settings=self.recipe.cluster,
         )
@@ -157,7 +157,7 @@ def _context_of(model: ModelSettings) -> int | None:
 class _HfWorker:
     """One copy of the model."""
 
-    def __init__(self, model: ModelSettings, decoding: DecodingSettings, gpu: bool):
+    def __init__(self, model: ModelSettings, setting: str, decoding: DecodingSettings, gpu: bool):
         import torch
 
         from mixdpo_ray.scoring.reference import fetched, refuse_what_does_not_fit
@@ -167,7 +167,7 @@ class _HfWorker:
             if gpu:
                 refuse_what_does_not_fit(here, torch.cuda.mem_get_info()[0], what="the model", remedy="use larger GPUs")
             self.tokenizer = load_tokenizer(here)
-            self.model = load_model(here).eval().to(torch.device("cuda" if gpu else "cpu"))
+            self.model = load_model(here, setting).eval().to(torch.device("cuda" if gpu else "cpu"))
         self.decoding = decoding
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:

@@ -54,13 +54,13 @@ def test_as_many_questions_are_open_as_are_allowed() -> None:
 
 
 def every_third_fails(number: int, body: dict[str, Any]) -> Any:
-    faults = {0: refusal(500), 3: cut_json(), 6: refusal(429), 9: refusal(503), 12: 3.0}
+    faults = {0: refusal(500), 3: cut_json(), 6: refusal(429), 9: refusal(503), 12: 0.8}
     return faults.get(number % 15)
 
 
 def test_all_answers_arrive_from_a_server_that_fails_every_third_time() -> None:
     with serving(Loopback(every_third_fails)) as server:
-        answers = asked(server, 30, at_once=4, timeout_seconds=1, tries=20)
+        answers = asked(server, 30, at_once=4, timeout_seconds=0.4, tries=20)
     assert texts(answers) == [f"QUESTION {number} {number}" for number in range(30)]
     assert len(server.questions) > 40
 
@@ -77,7 +77,7 @@ def test_the_time_that_a_server_asks_for_is_waited_for() -> None:
     with serving(Loopback(busy)) as server:
         assert len(texts(asked(server, 4, at_once=4))) == 4
     assert min(arrived[4:]) - max(arrived[:4]) > 0.9
-    assert server.most_inside == 4
+    assert server.most_inside <= 2
 
 
 def test_pauses_are_random_below_a_bound_that_doubles() -> None:
@@ -142,7 +142,7 @@ def test_the_key_is_sent_and_stands_in_no_answer_error_or_settings(
 
 
 def test_a_key_that_is_not_there_is_named_by_its_variable_or_file() -> None:
-    with pytest.raises(ResourceError, match="key_variable NO_SUCH_KEY is not set on .*: set it before Ray starts"):
+    with pytest.raises(ResourceError, match=r"key_variable NO_SUCH_KEY is not set on .*: set it before Ray starts"):
         ChatClient(HttpSettings(key_variable="NO_SUCH_KEY"))
-    with pytest.raises(ResourceError, match="key_file /nowhere/key: No such file or directory on "):
+    with pytest.raises(ResourceError, match=r"key_file /nowhere/key: No such file or directory on "):
         ChatClient(HttpSettings(key_file="/nowhere/key"))
