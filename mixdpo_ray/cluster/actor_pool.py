@@ -67,8 +67,8 @@ def until_done(attempt: Callable[[], None], workers: str, setting: str) -> None:
             attempt()
             return
         except ray.exceptions.ActorDiedError as error:
-            if (reason := error_of_making(error)) is not None:
-                raise reason from None
+            if error.actor_init_failed:  # no death, but what its making raised; another would raise it again
+                raise error_of_making(error) or error from None
             if not retries_left:
                 raise WorkersError(
                     f"the {workers} died {RETRIES + 1} times ({_reason(error)}): give them more memory "

@@ -25,9 +25,9 @@ def plain_errors() -> Iterator[None]:
 
 
 def error_of_making(error: ray.exceptions.ActorDiedError) -> MixDPOError | None:
-    """Our own error for which an actor could not be made: of that Ray keeps the text alone."""
+    """Our own error, if it was one, for which an actor could not be made: Ray keeps its text alone."""
     said = re.findall(rf"^{re.escape(errors.__name__)}\.(\w+): (.*)$", str(error), flags=re.MULTILINE)
-    if not error.actor_init_failed or not said:
+    if not said:
         return None
     name, text = said[-1]
     kind: type[MixDPOError] = getattr(errors, name)
