@@ -48,7 +48,8 @@ class HttpSettings(Settings):
 
 class SampleSettings(Settings):
     model: str | None = Field(
-        None, description="outputs/runs/NAME, a model's folder or its name on the Hub; model.path where none is given"
+        None,
+        description="outputs/runs/NAME, its checkpoints/step-K, a model's folder or Hub name; by default model.path",
     )
     revision: str | None = Field(None, description="Commit or tag of sample.model on the Hub")
     prompts: PromptsSettings = PromptsSettings()

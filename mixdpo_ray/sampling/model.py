@@ -1,14 +1,18 @@
-"""Whose answers are sampled: the recipe's model, a run's, or one by its folder or its name on the Hub."""
+"""Whose answers are sampled: the recipe's model, a run's or its checkpoint's, or one by its folder or Hub name."""
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 
 from mixdpo_ray import storage
+from mixdpo_ray.bar import say
+from mixdpo_ray.cluster.folder_lock import atomic_folder, exclusive
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import ModelError, StorageError
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.sample import SampleSettings
+from mixdpo_ray.training.checkpoints import MARK, STEP
 from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
 
@@ -21,7 +25,7 @@ def sampled_model(recipe: Recipe) -> ModelSettings:
     if asked.model is None:
         refuse_missing_folder("model.path", recipe.model.path)
         return with_absolute_paths(recipe.model.model_copy(update={"lora": None, "reference": None}))
-    trained = model_of_run(asked.model)
+    trained = model_of_run(asked.model) or _model_of_checkpoint(asked.model)
     if trained is None:
         trained = _named(recipe.model, asked)
     return with_absolute_paths(trained)
@@ -45,6 +49,35 @@ def model_before_run(folder: str) -> ModelSettings | None:
     # of the recipe the model alone: other sections may have had settings that no longer exist
     model = ModelSettings.model_validate(recorded.recipe["model"])
     return model.model_copy(update={"lora": None, "reference": None})
+
+
+def _model_of_checkpoint(path: str) -> ModelSettings | None:
+    """The model of a run's step, which is put together beside its checkpoints the first time; None where it is none."""
+    checkpoints, _, step = path.rstrip("/").rpartition("/")
+    if not STEP.fullmatch(step) or not storage.exists(storage.join(path, MARK)):
+        return None
+    record = RunRecord(checkpoints.rpartition("/")[0] or ".")
+    recorded = record.recorded()
+    if recorded is None:
+        raise StorageError(f"{record.recipe_file} does not exist: a checkpoint is read with the recipe of its run")
+    model = ModelSettings.model_validate(recorded.recipe["model"])
+    target = storage.join(storage.absolute(record.folder), "exported", step)
+    with exclusive(target):
+        if not storage.exists(storage.join(target, "config.json")):
+            say(f"sample: putting the model of {path} together")
+            _export(path, with_absolute_paths(model), target)
+    own = {"path": target, "tokenizer": None, "revision": None, "lora": None, "reference": None}
+    return model.model_copy(update=own)
+
+
+def _export(path: str, model: ModelSettings, target: str) -> None:
+    from mixdpo_ray.training.checkpoint_export import export_checkpoint
+
+    with tempfile.TemporaryDirectory(prefix="mixdpo_ray-") as temporary, atomic_folder(target) as unfinished:
+        folder = storage.local(unfinished if storage.is_local(target) else temporary)
+        export_checkpoint(path, model, folder)
+        if not storage.is_local(target):
+            storage.copy(str(folder), target)
 
 
 def _named(own: ModelSettings, asked: SampleSettings) -> ModelSettings:

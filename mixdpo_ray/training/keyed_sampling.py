@@ -7,8 +7,8 @@ batch from one generator, and any other batch has other answers.
 
 In float32 on CPUs that holds token by token: logits differ between batches by a few units in their last digit, and two
 sums would have to lie as close. In bfloat16 kernels sum in other orders for other batches, logits differ in their third
-digit, and now and then a token does too, and all behind it: on a CPU 4 % of answers of 100 tokens. On GPUs it depends on
-the kernels. Such an answer is as good a draw, but no copy; what was stored is not drawn again.
+digit, and now and then a token does too, and all behind it: on a CPU in 4 of 100 answers of 100 tokens; GPUs were not
+tried. Such an answer is as good a draw, but no copy; what was stored is not drawn again.
 
 The price: a float64 number per row, step and word of the vocabulary, 1 ms of a core for 150,000 words.
 """
