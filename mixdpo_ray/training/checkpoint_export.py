@@ -55,7 +55,7 @@ def _verified(path: str) -> CheckpointManifest:
 
 
 def _weights_in(shards: Path, zero_stage: int, universal: Path) -> dict[str, Tensor]:
-    """By the names of the language model: all that are trained, in the shape or flat."""
+    """All weights that were trained, by their names in the language model; in their shape or flat."""
     if zero_stage < 3:
         found = _loaded(shards / _WHOLE)["module"]
     else:

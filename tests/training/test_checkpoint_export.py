@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import CheckpointError
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.sampling.model import sampled_model
 from mixdpo_ray.training.checkpoint_export import export_checkpoint
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training
@@ -40,6 +43,21 @@ def test_it_has_the_weights_that_the_run_exported(
     assert all(torch.equal(made[name], expected[name]) for name in expected)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.use_cache
     assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+
+
+def test_a_checkpoint_is_sampled_from_by_its_folder(tiny: Path, two: Gang, tmp_path: Path) -> None:
+    """It is put together once."""
+    job = make_job(tiny, tmp_path / "run", zero_stage=2)
+    two(train, job)
+    data = {"source": {"path": "pairs.jsonl"}}
+    sample = {"model": f"{job.run}/checkpoints/step-5"}
+    recipe = Recipe.model_validate({"model": job.model, "data": data, "sample": sample})
+    RunRecord(job.run).write_recipe(recipe, {})
+    found = sampled_model(recipe)
+    assert found.path == f"{job.run}/exported/step-5"
+    written = Path(found.path, "model.safetensors").stat().st_mtime_ns
+    assert sampled_model(recipe) == found
+    assert Path(found.path, "model.safetensors").stat().st_mtime_ns == written
 
 
 def test_a_damaged_checkpoint_is_refused(tiny: Path, two: Gang, tmp_path: Path) -> None:
