@@ -43,6 +43,9 @@ class HttpEngine:
     def answers(self, asked: Sequence[AskedAnswer]) -> Iterator[pa.Table]:
         say(f"sample: {len(asked):,} answers to ask {self.settings.http.url} for, {self.settings.http.at_once} at once")
         self.unanswered = {}
+        return self._answers(asked)
+
+    def _answers(self, asked: Sequence[AskedAnswer]) -> Iterator[pa.Table]:
         asking = 2 * self.settings.http.at_once  # the next ones are there when some are answered
         kind = ray.remote(_Asker).options(max_concurrency=asking, num_cpus=1)
         actor = kind.remote(self.settings.http)

@@ -130,11 +130,12 @@ def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> int
         if len(missing) < total:
             say(f"sample: {total - len(missing)} of {total} answers are there already")
         with Counter("sample", "answer") as progress:
-            progress.reach(total - len(missing), total)
 
             def attempt() -> None:
                 if still := _missing(recipe, table, prompts):
-                    for rows in engine.answers(still):
+                    drawn = engine.answers(still)
+                    progress.reach(total - len(still), total)  # behind what the engine says
+                    for rows in drawn:
                         table.append(_with_prompts(rows, prompts, engine.model, table.manifest.fingerprint))
                         progress.add(len(rows))
 

@@ -20,7 +20,7 @@ from mixdpo_ray.errors import CheckpointError
 from mixdpo_ray.training.checkpoints import CheckpointManifest, damages, read_manifest, refuse_writable_by_others
 from mixdpo_ray.training.engine import convert_shards
 from mixdpo_ray.training.export import INSIDE, merged, write_model
-from mixdpo_ray.training.model import load_model
+from mixdpo_ray.training.model import load_model, without_bars
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer
 
@@ -39,7 +39,8 @@ def export_checkpoint(path: str, model: ModelSettings, folder: Path) -> None:
     loaded = load_model(model)
     _load(loaded, weights, path)
     state = loaded.state_dict()
-    write_model(loaded, merged(state, model.lora) if model.lora else state, folder, trust=model.trust_remote_code)
+    with without_bars():
+        write_model(loaded, merged(state, model.lora) if model.lora else state, folder, trust=model.trust_remote_code)
     load_tokenizer(model).save_pretrained(folder)
 
 
@@ -61,7 +62,7 @@ def _weights_in(shards: Path, zero_stage: int, universal: Path) -> dict[str, Ten
     else:
         convert_shards(shards, universal)
         files = sorted((universal / "zero").glob("*/fp32.pt"))
-        found = {file.parent.name: _loaded(file)["param"] for file in files}
+        found = {file.parent.name: _loaded(file) for file in files}  # of one file a weight, flat
     return {name.removeprefix(INSIDE): tensor for name, tensor in found.items()}
 
 

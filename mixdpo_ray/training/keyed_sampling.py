@@ -10,7 +10,7 @@ sums would have to lie as close. In bfloat16 kernels sum in other orders for oth
 digit, and now and then a token does too, and all behind it: on a CPU in 4 of 100 answers of 100 tokens; GPUs were not
 tried. Such an answer is as good a draw, but no copy; what was stored is not drawn again.
 
-The price: a float64 number per row, step and word of the vocabulary, 1 ms of a core for 150,000 words.
+The price: a float64 number per row, step and word of the vocabulary, 5 ms of a core for 150,000 words.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+FIRST_WORDS = 1024  # that a nucleus is looked for in: to order all of 150,000 takes 45 ms
 FEWER = 0.5  # of the rows are left: then the others leave the batch
 
 
@@ -88,11 +89,16 @@ def drawn_tokens(logits: Tensor, noise: GumbelNoise | None, temperature: float, 
 
 
 def in_nucleus(logps: Tensor, top_p: float) -> Tensor:
-    """The mask of the fewest words whose probabilities add up to `top_p`: the likeliest one always is among them."""
-    ordered, words = logps.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.exp()
-    before = probabilities.cumsum(-1) - probabilities
-    return torch.zeros_like(logps, dtype=torch.bool).scatter_(-1, words, before < top_p)
+    """The mask of the fewest words whose probabilities add up to `top_p`, and of what is as likely as the last."""
+    words = min(FIRST_WORDS, logps.shape[-1])
+    while True:
+        ordered = logps.topk(words, dim=-1).values
+        probabilities = ordered.exp()
+        inside = probabilities.cumsum(-1) - probabilities < top_p
+        if words == logps.shape[-1] or not bool(inside[:, -1].any()):
+            break
+        words = min(8 * words, logps.shape[-1])
+    return logps >= ordered.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
 
 
 def sample_in_batches(
