@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mixdpo_ray.pairs.tokens import TEMPLATE_ERRORS
 from mixdpo_ray.training.tokenizer import padding_id
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
     """Tokens that end an answer: the model's and the tokenizer's own, and the one that the chat template puts there."""
     own = model.generation_config.eos_token_id if model.generation_config else None
     ends = own if isinstance(own, list) else [own]
-    whole = _render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}])
+    try:
+        whole = _render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}])
+    except TEMPLATE_ERRORS:  # one of prompts alone
+        whole = ""
     behind = _ids(tokenizer, whole.rpartition(PROBE)[2])
     special = [token for token in behind if token in tokenizer.all_special_ids]
     found = {end for end in (*ends, tokenizer.eos_token_id, *special[:1]) if end is not None}

@@ -199,7 +199,7 @@ class _Batch:
         self.cache = DynamicCache(config=self.model.config)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         logits = self._forward(ids, mask, positions)
-        self.cache.batch_select_indices(of_row)
+        self.cache.reorder_cache(of_row)
         return mask[of_row], positions[of_row], logits[of_row]
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
@@ -239,7 +239,7 @@ class _Batch:
         numbers = torch.tensor(going_on, device=self.mask.device)
         self.alive = [self.alive[number] for number in going_on]
         if self.alive:
-            self.cache.batch_select_indices(numbers)
+            self.cache.reorder_cache(numbers)
             self.mask, self.positions = self.mask[numbers], self.positions[numbers]
             if self.noise is not None:
                 self.noise.keep(going_on)

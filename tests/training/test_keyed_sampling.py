@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixdpo_ray.playground.base_model import make_model, make_tokenizer
 from mixdpo_ray.training.decoding import DecodingSettings
-from mixdpo_ray.training.generation import chat_prompt_ids
+from mixdpo_ray.training.generation import chat_prompt_ids, end_ids
 from mixdpo_ray.training.keyed_sampling import (
     AskedRow,
     DrawnAnswer,
@@ -22,6 +23,7 @@ from mixdpo_ray.training.keyed_sampling import (
     sample_answers,
     sample_in_batches,
 )
+from tests.training.families import random_model
 
 PROMPTS = ["sort d a c", "reverse a b c d e f", "double a b c", "swap p o n m", "sort a b c d e f g h"]
 TIMES = 20_000
@@ -81,7 +83,7 @@ def test_another_draw_prompt_or_seed_has_other_noise() -> None:
     assert all(0 <= seed < 1 << 63 for seed in seeds)
 
 
-def greedy(model: LlamaForCausalLM, prompt: list[int], end: int, tokens: int) -> list[int]:
+def greedy(model: Any, prompt: list[int], end: int, tokens: int) -> list[int]:
     """One whole forward pass per token, without cache, padding or batch."""
     answer: list[int] = []
     while len(answer) < tokens:
@@ -100,6 +102,33 @@ def test_temperature_zero_takes_the_likeliest_token_each_time(
     found = sample_answers(model, tokenizer, rows, DecodingSettings(temperature=0, max_new_tokens=12))
     expected = [greedy(model, list(row.prompt_ids), int(tokenizer.eos_token_id), 12) for row in rows]
     assert [answer.token_ids for answer in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gemma2", {"head_dim": 8, "sliding_window": 6}),
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+        ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
+        ("lfm2", {}),
+    ],
+    ids=["sliding windows", "learnt positions", "positions by the mask", "layers without attention"],
+)
+def test_families_of_models_answer_alike_alone_and_beside_longer_prompts(
+    tokenizer: PreTrainedTokenizerFast, family: str, settings: dict[str, Any]
+) -> None:
+    model = random_model(family, **settings)
+    draw = random.Random(0)
+    prompts = [[draw.randrange(3, 20) for _ in range(length)] for length in (3, 20, 9)]
+    rows = [AskedRow(f"{number}", n, prompt) for number, prompt in enumerate(prompts) for n in range(3)]
+    together = sample_answers(model, tokenizer, rows, DecodingSettings(max_new_tokens=8))
+    assert together == [one(model, tokenizer, row, max_new_tokens=8) for row in rows]
+    likeliest = sample_answers(model, tokenizer, rows[::3], DecodingSettings(temperature=0, max_new_tokens=8))
+    ends = end_ids(model, tokenizer)
+    for row, answer in zip(rows[::3], likeliest, strict=True):
+        expected = greedy(model, list(row.prompt_ids), -1, 8)
+        ended = next((number for number, token in enumerate(expected) if number and token in ends), 8)
+        assert expected[0] in ends or answer.token_ids == expected[:ended]
 
 
 LOGITS = torch.tensor([2.0, 0.0, -1.0, 1.5, -4.0, 0.5, 1.0])
@@ -139,7 +168,7 @@ def test_two_steps_of_a_generator_are_independent() -> None:
     assert float(first.std()) == pytest.approx(math.pi / math.sqrt(6), abs=0.06)
 
 
-def one(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, row: AskedRow, **settings: object) -> DrawnAnswer:
+def one(model: Any, tokenizer: PreTrainedTokenizerFast, row: AskedRow, **settings: object) -> DrawnAnswer:
     (answer,) = sample_answers(model, tokenizer, [row], DecodingSettings.model_validate(settings))
     return answer
 
