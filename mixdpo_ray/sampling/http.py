@@ -63,8 +63,8 @@ class HttpEngine:
                 open_questions[actor.ask.remote(body)] = one
             if not open_questions:
                 return
-            references = list(open_questions)
-            done, _ = ray.wait(references, num_returns=len(references), timeout=SECONDS_IN_FLIGHT)
+            together = min(len(open_questions), self.settings.http.at_once)
+            done, _ = ray.wait(list(open_questions), num_returns=together, timeout=SECONDS_IN_FLIGHT)
             said = [(open_questions.pop(reference), ray.get(reference)) for reference in done]
             for _, answer in said:
                 if answer.content is None:
