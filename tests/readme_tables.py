@@ -1,4 +1,4 @@
-"""Tables of the README files, from the code itself: objectives, difficulty metrics, benchmarks, rooms.
+"""Tables of the README files, from the code itself: objectives, difficulty metrics, benchmarks, rooms, settings.
 
 python -m tests.readme_tables    # writes them between their marks
 """
@@ -15,6 +15,7 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective
+from mixdpo_ray.recipe.file import describe_first_settings
 from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,7 @@ def tables() -> dict[Path, str]:
     """What each file should say."""
     places = [
         (ROOT / "README.md", "rooms", _rooms()),
+        (ROOT / "jobs" / "README.md", "sample", _section("sample")),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),
         (PACKAGE / "benchmarks" / "README.md", "benchmarks", _benchmarks()),
@@ -48,6 +50,15 @@ def _rooms() -> list[str]:
         about = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0].rstrip(".")
         rows.append(f"| `{room}{'/' if folder.is_dir() else '.py'}` | {about} |")
     return rows
+
+
+def _section(name: str) -> list[str]:
+    """A section of the recipe, as --help shows it."""
+    lines = describe_first_settings(section=name).splitlines()
+    shown = [(line.partition(" = "), text.strip()) for line, text in zip(lines[::2], lines[1::2], strict=True)]
+    rows = [f"| `{setting}` | `{default}` | {text} |" for (setting, _, default), text in shown]
+    own = [row for row in rows if row.startswith(f"| `{name}.") and not row.startswith(f"| `{name}.prompts.source.")]
+    return ["| setting | default | |", "|---|---|---|", *own]
 
 
 def _objectives() -> list[str]:

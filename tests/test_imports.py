@@ -32,6 +32,7 @@ ROOMS = (
     "cluster",
     "scoring",
     "preparation",
+    "sampling",
     "runs",
     "search",
     "comparison",

@@ -1,4 +1,4 @@
-"""Numbers for pairs of a prepared table, computed by an actor pool: the model is loaded once per actor.
+"""Batches through a pool of actors, of which each loads its model once; and numbers for a prepared table's pairs by it.
 
 The longest pairs come first, what is computed is appended as it comes, and only what is missing is computed: a killed
 run, another order or more pairs cost what they lack.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
-from mixdpo_ray.cluster.ray_errors import plain_errors
+from mixdpo_ray.cluster.ray_errors import error_of_making, plain_errors
 from mixdpo_ray.errors import WorkersError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.tables.keyed_table import KeyedTable
@@ -36,7 +36,7 @@ RETRIES = 2  # where actors die: a node went, or there is no memory
 class Pool:
     title: str  # of the bar
     workers: str  # what dies, in an error
-    actor: type  # called with one batch of {split, positions}; answers with the rows of a keyed table
+    actor: type  # called with one batch; answers with rows. Of pairs: {split, positions}, rows of a keyed table
     arguments: tuple[Any, ...]
     gpu: bool
     settings: ClusterSettings
@@ -45,22 +45,37 @@ class Pool:
 def cover_positions(pool: Pool, table: PreparedTable, store: KeyedTable, needed: Mapping[str, SplitPositions]) -> int:
     """How many pairs were computed, so that the store has all those at these positions, by split."""
     computed = 0
-    for retries_left in reversed(range(RETRIES + 1)):
+
+    def attempt() -> None:
+        nonlocal computed
         missing = {split: _missing(store, table, split, positions) for split, positions in needed.items()}
-        if not any(map(len, missing.values())):
-            break
-        computed = computed or sum(map(len, missing.values()))
-        try:
+        if any(map(len, missing.values())):
+            computed = computed or sum(map(len, missing.values()))
             _compute(pool, store, missing)
-        except ray.exceptions.ActorDiedError as error:  # what was done before is in the store
+
+    until_done(attempt, pool.workers, "cluster.reference_workers")
+    return computed
+
+
+def until_done(attempt: Callable[[], None], workers: str, setting: str) -> None:
+    """Attempt it again where actors die. An attempt does what is missing, and keeps what it has done.
+
+    `workers`: what dies, in an error; `setting`: of how many there are.
+    """
+    for retries_left in reversed(range(RETRIES + 1)):
+        try:
+            attempt()
+            return
+        except ray.exceptions.ActorDiedError as error:
+            if error.actor_init_failed:  # no death, but what its making raised; another would raise it again
+                raise error_of_making(error) or error from None
             if not retries_left:
                 raise WorkersError(
-                    f"the {pool.workers} died {RETRIES + 1} times ({_reason(error)}): give them more memory "
-                    "(fewer of them: cluster.reference_workers) and repeat; what is done is kept"
+                    f"the {workers} died {RETRIES + 1} times ({_reason(error)}): give them more memory "
+                    f"(fewer of them: {setting}) and repeat; what is done is kept"
                 ) from None
             again = f"starting them again, {RETRIES + 2 - retries_left} of {RETRIES + 1}"
-            say(f"warning: the {pool.workers} died ({_reason(error)}); {again}")
-    return computed
+            say(f"warning: the {workers} died ({_reason(error)}); {again}")
 
 
 def _reason(error: Exception) -> str:
@@ -84,8 +99,23 @@ def _compute(pool: Pool, store: KeyedTable, missing: Mapping[str, SplitPositions
         for first in range(0, len(positions), PAIRS_PER_BATCH)
     ]
     workers = min(pool.settings.reference_workers or pool.settings.fewest_workers, len(batches))
+    total = sum(map(len, missing.values()))
+    copies = copies_text(workers)
+    say(f"{pool.title}: {total:,} pairs to go through, by {copies}", meanwhile=f"{pool.title}: starting {copies}")
+    with Counter(pool.title, "pair", total) as progress:
+        _store(answers_to(pool, batches, workers), store, progress)
+
+
+def copies_text(workers: int) -> str:
+    return f"{workers} {'copies' if workers > 1 else 'copy'} of the model"
+
+
+def answers_to(
+    pool: Pool, batches: Sequence[Mapping[str, Any]], workers: int, *, at_once: int = 4
+) -> Iterator[pa.Table]:
+    """What actors answer to batches, as it comes. `at_once`: batches whose answers arrive together."""
     quiet_ray_data()
-    source = ray.data.from_items(batches, override_num_blocks=math.ceil(len(batches) / 4))
+    source = ray.data.from_items(list(batches), override_num_blocks=math.ceil(len(batches) / at_once))
     with warnings.catch_warnings():
         # the way to say max_restarts is to go in Ray 2.64, and there is no other yet
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -99,11 +129,8 @@ def _compute(pool: Pool, store: KeyedTable, missing: Mapping[str, SplitPositions
             # on one machine a dead actor means no memory, again; and Ray warns at length about actors that may restart
             max_restarts=0 if len(ray.nodes()) == 1 else -1,
         )
-    total = sum(map(len, missing.values()))
-    copies = f"{workers} {'copies' if workers > 1 else 'copy'} of the model"
-    say(f"{pool.title}: {total:,} pairs to go through, by {copies}", meanwhile=f"{pool.title}: starting {copies}")
-    with Counter(pool.title, "pair", total) as progress, plain_errors():
-        _store(stage.iter_batches(batch_size=None, batch_format="pyarrow"), store, progress)
+    with plain_errors():
+        yield from stage.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _store(blocks: Iterator[pa.Table], store: KeyedTable, progress: Counter) -> None:

@@ -32,6 +32,7 @@ def run_job(
     connect: bool = True,
     flags: Mapping[str, str] | None = None,
     settings: Sequence[str] = (),
+    section: str = "",
 ) -> None:
     """Read the recipe, hand it to the verb, print its report, and leave with the exit status.
 
@@ -39,6 +40,7 @@ def run_job(
     may call it as well. With `connect` Ray is there before: its processes start while the verb's libraries are
     imported. Not so for a verb that needs no Ray, or says itself how many CPUs one should have. `flags`: options that
     are on or off, and their help; the verb takes them by name. `settings`: the only ones that it reads, for its help.
+    `section`: of the recipe, the job's own, which its help shows before the settings that every job needs.
     """
 
     def job() -> None:
@@ -46,7 +48,7 @@ def run_job(
 
         from mixdpo_ray.cluster.recipe_arguments import recipe_of, recipe_parser
 
-        arguments = vars(recipe_parser(description or "", flags or {}, settings).parse_args())
+        arguments = vars(recipe_parser(description or "", flags or {}, settings, section).parse_args())
         recipe = recipe_of(arguments.pop("recipe"), arguments.pop("overrides"))
         with _connected(recipe, verb.__name__) if connect else nullcontext():
             print(verb(recipe, **arguments).describe())

@@ -17,9 +17,9 @@ EXAMPLE = "jobs/recipes/playground.yaml"
 
 
 class _Help(argparse.Action):
-    def __init__(self, *, first: Sequence[str], **options: Any):
+    def __init__(self, *, first: Sequence[str], section: str, **options: Any):
         super().__init__(**options)
-        self.first = first
+        self.first, self.section = first, section
 
     def __call__(self, parser: argparse.ArgumentParser, _: object, values: object, option: str | None = None) -> None:
         if values == "all":
@@ -29,7 +29,7 @@ class _Help(argparse.Action):
             which = (
                 "settings that one needs first" if self.first is FIRST else "of the recipe it reads no more than this"
             )
-            parser.epilog = f"{which} ({more}):\n\n{describe_first_settings(self.first)}"
+            parser.epilog = f"{which} ({more}):\n\n{describe_first_settings(self.first, self.section)}"
         parser.print_help()
         parser.exit()
 
@@ -52,8 +52,13 @@ class SettingsParser(argparse.ArgumentParser):
         super().error(message)
 
 
-def recipe_parser(description: str, flags: Mapping[str, str], settings: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """`flags`: options that are on or off, and their help. `settings`: all that the job reads; else the first ones."""
+def recipe_parser(
+    description: str, flags: Mapping[str, str], settings: Sequence[str] = (), section: str = ""
+) -> argparse.ArgumentParser:
+    """`flags`: options that are on or off, and their help. `settings`: all that the job reads; else the first ones.
+
+    `section`: of the recipe, whose settings are shown before those.
+    """
     parser = SettingsParser(description, add_help=False)
     # the recipe may follow it, and is then taken for its value
     parser.add_argument(
@@ -64,6 +69,7 @@ def recipe_parser(description: str, flags: Mapping[str, str], settings: Sequence
         default=argparse.SUPPRESS,
         action=_Help,
         first=settings or FIRST,
+        section=section,
         help="this, or with every setting",
     )
     parser.add_argument("recipe", help=f"a YAML file such as {EXAMPLE}")

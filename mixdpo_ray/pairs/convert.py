@@ -80,6 +80,20 @@ class Converter:
         self.tokens = PairTokenizer(tokenizer, self.data)
 
     def convert(self, rows: Iterable[RawRow]) -> Conversion:
+        pairs, refused = self.checked(rows)
+        kept: list[dict[str, Any]] = []
+        notes: Counter[str] = Counter()
+        for origin, pair, encoded in self._encoded(pairs):
+            if isinstance(encoded, EncodedPair):
+                kept.append(_row(origin, pair, encoded))
+                notes.update([*pair.notes, *encoded.notes])
+            else:
+                refused.append(Refusal(origin.file, origin.row, encoded))
+        self._stop_if_fatal(refused, len(kept) + len(refused))
+        return Conversion(pa.Table.from_pylist(kept, CONVERTED_SCHEMA), refused, notes)
+
+    def checked(self, rows: Iterable[RawRow]) -> tuple[list[tuple[Origin, Pair]], list[Refusal]]:
+        """The pairs before they are tokenised, and what is refused that early."""
         refused: list[Refusal] = []
         pairs: list[tuple[Origin, Pair]] = []
         for origin, candidate in self._candidates(rows):
@@ -91,16 +105,7 @@ class Converter:
             pairs += (
                 (replace(origin, candidate=len(made) * origin.candidate + n), pair) for n, pair in enumerate(made)
             )
-        kept: list[dict[str, Any]] = []
-        notes: Counter[str] = Counter()
-        for origin, pair, encoded in self._encoded(pairs):
-            if isinstance(encoded, EncodedPair):
-                kept.append(_row(origin, pair, encoded))
-                notes.update([*pair.notes, *encoded.notes])
-            else:
-                refused.append(Refusal(origin.file, origin.row, encoded))
-        self._stop_if_fatal(refused, len(kept) + len(refused))
-        return Conversion(pa.Table.from_pylist(kept, CONVERTED_SCHEMA), refused, notes)
+        return pairs, refused
 
     def group_key(self, raw: RawRow) -> str:
         """Rows with equal keys are one group; without group_by, and where a row cannot be read, each row is its own."""

@@ -53,7 +53,12 @@ class Pair:
     @cached_property
     def prompt_id(self) -> str:
         """What is held out together."""
-        return self.group or content_hash(_turns(self.prompt))
+        return self.group or prompt_hash(self.prompt)
+
+
+def prompt_hash(messages: Sequence[Message]) -> str:
+    """The prompt_id of these turns."""
+    return content_hash(_turns(messages))
 
 
 def content_hash(texts: Sequence[str]) -> str:

@@ -40,16 +40,21 @@ class Rendered:
     rejected: str
 
 
+def control_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """What no text of a person may hold: it would become a token that only the template may write."""
+    special = {str(token) for token in tokenizer.all_special_tokens}
+    special |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    longest_first = sorted(special, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "$^")
+
+
 class PairTokenizer:
     def __init__(self, tokenizer: Any, data: DataSettings) -> None:
         self.tokenizer = tokenizer
         self.data = data
         if not tokenizer.chat_template:
             raise ModelError(f"tokenizer {tokenizer.name_or_path} has no chat template: set model.chat_template")
-        special = {str(token) for token in tokenizer.all_special_tokens}
-        special |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        longest_first = sorted(special, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, longest_first)) or "$^")
+        self._special = control_tokens(tokenizer)
         self._template_end, self._end = self._find_end()
         # tokenizers of SentencePiece's kind put a space before a text: they need to see what it follows
         self._anchored = "".join(tokenizer.tokenize("a")[:1]).startswith(("▁", "Ġ"))

@@ -187,10 +187,11 @@ def _inner_settings(field: FieldInfo) -> type[Settings] | None:
     return None
 
 
-def describe_first_settings(names: Sequence[str] = FIRST) -> str:
-    """The settings that a person needs first, with their defaults and a line each."""
+def describe_first_settings(names: Sequence[str] = FIRST, section: str = "") -> str:
+    """The settings that a person needs first, with their defaults and a line each; those of a section before others."""
     known = {dotted: _line(dotted, default, text) for dotted, default, text in _walk(Recipe, "")}
-    return "\n".join(known[dotted] for dotted in names)
+    own = [dotted for dotted in known if section and dotted.startswith(f"{section}.")]
+    return "\n".join(known[dotted] for dotted in [*own, *names])
 
 
 def describe_settings() -> str:

@@ -1,20 +1,24 @@
-"""Answers of a trained model to prompts, beside those of the model it started from."""
+"""Answers of a trained model to prompts, beside those of the model it started from: a first look, one of each.
+
+They are drawn as jobs/sample.py draws them, which is for many prompts, many answers, and whatever reads them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import itertools
 import shutil
-import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mixdpo_ray import storage
 from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import RecipeError, StorageError
+from mixdpo_ray.pairs.pair import Message, prompt_hash
+from mixdpo_ray.sampling.model import model_before_run, model_of_run
+from mixdpo_ray.training.decoding import DecodingSettings
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.settings import ModelSettings
 
@@ -49,8 +53,8 @@ class AnswersReport:
 
 def answer_prompts(arguments: argparse.Namespace) -> AnswersReport:
     prompts = read_prompts(arguments)
-    with models(arguments.run_or_model, arguments.dtype) as columns:
-        answers = {title: answers_by(model, prompts, arguments) for title, model in columns.items()}
+    columns = models(arguments.run_or_model, arguments.dtype)
+    answers = {title: answers_by(model, prompts, arguments) for title, model in columns.items()}
     return AnswersReport(prompts, answers)
 
 
@@ -66,36 +70,17 @@ def read_prompts(arguments: argparse.Namespace) -> list[str]:
     return prompts
 
 
-@contextmanager
-def models(folder: str, dtype: str | None) -> Iterator[dict[str, ModelSettings]]:
+def models(folder: str, dtype: str | None) -> dict[str, ModelSettings]:
     """The columns of the answer: before and after of a run, or the one model."""
     changed = {"dtype": dtype} if dtype else {}
-    record = RunRecord(folder)
-    recorded = record.recorded()
-    if recorded is None and not storage.is_local(folder):
-        raise StorageError(f"{record.recipe_file} does not exist: give the folder of a run; models are read from disk")
-    if recorded is None:
-        refuse_missing_folder("run or model", folder)
-        yield {"answer": ModelSettings.model_validate({"path": folder, **changed})}
-        return
-    # of the recipe the model alone: other sections may have had settings that no longer exist
-    model = ModelSettings.model_validate(recorded.recipe["model"])
-    if not storage.exists(storage.join(record.model, "config.json")):
-        raise StorageError(f"{folder} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
-    before = model.model_copy(update={"lora": None, **changed})
-    with local_copy(record.model) as trained:
-        own = {"path": trained, "tokenizer": None, "revision": None}  # a run exports its tokenizer too
-        yield {"before": before, "after": before.model_copy(update=own)}
-
-
-@contextmanager
-def local_copy(folder: str) -> Iterator[str]:
-    if storage.is_local(folder):
-        yield str(storage.local(folder))
-        return
-    with tempfile.TemporaryDirectory(prefix="mixdpo_ray-") as copied:
-        storage.copy(folder, copied)
-        yield copied
+    before, after = model_before_run(folder), model_of_run(folder)
+    if before is not None and after is not None:
+        return {"before": before.model_copy(update=changed), "after": after.model_copy(update=changed)}
+    if not storage.is_local(folder):
+        record = RunRecord(folder).recipe_file
+        raise StorageError(f"{record} does not exist: give the folder of a run; models are read from disk")
+    refuse_missing_folder("run or model", folder)
+    return {"answer": ModelSettings.model_validate({"path": folder, **changed})}
 
 
 def answers_by(settings: ModelSettings, prompts: Sequence[str], arguments: argparse.Namespace) -> list[str]:
@@ -104,25 +89,28 @@ def answers_by(settings: ModelSettings, prompts: Sequence[str], arguments: argpa
     import torch
     import transformers
 
-    from mixdpo_ray.training.generation import generate
+    from mixdpo_ray.scoring.reference import fetched
+    from mixdpo_ray.training.generation import chat_prompt_ids
+    from mixdpo_ray.training.keyed_sampling import AskedRow, sample_in_batches
     from mixdpo_ray.training.model import load_model
     from mixdpo_ray.training.tokenizer import load_tokenizer
 
     transformers.logging.set_verbosity_error()
-    model = load_model(settings).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    with fetched(settings) as here:
+        model = load_model(here).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = load_tokenizer(here)
     made_for = getattr(model.config, "max_position_embeddings", None)
     if made_for and arguments.max_new_tokens >= made_for:
         say(f"warning: the model was made for {made_for} tokens with the prompt: lower --max-new-tokens")
-    answers = generate(
-        model,
-        load_tokenizer(settings),
-        prompts,
-        max_new_tokens=arguments.max_new_tokens,
-        temperature=arguments.temperature,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
+    asked = [
+        AskedRow(prompt_hash(turns), 0, chat_prompt_ids(tokenizer, turns))
+        for turns in ([Message(role="user", content=prompt)] for prompt in prompts)
+    ]
+    decoding = DecodingSettings(
+        temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens, seed=arguments.seed
     )
-    return [answer for (answer,) in answers]
+    drawn = sample_in_batches(model, tokenizer, asked, decoding, arguments.batch_size)
+    return [answer.text.strip() for answer in drawn]
 
 
 def side_by_side(titles: Sequence[str], texts: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -138,7 +138,7 @@ class Checkpoints:
                 "output.name, or start over with output.fresh=true"
             )
         mine = sorted(manifest.files)[self.world.rank :: self.world.size]
-        found = [text for name in mine if (text := _damage(path, name, manifest.files[name])) is not None]
+        found = damages(path, manifest, mine)
         return [text for part in self._from_everyone(found) for text in part]
 
     def _set_aside(self, step: int, problems: list[str]) -> None:
@@ -215,6 +215,12 @@ def refuse_writable_by_others(path: str) -> None:
         raise CheckpointError(
             f"{path} can be written by every user, and loading a checkpoint runs what is in it: chmod o-w {path}"
         )
+
+
+def damages(path: str, manifest: CheckpointManifest, names: Iterable[str] | None = None) -> list[str]:
+    """What is wrong with these files of a checkpoint, or with any."""
+    asked = manifest.files if names is None else names
+    return [text for name in asked if (text := _damage(path, name, manifest.files[name])) is not None]
 
 
 def _damage(path: str, name: str, expected: File) -> str | None:

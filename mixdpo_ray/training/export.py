@@ -38,7 +38,7 @@ def export(policy: Policy, tokenizer: PreTrainedTokenizerBase, job: TrainingJob,
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=_beside(job.run)) as temporary:
             folder = Path(temporary) / "model"
             with storage.explained(str(folder)), without_bars():
-                _write(policy.scorer.model, weights, folder, trust=job.model.trust_remote_code)
+                write_model(policy.scorer.model, weights, folder, trust=job.model.trust_remote_code)
                 _save_tokenizer(tokenizer, folder)
                 (folder / "README.md").write_text(model_card(job, facts))
                 export_permissions(folder)
@@ -67,7 +67,7 @@ def merged(weights: Mapping[str, Tensor], lora: LoraSettings) -> dict[str, Tenso
     return whole
 
 
-def _write(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, *, trust: bool) -> None:
+def write_model(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, *, trust: bool) -> None:
     """Through a shell of the same class without adapters or shards, so that names and ties are the library's own."""
     from transformers import AutoModelForCausalLM
 

@@ -1,14 +1,18 @@
-"""Answers of a model to prompts, in batches, by transformers' own generate."""
+"""Answers of a model to prompts, in batches, by transformers' own generate: how a playground's answers are made.
+
+They follow from the seed and the batch. Everything else samples by keys (keyed_sampling.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from mixdpo_ray.pairs.tokens import TEMPLATE_ERRORS
 from mixdpo_ray.training.tokenizer import padding_id
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ def generate(
     `batch_size` counts answers. Prompts of like length share a batch, so little of it is padding. `heard` is told how
     many prompts of each batch are answered.
     """
-    ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+    ids = [chat_prompt_ids(tokenizer, [{"role": "user", "content": prompt}]) for prompt in prompts]
     by_length = sorted(range(len(ids)), key=lambda number: len(ids[number]))
     together = max(1, batch_size // answers_each)
     padding, ends = padding_id(tokenizer), end_ids(model, tokenizer)
@@ -73,22 +77,25 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
     """Tokens that end an answer: the model's and the tokenizer's own, and the one that the chat template puts there."""
     own = model.generation_config.eos_token_id if model.generation_config else None
     ends = own if isinstance(own, list) else [own]
-    whole = _render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}])
+    try:
+        whole = _render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}])
+    except TEMPLATE_ERRORS:  # one of prompts alone
+        whole = ""
     behind = _ids(tokenizer, whole.rpartition(PROBE)[2])
     special = [token for token in behind if token in tokenizer.all_special_ids]
     found = {end for end in (*ends, tokenizer.eos_token_id, *special[:1]) if end is not None}
     return sorted(found)
 
 
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+def chat_prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, object]], **template_kwargs: Any
+) -> list[int]:
     """The ids of a prompt, tokenised as the pairs were for training: what the template renders, and nothing added."""
-    return _ids(tokenizer, _render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True))
+    return _ids(tokenizer, _render(tokenizer, messages, add_generation_prompt=True, **template_kwargs))
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool = False
-) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, object]], **options: Any) -> str:
+    return str(tokenizer.apply_chat_template([dict(turn) for turn in messages], tokenize=False, **options))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -1,0 +1,1 @@
+"""Answers sampled from models, N to a prompt, and kept by their keys."""

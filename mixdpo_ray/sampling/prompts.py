@@ -1,0 +1,187 @@
+"""The prompts that are answered: those of a source of their own, or those of the recipe's own pairs.
+
+Read on the driver and held there, 60,000 prompts are about 100 MB. Like a pair, a prompt is kept, or refused with its
+file, row and reason; one that stands in the source several times is answered once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mixdpo_ray import storage
+from mixdpo_ray.bar import say
+from mixdpo_ray.errors import DataError
+from mixdpo_ray.pairs.columns import find_format
+from mixdpo_ray.pairs.convert import Converter, Refusal
+from mixdpo_ray.pairs.formats import FORMATS, map_columns
+from mixdpo_ray.pairs.pair import Message, prompt_hash, user
+from mixdpo_ray.pairs.pairing import PairSettings
+from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, over_budget, within_budget
+from mixdpo_ray.pairs.reading import RawRow
+from mixdpo_ray.pairs.settings import SourceSettings
+from mixdpo_ray.preparation.prepare import prepared_table
+from mixdpo_ray.preparation.sources import Source, block_rows, find_source
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.training.tokenizer import load_tokenizer
+from mixdpo_ray.wording import first_line
+
+SOURCE = "sample.prompts.source"
+PROMPT_COLUMNS = (
+    "prompt",
+    "messages",
+    "instruction",
+    "question",
+    "context",
+    "conversation",
+)  # the first one that is there
+Refusals = list[Refusal]
+
+
+@dataclass(frozen=True)
+class AskedPrompt:
+    messages: tuple[Message, ...]  # ending with the user's
+    file: str
+    row: int
+
+    @cached_property
+    def prompt_id(self) -> str:
+        return prompt_hash(self.messages)
+
+
+def prompts_of_source(recipe: Recipe, settings: SourceSettings) -> list[AskedPrompt]:
+    """Read without Ray."""
+    with _named_as(SOURCE):
+        source = find_source(settings)
+        column = _column(source, settings, recipe.data.max_row_bytes)
+        found, refused = _asked(_rows(source, recipe.data.max_row_bytes), column, settings.columns)
+    return _chosen(recipe, found, refused, source.name)
+
+
+def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
+    """Prompts of the recipe's prepared table, which is made where there is none: Ray must be connected."""
+    split = "eval" if recipe.sample.prompts.split == "heldout" else "train"
+    table = prepared_table(recipe)
+    wanted = set(table.index(split).pair_id)
+    of_its_own = recipe.data.heldout.source if split == "eval" else None
+    source = find_source(of_its_own or recipe.data.source)
+    data = recipe.data.model_copy(update={"source": source.settings})
+    if of_its_own:
+        data = data.model_copy(update={"pair": PairSettings()})
+    name = find_format(data, source.columns(data.max_row_bytes))
+    converter = Converter(data, name, load_tokenizer(recipe.model))
+    pairs, _ = converter.checked(_rows(source, data.max_row_bytes))  # what is refused, the table has told
+    found = [AskedPrompt(pair.prompt, origin.file, origin.row) for origin, pair in pairs if pair.pair_id in wanted]
+    return _chosen(recipe, found, [], f"the {recipe.sample.prompts.split} split of {source.name}")
+
+
+@contextmanager
+def _named_as(setting: str) -> Iterator[None]:
+    """Errors of reading name the setting that gave the source."""
+    try:
+        yield
+    except DataError as error:
+        raise type(error)(first_line(error).replace("data.source", setting)) from None
+
+
+def _rows(source: Source, max_row_bytes: int) -> Iterator[RawRow]:
+    if source.mapped is not None:
+        yield from (raw for block in source.blocks() for raw in block_rows(source.name, block))
+    for file_slice in source.file_slices() if source.mapped is None else ():
+        yield from file_slice.read(max_row_bytes)
+
+
+def _column(source: Source, settings: SourceSettings, max_row_bytes: int) -> str:
+    """The column of the prompts: what data.source.columns calls prompt, or the first of PROMPT_COLUMNS."""
+    there = source.columns(max_row_bytes)
+    if settings.format in FORMATS:
+        raise DataError(f"data.source.format {settings.format} is one of pairs: leave it out, prompts have a column")
+    if idle := [ours for ours in settings.columns if ours != "prompt"]:
+        raise DataError(
+            f"data.source.columns maps {', '.join(idle)}, and of prompts only `prompt` is read: leave it out"
+        )
+    mapped = settings.columns.get("prompt")
+    if mapped in there:
+        return "prompt"
+    found = [name for name in PROMPT_COLUMNS if name in there and mapped is None]
+    if not found:
+        raise DataError(
+            f"data.source has columns {', '.join(there)}, and not {mapped or ' or '.join(PROMPT_COLUMNS)}: name "
+            "the one with the prompts, as in data.source.columns={prompt: question}"
+        )
+    return found[0]
+
+
+def _asked(rows: Iterable[RawRow], column: str, columns: Mapping[str, str]) -> tuple[list[AskedPrompt], Refusals]:
+    found: list[AskedPrompt] = []
+    refused: Refusals = []
+    for raw in rows:
+        made: tuple[Message, ...] | str = raw.reason or "corrupt_line"
+        if raw.value is not None:
+            made = prompt_turns(map_columns(raw.value, columns).get(column))
+        if isinstance(made, str):
+            refused.append(Refusal(raw.file, raw.row, made))
+        else:
+            found.append(AskedPrompt(made, raw.file, raw.row))
+    return found, refused
+
+
+def prompt_turns(value: Any) -> tuple[Message, ...] | str:
+    """The turns of a text or of messages, up to the last one of the user; or the reason why they are none."""
+    turns = [user(value)] if isinstance(value, str) else value
+    if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
+        return "bad_turns"
+    if not all(isinstance(turn.get("content"), str) for turn in turns):
+        return "bad_turns"
+    messages = tuple(Message(role=turn.get("role", ""), content=turn["content"]) for turn in turns)
+    if messages and messages[-1]["role"] == "assistant":  # an answer that somebody else gave
+        messages = messages[:-1]
+    spoken = [message["role"] for message in messages if message["role"] != "system"]
+    system_first = all(message["role"] != "system" for message in messages[1:])
+    if not spoken or not system_first or spoken != ["user", "assistant"] * (len(spoken) // 2) + ["user"]:
+        return "bad_turns"
+    if not all(message["content"].strip() for message in messages):
+        return "empty_prompt"
+    try:
+        "".join(message["content"] for message in messages).encode()
+    except UnicodeEncodeError:
+        return "lone_surrogate"
+    return messages
+
+
+def with_system_prompt(messages: Sequence[Message], text: str | None) -> list[Message]:
+    """The turns behind this system prompt; their own counts where they have one."""
+    own = any(message["role"] == "system" for message in messages)
+    return list(messages) if text is None or own else [Message(role="system", content=text), *messages]
+
+
+def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin: str) -> list[AskedPrompt]:
+    """Each prompt once, in the order of the source, and of these the part that is asked for."""
+    refuse_too_many(recipe, refused, len(found) + len(refused), origin)
+    unique = list({prompt.prompt_id: prompt for prompt in found}.values())
+    first, most = recipe.sample.prompts.skip, recipe.sample.prompts.most
+    chosen = unique[first : None if most is None else first + most]
+    if not chosen:
+        why = f"and sample.prompts.skip leaves out {first}" if unique else "that can be read"
+        raise DataError(f"{origin} has {len(unique)} prompts, {why}: nothing is left to answer")
+    return chosen
+
+
+def refuse_too_many(recipe: Recipe, refused: Refusals, rows: int, origin: str) -> None:
+    """Name the rows that were refused; more than data.max_quarantined_fraction allows stop the job."""
+    if not refused:
+        return
+    quarantine = Quarantine.of(refused)
+    path = storage.join(samples_folder(recipe), f"{recipe.output.name}.{QUARANTINE}")
+    quarantine.write(path)
+    if not within_budget(quarantine.counts, rows, recipe.data.max_quarantined_fraction):
+        raise over_budget(quarantine, rows, recipe.data.max_quarantined_fraction, path)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.counts.items())
+    say(f"warning: {len(refused)} of {rows} prompts of {origin} were refused ({reasons}): {path}")
+
+
+def samples_folder(recipe: Recipe) -> str:
+    return storage.join(storage.absolute(recipe.output.storage_path), "samples")

@@ -1,0 +1,167 @@
+"""Answers of a tiny model, drawn by actors: the same whatever happened on the way, and drawn once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from mixdpo_ray.errors import MixDPOError, ModelError
+from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from mixdpo_ray.preparation.prepare import prepared_table
+from mixdpo_ray.recipe.file import load_recipe
+from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.sampling.sample import SampleReport, sample
+from mixdpo_ray.tables.answer_table import AnswerTable
+from tests.sampling.loopback import Loopback, refusal, serving
+
+PROMPTS = ["sort d a c", "reverse a b c d e f", "double a b c", "swap p o n m", "sort a b", "double c d e f g h"]
+KEY = "sk-planted-9876543210"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, pairs, prompts, and a run whose model is another one."""
+    folder = tmp_path_factory.mktemp("sampling")
+    write_tiny_model(folder / "model")
+    write_pairs(folder / "pairs.jsonl", 40)
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    (folder / "recipe.yaml").write_text(
+        f"""
+model: {{path: {folder}/model, dtype: float32}}
+data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.2}}, max_prompt_length: 16, max_length: 64}}
+train: {{global_batch_size: 8}}
+cluster: {{num_workers: 1, use_gpu: false}}
+sample:
+  prompts: {{source: {{path: {folder}/prompts.jsonl}}}}
+  answers_each: 3
+  decoding: {{max_new_tokens: 12}}
+"""
+    )
+    return folder
+
+
+def recipe(folder: Path, *overrides: str, out: str = "out") -> Recipe:
+    return load_recipe(str(folder / "recipe.yaml"), [f"output.storage_path={folder / out}", *overrides])
+
+
+def parts(report: SampleReport) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(report.table).glob("part-*")}
+
+
+def lines(report: SampleReport) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(report.file).read_text().splitlines()]
+
+
+def keep_only(report: SampleReport, out: Path, rows: Sequence[int]) -> None:
+    """A table as a killed job leaves it, with some of the answers in parts of one row."""
+    whole = AnswerTable.open(report.table)
+    (answers,) = whole.rows(sorted(whole.keys))
+    cut = AnswerTable.create(
+        str(out / "samples" / Path(report.table).name), whole.manifest.fingerprint, whole.manifest.facts
+    )
+    for row in rows:
+        cut.append(answers.slice(row, 1))
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_workers_batches_and_a_kill_change_no_byte_of_the_answers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    once = sample(recipe(folder, "sample.batch_size=16"))
+    assert (once.prompts, once.answers, once.drawn) == (6, 18, 18)
+    assert [line["prompt"][0]["content"] for line in lines(once)] == [prompt for prompt in PROMPTS for _ in range(3)]
+    assert [line["draw"] for line in lines(once)] == [0, 1, 2] * 6
+    assert len({line["answer"] for line in lines(once)}) > 12
+    assert {line["finish"] for line in lines(once)} == {"stop", "length"}
+
+    keep_only(once, folder / "killed", [0, 5, 6, 11])
+    again = sample(recipe(folder, "sample.batch_size=1", "sample.workers=2", out="killed"))
+    assert (again.answers, again.drawn) == (18, 14)
+    assert "sample: 4 of 18 answers are there already" in capsys.readouterr().err
+    assert parts(again) == parts(once)
+    assert lines(again) == lines(once)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_the_prompts_of_a_recipes_own_pairs_are_those_of_the_split(folder: Path) -> None:
+    """Answered by the model of a run, of which the recipe knows the folder alone."""
+    run = folder / "runs" / "tried"
+    write_tiny_model(run / "model", seed=1)
+    own = recipe(folder, "sample.prompts={split: heldout}", f"sample.model={run}", "sample.answers_each=1")
+    (run / "recipe.json").write_text(json.dumps({"recipe": own.to_dict(), "identity": {}}))
+    report = sample(own)
+    table = prepared_table(own)
+    assert 0 < report.prompts <= table.rows("eval")
+    assert report.model == str(run / "model")
+    texts = {json.loads(line)["prompt"] for line in (folder / "pairs.jsonl").read_text().splitlines()}
+    assert {line["prompt"][0]["content"] for line in lines(report)} < texts
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_a_model_without_weights_is_one_line(folder: Path) -> None:
+    write_tiny_model(folder / "empty")
+    (folder / "empty" / "model.safetensors").unlink()
+    with pytest.raises(ModelError) as error:
+        sample(recipe(folder, f"sample.model={folder / 'empty'}"))
+    assert str(error.value).startswith(f"sample.model '{folder / 'empty'}' cannot be loaded: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_a_server_is_asked_once_for_each_answer_and_its_key_is_found_nowhere(folder: Path) -> None:
+    (folder / "key").write_text(KEY)
+    first = Loopback(lambda number, body: refusal(400, f"not for {KEY}") if "swap" in str(body["messages"]) else None)
+    settings = ["sample.engine=http", f"sample.http.key_file={folder / 'key'}", "sample.system_prompt=be brief"]
+    with serving(first):
+        asked = recipe(folder, *settings, f"sample.http.url={first.url}", out="served")
+        some = sample(asked)
+        assert (some.answers, some.drawn, len(first.questions)) == (15, 15, 18)
+        assert "3 are missing, and asked for again by the same command: HTTP 400: not for (key)" in some.describe()
+        first.fault = lambda number, body: None
+        rest = sample(asked)
+    assert (rest.answers, rest.drawn, len(first.questions)) == (18, 3, 21)
+    assert first.questions[0]["messages"][0] == {"role": "system", "content": "be brief"}
+    assert len({question["seed"] for question in first.questions}) == 18
+    assert first.keys == {f"Bearer {KEY}"}
+    assert {line["tokens"] for line in lines(rest)} == {3}
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert [path for path in [*files(folder / "served"), *files(session)] if KEY.encode() in path.read_bytes()] == []
+
+
+def files(folder: Path) -> list[Path]:
+    return [
+        Path(parent) / name for parent, _, names in os.walk(folder) for name in names if (Path(parent) / name).is_file()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["sample.model=./nothing/there"], "sample.model './nothing/there' is no folder; correct the path"),
+        (["sample.model={folder}"], "is neither a run nor a model: it has no recipe.json and no config.json"),
+        (["sample.prompts.source.path={folder}/none.jsonl"], "sample.prompts.source.path"),
+        (["sample.prompts.skip=6"], "nothing is left to answer"),
+        (["sample.prompts.source.path={folder}/wild.jsonl"], "control_token"),
+        (["sample.prompts.source.path={folder}/long.jsonl"], "prompt_too_long"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_one_line_before_ray_starts(
+    folder: Path, overrides: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "wild.jsonl").write_text(json.dumps({"prompt": "sort <eos> a"}) + "\n")
+    (folder / "long.jsonl").write_text(json.dumps({"prompt": "sort " + "a " * 5000}) + "\n")
+    with pytest.raises(MixDPOError) as error:
+        sample(recipe(folder, *(override.format(folder=folder) for override in overrides)))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "starting Ray" not in capsys.readouterr().err
