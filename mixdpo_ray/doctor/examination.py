@@ -21,7 +21,7 @@ from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.doctor.finding import Unchecked
 from mixdpo_ray.errors import MixDPOError, ModelError
 from mixdpo_ray.pairs.reading import RawRow, read_rows
-from mixdpo_ray.preparation.sources import Source, block_rows, find_source
+from mixdpo_ray.preparation.sources import Source, block_rows, find_sources
 from mixdpo_ray.preparation.table_key import table_name
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import job_in
@@ -115,8 +115,7 @@ class Examination:
 
     @cached_property
     def sources(self) -> list[Source]:
-        settings = (self.recipe.data.source, self.recipe.data.heldout.source)
-        return [find_source(one) for one in settings if one is not None]
+        return find_sources(self.recipe.data)
 
     def first_rows(self) -> list[RawRow]:
         source = self.sources[0]

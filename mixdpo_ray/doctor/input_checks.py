@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from mixdpo_ray import storage
 from mixdpo_ray.doctor.examination import Examination, is_on_hub
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted
+from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
@@ -122,9 +123,10 @@ def tokenizer(examination: Examination) -> str:
 def data(examination: Examination) -> str:
     recipe = examination.recipe
     found = []
-    for source in examination.sources:
+    for setting, source in zip(recipe.data.sources, examination.sources, strict=True):
         settings = recipe.data.model_copy(update={"source": source.settings})
-        name = find_format(settings, source.columns(recipe.data.max_row_bytes))
+        with blamed_on(setting):
+            name = find_format(settings, source.columns(recipe.data.max_row_bytes))
         what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
         size = "" if source.mapped is not None or source.bytes == float("inf") else f", {size_text(source.bytes)}"
         found.append(f"{source.name}: {what}{size}, format {name}")

@@ -55,8 +55,9 @@ def _of_local_files(source: SourceSettings) -> bool:
 def _columns_and_rows(files: Sequence[str], max_row_bytes: int) -> tuple[Sequence[str], Iterable[RawRow]]:
     """No columns where they cannot be known soon."""
     if _begins_soon(files[0]):
-        rows = chain.from_iterable(read_rows(file, max_row_bytes) for file in files if _begins_soon(file))
-        return first_columns(filter(_begins_soon, files), max_row_bytes), rows
+        files = [file for file in files if _begins_soon(file)]
+        rows = chain.from_iterable(read_rows(file, max_row_bytes) for file in files)
+        return first_columns(files, max_row_bytes), rows
     if file_kind(files[0]) == "parquet":
         try:
             return pq.read_schema(storage.local(files[0])).names, ()

@@ -29,6 +29,7 @@ from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.curriculum.routing import one_sided
 from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS
@@ -37,7 +38,6 @@ from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, over_budget, within_budget
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, histogram_text, thresholds_text
-from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
@@ -45,7 +45,7 @@ from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, 
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
 from mixdpo_ray.preparation.held_out import lack_of_held_out
-from mixdpo_ray.preparation.sources import Source, find_source
+from mixdpo_ray.preparation.sources import Source, find_sources
 from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name, write_recipe
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
@@ -85,7 +85,7 @@ def prepared_table(
     `as_base`: others are derived from it, and its curriculum is nobody's choice.
     """
     going_on("prepare: looking at the sources and the tokenizer")
-    sources = [find_source(settings) for settings in _source_settings(recipe)]
+    sources = find_sources(recipe.data)
     name = table_name(recipe, digest_of_tokenizer(recipe.model, recipe.output.storage_path), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
     with exclusive(folder):
@@ -93,7 +93,7 @@ def prepared_table(
         if found:
             table = PreparedTable.open(folder)
             say(f"prepared table: reused, {folder}")
-            _refuse_changed_sources(table, sources)
+            _refuse_changed_sources(table, recipe, sources)
             _check_again(table, recipe)
         elif is_derived(recipe):
             base = prepared_table(base_recipe(recipe), sizes, described=described, as_base=True)
@@ -109,18 +109,13 @@ def prepared_table(
     return table
 
 
-def _source_settings(recipe: Recipe) -> list[SourceSettings]:
-    heldout = recipe.data.heldout.source
-    return [recipe.data.source] if heldout is None else [recipe.data.source, heldout]
-
-
-def _refuse_changed_sources(table: PreparedTable, sources: list[Source]) -> None:
+def _refuse_changed_sources(table: PreparedTable, recipe: Recipe, sources: list[Source]) -> None:
     """The table's name knows the sizes and times of the sources' files alone; tables of before know no more."""
     before = table.manifest.facts.get(SAMPLES, [None] * len(sources))
-    for source, sample in zip(sources, before, strict=True):
+    for setting, source, sample in zip(recipe.data.sources, sources, before, strict=True):
         if sample is not None and source.sample() != sample:
             raise PreparedTableError(
-                f"data.source {source.name} has changed, though not its files' sizes and times, since {table.folder} "
+                f"{setting} {source.name} has changed, though not its files' sizes and times, since {table.folder} "
                 f"was prepared from it: {table.remedy}"
             )
 
@@ -200,13 +195,15 @@ def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[
     model = with_absolute_paths(recipe.model)
     shared = shared_tokenizer(tokenizer, model)
     conversions = []
-    for number, source in enumerate(sources):
+    for setting, source in zip(recipe.data.sources, sources, strict=True):
+        heldout = setting == "data.heldout.source"
         data = recipe.data.model_copy(update={"source": source.settings})
-        if number == 1:  # held-out pairs of a source of their own are judged by as they are
+        if heldout:  # pairs of a source of their own are judged by as they are
             data = data.model_copy(update={"pair": PairSettings()})
-        format_name = find_format(data, source.columns(data.max_row_bytes))
+        with blamed_on(setting):
+            format_name = find_format(data, source.columns(data.max_row_bytes))
         conversions.append(
-            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1, shared)
+            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, heldout, shared)
         )
     return conversions
 

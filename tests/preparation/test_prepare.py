@@ -190,7 +190,7 @@ def test_nothing_left_and_less_than_a_batch_are_named(tmp_path: Path) -> None:
         prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows), max_quarantined_fraction=1.0))
     with pytest.raises(TooFewPairsError, match="5 pairs are left to train on"):
         prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "b.jsonl", some_rows(5)), global_batch_size=8))
-    with pytest.raises(DataError, match="no file has a row"):
+    with pytest.raises(DataError, match=r"c.jsonl is empty: give a file of pairs"):
         prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "c.jsonl", [])))
 
 

@@ -54,12 +54,21 @@ def test_every_mistake_in_paths_and_columns_is_a_line_of_one_refusal(recipe: Pat
     with pytest.raises(RecipeError) as caught:
         refuse_wrong_inputs(load_recipe(str(recipe), overrides), load_recipe(str(recipe), overrides))
     lines = str(caught.value).splitlines()
-    assert lines[0] == "model.path './bas' is no folder; correct the path, or give a Hugging Face name"
+    here = recipe.parent
+    assert lines[0] == f"model.path './bas' is no folder; correct the path ({here}/bas), or give a Hugging Face name"
     assert lines[1].startswith("model.chat_template 'none.jinja' is neither a Jinja template nor a file")
     assert "data.source.columns names promt (for prompt)" in lines[2]
-    assert lines[3].startswith("data.heldout.source.path ./pears.jsonl: no file there that ends in ")
+    assert lines[3].startswith(f"data.heldout.source.path ./pears.jsonl: no file there ({here}/pears.jsonl) that ends ")
     assert lines[3].endswith("; did you mean pairs.jsonl?")
     assert len(lines) == 4
+
+
+def test_columns_of_a_held_out_source_are_told_by_its_own_settings_and_file(recipe: Path) -> None:
+    (recipe.parent / "gap.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c", "gap": 1}\n')
+    assert problems(recipe, "data.heldout.source.path=gap.jsonl") == [
+        "data.heldout.source: format plain has no ratings here: map their columns; gap.jsonl has prompt, chosen, "
+        'rejected, gap: our name first, as in "data.heldout.source.columns={margin: gap}"'
+    ]
 
 
 def test_a_folder_that_is_no_model_is_refused_with_the_model_inside_it(recipe: Path) -> None:
