@@ -96,6 +96,31 @@ def test_models_that_workers_load_may_lie_on_another_cluster_and_data_may_not(
     assert len(problems(recipe, *overrides, "model.tokenizer=owner/name")) == 1
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "model.lora={}",
+            "model.lora needs peft: pip install 'mixdpo_ray[lora]', or leave it out to train all weights",
+        ),
+        (
+            "model.kernels=liger",
+            "model.kernels liger needs liger_kernel: pip install 'mixdpo_ray[liger]', or set it to",
+        ),
+        ("output.tensorboard=true", "output.tensorboard needs tensorboard: pip install 'mixdpo_ray[tensorboard]', or"),
+    ],
+)
+def test_a_library_that_training_lacks_is_refused_with_its_extra_where_this_machine_trains(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, override: str, expected: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    (said,) = problems(recipe, override)
+    assert said.startswith(expected)
+    assert input_problems(load_recipe(str(recipe), [override]), trains=False) == []
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert problems(recipe, override) == []
+
+
 def test_pairs_longer_than_a_models_positions_are_refused_or_doubted(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
