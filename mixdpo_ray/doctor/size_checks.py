@@ -24,7 +24,7 @@ from mixdpo_ray.training.memory_estimate import (
     pass_tokens,
     worker_memory,
 )
-from mixdpo_ray.training.schedule import check_warmup, warmup_steps
+from mixdpo_ray.training.schedule import absurd_rate, check_warmup, warmup_steps
 from mixdpo_ray.training.settings import DeepSpeedSettings, TrainSettings
 from mixdpo_ray.wording import size_text
 
@@ -97,6 +97,13 @@ def _stages(plan: Plan) -> dict[str, int]:
     for segment in plan.segments:
         counts[segment.stage] = counts.get(segment.stage, 0) + len(segment.windows)
     return counts
+
+
+def rate(examination: Examination) -> str | Caution:
+    train = examination.recipe.train
+    if doubt := absurd_rate(train.optimizer, adapters=examination.recipe.model.lora is not None):
+        return Caution(doubt)
+    return f"{train.optimizer.learning_rate:g} at its peak, {train.schedule.lr_scheduler_type} after the warm-up"
 
 
 def warm_up(examination: Examination) -> str:

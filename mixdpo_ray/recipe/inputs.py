@@ -20,6 +20,7 @@ from mixdpo_ray.recipe.extras import extras_for_training, lacks
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.positions import too_long_for_model
+from mixdpo_ray.training.schedule import absurd_rate
 from mixdpo_ray.training.tokenizer import chat_template
 
 _PLAYGROUND = "<playground>"  # stands for one in the recipe of a comparison
@@ -31,8 +32,14 @@ def refuse_wrong_inputs(*recipes: Recipe, trains: bool = True) -> None:
     problems = [problem for recipe in recipes for problem in input_problems(recipe, trains=trains)]
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(problems)))
-    for doubt in dict.fromkeys(doubt for recipe in recipes for doubt in _lengths(recipe, refused=False)):
+    for doubt in dict.fromkeys(doubt for recipe in recipes for doubt in _doubts(recipe, trains)):
         say(f"warning: {doubt}")
+
+
+def _doubts(recipe: Recipe, trains: bool) -> Iterator[str]:
+    yield from _lengths(recipe, refused=False)
+    if trains and (doubt := absurd_rate(recipe.train.optimizer, adapters=recipe.model.lora is not None)):
+        yield doubt
 
 
 def input_problems(recipe: Recipe, *, trains: bool = True) -> list[str]:

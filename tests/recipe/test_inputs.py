@@ -121,6 +121,22 @@ def test_a_library_that_training_lacks_is_refused_with_its_extra_where_this_mach
     assert problems(recipe, override) == []
 
 
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        (["train.optimizer.learning_rate=1e6"], True),
+        (["train.optimizer.learning_rate=0.02"], True),
+        (["train.optimizer.learning_rate=0.01"], False),
+        (["train.optimizer.learning_rate=0.02", "model.lora={}"], False),
+    ],
+)
+def test_a_rate_that_nobody_can_mean_is_doubted(
+    recipe: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], warned: bool
+) -> None:
+    refuse_wrong_inputs(load_recipe(str(recipe), overrides))
+    assert ("is far more than models learn by" in capsys.readouterr().err) == warned
+
+
 def test_pairs_longer_than_a_models_positions_are_refused_or_doubted(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
