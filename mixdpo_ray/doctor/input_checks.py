@@ -14,6 +14,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.doctor.examination import Examination, is_on_hub
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted
 from mixdpo_ray.pairs.blamed_setting import blamed_on
+from mixdpo_ray.pairs.causes import causes_text
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
@@ -138,14 +139,11 @@ def pairs(examination: Examination) -> str | Caution:
     recipe, rows = examination.recipe, examination.first_rows()
     format_name = find_format(recipe.data, examination.sources[0].columns(recipe.data.max_row_bytes))
     converted = Converter(recipe.data, format_name, examination.tokenizer).convert(rows)
-    refused = [refusal.reason for refusal in converted.refused]
-    reasons = ", ".join(f"{refused.count(reason)} {reason}" for reason in dict.fromkeys(refused))
+    values, refused = {(row.file, row.row): row.value for row in rows}, converted.refused
+    reasons = causes_text(refused, lambda one: values.get((one.file, one.row)), recipe.data.source.columns)
     kept, counted_in = len(converted.kept), converted.rows_in
     if not kept:
-        raise CheckFailed(
-            f"none of the first {counted_in} pairs is kept ({reasons}): look at data.max_prompt_length, "
-            "data.max_length and the columns, or whether the tokenizer's chat template fits"
-        )
+        raise CheckFailed(f"none of the first {counted_in} pairs is kept: {reasons}")
     lengths = [len(ids) for name in ("chosen_ids", "rejected_ids") for ids in converted.kept[name].to_pylist()]
     text = f"{kept} of the first {counted_in} are kept, answers of {min(lengths)} to {max(lengths)} tokens"
     if len(refused) / counted_in > recipe.data.max_quarantined_fraction:

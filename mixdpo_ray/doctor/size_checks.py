@@ -99,7 +99,7 @@ def _stages(plan: Plan) -> dict[str, int]:
     return counts
 
 
-def rate(examination: Examination) -> str | Caution:
+def peak_rate(examination: Examination) -> str | Caution:
     train = examination.recipe.train
     if doubt := absurd_rate(train.optimizer, adapters=examination.recipe.model.lora is not None):
         return Caution(doubt)

@@ -126,7 +126,7 @@ def _check_again(table: PreparedTable, recipe: Recipe) -> None:
     check_vocabulary(recipe.model, manifest.facts.get(LARGEST_ID, 0))
     if not within_budget(manifest.quarantined, manifest.rows_in, limit):
         path = storage.join(table.folder, QUARANTINE)
-        raise over_budget(Quarantine.read(path), manifest.rows_in, limit, path)
+        raise over_budget(Quarantine.read(path), manifest.rows_in, recipe.data, path)
     check_enough(table.rows("train"), manifest.quarantined, recipe.train.global_batch_size)
 
 
@@ -222,7 +222,7 @@ def _check(recipe: Recipe, staged: ConvertedRows, arranged: Arrangement, quarant
     if not within_budget(quarantine.counts, staged.rows_in, limit):
         path = f"{folder}.{QUARANTINE}"
         quarantine.write(path)
-        raise over_budget(quarantine, staged.rows_in, limit, path)
+        raise over_budget(quarantine, staged.rows_in, recipe.data, path)
     check_enough(len(arranged.train), quarantine.counts, recipe.train.global_batch_size)
 
 

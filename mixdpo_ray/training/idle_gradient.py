@@ -24,7 +24,7 @@ class IdleGradient:
         """The warning, once."""
         if metrics.get("kind") == "eval" or self.warning:
             return None
-        if metrics["grad_norm"] != 0 or metrics["loss"] == 0:
+        if metrics.get("grad_norm") != 0 or metrics.get("loss") == 0:
             self.since = None
             return None
         self.since = metrics["step"] if self.since is None else self.since
