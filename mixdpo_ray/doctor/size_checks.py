@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
 from mixdpo_ray.curriculum.plan import Plan
-from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.doctor.cluster_checks import free_gpu_memory
 from mixdpo_ray.doctor.examination import Examination
@@ -68,7 +68,7 @@ def steps(examination: Examination) -> str | Caution:
     assert examination.table is not None
     check_training_metrics(recipe, examination.table)
     difficulty = examination.table.index("train").difficulty
-    notes = [one_sided(recipe.curriculum, hard, difficulty), lack_of_held_out(recipe, examination.table)]
+    notes = [doubt_of_threshold(recipe.curriculum, hard, difficulty), lack_of_held_out(recipe, examination.table)]
     told = "; ".join(note for note in notes if note)
     return Caution(f"{text}; {told}") if told else text
 

@@ -27,7 +27,7 @@ from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
-from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.columns import find_format
@@ -176,7 +176,7 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
     own = None if as_base or recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
-    hard = own and one_sided(recipe.curriculum, own.hard_pairs(index.difficulty), index.difficulty)
+    hard = own and doubt_of_threshold(recipe.curriculum, own.hard_pairs(index.difficulty), index.difficulty)
     warnings = [lack_of_held_out(recipe, table), hard]
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
     return "\n\n".join(

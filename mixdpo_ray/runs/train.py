@@ -22,7 +22,7 @@ from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.curriculum.plan import Plan
-from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.preparation.held_out import check_training_metrics
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.recipe import Recipe
@@ -55,7 +55,9 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
         check_training_metrics(recipe, table)
         if steps < plan.steps:
             print(f"warning: {cut_short(steps, plan)}", file=sys.stderr, flush=True)
-        if warning := one_sided(recipe.curriculum, int(np.count_nonzero(plan.hard)), table.index("train").difficulty):
+        if warning := doubt_of_threshold(
+            recipe.curriculum, int(np.count_nonzero(plan.hard)), table.index("train").difficulty
+        ):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
             job = replace(job, card={**job.card, "note": warning.rpartition(": ")[0]})  # without the advice
         job = job.with_reference(reference(recipe, table, job))
