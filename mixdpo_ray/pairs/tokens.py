@@ -45,7 +45,11 @@ class PairTokenizer:
         self.tokenizer = tokenizer
         self.data = data
         if not tokenizer.chat_template:
-            raise ModelError(f"tokenizer {tokenizer.name_or_path} has no chat template: set model.chat_template")
+            raise ModelError(
+                f"tokenizer {tokenizer.name_or_path} has no chat template: set model.chat_template to a file of one; "
+                "jobs/recipes/plain-chat.jinja suits a base model, and a model that was tuned to chat brings its own, "
+                "as chat_template.jinja or in tokenizer_config.json"
+            )
         special = {str(token) for token in tokenizer.all_special_tokens}
         special |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         longest_first = sorted(special, key=len, reverse=True)
