@@ -51,6 +51,7 @@ from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, with_index_seals, write_index
+from mixdpo_ray.tables.verification import verify_parts
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 from mixdpo_ray.training.vocabulary import check_vocabulary
@@ -92,6 +93,7 @@ def prepared_table(
         found = PreparedTable.committed(folder)
         if found:
             table = PreparedTable.open(folder)
+            verify_parts(table)
             say(f"prepared table: reused, {folder}")
             _refuse_changed_sources(table, recipe, sources)
             _check_again(table, recipe)
