@@ -36,7 +36,7 @@ class Hearing(Silent):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
-    def on_warning(self, text: str) -> None:
+    def on_warning(self, text: str, *, once: bool = False) -> None:
         self.warnings.append(text)
 
 
