@@ -37,9 +37,10 @@ def doubt_of_threshold(settings: CurriculumSettings, hard: int, difficulty: NDAr
     values, remedy = f"they go from {low:.4g} to {high:.4g}", "choose one in between"
     if low == high:
         values, remedy = f"all are {low:.4g}", "give threshold.hard_fraction, or another curriculum.difficulty"
+    default = "" if threshold.given else " (the default)"
     return (
-        f"curriculum.threshold {threshold} makes {count} pairs hard by {settings.difficulty} ({values}), so mode "
-        f"{settings.mode} {what}: {remedy}"
+        f"curriculum.threshold {threshold}{default} makes {count} pairs hard by {settings.difficulty} ({values}), so "
+        f"mode {settings.mode} {what}: {remedy}"
     )
 
 

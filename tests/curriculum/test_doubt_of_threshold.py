@@ -23,6 +23,7 @@ MARGINS = np.array([4.0, 2.0, 0.5])
         ({"threshold": {"value": 0.1}}, 0, "so mode two_stage trains all by the objective, none by SFT"),
         ({"threshold": {"value": 99}, "mode": "discard_hard"}, 3, "so mode discard_hard trains no pair"),
         ({"mode": "discard_hard"}, 0, "so mode discard_hard leaves none out"),
+        ({}, 0, "curriculum.threshold 0.5 (the default) makes none of 3 pairs hard by rating_margin"),
         (
             {"threshold": {"hard_fraction": 0.01}},
             0,
