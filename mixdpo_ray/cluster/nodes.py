@@ -71,7 +71,7 @@ class _Question:
     storage_path: str
     folder: str  # of the probes
     paths: tuple[str, ...]
-    modules: tuple[str, ...]
+    modules: tuple[str, ...] = ()  # asked by a driver of another version, nodes answer too: versions are compared then
 
 
 def survey(
