@@ -58,7 +58,11 @@ def over_budget(quarantine: Quarantine, rows_in: int, data: DataSettings, path: 
     bad, limit = quarantine.at_fault(), data.max_quarantined_fraction
     reasons = causes_text(bad, lambda one: row_read_again(one, data.max_row_bytes), data.source.columns)
     files = groupby(bad[:NAMED], key=lambda refusal: refusal.file)
-    first = "; ".join(f"{file} row {', '.join(f'{one.row} ({one.reason})' for one in rows)}" for file, rows in files)
+    mixed = len({refusal.reason for refusal in bad}) > 1
+    first = "; ".join(
+        f"{file} row {', '.join(f'{one.row} ({one.reason})' if mixed else f'{one.row}' for one in rows)}"
+        for file, rows in files
+    )
     return QuarantineError(
         f"{len(bad)} of {rows_in} rows were refused, {len(bad) / rows_in:.1%}; data.max_quarantined_fraction allows "
         f"{limit:.1%}: {reasons}; the first: {first}; all: {path}; correct the source or raise the limit"

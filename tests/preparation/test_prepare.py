@@ -168,7 +168,7 @@ def test_too_many_refused_rows_stop_the_job_and_are_named(tmp_path: Path) -> Non
     with pytest.raises(QuarantineError) as caught:
         prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.2))
     assert "10 of 40 rows were refused, 25.0%" in str(caught.value)
-    assert f"10 empty_answer (an answer has no text); the first: {source} row 30 (empty_answer), 31" in str(
+    assert f"10 empty_answer (an answer has no text); the first: {source} row 30, 31, 32, 33, 34; all" in str(
         caught.value
     )
     assert "good" not in str(caught.value)
