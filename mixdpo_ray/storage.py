@@ -35,6 +35,12 @@ def absolute(path: str) -> str:
     return str(local(path).absolute()) if is_local(path) else path
 
 
+def from_here(path: str) -> str:
+    """What a relative path leads to, in brackets: people forget that paths count from the working directory."""
+    relative = is_local(path) and not local(path).is_absolute()
+    return f" ({local(path).resolve()})" if relative else ""
+
+
 def join(path: str, *names: str) -> str:
     return "/".join([path.rstrip("/"), *names])
 

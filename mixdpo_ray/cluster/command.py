@@ -67,7 +67,7 @@ def before_ray(job: str, *recipes: Recipe) -> None:
     from mixdpo_ray.bar import say
     from mixdpo_ray.recipe.inputs import refuse_wrong_inputs
 
-    refuse_wrong_inputs(*recipes)
+    refuse_wrong_inputs(*recipes, trains=job not in ("prepare", "score"))
     address = os.environ.get("RAY_ADDRESS")
     doing = f"joining the Ray at {address}" if address else "loading libraries and starting Ray on this machine"
     say(f"{job}: {doing}", meanwhile=f"{job}: {doing}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -56,7 +58,15 @@ def connected(settings: ClusterSettings, cpus: float = 0) -> Iterator[None]:
                 _start(cpus, stack)
         finally:
             going_on()  # what a job said when it began
+        end_without_traces()
         yield
+
+
+def end_without_traces() -> None:
+    """Put Python's own handler of SIGTERM back: Ray lays one over it that prints the stack of C++ before it acts."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

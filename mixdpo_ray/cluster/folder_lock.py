@@ -11,6 +11,8 @@ is written last, is the commit.
 from __future__ import annotations
 
 import fcntl
+import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -49,7 +51,7 @@ class FolderLock:
         """Hold it while the body runs; where another process does, say so and what to do."""
         with self.if_free() as free:
             if not free:
-                raise RunConflictError(f"{self.folder} is in use by another process: {advice}")
+                raise RunConflictError(f"{self.folder} is in use by {self._holder()}: {advice}")
             yield
 
     @contextmanager
@@ -57,7 +59,7 @@ class FolderLock:
         """Hold it while the body runs, which begins when no other process does."""
         with self._opened() as file:
             if file is not None and not _taken(file):
-                print(f"waiting: another process writes {self.folder}", file=sys.stderr)
+                print(f"waiting: {self._holder()} writes {self.folder}", file=sys.stderr)
                 _taken(file, wait=True)
             yield
 
@@ -68,9 +70,16 @@ class FolderLock:
             return
         with storage.explained(str(self.path)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.open("w")
+            file = self.path.open("a+")
         with file:
             yield file
+
+    def _holder(self) -> str:
+        """The process that holds it, which wrote its name into the file; earlier versions wrote none."""
+        try:
+            return self.path.read_text() or "another process"
+        except OSError:
+            return "another process"
 
 
 def _taken(file: TextIO, *, wait: bool = False) -> bool:
@@ -79,6 +88,9 @@ def _taken(file: TextIO, *, wait: bool = False) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
     return True
 
 

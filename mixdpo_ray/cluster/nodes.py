@@ -29,6 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import mixdpo_ray
 from mixdpo_ray import storage
 from mixdpo_ray.errors import ResourceError, StorageError
+from mixdpo_ray.recipe.extras import lacks
 
 PACKAGES = ("ray", "torch", "transformers", "deepspeed")
 LAGGING = 3.0  # seconds that a network file system gets to show what another node wrote
@@ -48,6 +49,7 @@ class NodeAnswer:
     free_disk: int | None  # bytes at the storage path; None where that is a store without a limit
     free_memory: int  # bytes of the host
     gpu_memory: tuple[tuple[int, int], ...]  # (free, all) bytes of each GPU, where they were asked for
+    lacking: tuple[str, ...] = ()  # modules that it cannot import
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,23 @@ class _Question:
     storage_path: str
     folder: str  # of the probes
     paths: tuple[str, ...]
+    modules: tuple[str, ...] = ()  # asked by a driver of another version, nodes answer too: versions are compared then
 
 
 def survey(
-    storage_path: str, paths: Sequence[str] = (), *, gpu_memory: bool = False, patience: float = 20.0
+    storage_path: str,
+    paths: Sequence[str] = (),
+    modules: Sequence[str] = (),
+    *,
+    gpu_memory: bool = False,
+    patience: float = 20.0,
 ) -> list[Node]:
-    """All alive nodes, the driver's own first. `paths` are local ones that each of them should have."""
+    """All alive nodes, the driver's own first. `paths` are local ones, and `modules`, that each of them should have."""
     here = ray.get_runtime_context().get_node_id()
     alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != here)
     names = _names(alive)
-    question = _Question(
-        storage_path, storage.join(storage_path, f"{STORAGE_PROBE}{uuid.uuid4().hex[:12]}"), tuple(paths)
-    )
+    probes = storage.join(storage_path, f"{STORAGE_PROBE}{uuid.uuid4().hex[:12]}")
+    question = _Question(storage_path, probes, tuple(paths), tuple(modules))
     gpus = [gpu_memory and node["Resources"].get("GPU", 0) > 0 for node in alive]
     made = _missing_folders(storage_path)
     try:
@@ -203,6 +210,7 @@ def _introduce(question: _Question, node_id: str, gpus: bool) -> NodeAnswer:
         free_disk=free_disk(question.storage_path),
         free_memory=free_memory(),
         gpu_memory=_gpu_memory() if gpus else (),
+        lacking=tuple(filter(lacks, question.modules)),
     )
 
 

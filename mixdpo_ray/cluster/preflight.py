@@ -15,6 +15,7 @@ from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_prob
 from mixdpo_ray.cluster.ray_internals import most_ever, started_here
 from mixdpo_ray.errors import ResourceError, StorageError
 from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.recipe.extras import extras_for_training
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.model_files import with_absolute_paths
 
@@ -34,13 +35,26 @@ def ready_cluster(recipe: Recipe, *, cpus: float = 0, trains: bool = True) -> It
 def preflight(recipe: Recipe, *, trains: bool = True) -> None:
     """Raise one line. Ray must be connected; on one machine this writes and reads one small file."""
     path = recipe.output.storage_path
-    nodes = survey(path, local_paths(recipe))
+    extras = extras_for_training(recipe) if trains else []
+    nodes = survey(path, local_paths(recipe), [extra.module for extra in extras])
     if problem := storage_problem(path, nodes):
         raise StorageError(problem)
     if problem := version_problem(nodes) or absent_file(nodes):
         raise ResourceError(problem)
-    if trains and (problem := never_fits(recipe.cluster, nodes)):
+    if trains and (problem := never_fits(recipe.cluster, nodes) or cannot_train(recipe, nodes)):
         raise ResourceError(problem)
+
+
+def cannot_train(recipe: Recipe, nodes: Sequence[Node]) -> str | None:
+    """What the recipe's settings need and a node that has room for a worker lacks: a library, or GPUs."""
+    if recipe.model.kernels == "liger" and not uses_gpu(recipe.cluster):
+        return "model.kernels liger needs GPUs, and there are none: set it to none"
+    room = room_on_nodes([node.resources for node in nodes], worker_resources(recipe.cluster))
+    for extra in extras_for_training(recipe):
+        for node, count in zip(nodes, room, strict=True):
+            if count and extra.module in node.answer.lacking:
+                return extra.lacking(f" on {node.name}" if len(nodes) > 1 else "")
+    return None
 
 
 def never_fits(settings: ClusterSettings, nodes: list[Node]) -> str | None:

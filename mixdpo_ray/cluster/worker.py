@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import resource
 import time
 from collections.abc import Callable
@@ -27,12 +28,13 @@ from mixdpo_ray.cluster.heartbeat import Heartbeat
 from mixdpo_ray.cluster.job_queue import Ended
 from mixdpo_ray.cluster.queued_job import Group, QueuedJob
 from mixdpo_ray.cluster.stream import RayDataWindows
-from mixdpo_ray.errors import MixDPOError, NonFiniteError
+from mixdpo_ray.errors import MixDPOError, NonFiniteError, ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.isolation import isolated
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.windows import WindowSource, read_windows
 from mixdpo_ray.training.world import World
+from mixdpo_ray.wording import first_line
 
 
 def train_what_is_queued(group: Group) -> None:
@@ -62,9 +64,14 @@ def _train(group: Group, number: int, queued: QueuedJob, world: World) -> Ended:
         return Ended(_summary(group, number, queued, world))
     except NonFiniteError as error:  # of sums over all ranks, so that all of them are here
         return Ended(error=type(error)(str(error)))  # without its frames, which hold the model
-    except MixDPOError as error:  # perhaps of this rank alone; started again it would only come again
-        ray.get(group.run_actor.end_job.remote(group.name, number, Ended(error=error), for_good=True))
+    except (MixDPOError, ImportError) as error:  # perhaps of this rank alone; started again it would only come again
+        told = error if isinstance(error, MixDPOError) else cannot_import(error)
+        ray.get(group.run_actor.end_job.remote(group.name, number, Ended(error=told), for_good=True))
         raise
+
+
+def cannot_import(error: ImportError) -> ResourceError:
+    return ResourceError(f"a worker on {platform.node()} lacks a library: {first_line(error)}; install it on all nodes")
 
 
 def _summary(group: Group, number: int, queued: QueuedJob, world: World) -> dict[str, Any]:

@@ -11,13 +11,20 @@ from mixdpo_ray.curriculum.order import easiest_first
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.errors import RecipeError
 
+USUAL_SHARES = (0.01, 0.5)  # of hard pairs, where the threshold is the default: an eighth in the data it was made for
 
-def one_sided(settings: CurriculumSettings, hard: int, difficulty: NDArray[np.float64]) -> str | None:
-    """What it means that a threshold makes no pair hard, or every one; nothing where a person asked for just that."""
+
+def doubt_of_threshold(settings: CurriculumSettings, hard: int, difficulty: NDArray[np.float64]) -> str | None:
+    """What it means that no pair is hard, or every one, or that a threshold nobody chose makes far too few or many.
+
+    Nothing where a person asked for just that.
+    """
     threshold, rows = settings.threshold, len(difficulty)
     asked = threshold.hard_fraction in (0.0, 1.0) or threshold.hard_count in (0, rows)
-    if settings.mode == "sorted_dpo" or asked or 0 < hard < rows or not rows:
+    if settings.mode == "sorted_dpo" or asked or not rows:
         return None
+    if 0 < hard < rows:
+        return None if threshold.given else _unusual_share(hard, rows)
     discards = settings.mode == "discard_hard"
     if hard:
         count, what = f"all {rows}", "trains no pair" if discards else "trains all by SFT, none by the objective"
@@ -30,9 +37,20 @@ def one_sided(settings: CurriculumSettings, hard: int, difficulty: NDArray[np.fl
     values, remedy = f"they go from {low:.4g} to {high:.4g}", "choose one in between"
     if low == high:
         values, remedy = f"all are {low:.4g}", "give threshold.hard_fraction, or another curriculum.difficulty"
+    default = "" if threshold.given else " (the default)"
     return (
-        f"curriculum.threshold {threshold} makes {count} pairs hard by {settings.difficulty} ({values}), so mode "
-        f"{settings.mode} {what}: {remedy}"
+        f"curriculum.threshold {threshold}{default} makes {count} pairs hard by {settings.difficulty} ({values}), so "
+        f"mode {settings.mode} {what}: {remedy}"
+    )
+
+
+def _unusual_share(hard: int, rows: int) -> str | None:
+    fewest, most = USUAL_SHARES
+    if fewest <= hard / rows <= most:
+        return None
+    return (
+        f"curriculum.threshold is not given, and its default 0.5, made for ratings from 1 to 10, makes {hard} of "
+        f"{rows} pairs hard ({hard / rows:.1%}): give one that suits your ratings, or threshold.hard_fraction=0.12"
     )
 
 

@@ -31,6 +31,11 @@ class Threshold(Settings):
         return self
 
     @property
+    def given(self) -> bool:
+        """Whether a person chose it."""
+        return (self.value, self.hard_count, self.hard_fraction) != (None, None, None)
+
+    @property
     def in_force(self) -> float | None:
         """The margin below which pairs are hard; none where their number decides."""
         if self.hard_count is not None or self.hard_fraction is not None:

@@ -30,6 +30,7 @@ CHECKS: Mapping[str, Check] = {
     "files": Check(cluster_checks.files, ("cluster",)),
     "batch": Check(size_checks.batch),
     "steps": Check(size_checks.steps, ("tokenizer", "data")),
+    "rate": Check(size_checks.peak_rate),
     "warm-up": Check(size_checks.warm_up, ("steps",)),
     "memory": Check(size_checks.memory, ("cluster",)),
     "disk": Check(size_checks.disk, ("storage",)),

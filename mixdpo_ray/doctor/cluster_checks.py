@@ -9,7 +9,7 @@ import ray
 
 from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
-from mixdpo_ray.cluster.preflight import absent_file, does_not_fit, lacking, some_of, what_to_change
+from mixdpo_ray.cluster.preflight import absent_file, cannot_train, does_not_fit, lacking, some_of, what_to_change
 from mixdpo_ray.cluster.ray_internals import UPLOAD_LIMIT, most_ever
 from mixdpo_ray.cluster.upload import measure_upload
 from mixdpo_ray.doctor.examination import Examination
@@ -47,7 +47,7 @@ def storage(examination: Examination) -> str:
 
 
 def versions(examination: Examination) -> str:
-    if problem := version_problem(examination.nodes):
+    if problem := version_problem(examination.nodes) or cannot_train(examination.recipe, examination.nodes):
         raise CheckFailed(problem)
     driver = examination.nodes[0].answer.versions
     found = ", ".join(f"{name} {version}" for name, version in driver.items())

@@ -21,8 +21,9 @@ from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.doctor.finding import Unchecked
 from mixdpo_ray.errors import MixDPOError, ModelError
 from mixdpo_ray.pairs.reading import RawRow, read_rows
-from mixdpo_ray.preparation.sources import Source, block_rows, find_source
+from mixdpo_ray.preparation.sources import Source, block_rows, find_sources
 from mixdpo_ray.preparation.table_key import table_name
+from mixdpo_ray.recipe.extras import extras_for_training
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import job_in
 from mixdpo_ray.tables.prepared_table import PreparedTable
@@ -49,7 +50,8 @@ class Examination:
     @cached_property
     def nodes(self) -> list[Node]:
         """Asked all at once. What is local here should be there as well."""
-        return survey(self.recipe.output.storage_path, self.local_paths, gpu_memory=self.gpu)
+        modules = [extra.module for extra in extras_for_training(self.recipe)]
+        return survey(self.recipe.output.storage_path, self.local_paths, modules, gpu_memory=self.gpu)
 
     @cached_property
     def gpu(self) -> bool:
@@ -115,8 +117,7 @@ class Examination:
 
     @cached_property
     def sources(self) -> list[Source]:
-        settings = (self.recipe.data.source, self.recipe.data.heldout.source)
-        return [find_source(one) for one in settings if one is not None]
+        return find_sources(self.recipe.data)
 
     def first_rows(self) -> list[RawRow]:
         source = self.sources[0]

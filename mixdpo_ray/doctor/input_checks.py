@@ -13,6 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from mixdpo_ray import storage
 from mixdpo_ray.doctor.examination import Examination, is_on_hub
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, counted
+from mixdpo_ray.pairs.blamed_setting import blamed_on
+from mixdpo_ray.pairs.causes import causes_text
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
@@ -122,9 +124,10 @@ def tokenizer(examination: Examination) -> str:
 def data(examination: Examination) -> str:
     recipe = examination.recipe
     found = []
-    for source in examination.sources:
+    for setting, source in zip(recipe.data.sources, examination.sources, strict=True):
         settings = recipe.data.model_copy(update={"source": source.settings})
-        name = find_format(settings, source.columns(recipe.data.max_row_bytes))
+        with blamed_on(setting):
+            name = find_format(settings, source.columns(recipe.data.max_row_bytes))
         what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
         size = "" if source.mapped is not None or source.bytes == float("inf") else f", {size_text(source.bytes)}"
         found.append(f"{source.name}: {what}{size}, format {name}")
@@ -136,14 +139,11 @@ def pairs(examination: Examination) -> str | Caution:
     recipe, rows = examination.recipe, examination.first_rows()
     format_name = find_format(recipe.data, examination.sources[0].columns(recipe.data.max_row_bytes))
     converted = Converter(recipe.data, format_name, examination.tokenizer).convert(rows)
-    refused = [refusal.reason for refusal in converted.refused]
-    reasons = ", ".join(f"{refused.count(reason)} {reason}" for reason in dict.fromkeys(refused))
+    values, refused = {(row.file, row.row): row.value for row in rows}, converted.refused
+    reasons = causes_text(refused, lambda one: values.get((one.file, one.row)), recipe.data.source.columns)
     kept, counted_in = len(converted.kept), converted.rows_in
     if not kept:
-        raise CheckFailed(
-            f"none of the first {counted_in} pairs is kept ({reasons}): look at data.max_prompt_length, "
-            "data.max_length and the columns, or whether the tokenizer's chat template fits"
-        )
+        raise CheckFailed(f"none of the first {counted_in} pairs is kept: {reasons}")
     lengths = [len(ids) for name in ("chosen_ids", "rejected_ids") for ids in converted.kept[name].to_pylist()]
     text = f"{kept} of the first {counted_in} are kept, answers of {min(lengths)} to {max(lengths)} tokens"
     if len(refused) / counted_in > recipe.data.max_quarantined_fraction:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
 from mixdpo_ray.curriculum.plan import Plan
-from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.doctor.cluster_checks import free_gpu_memory
 from mixdpo_ray.doctor.examination import Examination
@@ -24,7 +24,7 @@ from mixdpo_ray.training.memory_estimate import (
     pass_tokens,
     worker_memory,
 )
-from mixdpo_ray.training.schedule import check_warmup, warmup_steps
+from mixdpo_ray.training.schedule import absurd_rate, check_warmup, warmup_steps
 from mixdpo_ray.training.settings import DeepSpeedSettings, TrainSettings
 from mixdpo_ray.wording import size_text
 
@@ -68,7 +68,7 @@ def steps(examination: Examination) -> str | Caution:
     assert examination.table is not None
     check_training_metrics(recipe, examination.table)
     difficulty = examination.table.index("train").difficulty
-    notes = [one_sided(recipe.curriculum, hard, difficulty), lack_of_held_out(recipe, examination.table)]
+    notes = [doubt_of_threshold(recipe.curriculum, hard, difficulty), lack_of_held_out(recipe, examination.table)]
     told = "; ".join(note for note in notes if note)
     return Caution(f"{text}; {told}") if told else text
 
@@ -97,6 +97,13 @@ def _stages(plan: Plan) -> dict[str, int]:
     for segment in plan.segments:
         counts[segment.stage] = counts.get(segment.stage, 0) + len(segment.windows)
     return counts
+
+
+def peak_rate(examination: Examination) -> str | Caution:
+    train = examination.recipe.train
+    if doubt := absurd_rate(train.optimizer, adapters=examination.recipe.model.lora is not None):
+        return Caution(doubt)
+    return f"{train.optimizer.learning_rate:g} at its peak, {train.schedule.lr_scheduler_type} after the warm-up"
 
 
 def warm_up(examination: Examination) -> str:

@@ -56,7 +56,7 @@ def find_format(data: DataSettings, columns: Sequence[str]) -> str:
         )
     if wrong:
         example = columns_example(columns, mapping, fitting[0] if len(fitting) == 1 else "plain")
-        wrong.append(f"the source has {_listed(columns)}: our name first, as in {example}")
+        wrong.append(f"{data.source.name} has {_listed(columns)}: our name first, as in {example}")
     if len(fitting) == 1 and (idle := idle_rule(fitting[0], data.pair)):
         wrong.append(idle)
     if wrong:

@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import MixDPOError
+from mixdpo_ray.pairs.causes import REMEDIES, fault_in
 from mixdpo_ray.pairs.checking import REASONS, check_pair, is_fatal
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.file_kinds import file_kind
 from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pair import Candidate
-from mixdpo_ray.pairs.ratings import is_number
 from mixdpo_ray.pairs.reading import RawRow, first_columns, read_rows
 from mixdpo_ray.pairs.settings import DataSettings, SourceSettings
 from mixdpo_ray.pairs.source_files import expand_paths, is_data_set, saved_by_datasets
@@ -30,7 +29,6 @@ from mixdpo_ray.pairs.source_files import expand_paths, is_data_set, saved_by_da
 _MOST_ROWS = 2_000  # that are looked at while none is a pair
 _MOST_BYTES = 32 << 20  # of a file that has to be read whole before its first row is there
 _OF_COLUMNS = ("bad_score", "bad_turns", "malformed_row")  # reasons that a wrong column gives to all rows
-_RATED_BY = ("margin", "score_chosen", "score_rejected", "chosen_rating", "rejected_rating")
 
 
 def wrong_at_first_sight(data: DataSettings) -> str | None:
@@ -55,8 +53,9 @@ def _of_local_files(source: SourceSettings) -> bool:
 def _columns_and_rows(files: Sequence[str], max_row_bytes: int) -> tuple[Sequence[str], Iterable[RawRow]]:
     """No columns where they cannot be known soon."""
     if _begins_soon(files[0]):
-        rows = chain.from_iterable(read_rows(file, max_row_bytes) for file in files if _begins_soon(file))
-        return first_columns(filter(_begins_soon, files), max_row_bytes), rows
+        files = [file for file in files if _begins_soon(file)]
+        rows = chain.from_iterable(read_rows(file, max_row_bytes) for file in files)
+        return first_columns(files, max_row_bytes), rows
     if file_kind(files[0]) == "parquet":
         try:
             return pq.read_schema(storage.local(files[0])).names, ()
@@ -96,15 +95,8 @@ def _wrong_with_all(rows: Iterable[RawRow], name: str, data: DataSettings) -> st
 
 
 def _remedied(reason: str, first: RawRow, mapping: Mapping[str, str]) -> str:
-    said, row = REASONS[reason], map_columns(first.value or {}, mapping)
-    if reason == "bad_score":
-        odd = {mapping.get(ours, ours): row[ours] for ours in _RATED_BY if _is_odd(row.get(ours))}
-        values = "".join(f", {theirs} {value!r:.40}" for theirs, value in odd.items())
-        return f"{said}, as in row {first.row}{values}: write numbers without quotes, or name columns of them"
+    said = REASONS[reason]
     if reason == "negative_margin":
         return f"{said}: are the columns of the two answers the wrong way round?"
-    return f"{said}, as in row {first.row}: look at data.source.columns, or correct the rows"
-
-
-def _is_odd(rating: Any) -> bool:
-    return rating is not None and not is_number(rating)
+    fault = fault_in(reason, first.value or {}, mapping)
+    return f"{said}, as in row {first.row}{fault and f', {fault}'}: {REMEDIES.get(reason, 'correct the rows')}"

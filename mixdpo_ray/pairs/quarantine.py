@@ -1,4 +1,4 @@
-"""The refused rows: file, row and reason, never their text; and how many of them are too many."""
+"""The refused rows: file, row, reason and its meaning, never their text; and how many of them are too many."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import QuarantineError, TooFewPairsError
+from mixdpo_ray.pairs.causes import causes_text, reasons_text, row_read_again
+from mixdpo_ray.pairs.checking import REASONS
 from mixdpo_ray.pairs.convert import Refusal
+from mixdpo_ray.pairs.settings import DataSettings
 
 QUARANTINE = "quarantine.jsonl"
 NOT_AT_FAULT = ("heldout_is_full", "not_selected", "tie_not_augmented")  # nothing is wrong with these rows
@@ -27,11 +31,15 @@ class Quarantine:
     @classmethod
     def read(cls, path: str) -> Quarantine:
         lines = storage.read_bytes(path).decode("utf-8", "surrogateescape").splitlines()
-        return cls(tuple(Refusal(**json.loads(line)) for line in lines))
+        known = map(json.loads, lines)
+        return cls(tuple(Refusal(one["file"], one["row"], one["reason"]) for one in known))
 
     def write(self, path: str) -> None:
-        lines = [json.dumps({"file": r.file, "row": r.row, "reason": r.reason}) + "\n" for r in self.refusals]
-        storage.write_bytes(path, "".join(lines).encode())
+        lines = [
+            json.dumps({"file": one.file, "row": one.row, "reason": one.reason, "meaning": REASONS[one.reason]})
+            for one in self.refusals
+        ]
+        storage.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
     @property
     def counts(self) -> dict[str, int]:
@@ -45,11 +53,16 @@ def within_budget(quarantined: Mapping[str, int], rows_in: int, limit: float) ->
     return sum(count for reason, count in quarantined.items() if reason not in NOT_AT_FAULT) <= limit * rows_in
 
 
-def over_budget(quarantine: Quarantine, rows_in: int, limit: float, path: str) -> QuarantineError:
-    """Names the first offenders by file and row, the reasons by number, and where all of them are."""
-    bad = quarantine.at_fault()
-    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in bad).most_common())
-    first = ", ".join(f"{refusal.file} row {refusal.row} ({refusal.reason})" for refusal in bad[:NAMED])
+def over_budget(quarantine: Quarantine, rows_in: int, data: DataSettings, path: str) -> QuarantineError:
+    """Names the first offenders by file and row, the reasons in sentences, and where all of them are."""
+    bad, limit = quarantine.at_fault(), data.max_quarantined_fraction
+    reasons = causes_text(bad, lambda one: row_read_again(one, data.max_row_bytes), data.source.columns)
+    files = groupby(bad[:NAMED], key=lambda refusal: refusal.file)
+    mixed = len({refusal.reason for refusal in bad}) > 1
+    first = "; ".join(
+        f"{file} row {', '.join(f'{one.row} ({one.reason})' if mixed else f'{one.row}' for one in rows)}"
+        for file, rows in files
+    )
     return QuarantineError(
         f"{len(bad)} of {rows_in} rows were refused, {len(bad) / rows_in:.1%}; data.max_quarantined_fraction allows "
         f"{limit:.1%}: {reasons}; the first: {first}; all: {path}; correct the source or raise the limit"
@@ -59,7 +72,7 @@ def over_budget(quarantine: Quarantine, rows_in: int, limit: float, path: str) -
 def check_enough(pairs: int, quarantined: Mapping[str, int], batch: int) -> None:
     if pairs >= batch:
         return
-    refused = ", ".join(f"{count} {reason}" for reason, count in quarantined.items()) or "none"
+    refused = reasons_text(quarantined) or "none"
     raise TooFewPairsError(
         f"{pairs or 'no'} pairs are left to train on, fewer than train.global_batch_size {batch} (refused: {refused}): "
         "give more pairs or lower the batch size"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -42,13 +42,29 @@ def read_rows(file: str, max_row_bytes: int) -> Iterator[RawRow]:
     return read_json(file, max_row_bytes) if kind == "json" else read_json_lines(file, max_row_bytes)
 
 
-def first_columns(files: Iterable[str], max_row_bytes: int) -> list[str]:
+def first_columns(files: Sequence[str], max_row_bytes: int) -> list[str]:
     """Column names, for detecting the format: of the first file that has a readable row among its first ones."""
     for file in files:
         for raw in islice(read_rows(file, max_row_bytes), 100):
             if raw.value is not None:
                 return list(raw.value)
-    raise DataError("data.source: no file has a row that can be read")
+    raise DataError(f"data.source: {_unreadable(files)}")
+
+
+def _unreadable(files: Sequence[str]) -> str:
+    """What is wrong with files of which none gives a row."""
+    empty = all(_bytes_of(file) == 0 for file in files)
+    wrong = "is empty" if empty else "has no row that can be read"
+    if len(files) == 1:
+        return f"{files[0]} {wrong}: give a file of pairs"
+    return f"each of its {len(files)} files, the first {files[0]}, {wrong}: give files of pairs"
+
+
+def _bytes_of(file: str) -> int | None:
+    filesystem, inner = storage.open_filesystem(file)
+    with storage.explained(file):
+        size: int | None = filesystem.get_file_info(inner).size
+    return size
 
 
 def read_json_lines(file: str, max_row_bytes: int, lines: LineRange | None = None) -> Iterator[RawRow]:

@@ -18,7 +18,7 @@ from mixdpo_ray.pairs.histogram import MarginHistogram, margin_histogram
 BAR_WIDTH = 40
 MOST_LINES = 24
 QUANTILES = (0.05, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5)
-OWN = "<- this recipe's"
+OWN, DEFAULT = "<- this recipe's", "<- the default"
 MARGINS_PICTURE = "margins.png"
 EASY, HARD, INK = "#2a6f97", "#e07a3f", "#333333"
 
@@ -92,7 +92,7 @@ def _with_own(
     """Put the recipe's threshold where it belongs: by value, or, where their number decides, by how many are hard."""
     value = own.in_force
     stage = _stages(np.nan if value is None else value, own, margins, global_batch)
-    mine = (str(own) if own.tie_rule == "lt" else f"{own}, tie_rule=le", stage, OWN)
+    mine = (str(own) if own.tie_rule == "lt" else f"{own}, tie_rule=le", stage, OWN if own.given else DEFAULT)
     same = [row for row in rows if row[0] != mine[0] or row[1].hard != stage.hard]
     key = (lambda row: row[1].hard) if value is None else (lambda row: row[1].threshold)
     return sorted([*same, mine], key=key)

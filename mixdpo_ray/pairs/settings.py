@@ -29,6 +29,10 @@ class SourceSettings(Settings):
         description="Our column's name -> the source's, as {chosen: best, score_chosen: best_score}",
     )
 
+    @property
+    def name(self) -> str:
+        return self.path if isinstance(self.path, str) else ", ".join(self.path)
+
 
 class HeldoutSettings(Settings):
     source: SourceSettings | None = Field(None, description="Evaluate on these pairs; none takes them from data.source")
@@ -62,6 +66,12 @@ class DataSettings(Settings):
     select: Rules = Field((), description="Train only the pairs that these rules keep, one after another")
     pair: PairSettings = Field(PairSettings(), description="How answers become pairs, and what is made of pairs")
     max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
+
+    @property
+    def sources(self) -> dict[str, SourceSettings]:
+        """Every source by the setting that names it: the pairs to train on, and where given those to evaluate on."""
+        heldout = self.heldout.source
+        return {"data.source": self.source, **({} if heldout is None else {"data.heldout.source": heldout})}
 
     @property
     def holds_out(self) -> bool:

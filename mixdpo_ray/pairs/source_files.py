@@ -44,7 +44,9 @@ def _expand(path: str) -> list[str]:
             _refuse_dangling(file)
     if not found:
         meant = _file_meant(path) or "check the path"
-        raise DataError(f"data.source.path {path}: no file there that ends in {READABLE}; {meant}")
+        raise DataError(
+            f"data.source.path {path}: no file there{storage.from_here(path)} that ends in {READABLE}; {meant}"
+        )
     return [file if storage.is_local(path) else f"{path.split('://')[0]}://{file}" for file in sorted(found)]
 
 

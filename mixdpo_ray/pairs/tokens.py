@@ -53,7 +53,11 @@ class PairTokenizer:
         self.tokenizer = tokenizer
         self.data = data
         if not tokenizer.chat_template:
-            raise ModelError(f"tokenizer {tokenizer.name_or_path} has no chat template: set model.chat_template")
+            raise ModelError(
+                f"tokenizer {tokenizer.name_or_path} has no chat template: set model.chat_template to a file of one; "
+                "jobs/recipes/plain-chat.jinja suits a base model, and a model that was tuned to chat brings its own, "
+                "as chat_template.jinja or in tokenizer_config.json"
+            )
         self._special = control_tokens(tokenizer)
         self._template_end, self._end = self._find_end()
         # tokenizers of SentencePiece's kind put a space before a text: they need to see what it follows

@@ -27,8 +27,9 @@ from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
-from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS
@@ -37,7 +38,6 @@ from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, over_budget, within_budget
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, histogram_text, thresholds_text
-from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
@@ -45,12 +45,13 @@ from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, 
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
 from mixdpo_ray.preparation.held_out import lack_of_held_out
-from mixdpo_ray.preparation.sources import Source, find_source
+from mixdpo_ray.preparation.sources import Source, find_sources
 from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name, write_recipe
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, with_index_seals, write_index
+from mixdpo_ray.tables.verification import verify_parts
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 from mixdpo_ray.training.vocabulary import check_vocabulary
@@ -85,15 +86,16 @@ def prepared_table(
     `as_base`: others are derived from it, and its curriculum is nobody's choice.
     """
     going_on("prepare: looking at the sources and the tokenizer")
-    sources = [find_source(settings) for settings in _source_settings(recipe)]
+    sources = find_sources(recipe.data)
     name = table_name(recipe, digest_of_tokenizer(recipe.model, recipe.output.storage_path), sources)
     folder = prepared_folder(recipe.output.storage_path, name)
     with exclusive(folder):
         found = PreparedTable.committed(folder)
         if found:
             table = PreparedTable.open(folder)
+            verify_parts(table)
             say(f"prepared table: reused, {folder}")
-            _refuse_changed_sources(table, sources)
+            _refuse_changed_sources(table, recipe, sources)
             _check_again(table, recipe)
         elif is_derived(recipe):
             base = prepared_table(base_recipe(recipe), sizes, described=described, as_base=True)
@@ -109,18 +111,13 @@ def prepared_table(
     return table
 
 
-def _source_settings(recipe: Recipe) -> list[SourceSettings]:
-    heldout = recipe.data.heldout.source
-    return [recipe.data.source] if heldout is None else [recipe.data.source, heldout]
-
-
-def _refuse_changed_sources(table: PreparedTable, sources: list[Source]) -> None:
+def _refuse_changed_sources(table: PreparedTable, recipe: Recipe, sources: list[Source]) -> None:
     """The table's name knows the sizes and times of the sources' files alone; tables of before know no more."""
     before = table.manifest.facts.get(SAMPLES, [None] * len(sources))
-    for source, sample in zip(sources, before, strict=True):
+    for setting, source, sample in zip(recipe.data.sources, sources, before, strict=True):
         if sample is not None and source.sample() != sample:
             raise PreparedTableError(
-                f"data.source {source.name} has changed, though not its files' sizes and times, since {table.folder} "
+                f"{setting} {source.name} has changed, though not its files' sizes and times, since {table.folder} "
                 f"was prepared from it: {table.remedy}"
             )
 
@@ -131,7 +128,7 @@ def _check_again(table: PreparedTable, recipe: Recipe) -> None:
     check_vocabulary(recipe.model, manifest.facts.get(LARGEST_ID, 0))
     if not within_budget(manifest.quarantined, manifest.rows_in, limit):
         path = storage.join(table.folder, QUARANTINE)
-        raise over_budget(Quarantine.read(path), manifest.rows_in, limit, path)
+        raise over_budget(Quarantine.read(path), manifest.rows_in, recipe.data, path)
     check_enough(table.rows("train"), manifest.quarantined, recipe.train.global_batch_size)
 
 
@@ -181,7 +178,7 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
     own = None if as_base or recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
-    hard = own and one_sided(recipe.curriculum, own.hard_pairs(index.difficulty), index.difficulty)
+    hard = own and doubt_of_threshold(recipe.curriculum, own.hard_pairs(index.difficulty), index.difficulty)
     warnings = [lack_of_held_out(recipe, table), hard]
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
     return "\n\n".join(
@@ -200,13 +197,15 @@ def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[
     model = with_absolute_paths(recipe.model)
     shared = shared_tokenizer(tokenizer, model)
     conversions = []
-    for number, source in enumerate(sources):
+    for setting, source in zip(recipe.data.sources, sources, strict=True):
+        heldout = setting == "data.heldout.source"
         data = recipe.data.model_copy(update={"source": source.settings})
-        if number == 1:  # held-out pairs of a source of their own are judged by as they are
+        if heldout:  # pairs of a source of their own are judged by as they are
             data = data.model_copy(update={"pair": PairSettings()})
-        format_name = find_format(data, source.columns(data.max_row_bytes))
+        with blamed_on(setting):
+            format_name = find_format(data, source.columns(data.max_row_bytes))
         conversions.append(
-            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, number == 1, shared)
+            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, heldout, shared)
         )
     return conversions
 
@@ -225,7 +224,7 @@ def _check(recipe: Recipe, staged: ConvertedRows, arranged: Arrangement, quarant
     if not within_budget(quarantine.counts, staged.rows_in, limit):
         path = f"{folder}.{QUARANTINE}"
         quarantine.write(path)
-        raise over_budget(quarantine, staged.rows_in, limit, path)
+        raise over_budget(quarantine, staged.rows_in, recipe.data, path)
     check_enough(len(arranged.train), quarantine.counts, recipe.train.global_batch_size)
 
 

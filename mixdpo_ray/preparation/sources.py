@@ -22,9 +22,10 @@ import pyarrow as pa
 from mixdpo_ray import storage
 from mixdpo_ray.checksums import checksum
 from mixdpo_ray.errors import DataError
+from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.file_kinds import kind_by_name
 from mixdpo_ray.pairs.reading import RawRow, first_columns
-from mixdpo_ray.pairs.settings import SourceSettings
+from mixdpo_ray.pairs.settings import DataSettings, SourceSettings
 from mixdpo_ray.pairs.source_files import expand_paths, is_data_set, saved_by_datasets
 from mixdpo_ray.preparation.file_slices import FileSlice, slices_of
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
@@ -44,7 +45,7 @@ class Source:
     @property
     def name(self) -> str:
         """How rows of a mapped data set are named in place of a file."""
-        return self.settings.path if isinstance(self.settings.path, str) else ", ".join(self.settings.path)
+        return self.settings.name
 
     @property
     def bytes(self) -> float:
@@ -79,6 +80,15 @@ class Source:
 def block_rows(name: str, block: pa.Table) -> Iterator[RawRow]:
     for value in block.to_pylist():
         yield RawRow(name, value.pop(ROW), value)
+
+
+def find_sources(data: DataSettings) -> list[Source]:
+    """The source to train on, and the held-out one where it has its own."""
+    found = []
+    for setting, settings in data.sources.items():
+        with blamed_on(setting):
+            found.append(find_source(settings))
+    return found
 
 
 def find_source(settings: SourceSettings) -> Source:

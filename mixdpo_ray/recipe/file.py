@@ -23,7 +23,7 @@ from mixdpo_ray.recipe.plain_words import choice_meant, grouped, in_words
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.yaml_errors import what_is_no_yaml
 from mixdpo_ray.settings import Settings
-from mixdpo_ray.wording import did_you_mean
+from mixdpo_ray.wording import did_you_mean, what_was_meant
 
 FIRST = (  # settings that a person needs before all others
     *("model.path", "model.dtype"),
@@ -36,7 +36,7 @@ FIRST = (  # settings that a person needs before all others
 BY_DEFAULT = {"output.name": "the name of the recipe's file"}  # what load_recipe fills in
 SECRET = ("tune.storage",)  # may hold a password, which no log should
 
-
+MOST_MEANT = 4  # settings of one name that are asked about
 MOST_VALUES = 100_000  # of a recipe; ten aliases of aliases come to billions, and looking at them takes hours
 
 
@@ -142,13 +142,16 @@ def explain(error: ValidationError) -> Iterator[str]:
         where = ".".join(names)
         if where in GONE:
             yield f"{where} is gone: {GONE[where]}"
+        elif names and ":" in names[-1] and details["input"] is None:  # YAML takes key:value for a key alone
+            key, _, value = names[-1].partition(":")
+            yield f"{'.'.join(names[:-1])}: a blank is missing after a colon: write {key}: {value}"
         elif details["type"] == "extra_forbidden":
             yield f"{where} is unknown; {_did_you_mean(names, details)}"
         elif details["type"] == "missing":
             yield f"{where} is missing; {'give one more' if names[-1].isdigit() else 'it has no default'}"
         else:
             message = ", or ".join(dict.fromkeys(map(in_words, [details, *others])))
-            if meant := choice_meant([details, *others]):
+            if meant := choice_meant([details, *others]) or _setting_inside(names, details):
                 message = f"{message}; {meant}"
             unsaid = isinstance(details["input"], (Mapping, Settings)) or where in SECRET
             given = "" if unsaid or message.startswith(f"{details['input']!r} ") else f"{details['input']!r}: "
@@ -160,10 +163,29 @@ def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
     if owners := [name for name, kind in OBJECTIVES.items() if names[-1] in kind.model_fields and names[-1] in known]:
         others = f" and {len(owners) - 3} others" if len(owners) > 3 else ""
         return f"it belongs to {', '.join(owners[:3])}{others}"
+    if not what_was_meant(names[-1], known) and (elsewhere := _settings_called(names[-1])):
+        return f"did you mean {' or '.join(elsewhere[:MOST_MEANT])}?"
     return did_you_mean(names[-1], known)
 
 
-def _keys_at(names: list[str], details: ErrorDetails) -> list[str]:
+def _settings_called(name: str) -> list[str]:
+    """The settings of any section whose last name this is."""
+    of_objectives = {f"objective.{field}" for kind in OBJECTIVES.values() for field in kind.model_fields}
+    every = [*(setting for setting, _, _ in _walk(Recipe, "")), *sorted(of_objectives)]
+    return [setting for setting in every if setting.rpartition(".")[2] == name]
+
+
+def _setting_inside(names: list[str], details: ErrorDetails) -> str:
+    """A question for the setting that was meant where one value stands for a whole section."""
+    if details["type"] not in ("model_type", "model_attributes_type"):
+        return ""
+    inside = "path" if isinstance(details["input"], str) else "value"
+    if inside not in _keys_at(names, details):
+        return ""
+    return f"did you mean {'.'.join(names)}.{inside}={details['input']}?"
+
+
+def _keys_at(names: Sequence[str], details: ErrorDetails) -> list[str]:
     """The settings that exist where an unknown one was found."""
     kind: type[Settings] = Recipe
     if names[:1] == ["metrics"] and names[1:2]:

@@ -1,7 +1,8 @@
 """What is wrong with a recipe's own files, told before Ray starts: half a second instead of half a minute.
 
 The process that reads a recipe reads its data and its tokenizer too, so both must be here wherever Ray runs. Other
-models are loaded by workers: one that is not here is refused only where Ray will run on this machine.
+models are loaded by workers, as libraries of training are: what of them is not here is refused only where Ray will run
+on this machine. Elsewhere the nodes are asked (cluster/preflight.py).
 """
 
 from __future__ import annotations
@@ -15,29 +16,39 @@ from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.errors import ModelError, RecipeError
 from mixdpo_ray.pairs.first_rows import wrong_at_first_sight
 from mixdpo_ray.pairs.pairing import PairSettings
+from mixdpo_ray.recipe.extras import extras_for_training, lacks
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.positions import too_long_for_model
+from mixdpo_ray.training.schedule import absurd_rate
 from mixdpo_ray.training.tokenizer import chat_template
 
 _PLAYGROUND = "<playground>"  # stands for one in the recipe of a comparison
 _OF_A_PLAYGROUND = ("world/base", "world/pairs.jsonl")  # the ends of paths in the recipe of the demo
 
 
-def refuse_wrong_inputs(*recipes: Recipe) -> None:
+def refuse_wrong_inputs(*recipes: Recipe, trains: bool = True) -> None:
     """Raise all that is wrong, a line each; what is merely doubtful is said."""
-    problems = [problem for recipe in recipes for problem in input_problems(recipe)]
+    problems = [problem for recipe in recipes for problem in input_problems(recipe, trains=trains)]
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(problems)))
-    for doubt in dict.fromkeys(doubt for recipe in recipes for doubt in _lengths(recipe, refused=False)):
+    for doubt in dict.fromkeys(doubt for recipe in recipes for doubt in _doubts(recipe, trains)):
         say(f"warning: {doubt}")
 
 
-def input_problems(recipe: Recipe) -> list[str]:
-    """A line for each mistake in the paths, models and pairs that the recipe names."""
+def _doubts(recipe: Recipe, trains: bool) -> Iterator[str]:
+    yield from _lengths(recipe, refused=False)
+    if trains and (doubt := absurd_rate(recipe.train.optimizer, adapters=recipe.model.lora is not None)):
+        yield doubt
+
+
+def input_problems(recipe: Recipe, *, trains: bool = True) -> list[str]:
+    """A line for each mistake in the paths, models and pairs that the recipe names, and each library that it lacks."""
     if absent := _of_absent_playground(recipe):
         return [absent]
-    return [*_models(recipe), *_lengths(recipe, refused=True), *_pairs(recipe)]
+    extras = [] if not trains or _ray_is_elsewhere() else extras_for_training(recipe)
+    lacking = [extra.lacking() for extra in extras if lacks(extra.module)]
+    return [*lacking, *_models(recipe), *_lengths(recipe, refused=True), *_pairs(recipe)]
 
 
 def _of_absent_playground(recipe: Recipe) -> str | None:

@@ -33,6 +33,8 @@ class RunReport:
         lines.append(f"  peak memory of a worker        {summary['peak_memory_gib']:8.2f} GiB")
         lines.append(f"  model                          {folder}/model")
         lines.append(f"  picture                        {folder}/curves.png")
+        if warning := summary.get("warning"):  # earlier versions had none
+            lines.append(f"warning: {warning}")
         return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import import_meanwhile
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
 from mixdpo_ray.cluster.events import PhaseBegan
@@ -21,7 +22,7 @@ from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.curriculum.plan import Plan
-from mixdpo_ray.curriculum.routing import one_sided
+from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.preparation.held_out import check_training_metrics
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.recipe import Recipe
@@ -29,6 +30,8 @@ from mixdpo_ray.runs.job import make_job
 from mixdpo_ray.runs.summary import RunReport
 from mixdpo_ray.scoring.reference import reference
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.idle_gradient import IdleGradient
+from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 from mixdpo_ray.training.run_picture import draw_curves
 from mixdpo_ray.training.schedule import check_warmup
 
@@ -52,7 +55,9 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
         check_training_metrics(recipe, table)
         if steps < plan.steps:
             print(f"warning: {cut_short(steps, plan)}", file=sys.stderr, flush=True)
-        if warning := one_sided(recipe.curriculum, int(np.count_nonzero(plan.hard)), table.index("train").difficulty):
+        if warning := doubt_of_threshold(
+            recipe.curriculum, int(np.count_nonzero(plan.hard)), table.index("train").difficulty
+        ):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
             job = replace(job, card={**job.card, "note": warning.rpartition(": ")[0]})  # without the advice
         job = job.with_reference(reference(recipe, table, job))
@@ -65,7 +70,8 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
             display.show(PhaseBegan("starting the workers"))
             with watching(run_actor, display, lambda: missing_resources(recipe.cluster, to_start=False)):
                 summary = fit(recipe.cluster, job, run_actor)
-        summary = {**summary, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
+        idle = IdleGradient(read_lines(storage.join(job.run, STEP_METRICS))).warning
+        summary = {**summary, "warning": idle, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
         draw_curves(job.run)
         record.write_summary(summary)
         return RunReport(run_folder(recipe), summary)

@@ -270,10 +270,10 @@ def _tell(run: Run, metrics: dict[str, Any]) -> None:
         return
     run.log.append(metrics)
     run.tensorboard.add(metrics)
-    if metrics.get("kind") == "eval":
-        run.listener.on_evaluation(metrics)
-    else:
-        run.listener.on_step(metrics)
+    tell = run.listener.on_evaluation if metrics.get("kind") == "eval" else run.listener.on_step
+    tell(metrics)
+    if warning := run.log.gradient.observe(metrics):
+        run.listener.on_warning(warning)
 
 
 def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict[str, float]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window, window_hash
 from mixdpo_ray.tables.prepared_table import Index
+from mixdpo_ray.training.idle_gradient import IdleGradient
 from mixdpo_ray.training.window_shares import WindowTotals
 from mixdpo_ray.training.world import World
 
@@ -87,6 +88,7 @@ class MetricsLog:
         before = read_lines(self.target) if step else []
         kept = [line for line in before if line["step"] < step + (line.get("kind") == "eval")]
         self.first_evaluation: dict[str, Any] | None = next((line for line in kept if line.get("kind") == "eval"), None)
+        self.gradient = IdleGradient(kept)
         if self.remote:
             self._scratch = tempfile.TemporaryDirectory(prefix="mixdpo-metrics-")
             self.path = Path(self._scratch.name) / STEP_METRICS

@@ -21,7 +21,9 @@ def refuse_missing_folder(setting: str, name: str) -> None:
     """What is plainly meant as a path is not asked for on the Hub, where names are `name` or `owner/name`."""
     path = Path(name)
     if not path.is_dir() and (path.exists() or not storage.may_be_on_hub(name)):
-        raise ModelError(f"{setting} {name!r} is no folder; correct the path, or give a Hugging Face name")
+        raise ModelError(
+            f"{setting} {name!r} is no folder; correct the path{storage.from_here(name)}, or give a Hugging Face name"
+        )
 
 
 def with_absolute_paths(settings: Located) -> Located:

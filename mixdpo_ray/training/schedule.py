@@ -6,7 +6,21 @@ import math
 
 from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.errors import RecipeError
-from mixdpo_ray.training.settings import ScheduleSettings, TrainSettings
+from mixdpo_ray.training.settings import OptimizerSettings, ScheduleSettings, TrainSettings
+
+# AdamW moves every weight by about the rate at each step, and weights are about 0.02; adapters begin at 0
+HIGHEST_RATE, HIGHEST_OF_ADAPTERS = 1e-2, 1e-1
+
+
+def absurd_rate(optimizer: OptimizerSettings, *, adapters: bool) -> str | None:
+    """What to say of a peak rate that nobody can mean."""
+    rate = optimizer.learning_rate
+    if rate <= (HIGHEST_OF_ADAPTERS if adapters else HIGHEST_RATE):
+        return None
+    return (
+        f"train.optimizer.learning_rate {rate:g} is far more than models learn by: about 1e-6 suits billions of "
+        "weights, 1e-4 adapters, 1e-3 a tiny model"
+    )
 
 
 def learning_rate(window: Window, plan: Plan, train: TrainSettings) -> float:

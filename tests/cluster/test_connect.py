@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -89,6 +90,18 @@ def test_a_cluster_that_refuses_the_token_is_one_line() -> None:
     assert told.returncode == 1
     assert f"failed: RAY_ADDRESS {address}: Failed to connect" in told.stderr
     assert "is its token yours" in told.stderr
+
+
+def test_a_job_that_is_terminated_ends_without_a_stack_of_ray() -> None:
+    program = f"import os, signal, time\n{CONNECT}".replace(
+        'print("connected")', "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+    )
+    there = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    told = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **there}, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == signal.SIGTERM
+    assert told.stderr == ""
 
 
 def test_what_is_needed_beside_the_workers_is_waited_for_as_well() -> None:

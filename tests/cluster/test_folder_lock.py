@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -71,7 +72,7 @@ def test_the_lock_is_a_file_beside_the_folder(tmp_path: Path) -> None:
 
 def test_each_way_of_taking_a_lock_keeps_out_the_others(tmp_path: Path) -> None:
     lock = FolderLock(str(tmp_path / "table"))
-    refused = pytest.raises(RunConflictError, match="table is in use by another process: wait for it")
+    refused = pytest.raises(RunConflictError, match=rf"table is in use by process {os.getpid()} on .*: wait for it")
     for hold in (lock.or_wait, lambda: lock.or_refuse("wait for it")):
         with hold():
             with lock.if_free() as free:
@@ -84,6 +85,14 @@ def test_each_way_of_taking_a_lock_keeps_out_the_others(tmp_path: Path) -> None:
             pass
     with FolderLock(str(tmp_path / "another")).or_refuse("wait for it"), lock.or_refuse("wait for it"):
         pass
+
+
+def test_a_holder_of_an_earlier_version_has_no_name(tmp_path: Path) -> None:
+    lock = FolderLock(str(tmp_path / "table"))
+    with lock.or_wait():
+        lock.path.write_text("")
+        with pytest.raises(RunConflictError, match="in use by another process: wait"), lock.or_refuse("wait"):
+            pass
 
 
 def test_object_stores_have_no_locks() -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,9 @@ from mixdpo_ray.cluster.nodes import (
     survey,
     version_problem,
 )
+from mixdpo_ray.cluster.preflight import cannot_train
 from tests.cluster.two_nodes import APART, two_nodes
-from tests.doctor.examinations import sound
+from tests.doctor.examinations import changed, sound
 
 
 def node(name: str, **changed: str) -> Node:
@@ -43,6 +44,23 @@ def test_a_package_of_another_version_is_named_with_its_node() -> None:
         "deepspeed is 0.19.8 on head, but 0.18.0 on gpu-2: install the same on all nodes, by one image or the same "
         "setup commands"
     )
+
+
+def test_a_library_that_a_node_with_room_for_workers_lacks_is_named_with_its_extra(tmp_path: Path) -> None:
+    recipe = changed(sound(tmp_path), model__lora={})
+    head, worker = node("head"), node("worker-1")
+    lacking = [replace(one, answer=replace(one.answer, lacking=("peft",))) for one in (head, worker)]
+    assert cannot_train(recipe, [head, worker]) is None
+    assert cannot_train(recipe, [replace(lacking[0], resources={}), worker]) is None
+    assert cannot_train(recipe, [head, lacking[1]]) == (
+        "model.lora needs peft on worker-1: pip install 'mixdpo_ray[lora]', or leave it out to train all weights"
+    )
+
+
+def test_liger_s_kernels_are_refused_where_no_gpu_is(tmp_path: Path) -> None:
+    recipe = changed(sound(tmp_path), model__kernels="liger", cluster__use_gpu=None)
+    without = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"use_gpu": False})})
+    assert cannot_train(without, [node("head")]) == "model.kernels liger needs GPUs, and there are none: set it to none"
 
 
 def test_sources_differ_by_content_and_by_name(tmp_path: Path) -> None:

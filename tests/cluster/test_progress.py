@@ -81,6 +81,7 @@ def test_the_closing_lines_leave_out_what_was_not_measured() -> None:
     assert lines[1].split() == ["held-out", "preference", "accuracy", "0.500", "->", "0.750"]
     assert lines[2].split() == ["peak", "memory", "of", "a", "worker", "1.50", "GiB"]
     assert "was already finished" in RunReport("out/runs/a", summary, already_finished=True).describe()
+    assert RunReport("out/runs/a", {**summary, "warning": "a"}).describe().splitlines() == [*lines, "warning: a"]
 
 
 def test_the_closing_lines_say_how_much_of_a_change_is_the_draw_of_the_pairs() -> None:

@@ -171,7 +171,7 @@ def test_a_damaged_record_is_said_to_be_one(small: Path) -> None:
 
 def test_a_second_driver_is_kept_out_until_the_first_one_lets_go(small: Path) -> None:
     refused = pytest.raises(
-        RunConflictError, match=r"small is in use by another process: wait for it, or choose another output\.name"
+        RunConflictError, match=r"small is in use by process \d+ on .*: wait for it, or choose another output\.name"
     )
     with record(small).locked(), refused, record(small).locked():
         pass

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
+from mixdpo_ray.cluster.events import Warned
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.cluster.worker_group import WorkerGroup
-from mixdpo_ray.errors import NonFiniteError, PreparedTableError, WorkersError
+from mixdpo_ray.errors import NonFiniteError, PreparedTableError, ResourceError, WorkersError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.settings import CheckpointSettings
@@ -139,6 +141,18 @@ def test_an_error_of_a_job_ends_the_workers_but_not_the_group(group: WorkerGroup
     with pytest.raises(PreparedTableError, match="nowhere"):
         train(group, absent)
     assert train(group, make_job(tiny, tmp_path / "after")) != before
+
+
+def lacking(model: str) -> dict[str, float]:
+    raise ModuleNotFoundError(f"No module named 'judge', and {model} is not judged")
+
+
+def test_a_library_that_a_worker_lacks_is_told_and_not_tried_again(tiny: Path, tmp_path: Path, local_ray: None) -> None:
+    group = WorkerGroup(ONE.model_copy(update={"max_failures": 3}), str(tmp_path), claim_run(str(tmp_path)))
+    with pytest.raises(ResourceError, match=r"lacks a library: No module named 'judge'.*; install it on all nodes"):
+        group.train(QueuedJob(make_job(tiny, tmp_path / "run"), "a label", lacking))
+    group.close()
+    assert not [event for event in ray.get(group.run_actor.take.remote()) if isinstance(event, Warned)]
 
 
 def test_a_killed_worker_costs_its_own_training_one_try(group: WorkerGroup, tiny: Path, tmp_path: Path) -> None:

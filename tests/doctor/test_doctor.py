@@ -141,7 +141,7 @@ def test_a_tokenizer_without_a_chat_template_is_red_and_its_followers_are_not_tr
     (tmp_path / "model" / "chat_template.jinja").unlink()
     found = findings(changed(tree), tmp_path)
     assert found["tokenizer"].state == "red"
-    assert found["tokenizer"].text.endswith("has no chat template: set model.chat_template")
+    assert "has no chat template: set model.chat_template to a file of one; jobs/rec" in found["tokenizer"].text
     for follower in ("pairs", "steps"):
         assert found[follower].state == "unchecked"
         assert found[follower].text == "not checked, because tokenizer is not sound"
@@ -178,6 +178,8 @@ def test_data_that_is_not_there_is_red(tree: dict[str, Any], tmp_path: Path) -> 
         "no file there that ends in .parquet, .json, .jsonl or .ndjson, also with .gz, .bz2, .zst or .lz4; did you mean"
         " pairs.jsonl?" in said
     )
+    held_out = changed(tree, data__heldout__source={"path": str(tmp_path / "pears.jsonl")})
+    assert red(held_out, tmp_path, "data").startswith(f"data.heldout.source.path {tmp_path}/pears.jsonl: no file there")
 
 
 def test_columns_of_no_format_are_red(tree: dict[str, Any], tmp_path: Path) -> None:
@@ -187,7 +189,10 @@ def test_columns_of_no_format_are_red(tree: dict[str, Any], tmp_path: Path) -> N
 
 def test_pairs_none_of_which_is_kept_are_red(tree: dict[str, Any], tmp_path: Path) -> None:
     said = red(changed(tree, data__max_prompt_length=2), tmp_path, "pairs")
-    assert said.startswith("none of the first 64 pairs is kept (64 prompt_too_long): look at data.max_prompt_length")
+    assert said == (
+        "none of the first 64 pairs is kept: 64 prompt_too_long (the prompt has more than data.max_prompt_length "
+        "tokens (data.truncation): raise data.max_prompt_length, or cut them by data.truncation=truncate)"
+    )
 
 
 def test_more_refusals_than_allowed_among_the_first_pairs_are_yellow(tree: dict[str, Any], tmp_path: Path) -> None:
@@ -195,7 +200,7 @@ def test_more_refusals_than_allowed_among_the_first_pairs_are_yellow(tree: dict[
     (tmp_path / "pairs.jsonl").write_text("\n".join([*["no json"] * 20, *rows]) + "\n")
     finding = findings(changed(tree), tmp_path)["pairs"]
     assert finding.state == "yellow"
-    assert "refused: 20 corrupt_line. If all are like these, more than data.max_quarantined_fraction" in finding.text
+    assert "refused: 20 corrupt_line (the line is not one JSON object in valid UTF-8). If all are" in finding.text
 
 
 def test_words_that_the_tokenizer_does_not_know_are_yellow(tree: dict[str, Any], tmp_path: Path) -> None:

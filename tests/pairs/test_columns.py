@@ -28,7 +28,7 @@ EXAMPLE = (
 
 def wrong_with(columns: Sequence[str], mapping: Mapping[str, str] | None = None) -> str:
     with pytest.raises(FormatError) as caught:
-        find_format(data(source=SourceSettings(path="x", columns=dict(mapping or {}))), columns)
+        find_format(data(source=SourceSettings(path="own.jsonl", columns=dict(mapping or {}))), columns)
     return str(caught.value)
 
 
@@ -85,7 +85,7 @@ def test_a_mapping_that_the_format_would_ignore_is_refused() -> None:
 
 
 def test_columns_that_fit_no_format_are_mapped_in_the_example_as_their_names_suggest() -> None:
-    assert wrong_with(OWN).endswith(f"the source has {', '.join(OWN)}: our name first, as in {EXAMPLE}")
+    assert wrong_with(OWN).endswith(f"own.jsonl has {', '.join(OWN)}: our name first, as in {EXAMPLE}")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_every_misspelt_column_is_told_at_once_with_the_one_that_was_meant() -> 
     assert said.startswith(
         "data.source.columns names questn (for prompt), which the source does not have: did you mean question? "
         "data.source.columns names good_ratng (for score_chosen), which the source does not have: did you mean "
-        "good_rating? the source has question, good"
+        "good_rating? own.jsonl has question, good"
     )
     assert said.endswith(EXAMPLE)
 
@@ -120,7 +120,7 @@ def test_our_misspelt_name_and_a_mapping_the_wrong_way_round_are_told_with_their
     assert wrong_with(OWN, mapping).startswith(
         "data.source.columns writes question: prompt the wrong way round; data.source.columns maps chosn, which no "
         "format reads: did you mean chosen? data.source.columns names bd (for rejected), which the source does not "
-        "have: did you mean bad? format plain has no ratings here: map their columns; the source has question, good"
+        "have: did you mean bad? format plain has no ratings here: map their columns; own.jsonl has question, good"
     )
 
 

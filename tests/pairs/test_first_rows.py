@@ -54,8 +54,14 @@ def test_a_file_that_nobody_can_read_is_told_with_what_can_be_read(tmp_path: Pat
         f"data.source: {table} ends in none of .parquet, .json, .jsonl or .ndjson, also with .gz, .bz2, .zst or .lz4: "
         "rename or convert it"
     )
-    (tmp_path / "empty.jsonl").touch()
-    assert said(str(tmp_path / "empty.jsonl")) == "data.source: no file has a row that can be read"
+
+
+def test_a_file_without_rows_is_told_by_its_name(tmp_path: Path) -> None:
+    empty, broken = tmp_path / "empty.jsonl", tmp_path / "broken.jsonl"
+    empty.touch()
+    broken.write_text("{\n")
+    assert said(str(empty)) == f"data.source: {empty} is empty: give a file of pairs"
+    assert said(str(broken)) == f"data.source: {broken} has no row that can be read: give a file of pairs"
 
 
 def test_ratings_that_are_all_texts_are_told_with_the_first_of_them(tmp_path: Path) -> None:

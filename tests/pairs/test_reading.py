@@ -143,7 +143,7 @@ def test_columns_are_those_of_the_first_readable_row(tmp_path: Path) -> None:
     broken = write(tmp_path / "1.jsonl", "broken\n")
     good = write(tmp_path / "2.jsonl", 'broken\n{"prompt": 1, "chosen": 2}\n')
     assert first_columns([broken, good], LIMIT) == ["prompt", "chosen"]
-    with pytest.raises(DataError, match="no file has a row that can be read"):
+    with pytest.raises(DataError, match=r"1.jsonl has no row that can be read"):
         first_columns([broken], LIMIT)
 
 

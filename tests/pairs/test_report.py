@@ -85,8 +85,9 @@ def test_each_threshold_of_the_grid_shows_the_pairs_and_steps_of_both_stages() -
 )
 def test_the_threshold_of_the_recipe_is_marked_in_its_place(threshold: Threshold, line: int, row: list[str]) -> None:
     lines = thresholds_text(GRID, 3, threshold).splitlines()
-    assert [number for number, text in enumerate(lines) if text.endswith("<- this recipe's")] == [line]
-    assert lines[line].removesuffix("<- this recipe's").split() == row
+    mark = "<- this recipe's" if threshold.given else "<- the default"
+    assert [number for number, text in enumerate(lines) if text.endswith(mark)] == [line]
+    assert lines[line].removesuffix(mark).split() == row
 
 
 def test_without_a_grid_thresholds_are_round_shares_of_hard_pairs() -> None:

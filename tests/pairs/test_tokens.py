@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.pairs.pair import Message, Pair
 from mixdpo_ray.pairs.settings import DataSettings
-from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer
+from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer, Rendered
 from tests.pairs.samples import BAD, GOOD, QUESTION, data
 from tests.pairs.small_tokenizers import (
     BARE,
@@ -18,6 +19,8 @@ from tests.pairs.small_tokenizers import (
     THINKING,
     small_tokenizer,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def pair(chosen: str = GOOD, rejected: str = BAD, prompt: str = QUESTION, system: str | None = None) -> Pair:
@@ -117,6 +120,15 @@ def test_a_text_that_contains_a_control_token_is_refused(text: str) -> None:
     assert tokens.encode(pair(rejected=text)) == "control_token"
     assert tokens.encode(pair(prompt=text)) == "control_token"
     assert tokens.encode(pair(system=text)) == "control_token"
+
+
+def test_the_template_that_is_offered_for_base_models_fits_them() -> None:
+    tokenizer = small_tokenizer((ROOT / "jobs" / "recipes" / "plain-chat.jinja").read_text())
+    tokens = PairTokenizer(tokenizer, data())
+    rendered = tokens._render(pair(system="Be kind."))
+    assert isinstance(rendered, Rendered)
+    assert rendered.prompt == f"<|system|>\nBe kind.\n<|user|>\n{QUESTION}\n<|assistant|>\n"
+    assert (rendered.chosen, rendered.rejected) == (f"{GOOD}<eos>", f"{BAD}<eos>")
 
 
 def test_a_tokenizer_without_a_template_or_without_an_end_token_is_refused() -> None:

@@ -88,5 +88,5 @@ def quarantined(folder: str) -> list[tuple[str, int, str]]:
     """File name, row and reason."""
     lines = (Path(folder) / "quarantine.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
-    assert all(set(entry) == {"file", "row", "reason"} for entry in entries)
+    assert all(set(entry) == {"file", "row", "reason", "meaning"} for entry in entries)
     return [(Path(entry["file"]).name, entry["row"], entry["reason"]) for entry in entries]

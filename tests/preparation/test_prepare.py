@@ -168,7 +168,9 @@ def test_too_many_refused_rows_stop_the_job_and_are_named(tmp_path: Path) -> Non
     with pytest.raises(QuarantineError) as caught:
         prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.2))
     assert "10 of 40 rows were refused, 25.0%" in str(caught.value)
-    assert f"{source} row 30 (empty_answer), {source} row 31 (empty_answer)" in str(caught.value)
+    assert f"10 empty_answer (an answer has no text); the first: {source} row 30, 31, 32, 33, 34; all" in str(
+        caught.value
+    )
     assert "good" not in str(caught.value)
     assert len(list((tmp_path / "outputs" / "prepared").glob("*.quarantine.jsonl"))) == 1
 
@@ -190,7 +192,7 @@ def test_nothing_left_and_less_than_a_batch_are_named(tmp_path: Path) -> None:
         prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows), max_quarantined_fraction=1.0))
     with pytest.raises(TooFewPairsError, match="5 pairs are left to train on"):
         prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "b.jsonl", some_rows(5)), global_batch_size=8))
-    with pytest.raises(DataError, match="no file has a row"):
+    with pytest.raises(DataError, match=r"c.jsonl is empty: give a file of pairs"):
         prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "c.jsonl", [])))
 
 

@@ -54,12 +54,21 @@ def test_every_mistake_in_paths_and_columns_is_a_line_of_one_refusal(recipe: Pat
     with pytest.raises(RecipeError) as caught:
         refuse_wrong_inputs(load_recipe(str(recipe), overrides), load_recipe(str(recipe), overrides))
     lines = str(caught.value).splitlines()
-    assert lines[0] == "model.path './bas' is no folder; correct the path, or give a Hugging Face name"
+    here = recipe.parent
+    assert lines[0] == f"model.path './bas' is no folder; correct the path ({here}/bas), or give a Hugging Face name"
     assert lines[1].startswith("model.chat_template 'none.jinja' is neither a Jinja template nor a file")
     assert "data.source.columns names promt (for prompt)" in lines[2]
-    assert lines[3].startswith("data.heldout.source.path ./pears.jsonl: no file there that ends in ")
+    assert lines[3].startswith(f"data.heldout.source.path ./pears.jsonl: no file there ({here}/pears.jsonl) that ends ")
     assert lines[3].endswith("; did you mean pairs.jsonl?")
     assert len(lines) == 4
+
+
+def test_columns_of_a_held_out_source_are_told_by_its_own_settings_and_file(recipe: Path) -> None:
+    (recipe.parent / "gap.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c", "gap": 1}\n')
+    assert problems(recipe, "data.heldout.source.path=gap.jsonl") == [
+        "data.heldout.source: format plain has no ratings here: map their columns; gap.jsonl has prompt, chosen, "
+        'rejected, gap: our name first, as in "data.heldout.source.columns={margin: gap}"'
+    ]
 
 
 def test_a_folder_that_is_no_model_is_refused_with_the_model_inside_it(recipe: Path) -> None:
@@ -85,6 +94,47 @@ def test_models_that_workers_load_may_lie_on_another_cluster_and_data_may_not(
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert [line.split()[0] for line in problems(recipe, *overrides)] == ["model.path", "data.source.path"]
     assert len(problems(recipe, *overrides, "model.tokenizer=owner/name")) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "model.lora={}",
+            "model.lora needs peft: pip install 'mixdpo_ray[lora]', or leave it out to train all weights",
+        ),
+        (
+            "model.kernels=liger",
+            "model.kernels liger needs liger_kernel: pip install 'mixdpo_ray[liger]', or set it to",
+        ),
+        ("output.tensorboard=true", "output.tensorboard needs tensorboard: pip install 'mixdpo_ray[tensorboard]', or"),
+    ],
+)
+def test_a_library_that_training_lacks_is_refused_with_its_extra_where_this_machine_trains(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, override: str, expected: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    (said,) = problems(recipe, override)
+    assert said.startswith(expected)
+    assert input_problems(load_recipe(str(recipe), [override]), trains=False) == []
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert problems(recipe, override) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        (["train.optimizer.learning_rate=1e6"], True),
+        (["train.optimizer.learning_rate=0.02"], True),
+        (["train.optimizer.learning_rate=0.01"], False),
+        (["train.optimizer.learning_rate=0.02", "model.lora={}"], False),
+    ],
+)
+def test_a_rate_that_nobody_can_mean_is_doubted(
+    recipe: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], warned: bool
+) -> None:
+    refuse_wrong_inputs(load_recipe(str(recipe), overrides))
+    assert ("is far more than models learn by" in capsys.readouterr().err) == warned
 
 
 def test_pairs_longer_than_a_models_positions_are_refused_or_doubted(

@@ -71,6 +71,31 @@ def test_a_value_of_the_wrong_kind_is_refused_in_plain_words(small: Path, overri
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("beta=0.1", "beta is unknown; did you mean objective.beta?"),
+        ("learning_rate=1e-6", "learning_rate is unknown; did you mean train.optimizer.learning_rate?"),
+        ("train.beta=0.1", "train.beta is unknown; did you mean objective.beta?"),
+        ("optimiser=1", "optimiser is unknown; known: model, data, "),
+        ("data.source=../my/std.jsonl", "did you mean data.source.path=../my/std.jsonl?"),
+        ("model=some/model", "did you mean model.path=some/model?"),
+        ("curriculum.threshold=0.5", "did you mean curriculum.threshold.value=0.5?"),
+        ("train=5", "train: 5: give settings, {key: value}"),
+    ],
+)
+def test_a_setting_that_stands_elsewhere_is_suggested_by_its_whole_name(
+    small: Path, override: str, expected: str
+) -> None:
+    assert expected in complaint(small, override)
+
+
+def test_a_blank_that_is_missing_after_a_colon_is_told(small: Path) -> None:
+    said = complaint(small, "data.source.columns={prompt:question, chosen: good}")
+    assert said == "data.source.columns: a blank is missing after a colon: write prompt: question"
+    assert complaint(small, "train={seed:1}") == "train: a blank is missing after a colon: write seed: 1"
+
+
 def test_aliases_that_come_to_billions_of_values_are_refused_at_once(small: Path) -> None:
     layers = [f"l{number}: &l{number} [{', '.join([f'*l{number - 1}'] * 10)}]" for number in range(1, 10)]
     small.write_text("\n".join([small.read_text(), "l0: &l0 [1]", *layers, ""]))

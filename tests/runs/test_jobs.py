@@ -46,7 +46,8 @@ def test_a_missing_model_and_misspelt_columns_are_lines_of_a_refusal_before_ray(
     status, out, said = job(name, recipe.name, "data.source.columns={chosen: chosn}", arms, folder=recipe.parent)
     assert (status, out) == (2, "")
     model, columns = said.splitlines()
-    assert model == "model.path './model' is no folder; correct the path, or give a Hugging Face name"
+    absolute = recipe.parent / "model"
+    assert model == f"model.path './model' is no folder; correct the path ({absolute}), or give a Hugging Face name"
     assert columns.startswith("data.source.columns names chosn (for chosen), which the source does not have")
 
 

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixdpo_ray.errors import PreparedTableError
+from mixdpo_ray.tables import verification
 from mixdpo_ray.tables.keyed_table import KeyedManifest
 from mixdpo_ray.tables.parquet import write_parquet
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
+from mixdpo_ray.tables.verification import verify_parts
 from tests.measure.damage import Kind, flip, kinds, make_table
 
 NAMES = (
@@ -90,6 +92,25 @@ def test_no_more_is_verified_than_is_read(table: PreparedTable) -> None:
         table.column("train", "score_chosen")
 
 
+def test_damage_in_rows_that_nobody_asked_for_yet_is_told_before_a_run_begins(table: PreparedTable) -> None:
+    (part,) = table.parts("train")
+    verify_parts(table)
+    tokens = pq.read_metadata(part.path).row_group(5).column(2)
+    damage(Path(part.path), tokens.data_page_offset + tokens.total_compressed_size // 2)
+    with pytest.raises(PreparedTableError, match="other content"):
+        verify_parts(table)
+    Path(part.path).unlink()
+    with pytest.raises(PreparedTableError, match="is missing or damaged"):
+        verify_parts(table)
+
+
+def test_a_large_table_is_left_to_those_who_read_it(table: PreparedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "MOST_BYTES", 1000)
+    (part,) = table.parts("train")
+    damage(Path(part.path), 1000)
+    verify_parts(table)
+
+
 def test_a_sound_part_of_another_table_is_refused(table: PreparedTable, tmp_path: Path) -> None:
     (part,) = table.parts("train")
     rows = table.read("train", np.arange(PAIRS))
@@ -113,6 +134,7 @@ def test_a_table_from_before_there_were_checksums_is_read(table: PreparedTable) 
     text = table.manifest.model_dump_json(exclude={"checksum": True, "splits": {"train": {"seals", "index_seal"}}})
     (Path(table.folder) / "manifest.json").write_text(text)
     opened = PreparedTable.open(table.folder)
+    verify_parts(opened)
     assert opened.read("train", np.arange(PAIRS)).equals(expected)
     assert opened.index("train").margin.tolist() == index.margin.tolist()
 
