@@ -22,6 +22,7 @@ from mixdpo_ray.search.trials import TrialRow, best, front, rows, write_trials
 from mixdpo_ray.storage import join
 from mixdpo_ray.training.metric_names import metric_in_words
 
+ENDS = ("COMPLETE", "PRUNED", "FAIL", "INTERRUPTED")
 CSV, BEST, REPORT = "trials.csv", "best.yaml", "report.html"
 NO_PLOTLY = (
     "report.html will have no figures: pip install 'mixdpo_ray[report]'; the same command, repeated, draws them and "
@@ -56,7 +57,7 @@ class StudyOutput:
     def describe(self) -> str:
         """The closing lines. The last one is the page's, where it says that trials cannot be told apart."""
         trials, metrics = rows(self.study), read_metrics(self.recipe.tune.metric)
-        counts = {state: sum(row.state == state for row in trials) for state in ("COMPLETE", "PRUNED", "FAIL")}
+        counts = {state: sum(row.state == state for row in trials) for state in ENDS}
         ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         lines = [f"{self.folder}: {len(trials)} trials ({ended})"]
         winner = best(trials, metrics)

@@ -48,10 +48,14 @@ def history(study: Study, facts: StudyFacts) -> Figure:
         return figure.without(reason)
     from optuna.visualization import plot_optimization_history
 
+    from mixdpo_ray.search.report.study_of_trials import renumbered
+
     drawings, winner = [], winner_of(study, facts)
+    numbers = [trial.number for trial in trials_of(study)]
     for objective in objectives(facts):
-        plot = plot_optimization_history(study, target=objective.target, target_name=objective.words)
+        plot = plot_optimization_history(renumbered(study), target=objective.target, target_name=objective.words)
         for trace in plot.data:
+            trace.x = [numbers[int(position)] for position in trace.x]
             trace.update(marker=CROSS if trace.name == "Infeasible Trial" else {"size": 8, "color": BLUE})
             trace.update(line={"shape": "hv", "width": 2, "color": RED}, showlegend=False)
             trace.update(name="best so far" if trace.mode == "lines" else "a trial")
