@@ -58,8 +58,8 @@ def score_map(study: Study, facts: StudyFacts) -> Figure:
         drawings.append(drawing(plot, 440, title=objective.title))
     dot_is = "trial that came so far" if facts.after else "complete trial"
     return figure.drawn(
-        f"Colour is the score{facts.after}, each dot a {dot_is} and the red ring the winner; between the dots the colour "
-        f"is guessed, so trust it only where dots are near{crosses(done)}.",
+        f"Colour is the score{facts.after}, each dot a {dot_is} and the red ring the winner; between the dots the "
+        f"colour is guessed, so trust it only where dots are near{crosses(done)}.",
         drawings,
     )
 
