@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from mixdpo_ray.cluster.command import run_command
-
 
 def generate() -> None:
     from mixdpo_ray.runs.answers import answer_prompts, answers_parser
@@ -12,4 +10,10 @@ def generate() -> None:
 
 
 if __name__ == "__main__":
+    from importlib.util import find_spec
+
+    if find_spec("mixdpo_ray") is None:
+        raise SystemExit("mixdpo_ray is not in this Python's environment: make install sets one up, .venv/bin/python")
+    from mixdpo_ray.cluster.command import run_command
+
     run_command(generate)

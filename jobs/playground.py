@@ -6,8 +6,6 @@ made; other settings make another playground.
 
 from __future__ import annotations
 
-from mixdpo_ray.cluster.command import run_command
-
 RECIPE = __file__.replace("playground.py", "recipes/playground.yaml")
 
 
@@ -19,4 +17,10 @@ def playground() -> None:
 
 
 if __name__ == "__main__":
+    from importlib.util import find_spec
+
+    if find_spec("mixdpo_ray") is None:
+        raise SystemExit("mixdpo_ray is not in this Python's environment: make install sets one up, .venv/bin/python")
+    from mixdpo_ray.cluster.command import run_command
+
     run_command(playground)

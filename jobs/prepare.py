@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mixdpo_ray.cluster.command import Report, run_job
-
 if TYPE_CHECKING:
+    from mixdpo_ray.cluster.command import Report
     from mixdpo_ray.recipe.recipe import Recipe
 
 
@@ -17,4 +16,10 @@ def prepare(recipe: Recipe) -> Report:
 
 
 if __name__ == "__main__":
+    from importlib.util import find_spec
+
+    if find_spec("mixdpo_ray") is None:
+        raise SystemExit("mixdpo_ray is not in this Python's environment: make install sets one up, .venv/bin/python")
+    from mixdpo_ray.cluster.command import run_job
+
     run_job(__doc__, prepare)

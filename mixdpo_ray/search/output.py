@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,9 @@ from mixdpo_ray.search.space import Space, with_settings
 from mixdpo_ray.search.trials import TrialRow, best, front, rows, write_trials
 from mixdpo_ray.storage import join
 from mixdpo_ray.training.metric_names import metric_in_words
+from mixdpo_ray.wording import python_command
 
+NUM_SAMPLES = "tune.num_samples="
 ENDS = ("COMPLETE", "PRUNED", "FAIL", "INTERRUPTED")
 CSV, BEST, REPORT = "trials.csv", "best.yaml", "report.html"
 NO_PLOTLY = (
@@ -38,7 +41,7 @@ class StudyOutput:
     study: optuna.Study
     steps: Mapping[int, int]  # budget -> steps
     arithmetic: str
-    command: str
+    command: Sequence[str]  # which, repeated, goes on
 
     def write(self, counters: Mapping[str, int]) -> None:
         """Write the trials, the best recipes and the report, at any time; what was written before is replaced whole."""
@@ -84,7 +87,15 @@ class StudyOutput:
 
     @property
     def _train_command(self) -> str:
-        return f"python jobs/train.py {self.folder}/{BEST}"
+        return f"{python_command()} jobs/train.py {self.folder}/{BEST}"
+
+    @property
+    def _tune_command(self) -> str:
+        """The study's command; once all its trials have ended, with as many again."""
+        given, ended = [*self.command], sum(row.state != "INTERRUPTED" for row in rows(self.study))
+        if ended >= self.recipe.tune.num_samples and self.recipe.tune.sampler != "grid":
+            given = [word for word in given if not word.startswith(NUM_SAMPLES)] + [f"{NUM_SAMPLES}{2 * ended}"]
+        return f"{python_command()} {shlex.join(given)}"
 
     def _write_recipe(self, name: str, row: TrialRow, run: str) -> None:
         trained = with_settings(self.recipe, row.settings)
@@ -106,7 +117,7 @@ class StudyOutput:
             guard=self.recipe.tune.guard,
             best=winner.number if winner else None,
             train_command=self._train_command,
-            tune_command=self.command,
+            tune_command=self._tune_command,
             rungs=tuple(self.steps.items()),
             resources=self.arithmetic,
             counters=counters,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sys
 import time
 from functools import partial
@@ -95,8 +94,7 @@ def tune(recipe: Recipe, kind: type[Trial] = Trial) -> StudyOutput:
                 forget_study(recipe, folder)
                 study = open_study(recipe, folder, _sampler(recipe, space))
             claim_study(study, asked, differences)
-            command = shlex.join(["python", *sys.argv])  # which, repeated, goes on
-            output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, command)
+            output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, sys.argv)
             RunRecord(folder).write_recipe(recipe, asked)
             _search(output, tables, points, seats, kind)
     return output

@@ -70,7 +70,7 @@ def test_trials_that_an_earlier_version_continued_under_new_numbers_are_read_as_
     assert found == [(0, "COMPLETE", 2, "trials/0000"), (3, "COMPLETE", 0, "trials/0003")]
     assert still_wanted(study, 6) == 4
     recipe = load_recipe(str(RECIPE), ["tune.metric=accuracy"])
-    lines = StudyOutput(recipe, str(tmp_path), Space(()), study, {1: 19}, "", "tune").describe().splitlines()
+    lines = StudyOutput(recipe, str(tmp_path), Space(()), study, {1: 19}, "", ["tune"]).describe().splitlines()
     assert lines[0].endswith(": 2 trials (2 COMPLETE)")
     assert lines[1].startswith("  best     trial 0: ")
 
