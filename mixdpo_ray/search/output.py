@@ -17,6 +17,7 @@ from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.page import write_report
+from mixdpo_ray.search.report.study_of_trials import folded_study
 from mixdpo_ray.search.report.winner import doubt_of_winner, rivals_of_winner
 from mixdpo_ray.search.space import Space, with_settings
 from mixdpo_ray.search.trials import TrialRow, best, front, rows, write_trials
@@ -64,13 +65,13 @@ class StudyOutput:
         ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         lines = [f"{self.folder}: {len(trials)} trials ({ended})"]
         winner = best(trials, metrics)
-        facts = self._facts(winner, {})
+        facts, study = self._facts(winner, {}), folded_study(self.study)
         if winner is None:
             guard = f" and kept {self.recipe.tune.guard}" if self.recipe.tune.guard else ""
             lines.append(f"  no trial was trained to the end{guard}: {CSV} says why")
         else:
             own = trials[0]
-            doubts = [doubt_of_winner(self.study, facts, number) for number in range(len(metrics))]
+            doubts = [doubt_of_winner(study, facts, number) for number in range(len(metrics))]
             scores = ", ".join(
                 f"{metric_in_words(metric.name)} {value:.4f}{f' ({doubt})' if doubt else ''}"
                 for metric, value, doubt in zip(metrics, winner.values, doubts, strict=True)
@@ -81,7 +82,7 @@ class StudyOutput:
             lines.append(f"  train    {self._train_command}")
         lines.append(f"  trials   {self.folder}/{CSV}")
         lines.append(f"  picture  {self.folder}/{REPORT}")
-        if rivals := rivals_of_winner(self.study, facts):
+        if rivals := rivals_of_winner(study, facts):
             lines.append(f"  {rivals}")
         return "\n".join(lines)
 

@@ -60,7 +60,8 @@ def of_an_earlier_version() -> optuna.Study:
         attributes = fail if continues is None else {**fail, "continues": continues}
         study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attributes))
     for value, attributes in ((0.75, {"folder": "trials/0000", "continues": 1}), (0.5, {"folder": "trials/0003"})):
-        study.add_trial(create_trial(value=value, user_attrs={"settings": OWN, **attributes}))
+        notes = {"settings": OWN, "metrics": {"eval_pairs/margin_1-2": 100}, **attributes}
+        study.add_trial(create_trial(value=value, user_attrs=notes))
     return study
 
 
@@ -72,7 +73,7 @@ def test_trials_that_an_earlier_version_continued_under_new_numbers_are_read_as_
     recipe = load_recipe(str(RECIPE), ["tune.metric=accuracy"])
     lines = StudyOutput(recipe, str(tmp_path), Space(()), study, {1: 19}, "", ["tune"]).describe().splitlines()
     assert lines[0].endswith(": 2 trials (2 COMPLETE)")
-    assert lines[1].startswith("  best     trial 0: ")
+    assert lines[1].startswith("  best     trial 0: held-out preference accuracy 0.7500 (95 % interval 0.657 to 0.825")
 
 
 def test_the_page_shows_what_went_on_as_one_trial_and_the_recipes_own_score(tmp_path: Path) -> None:
