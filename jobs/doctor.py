@@ -30,8 +30,10 @@ def doctor(recipe: Recipe, *, probe: bool) -> Report:
 if __name__ == "__main__":
     from importlib.util import find_spec
 
-    if find_spec("mixdpo_ray") is None:
-        raise SystemExit("mixdpo_ray is not in this Python's environment: make install sets one up, .venv/bin/python")
+    if not (find_spec("mixdpo_ray") and find_spec("ray")):
+        raise SystemExit(
+            "this Python has no mixdpo_ray, or no Ray: make install sets one up that has, .venv/bin/python"
+        )
     from mixdpo_ray.cluster.command import run_job
 
     run_job(__doc__, doctor, connect=False, flags={"probe": "train a few steps to estimate the time; takes a minute"})
