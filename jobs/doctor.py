@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from mixdpo_ray.cluster.command import Report, before_ray, run_job
-
 if TYPE_CHECKING:
+    from mixdpo_ray.cluster.command import Report
     from mixdpo_ray.recipe.recipe import Recipe
 
 
 def doctor(recipe: Recipe, *, probe: bool) -> Report:
+    from mixdpo_ray.cluster.command import before_ray
     from mixdpo_ray.recipe.inputs import input_problems
 
     for problem in input_problems(recipe):  # at once; in their turn they are red, among all others
@@ -28,4 +28,12 @@ def doctor(recipe: Recipe, *, probe: bool) -> Report:
 
 
 if __name__ == "__main__":
+    from importlib.util import find_spec
+
+    if not (find_spec("mixdpo_ray") and find_spec("ray")):
+        raise SystemExit(
+            "this Python has no mixdpo_ray, or no Ray: make install sets one up that has, .venv/bin/python"
+        )
+    from mixdpo_ray.cluster.command import run_job
+
     run_job(__doc__, doctor, connect=False, flags={"probe": "train a few steps to estimate the time; takes a minute"})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from mixdpo_ray.cluster.command import run_command
-
 
 def generate() -> None:
     from mixdpo_ray.runs.answers import answer_prompts, answers_parser
@@ -12,4 +10,12 @@ def generate() -> None:
 
 
 if __name__ == "__main__":
+    from importlib.util import find_spec
+
+    if not (find_spec("mixdpo_ray") and find_spec("ray")):
+        raise SystemExit(
+            "this Python has no mixdpo_ray, or no Ray: make install sets one up that has, .venv/bin/python"
+        )
+    from mixdpo_ray.cluster.command import run_command
+
     run_command(generate)

@@ -6,8 +6,6 @@ made; other settings make another playground.
 
 from __future__ import annotations
 
-from mixdpo_ray.cluster.command import run_command
-
 RECIPE = __file__.replace("playground.py", "recipes/playground.yaml")
 
 
@@ -19,4 +17,12 @@ def playground() -> None:
 
 
 if __name__ == "__main__":
+    from importlib.util import find_spec
+
+    if not (find_spec("mixdpo_ray") and find_spec("ray")):
+        raise SystemExit(
+            "this Python has no mixdpo_ray, or no Ray: make install sets one up that has, .venv/bin/python"
+        )
+    from mixdpo_ray.cluster.command import run_command
+
     run_command(playground)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import shutil
+import sys
 from collections.abc import Collection
+from pathlib import Path
 
 ASCII_SIGNS = {"±": "+-", "²": "^2", "·": "*", "…": "...", "✓": "+", "✗": "x"}
 
@@ -37,6 +40,15 @@ def size_text(number: float) -> str:
         if number >= 1 << 10 * power:
             return f"{number / (1 << 10 * power):,.1f} {unit}"
     return f"{number:.0f} B"
+
+
+def python_command() -> str:
+    """How a person calls this Python: by its path from here, unless it is the one that `python` is."""
+    mine, here = Path(sys.executable), Path.cwd()
+    found = shutil.which("python")
+    if found is not None and Path(found) == mine:
+        return "python"
+    return str(mine.relative_to(here) if mine.is_relative_to(here) else mine)
 
 
 def first_line(error: Exception) -> str:

@@ -190,3 +190,14 @@ def test_each_job_imports_next_to_nothing_before_an_interrupt_is_heard() -> None
         ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
         others = [name for name in ran.stdout.split() if not name.startswith(("jobs", "mixdpo_ray"))]
         assert set(others) <= {"__future__", "_typing", "typing", "collections.abc", "typing.io", "typing.re"}, job
+
+
+@pytest.mark.parametrize("path", ["", str(ROOT)], ids=["without the package", "without its libraries"])
+@pytest.mark.parametrize("job", JOBS)
+def test_a_python_without_the_package_is_told_of_the_environment_in_one_line(job: str, path: str) -> None:
+    """Without site packages a Python knows its own library alone."""
+    command = [sys.executable, "-S", f"jobs/{job}.py"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": path})
+    assert (ran.returncode, ran.stdout) == (1, "")
+    expected = "this Python has no mixdpo_ray, or no Ray: make install sets one up that has, .venv/bin/python"
+    assert ran.stderr.splitlines() == [expected]

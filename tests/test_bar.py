@@ -16,6 +16,8 @@ import pytest
 from rich.console import Console
 
 from mixdpo_ray.bar import Bar, Counter, Pace, going_on, say, waiting
+from mixdpo_ray.cluster.events import Evaluated, StepTaken
+from mixdpo_ray.cluster.progress import TrainingDisplay
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
@@ -52,12 +54,22 @@ def test_a_narrow_terminal_takes_from_the_bar_and_then_from_the_end(width: int, 
     assert len(line) <= width
 
 
+def test_a_terminal_of_80_columns_has_room_for_both_accuracies() -> None:
+    display = TrainingDisplay("playground", 120)
+    display.show(Evaluated({"eval_rewards/accuracies": 0.51}))
+    measured = {"loss": 0.6931, "perf/pairs_per_second": 123.4, "rewards/accuracies": 0.52}
+    for step in range(12):
+        display.show(StepTaken({"step": step, "stage": "easy", **measured}))
+    display.bar.eta = "ETA 0:10"
+    assert "12/120 steps  ETA 0:10  accuracy 0.52  held out 0.510" in line_of(display.bar, 80)
+
+
 def test_a_terminal_gets_a_bar_with_warnings_above_it() -> None:
     shown = seen_on_a_terminal(stdout=None)
     assert "a line of stdout" in shown
     _, _, last = shown.rpartition("warning: checkpoint [step-2] is damaged")
     (end,) = re.findall(r"train: easy ━+ (3/3 steps  ETA 0:00  .*?)\s*\n", last)[-1:]
-    assert end.split("  ")[2:] == ["loss 0.2500", "pairs/s 12.5", "accuracy 0.75", "held out 0.500"]
+    assert end.split("  ")[2:] == ["accuracy 0.75", "held out 0.500", "loss 0.2500", "pairs/s 12.5"]
 
 
 def test_what_goes_to_a_file_is_not_drawn_on_the_terminal(tmp_path: Path) -> None:

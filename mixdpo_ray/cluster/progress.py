@@ -94,12 +94,13 @@ class TrainingDisplay:
             self.bar.say(f"{title} {done}/{self.steps}  {values}  {eta}".rstrip())
 
     def _measured(self, metrics: Mapping[str, Any]) -> dict[str, str]:
-        shown = {"loss": f"{metrics['loss']:.4f}", "pairs/s": f"{metrics['perf/pairs_per_second']:.1f}"}
+        """What a person watches for first: a narrow terminal has no room for the last ones."""
+        shown = {}
         if metrics.get("rewards/accuracies") is not None:
             shown["accuracy"] = f"{metrics['rewards/accuracies']:.2f}"
         if self.accuracy is not None:
             shown["held out"] = f"{self.accuracy:.3f}"
-        return shown
+        return {**shown, "loss": f"{metrics['loss']:.4f}", "pairs/s": f"{metrics['perf/pairs_per_second']:.1f}"}
 
 
 class DisplayInTurn:

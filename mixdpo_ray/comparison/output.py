@@ -92,7 +92,7 @@ class CompareOutput:
 
     def _text(self) -> str:
         rows = self.rows()
-        outcomes = [one for row in rows for one in row.outcomes]
+        outcomes = [one for row in rows for one in row.outcomes if row.arm != self.recipe.compare.untrained]
         ended = sum(one.state != "missing" for one in outcomes)
         head = f"{self.recipe.output.name}: {ended} of {len(outcomes)} runs ended, {duration_text(self.seconds)} in all"
         notes = [notes_text(rows, self.metric), *filter(None, [windows_left_out(self.recipe)])]

@@ -37,6 +37,8 @@ def notes_text(rows: Sequence[ResultRow], metric: str) -> str:
     lines = _reading(rows, metric)
     if any(row.values("eval_logps/chosen_drift") for row in rows):
         lines.append("drift: log-prob of held-out chosen answers, policy minus reference.")
+    if any(row.values("win_rate") for row in rows):
+        lines.append("win rate: share of prompts answered better than by the untrained model; ties count half.")
     lines.append("seconds: of a run, without starting workers and without a first stage that it shared with others.")
     lines += [f"{one.arm}, seed {one.seed} failed: {one.failure}" for row in rows for one in row.failures]
     absent = [row.arm for row in rows if not row.values(metric)]

@@ -40,3 +40,11 @@ class Objective(Settings, ABC):
     @abstractmethod
     def rewards(self, pairs: PairLogps) -> tuple[Tensor, Tensor]:
         """The implicit rewards of the chosen and the rejected answers, for metrics: [pairs] each."""
+
+    def correct(self, pairs: PairLogps) -> Tensor:
+        """Preference accuracy of each pair, a half for ties: 1 where the chosen answer has the higher reward.
+
+        Before training policy and reference are the same, and what rounding makes of that is a tie.
+        """
+        chosen, rejected = self.rewards(pairs.unrounded if self.needs_reference else pairs)
+        return (chosen > rejected).float() + 0.5 * (chosen == rejected).float()

@@ -20,6 +20,7 @@ MOST_LINES = 24
 QUANTILES = (0.05, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5)
 OWN, DEFAULT = "<- this recipe's", "<- the default"
 MARGINS_PICTURE = "margins.png"
+NOTES = {"missing_score_made_hard": "no score, margin 0", "negative_margin_made_hard": "negative, margin 0"}
 EASY, HARD, INK = "#2a6f97", "#e07a3f", "#333333"
 
 
@@ -31,7 +32,7 @@ def accounting_text(
     for reason, count in sorted(quarantined.items(), key=lambda item: (-item[1], item[0])):
         lines.append((f"refused: {reason}", count, f"{_share(count, rows_in)}  {REASONS[reason]}"))
     for note, count in sorted((notes or {}).items()):
-        lines.append((f"of those kept: {note}", count, _share(count, rows_in)))
+        lines.append((f"of those kept: {NOTES.get(note, note)}", count, _share(count, rows_in)))
     return _columns(lines, text_last=True)
 
 

@@ -68,8 +68,12 @@ class PreparationReport:
 
     def describe(self) -> str:
         folder = self.table.folder
+        index, curriculum = self.table.index("train"), self.recipe.curriculum
+        hard = curriculum.threshold.hard_pairs(index.difficulty)
+        warning = None if curriculum.mode == "sorted_dpo" else doubt_of_threshold(curriculum, hard, index.difficulty)
         lines = (f"prepared table: {folder}", f"picture: {storage.join(folder, MARGINS_PICTURE)}")
-        return "\n".join([describe_table(self.table, self.recipe), "", *lines])
+        warned = ["", f"warning: {warning}"] if warning else []  # train and the doctor say it of a plan
+        return "\n".join([describe_table(self.table, self.recipe), *warned, "", *lines])
 
 
 def prepare(recipe: Recipe) -> PreparationReport:
@@ -98,7 +102,7 @@ def prepared_table(
             _refuse_changed_sources(table, recipe, sources)
             _check_again(table, recipe)
         elif is_derived(recipe):
-            base = prepared_table(base_recipe(recipe), sizes, described=described, as_base=True)
+            base = prepared_table(base_recipe(recipe), sizes, described=False, as_base=True)
             with plain_errors():
                 table = derive(recipe, base, name, folder, sizes)
         else:
@@ -178,17 +182,17 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
     own = None if as_base or recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
-    hard = own and doubt_of_threshold(recipe.curriculum, own.hard_pairs(index.difficulty), index.difficulty)
-    warnings = [lack_of_held_out(recipe, table), hard]
+    lack = lack_of_held_out(recipe, table)
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
+    rated = len(manifest.margins.count) > 1 or not other  # one margin of all pairs says nothing beside another metric
     return "\n\n".join(
         [
             accounting_text(manifest.rows_in, manifest.rows_kept, manifest.quarantined, manifest.notes),
             held,
-            histogram_text(manifest.margins),
+            *([histogram_text(manifest.margins)] if rated else []),
             *other,
             thresholds_text(index.difficulty, recipe.train.global_batch_size, own),
-            *(f"warning: {warning}" for warning in warnings if warning),
+            *([f"warning: {lack}"] if lack else []),
         ]
     )
 

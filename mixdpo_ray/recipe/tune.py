@@ -30,7 +30,9 @@ class EarlyStoppingSettings(Settings):
 
 class TuneSettings(Settings):
     space: dict[str, Any] = Field(
-        {}, description="Setting -> its range; threshold, objective, learning rate, stage2_lr_ratio where not given"
+        {},
+        description="Ranges, as objective.name: {choice: {dpo: {objective.beta: {loguniform: [0.01, 1]}}, simpo: {}}}; "
+        "threshold, objective, learning rate, stage2_lr_ratio where not given",
     )
     first_trials: tuple[dict[str, Any], ...] = Field(
         (), description="Tried after the recipe's own settings: setting -> value, what is left out is drawn"

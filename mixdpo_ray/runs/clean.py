@@ -1,13 +1,15 @@
 """What lies under output.storage_path, who uses it, and what could go.
 
-A prepared table is used by the runs and studies whose recipe.json names its content, a reference table by those with
-its model, scores by those whose recipe names their metric, a checkpoint by its run until that has finished and exported
-its model. What a live process holds the lock of stays.
+A prepared table is used by the runs and studies whose recipe.json names its content and no other files, a reference
+table by those with its model, scores by those whose recipe names their metric, a checkpoint by its run until that has
+finished and exported its model. Paths that may lead to one folder count as one. What a live process holds the lock of
+stays.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -50,6 +52,7 @@ class RunItem:
     """A run, a study or a comparison: the last two have claims on tables, and no checkpoints of their own."""
 
     name: str
+    kind: str  # the folder that it lies in
     record: RunRecord
     asked: RecordedRecipe
 
@@ -94,7 +97,7 @@ def find_runs(storage_path: str, kind: str) -> list[RunItem]:
     for name in storage.names(folder):
         record = RunRecord(storage.join(folder, name))
         if (asked := record.recorded()) is not None:
-            runs.append(RunItem(f"{USERS[kind]} {name}", record, asked))
+            runs.append(RunItem(f"{USERS[kind]} {name}", kind, record, asked))
     return runs
 
 
@@ -138,7 +141,11 @@ def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
         if PreparedTable.committed(storage.join(folder, name)) and not name.startswith(UNFINISHED)
     }
     users = {
-        name: tuple(run.name for run in runs if manifest.content_digest in run.asked.prepared)
+        name: tuple(
+            run.name
+            for run in runs
+            if manifest.content_digest in run.asked.prepared and _may_read(run, storage.join(folder, name))
+        )
         for name, manifest in tables.items()
     }
     for name in names:
@@ -163,7 +170,7 @@ def _references(folder: str, runs: list[RunItem]) -> Iterator[Item]:
             yield _item(path, "unfinished reference table", _too_young(path), FolderLock(path))
             continue
         model = json.loads(storage.read_bytes(manifest))["facts"].get("model", {})
-        users = tuple(run.name for run in runs if _weights(model) in map(_weights, run.asked.models))
+        users = tuple(run.name for run in runs if any(_same_weights(model, one) for one in run.asked.models))
         metrics = tuple(run.name for run in runs if run.name not in users and _mentions(run, model.get("path")))
         yield _item(path, "reference table", (*users, *metrics), FolderLock(path))
 
@@ -193,16 +200,43 @@ def _mentions(run: RunItem, name: object) -> bool:
     def found(content: object) -> bool:
         if isinstance(content, dict):
             return name in content or any(map(found, content.values()))
-        return any(map(found, content)) if isinstance(content, list) else content == name
+        if isinstance(content, list):
+            return any(map(found, content))
+        return content == name or (isinstance(content, str) and isinstance(name, str) and may_be_one(content, name))
 
     named = ("metrics", "curriculum", "data", "compare")
     sections = {key: value for key, value in run.asked.recipe.items() if key in named}
     return name is not None and found(sections)
 
 
-def _weights(model: dict[str, Any]) -> tuple[Any, ...]:
+def _may_read(run: RunItem, table: str) -> bool:
+    """Whether a run may have read the files that a table was made of: the same rows may lie in two files."""
+    recipe = storage.join(table, "recipe.json")
+    if run.kind != "runs" or not storage.exists(recipe):
+        return True
+    mine, its = (_source_paths(content) for content in (run.asked.recipe, json.loads(storage.read_bytes(recipe))))
+    return not mine or not its or (len(mine) == len(its) and all(map(may_be_one, mine, its)))
+
+
+def _source_paths(recipe: dict[str, Any]) -> list[str]:
+    path = recipe.get("data", {}).get("source", {}).get("path") or []
+    return [path] if isinstance(path, str) else list(path)
+
+
+def _same_weights(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Coarser than what names a reference table: in doubt it is used."""
-    return model.get("reference") or model.get("path"), model.get("revision")
+    paths = [str(model.get("reference") or model.get("path")) for model in (one, other)]
+    return may_be_one(*paths) and one.get("revision") == other.get("revision")
+
+
+def may_be_one(one: str, other: str) -> bool:
+    """Whether two paths may lead to one file; a relative one began in a folder that nobody wrote down."""
+    if not (storage.is_local(one) and storage.is_local(other)):
+        return one == other
+    parts = [[part for part in os.path.normpath(path).split("/") if part != ".."] for path in (one, other)]
+    shorter, longer = sorted(parts, key=len)
+    whole = all(path.startswith("/") for path in (one, other))
+    return shorter == longer if whole else longer[-len(shorter) :] == shorter
 
 
 def _of_run(run: RunItem) -> Iterator[Item]:

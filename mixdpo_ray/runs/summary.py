@@ -12,6 +12,7 @@ from mixdpo_ray.training.metric_names import metric_in_words
 from mixdpo_ray.wording import duration_text
 
 ACCURACY = "eval_rewards/accuracies"
+FEW_HELD_OUT = 30  # held-out pairs: below, the interval of an accuracy is wider than a third
 SHOWN = (ACCURACY, "eval_rewards/margins", "eval_logps/chosen_drift")
 
 
@@ -27,9 +28,12 @@ class RunReport:
         lines = [f"{folder} {head}: {summary['steps']} steps, {summary['pairs']} pairs"]
         found = [key for key in SHOWN if after.get(key) is not None]
         lines += [f"  {metric_in_words(key):<30} {_course(summary, key)}" for key in found]
-        if any("±" in line for line in lines):
-            pairs = held_out_count(summary)
-            lines.append(f"  ± is half a 95 % interval over {pairs:,} held-out pairs; another seed may move it further")
+        if pairs := held_out_count(summary):
+            few = ", which are few" if pairs < FEW_HELD_OUT else ""
+            lines.append(
+                f"  (low to high), or ± half of it, is a 95 % interval over {pairs:,} held-out pairs{few}; another "
+                "seed may move it further"
+            )
         lines.append(f"  peak memory of a worker        {summary['peak_memory_gib']:8.2f} GiB")
         lines.append(f"  model                          {folder}/model")
         lines.append(f"  picture                        {folder}/curves.png")
@@ -49,13 +53,15 @@ def _course(summary: Mapping[str, Any], key: str) -> str:
     """A measure before and after, and its change pair by pair with the error that the draw of the pairs gives it."""
     before, after, pairs = summary["eval_before"][key], summary["eval_after"][key], held_out_count(summary)
     line = f"{_rounded(before):8.3f} -> {_rounded(after):.3f}" + (f" of {pairs:,} pairs" if pairs else "")
+    if key == ACCURACY and pairs:  # as in curves.png and in a search's page
+        low, high = wilson(after, pairs)
+        line += f" ({low:.3f} to {high:.3f})"
     halves = ((summary.get("held_out") or {}).get("half_intervals") or {}).get(key)
     if halves is None:  # of an earlier version: without the pairs' own values the change has no error
-        if key != ACCURACY or not pairs:
-            return line
-        return f"{line}, ± {max(abs(end - after) for end in wilson(after, pairs)):.3f}"
+        return line
     equal = ", all equal" if pairs > 1 else ""  # which tells nothing of their error
     own = equal if halves["after"] is None else f", ± {halves['after']:.3f}"
+    own = "" if key == ACCURACY else own
     change, half = after - before, halves["change"] or math.inf
     if math.isinf(half):
         return f"{line}{own}"

@@ -49,6 +49,7 @@ class StudyDisplay:
     last_line: float = -math.inf
 
     def __post_init__(self) -> None:
+        self.before = sum(row.state != "INTERRUPTED" for row in self.ended)
         self.console = stderr_console()
         self.lock = threading.RLock()  # trials end in one thread, steps arrive in another
         self.live = live_table(self.table, self.console)
@@ -108,7 +109,8 @@ class StudyDisplay:
         return best(self.ended, self.metrics)
 
     def head(self) -> str:
-        best, parts = self.best, [f"{self.name}: {self.finished} of {self.wanted} trials ended"]
+        ended, wanted = self.before + self.finished, self.before + self.wanted  # of the whole study
+        best, parts = self.best, [f"{self.name}: {ended} of {wanted} trials ended"]
         if best is not None:
             values = ", ".join(f"{value:.4f}" for value in best.values)
             parts.append(f"best {values} (trial {best.number})")

@@ -23,10 +23,11 @@ from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.cluster.worker_deaths import DIED
 from mixdpo_ray.recipe.measure import read_guard, read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.search.attempts import FOLDER, first_number
 from mixdpo_ray.search.samplers import GUARD
 from mixdpo_ray.search.space import Space
-from mixdpo_ray.search.study import FOLDER, SETTINGS, complete, fail, prune, report
-from mixdpo_ray.search.trials import CPU_SECONDS, METRICS, PAIRS, SECONDS, TrialRow, row_of
+from mixdpo_ray.search.study import SETTINGS, complete, fail, prune, report
+from mixdpo_ray.search.trials import CPU_SECONDS, METRICS, PAIRS, SECONDS, TrialRow, rows
 from mixdpo_ray.storage import join
 
 
@@ -54,6 +55,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         super().__init__(metric=names[0] if single else names, mode=modes[0] if single else modes)
         self.space, self.study = space, study
         self.trials: dict[str, optuna.Trial] = {}  # by Tune's name for them
+        self.numbers: dict[str, int] = {}  # that a person knows them by
         self.ended: set[str] = set()
         self.last = recipe.tune.early_stopping.budgets[-1]
         self.guard = read_guard(recipe.tune.guard) if recipe.tune.guard else None
@@ -66,9 +68,11 @@ class StudySearch(Searcher):  # type: ignore[misc]
         trial.set_user_attr(FOLDER, folder)
         trial.set_user_attr(SETTINGS, settings)
         self.trials[trial_id] = trial
+        trials = self.study.get_trials(deepcopy=False)
+        number = self.numbers[trial_id] = first_number(trials, trials[trial.number])
         storage.delete(self._record(folder).failure_file)
-        self.tell(TrialBegan(settings, job=trial.number))
-        return {"trial": {"number": trial.number, "folder": folder, "settings": settings}}
+        self.tell(TrialBegan(settings, job=number))
+        return {"trial": {"number": number, "folder": folder, "settings": settings}}
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Tell whether a trial should stop after a rung; the scheduler asks before the searcher hears of the result."""
@@ -79,7 +83,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         if len(self.metrics) > 1 or not math.isfinite(value):
             return False
         report(trial, budget, value)
-        self.tell(RungEnded(budget, value, job=trial.number))
+        self.tell(RungEnded(budget, value, job=self.numbers[trial_id]))
         return bool(budget < self.last and trial.should_prune())
 
     def _keep(self, trial: optuna.Trial, budget: int, result: dict[str, Any], found: dict[str, float]) -> None:
@@ -107,8 +111,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
             fail(self.study, trial, result["failure"])
         else:
             self._finish(trial, result["budget"], json.loads(result["metrics"]))
-        row = row_of(self.study.get_trials(deepcopy=False)[trial.number])
-        self.tell(TrialEnded(row, job=trial.number))
+        (row,) = (row for row in rows(self.study) if row.number == self.numbers[trial_id])
+        self.tell(TrialEnded(row, job=row.number))
 
     def _finish(self, trial: optuna.Trial, budget: int, found: dict[str, float]) -> None:
         if self.guard is not None:

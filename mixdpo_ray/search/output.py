@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,16 @@ from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.page import write_report
+from mixdpo_ray.search.report.study_of_trials import folded_study
 from mixdpo_ray.search.report.winner import doubt_of_winner, rivals_of_winner
 from mixdpo_ray.search.space import Space, with_settings
 from mixdpo_ray.search.trials import TrialRow, best, front, rows, write_trials
 from mixdpo_ray.storage import join
 from mixdpo_ray.training.metric_names import metric_in_words
+from mixdpo_ray.wording import python_command
 
+NUM_SAMPLES = "tune.num_samples="
+ENDS = ("COMPLETE", "PRUNED", "FAIL", "INTERRUPTED")
 CSV, BEST, REPORT = "trials.csv", "best.yaml", "report.html"
 NO_PLOTLY = (
     "report.html will have no figures: pip install 'mixdpo_ray[report]'; the same command, repeated, draws them and "
@@ -37,7 +42,7 @@ class StudyOutput:
     study: optuna.Study
     steps: Mapping[int, int]  # budget -> steps
     arithmetic: str
-    command: str
+    command: Sequence[str]  # which, repeated, goes on
 
     def write(self, counters: Mapping[str, int]) -> None:
         """Write the trials, the best recipes and the report, at any time; what was written before is replaced whole."""
@@ -56,17 +61,17 @@ class StudyOutput:
     def describe(self) -> str:
         """The closing lines. The last one is the page's, where it says that trials cannot be told apart."""
         trials, metrics = rows(self.study), read_metrics(self.recipe.tune.metric)
-        counts = {state: sum(row.state == state for row in trials) for state in ("COMPLETE", "PRUNED", "FAIL")}
+        counts = {state: sum(row.state == state for row in trials) for state in ENDS}
         ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         lines = [f"{self.folder}: {len(trials)} trials ({ended})"]
         winner = best(trials, metrics)
-        facts = self._facts(winner, {})
+        facts, study = self._facts(winner, {}), folded_study(self.study)
         if winner is None:
             guard = f" and kept {self.recipe.tune.guard}" if self.recipe.tune.guard else ""
             lines.append(f"  no trial was trained to the end{guard}: {CSV} says why")
         else:
             own = trials[0]
-            doubts = [doubt_of_winner(self.study, facts, number) for number in range(len(metrics))]
+            doubts = [doubt_of_winner(study, facts, number) for number in range(len(metrics))]
             scores = ", ".join(
                 f"{metric_in_words(metric.name)} {value:.4f}{f' ({doubt})' if doubt else ''}"
                 for metric, value, doubt in zip(metrics, winner.values, doubts, strict=True)
@@ -77,13 +82,21 @@ class StudyOutput:
             lines.append(f"  train    {self._train_command}")
         lines.append(f"  trials   {self.folder}/{CSV}")
         lines.append(f"  picture  {self.folder}/{REPORT}")
-        if rivals := rivals_of_winner(self.study, facts):
+        if rivals := rivals_of_winner(study, facts):
             lines.append(f"  {rivals}")
         return "\n".join(lines)
 
     @property
     def _train_command(self) -> str:
-        return f"python jobs/train.py {self.folder}/{BEST}"
+        return f"{python_command()} jobs/train.py {self.folder}/{BEST}"
+
+    @property
+    def _tune_command(self) -> str:
+        """The study's command; once all its trials have ended, with as many again."""
+        given, ended = [*self.command], sum(row.state != "INTERRUPTED" for row in rows(self.study))
+        if ended >= self.recipe.tune.num_samples and self.recipe.tune.sampler != "grid":
+            given = [word for word in given if not word.startswith(NUM_SAMPLES)] + [f"{NUM_SAMPLES}{2 * ended}"]
+        return f"{python_command()} {shlex.join(given)}"
 
     def _write_recipe(self, name: str, row: TrialRow, run: str) -> None:
         trained = with_settings(self.recipe, row.settings)
@@ -105,7 +118,7 @@ class StudyOutput:
             guard=self.recipe.tune.guard,
             best=winner.number if winner else None,
             train_command=self._train_command,
-            tune_command=self.command,
+            tune_command=self._tune_command,
             rungs=tuple(self.steps.items()),
             resources=self.arithmetic,
             counters=counters,

@@ -19,6 +19,7 @@ from mixdpo_ray.recipe.dotted import get_dotted, set_dotted
 from mixdpo_ray.recipe.file import explain
 from mixdpo_ray.recipe.ranges import Choice, Margins, Range, Value, read_range
 from mixdpo_ray.recipe.recipe import Recipe, objective_name
+from mixdpo_ray.search.branches import example_of_branches
 
 if TYPE_CHECKING:
     import optuna
@@ -96,7 +97,7 @@ class Space:
     def _check(self, recipe: Recipe) -> None:
         for knob in self.walk():
             _check_searchable(knob)
-        _check_once(self.knobs, {})
+        _check_once(self.knobs, {}, recipe.tune.space)
         for setting in [knob.setting for knob in self.knobs]:
             for point in self._probes_of(setting):
                 try:
@@ -247,7 +248,7 @@ def _check_searchable(knob: Knob) -> None:
         raise RecipeError(f"tune.space.{setting} changes the order of the prepared table: give a choice of values")
 
 
-def _check_once(knobs: tuple[Knob, ...], above: Mapping[str, str]) -> None:
+def _check_once(knobs: tuple[Knob, ...], above: Mapping[str, str], written: Mapping[str, Any]) -> None:
     """No point may give a setting two values. `above`: settings that already vary -> the knob that they vary under."""
     varied = dict(above)
     for knob in knobs:
@@ -256,11 +257,12 @@ def _check_once(knobs: tuple[Knob, ...], above: Mapping[str, str]) -> None:
                 other = knob.setting if knob.setting != setting else varied[setting]
                 raise RecipeError(
                     f"tune.space.{setting} also varies under {other}: write it there, in braces, for each value"
+                    f"{example_of_branches(written, other, setting)}"
                 )
             varied[setting] = knob.setting
     for knob in knobs:
         for inner in knob.branches.values():
-            _check_once(inner, {**above, knob.setting: knob.setting})
+            _check_once(inner, {**above, knob.setting: knob.setting}, written)
 
 
 ORDERS = tuple(f"curriculum.{name}" for name in ("difficulty", "order", "mode", "seed", "swap_fraction"))

@@ -1,7 +1,7 @@
 """A study in Optuna's storage: opened, continued, and each trial ended once, truthfully.
 
 The storage is all that is kept of a study. Whatever dies, trials that it still calls RUNNING have lost their driver:
-they are told FAIL, and what they were about to learn is queued again under a new number, which takes over their folder.
+they wait again, with what they have drawn and learned, and the next driver goes on with them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,21 @@ from mixdpo_ray.recipe.measure import Measure, read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.tune import EarlyStoppingSettings
 from mixdpo_ray.runs.job import delete_and_say
+from mixdpo_ray.search.attempts import (
+    CONTINUED,
+    CONTINUES,
+    DEATHS,
+    INTERRUPTED,
+    deaths_of,
+    first_number,
+    folded,
+    times_continued,
+)
 from mixdpo_ray.search.journal import open_journal
 from mixdpo_ray.storage import join
 
 JOURNAL = "optuna.journal"
-IDENTITY, CONTINUES, REASON, FOLDER, SETTINGS = "identity", "continues", "reason", "folder", "settings"
-INTERRUPTED = "interrupted"
+IDENTITY, REASON, SETTINGS = "identity", "reason", "settings"
 LOST = "its driver stopped"
 
 
@@ -89,33 +98,28 @@ def claim_study(study: optuna.Study, identity: Mapping[str, Any], differences: A
 
 
 def release_stale(study: optuna.Study, max_failures: int) -> list[int]:
-    """End what a dead driver left, and queue it again, unless it died too often. The numbers that were ended."""
+    """Let what a dead driver left wait for this one, unless it died too often. The numbers of these trials."""
     trials = study.get_trials(deepcopy=False)
     taken_over = {trial.user_attrs.get(CONTINUES) for trial in trials}
     stale = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    for trial in stale:
-        deaths = sum(INTERRUPTED not in one.user_attrs for one in ancestry(trials, trial))
-        again = deaths <= max_failures
-        if again and trial.number not in taken_over:
-            attributes = {CONTINUES: trial.number, FOLDER: trial.user_attrs.get(FOLDER)}
-            asked = trial.system_attrs.get("fixed_params", {})  # what was queued and not yet drawn when it died
-            study.enqueue_trial({**asked, **trial.params}, user_attrs=attributes)
-        fail(study, optuna.Trial(study, trial._trial_id), LOST if again else f"{LOST} {deaths} times while it ran")
-    return [trial.number for trial in stale]
+    for frozen in stale:
+        trial, deaths = optuna.Trial(study, frozen._trial_id), deaths_of(trials, frozen)
+        if frozen.number in taken_over:  # an earlier version died when it had queued the next attempt
+            fail(study, trial, LOST)
+        elif deaths > max_failures:
+            fail(study, trial, f"{LOST} {deaths} times while it ran")
+        else:
+            trial.storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
+            notes = {INTERRUPTED: False, DEATHS: deaths, CONTINUED: times_continued(trials, frozen) + 1}
+            for name, value in notes.items():
+                trial.set_user_attr(name, value)
+    return [first_number(trials, frozen) for frozen in stale]
 
 
 def forgive(study: optuna.Study) -> None:
     """A person's Ctrl-C is no fault of the trials that were running: it does not count towards their deaths."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         optuna.Trial(study, trial._trial_id).set_user_attr(INTERRUPTED, True)
-
-
-def ancestry(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> Iterator[FrozenTrial]:
-    """The trial, the one that it continues, and so on."""
-    yield trial
-    while (number := trial.user_attrs.get(CONTINUES)) is not None:
-        trial = trials[number]
-        yield trial
 
 
 def queue(study: optuna.Study, points: Iterable[Mapping[str, Any]]) -> None:
@@ -126,9 +130,7 @@ def queue(study: optuna.Study, points: Iterable[Mapping[str, Any]]) -> None:
 
 def still_wanted(study: optuna.Study, num_samples: int) -> int:
     """Trials to start: a trial and those that continue it count once."""
-    trials = study.get_trials(deepcopy=False)
-    continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
-    ended = [trial for trial in trials if trial.state.is_finished() and trial.number not in continued]
+    ended = [trial for trial in folded(study.get_trials(deepcopy=False)) if trial.state.is_finished()]
     return max(0, num_samples - len(ended))
 
 

@@ -13,8 +13,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mixdpo_ray.recipe.measure import Measure
+from mixdpo_ray.search.attempts import CONTINUED, FOLDER, folded
 from mixdpo_ray.search.samplers import GUARD
-from mixdpo_ray.search.study import CONTINUES, FOLDER, REASON, SETTINGS
+from mixdpo_ray.search.study import REASON, SETTINGS
 
 SECONDS, PAIRS, CPU_SECONDS, METRICS = "seconds", "pairs", "cpu_seconds", "metrics"  # user attributes, set per rung
 
@@ -29,7 +30,7 @@ class TrialRow:
     metrics: Mapping[str, float]
     guarded: bool  # whether what a winner must keep is kept, as far as it was measured
     reason: str
-    continues: int | None
+    continued: int  # how often its driver stopped, and it went on
     folder: str
     seconds: float
     pairs: int
@@ -38,8 +39,8 @@ class TrialRow:
 
 
 def rows(study: optuna.Study) -> list[TrialRow]:
-    """Every trial that was started."""
-    trials = study.get_trials(deepcopy=False)
+    """Every trial that was started, while none runs: what the storage calls RUNNING was interrupted."""
+    trials = folded(study.get_trials(deepcopy=False))
     return [row_of(trial) for trial in trials if trial.state != TrialState.WAITING]
 
 
@@ -47,14 +48,14 @@ def row_of(trial: FrozenTrial) -> TrialRow:
     notes = trial.user_attrs
     return TrialRow(
         number=trial.number,
-        state=trial.state.name,
+        state="INTERRUPTED" if trial.state == TrialState.RUNNING else trial.state.name,
         values=tuple(trial.values or ()) if trial.state == TrialState.COMPLETE else (),
         rungs=dict(trial.intermediate_values),
         settings=notes.get(SETTINGS) or trial.params,  # what was drawn so far, where Ctrl-C came in between
         metrics=notes.get(METRICS, {}),
         guarded=notes.get(GUARD, [0.0])[0] <= 0,
         reason=notes.get(REASON, ""),
-        continues=notes.get(CONTINUES),
+        continued=notes.get(CONTINUED, 0),
         folder=notes.get(FOLDER) or "",
         seconds=notes.get(SECONDS, 0.0),
         pairs=notes.get(PAIRS, 0),
@@ -91,12 +92,12 @@ def write_trials(
     names = [metric.name for metric in metrics]
     heads = ["number", "state", *names, *(f"rung {rung}" for rung in rungs), *settings]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*heads, "guard kept", "seconds", "pairs", "started", "ended", "continues", "reason"])
+    writer.writerow([*heads, "guard kept", "seconds", "pairs", "started", "ended", "continued", "reason"])
     for row in trials:
         values = [*row.values, *[""] * (len(names) - len(row.values))]
         scores = [row.rungs.get(rung, "") for rung in rungs]
         drawn = [row.settings.get(setting, "") for setting in settings]
         times = [time.isoformat(timespec="seconds") if time else "" for time in (row.started, row.ended)]
-        rest = [row.guarded if row.metrics else "", round(row.seconds, 1), row.pairs, *times, row.continues, row.reason]
+        rest = [row.guarded if row.metrics else "", round(row.seconds, 1), row.pairs, *times, row.continued, row.reason]
         writer.writerow([row.number, row.state, *values, *scores, *drawn, *rest])
     return text.getvalue()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sys
 import time
 from functools import partial
@@ -32,6 +31,7 @@ from mixdpo_ray.cluster.trial_slots import DRIVER_CPUS, Seats, count_seats, cpus
 from mixdpo_ray.preparation.held_out import require_held_out
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.search.branches import told_of_equal_trials
 from mixdpo_ray.search.check import check_search
 from mixdpo_ray.search.display import StudyDisplay
 from mixdpo_ray.search.inputs import Tables, cover_all, identity, judged_metrics, prepare_all, rung_steps
@@ -70,6 +70,8 @@ def tune(recipe: Recipe, kind: type[Trial] = Trial) -> StudyOutput:
     space = check_search(recipe)
     if not can_draw():
         say(NO_PLOTLY)
+    if told := told_of_equal_trials(recipe.tune.space):
+        say(told)
     workers = recipe.tune.workers_per_trial or recipe.cluster.fewest_workers  # as many for every trial
     recipe = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"num_workers": workers})})
     folder = study_folder(recipe)
@@ -92,8 +94,7 @@ def tune(recipe: Recipe, kind: type[Trial] = Trial) -> StudyOutput:
                 forget_study(recipe, folder)
                 study = open_study(recipe, folder, _sampler(recipe, space))
             claim_study(study, asked, differences)
-            command = shlex.join(["python", *sys.argv])  # which, repeated, goes on
-            output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, command)
+            output = StudyOutput(recipe, folder, space, study, steps, seats.arithmetic, sys.argv)
             RunRecord(folder).write_recipe(recipe, asked)
             _search(output, tables, points, seats, kind)
     return output

@@ -165,7 +165,7 @@ def _values(objective: Objective, pairs: PairLogps) -> Tensor:
     none = torch.zeros_like(chosen)
     columns = [
         objective.losses(pairs), pairs.chosen, pairs.rejected, chosen, rejected,
-        (chosen > rejected).float() + 0.5 * (chosen == rejected).float(),
+        objective.correct(pairs),
         none if pairs.ref_chosen is None else pairs.chosen_ratio,
         none if pairs.ref_rejected is None else pairs.rejected - pairs.ref_rejected,
         -pairs.chosen / pairs.chosen_length,

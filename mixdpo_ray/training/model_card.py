@@ -165,7 +165,7 @@ def _held_out(facts: CardFacts, described: Mapping[str, Any]) -> list[str]:
         return []
     lines = [
         f"## {pairs:,} held-out pairs\n",
-        "± is half a 95 % interval over these pairs; another training seed may move a value further.\n",
+        "(low to high), or ± half of it, is a 95 % interval over these pairs; another seed may move it further.\n",
         "| measure | before | after |",
         "|---|---|---|",
     ]
@@ -173,7 +173,10 @@ def _held_out(facts: CardFacts, described: Mapping[str, Any]) -> list[str]:
     for metric, name in MEASURED.items():
         if metric in facts.after:
             ends = ((facts.before, "before"), (facts.after, "after"))
-            cells = [_cell(values.get(metric), halves.get(metric, {}).get(when)) for values, when in ends]
+            if metric == f"eval_{ACCURACY}":
+                cells = [_share(values.get(metric), pairs) for values, _ in ends]
+            else:
+                cells = [_cell(values.get(metric), halves.get(metric, {}).get(when)) for values, when in ends]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     buckets = [
         (name.partition("/")[2], int(count)) for name, count in facts.after.items() if name.startswith("eval_pairs/")
@@ -190,8 +193,14 @@ def _bucket_line(bucket: str, pairs: int, after: Mapping[str, Any]) -> str:
     share = after.get(f"eval_{ACCURACY}/{bucket}")
     if pairs < 2 or share is None:
         return f"| {between} | {pairs:,} | too few |"
-    ends = wilson(share, pairs)
-    return f"| {between} | {pairs:,} | {_cell(share, max(ends[1] - share, share - ends[0]))} |"
+    return f"| {between} | {pairs:,} | {_share(share, pairs)} |"
+
+
+def _share(share: float | None, pairs: int) -> str:
+    if share is None:
+        return ""
+    low, high = wilson(share, pairs)
+    return f"{share:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _cell(value: float | None, half: float | None) -> str:

@@ -74,7 +74,7 @@ def _measures(objective: Objective, logps: MicroLogps, loss: Tensor, easy: Tenso
     """Sums of this micro-batch, in the order of metrics.SUMS."""
     pairs = logps.easy
     chosen_reward, rejected_reward = objective.rewards(pairs)
-    correct = (chosen_reward > rejected_reward).sum() + 0.5 * (chosen_reward == rejected_reward).sum()
+    correct = objective.correct(pairs).sum()
     drift = easy.new_zeros(()) if pairs.ref_chosen is None else pairs.chosen_ratio.sum()
     measured = [
         loss, easy, hard, pairs.chosen.sum() + logps.hard_chosen.sum(), pairs.rejected.sum(),

@@ -21,9 +21,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mixdpo_ray.cluster.command import Report, run_job
-
 if TYPE_CHECKING:
+    from mixdpo_ray.cluster.command import Report
     from mixdpo_ray.recipe.recipe import Recipe
 
 
@@ -34,6 +33,8 @@ def warm_up(recipe: Recipe, *, loudly: bool) -> Report:
 
 
 if __name__ == "__main__":
+    from mixdpo_ray.cluster.command import run_job
+
     run_job(__doc__, warm_up, connect=False, flags={"loudly": "in capitals"})
 '''
 VERB = '''

@@ -21,7 +21,7 @@ def test_without_a_terminal_the_first_and_the_last_step_are_lines(capsys: pytest
     display.show(Warned("checkpoint step-2 is damaged"))
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "train: stage easy"
-    assert " ".join(said[1].split()) == "train: easy 1/3 loss 0.5000 pairs/s 12.3 accuracy 0.75 held out 0.500"
+    assert " ".join(said[1].split()) == "train: easy 1/3 accuracy 0.75 held out 0.500 loss 0.5000 pairs/s 12.3"
     assert said[2].startswith("train: easy 3/3")
     assert said[2].endswith("ETA 0:00")
     assert said[3] == "warning: checkpoint step-2 is damaged"
@@ -63,7 +63,7 @@ def test_the_driver_shows_what_workers_told(capsys: pytest.CaptureFixture[str]) 
         for job in (1, 2):  # of a search: what is so of its recipe is said by the first that finds it
             ray.get(run_actor.tell.remote(Warned("rows are padded", once=True, job=job)))
     shown = capsys.readouterr().err
-    assert "train: hard 1/1  loss 2.0000" in shown
+    assert "train: hard 1/1  accuracy 0.75  loss 2.0000" in shown
     assert shown.count("rows are padded") == 1
 
 
@@ -96,11 +96,26 @@ def test_the_closing_lines_say_how_much_of_a_change_is_the_draw_of_the_pairs() -
         "peak_memory_gib": 1.5,
     }
     lines = RunReport("out/runs/a", summary).describe().splitlines()
-    assert lines[1].endswith("0.467 -> 0.667 of 15 pairs, ± 0.240; change +0.200 ± 0.290, perhaps chance")
-    assert lines[2] == "  ± is half a 95 % interval over 15 held-out pairs; another seed may move it further"
+    assert lines[1].endswith("0.467 -> 0.667 of 15 pairs (0.417 to 0.848); change +0.200 ± 0.290, perhaps chance")
+    few = "a 95 % interval over 15 held-out pairs, which are few; another seed may move it further"
+    assert lines[2] == f"  (low to high), or ± half of it, is {few}"
     equal = {"pairs": 15, "half_intervals": {"eval_rewards/accuracies": dict.fromkeys(halves)}}
-    assert (
-        RunReport("out", {**summary, "held_out": equal}).describe().splitlines()[1].endswith("of 15 pairs, all equal")
-    )
+    assert RunReport("out", {**summary, "held_out": equal}).describe().splitlines()[1].endswith("(0.417 to 0.848)")
     before_it_was_kept = RunReport("out/runs/a", {**summary, "held_out": None}).describe().splitlines()
-    assert before_it_was_kept[1].endswith("0.467 -> 0.667 of 15 pairs, ± 0.250")  # Wilson's: 0.417 to 0.848
+    assert before_it_was_kept[1].endswith("0.467 -> 0.667 of 15 pairs (0.417 to 0.848)")
+
+
+def test_the_interval_of_an_accuracy_is_that_of_its_picture_and_stays_within_0_and_1() -> None:
+    """Five of eight: not 0.625 ± 0.378."""
+    summary = {
+        "steps": 8,
+        "pairs": 120,
+        "seconds": 71.0,
+        "eval_before": {"eval_rewards/accuracies": 0.5},
+        "eval_after": {"eval_rewards/accuracies": 0.625, "eval_pairs/margin_1-2": 8.0},
+        "peak_memory_gib": 1.5,
+    }
+    lines = RunReport("out", summary).describe().splitlines()
+    assert lines[1].endswith("0.500 -> 0.625 of 8 pairs (0.306 to 0.863)")
+    many = {**summary, "eval_after": {"eval_rewards/accuracies": 0.625, "eval_pairs/margin_1-2": 80.0}}
+    assert "few" not in "".join(RunReport("out", many).describe())

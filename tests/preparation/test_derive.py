@@ -47,7 +47,9 @@ def test_the_recipe_for_pairs_without_ratings_prepares_them(tmp_path: Path, caps
     lengths = [len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows_of(table)]
     assert (len(lengths), lengths) == (95, sorted(lengths))
     told = capsys.readouterr().out
-    assert "of those kept: missing_score_made_hard" in told
+    assert "of those kept: no score, margin 0" in told
+    assert told.count("rows in") == 1, "one table, of the pairs as they are trained"
+    assert not any(line.split() == ["margin", "pairs"] for line in told.splitlines()), "all of them have margin 0"
     assert [line.split()[0] for line in told.splitlines() if "this recipe's" in line] == ["hard_fraction=0.3"]
     assert "warning" not in told
     plain = [*changes, "curriculum.mode=sorted_dpo", "curriculum.order=shuffled", "curriculum.difficulty=rating_margin"]

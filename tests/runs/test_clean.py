@@ -10,7 +10,7 @@ import pytest
 
 from mixdpo_ray.cluster.folder_lock import FolderLock
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.runs.clean import Item, describe_items, remove_unused, survey_storage
+from mixdpo_ray.runs.clean import Item, describe_items, may_be_one, remove_unused, survey_storage
 from mixdpo_ray.tables.prepared_table import Manifest, SplitFacts, commit
 from tests.runs.trainings import job
 
@@ -69,6 +69,47 @@ def test_tables_that_a_run_uses_stay(tmp_path: Path) -> None:
     assert (tmp_path / "reference" / "used").exists()
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "step-5").exists()
     assert unused(survey_storage(str(tmp_path)), tmp_path) == set()
+
+
+def test_a_reference_table_is_used_by_a_run_that_writes_the_same_folder_in_another_way(tmp_path: Path) -> None:
+    """The run that made it is gone; another, unfinished one reads it by a relative path."""
+    reference_table(tmp_path, "used", {**MODEL, "path": "/data/models/a-model"})
+    reference_table(tmp_path, "spare", {**MODEL, "path": "/data/models/not-a-model"})
+    folder = run(tmp_path, "mine", "d1")
+    record = {"recipe": {"model": {**MODEL, "path": "../a-model"}}, "identity": {"prepared": "d1"}}
+    (folder / "recipe.json").write_text(json.dumps(record))
+    assert "reference/used" not in unused(survey_storage(str(tmp_path)), tmp_path)
+    assert "reference/spare" in unused(survey_storage(str(tmp_path)), tmp_path)
+
+
+def test_a_table_of_another_file_with_the_same_rows_is_not_used_by_the_run(tmp_path: Path) -> None:
+    for name, path in (("read", "pairs/a.jsonl"), ("spare", "pairs/b.jsonl")):
+        (prepared_table(tmp_path, name, "d1") / "recipe.json").write_text(
+            json.dumps({"data": {"source": {"path": path}}})
+        )
+    folder = run(tmp_path, "mine", "d1")
+    record = {
+        "recipe": {"model": MODEL, "data": {"source": {"path": "/here/pairs/a.jsonl"}}},
+        "identity": {"prepared": "d1"},
+    }
+    (folder / "recipe.json").write_text(json.dumps(record))
+    assert "prepared/spare" in unused(survey_storage(str(tmp_path)), tmp_path)
+    assert "prepared/read" not in unused(survey_storage(str(tmp_path)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "may"),
+    [
+        ("../tiny", "/a/tiny", True),
+        ("./tiny/", "tiny", True),
+        ("/a/b/../tiny", "/a/tiny", True),
+        ("/a/tiny", "/b/tiny", False),
+        ("tiny", "/a/untiny", False),
+        ("s3://a/tiny", "tiny", False),
+    ],
+)
+def test_paths_are_told_apart_as_far_as_they_can_be(one: str, other: str, may: bool) -> None:
+    assert may_be_one(one, other) == may_be_one(other, one) == may
 
 
 def test_what_a_used_table_was_derived_from_stays(tmp_path: Path) -> None:

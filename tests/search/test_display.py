@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from mixdpo_ray.cluster.events import PhaseBegan, StepTaken, Warned
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.search.display import StudyDisplay, shown_setting
+from mixdpo_ray.search.trials import TrialRow
 from tests.search.driven_study import ACCURACY, DrivenStudy
 from tests.search.recipes import make_recipe
 
@@ -20,8 +22,10 @@ BETA, VALUE = "objective.beta", "curriculum.threshold.value"
 SPACE = {VALUE: {"choice": [0.5, 1.5]}, BETA: {"loguniform": [0.005, 0.5]}}
 
 
-def display_of(wanted: int = 4, width: int = 120, height: int = 30, terminal: bool = True) -> StudyDisplay:
-    display = StudyDisplay("small", read_metrics("accuracy"), (1, 3, 9), 2, wanted, [])
+def display_of(
+    wanted: int = 4, width: int = 120, height: int = 30, terminal: bool = True, before: Sequence[TrialRow] = ()
+) -> StudyDisplay:
+    display = StudyDisplay("small", read_metrics("accuracy"), (1, 3, 9), 2, wanted, list(before))
     display.console = Console(file=io.StringIO(), width=width, height=height, force_terminal=terminal)
     return display
 
@@ -97,13 +101,12 @@ def test_failures_are_counted_and_never_the_best(tmp_path: Path) -> None:
     assert display.head().startswith("small: 1 of 4 trials ended  ETA ")
 
 
-def test_a_study_that_goes_on_remembers_its_best(tmp_path: Path) -> None:
+def test_a_study_that_goes_on_remembers_its_best_and_counts_what_had_ended(tmp_path: Path) -> None:
     before = display_of()
     watched(tmp_path, before).train(lambda _: 0.875)
-    display = display_of(wanted=2)
-    display.ended = before.ended
+    display = display_of(wanted=2, before=before.ended)
     watched(tmp_path, display).train(lambda _: 0.5)
-    assert "1 of 2 trials ended  best 0.8750 (trial 0)" in display.head()
+    assert "2 of 3 trials ended  best 0.8750 (trial 0)" in display.head()
 
 
 def test_what_runs_is_always_on_the_screen_and_of_what_has_ended_the_newest(tmp_path: Path) -> None:

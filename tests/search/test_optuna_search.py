@@ -171,7 +171,7 @@ def test_a_trial_ends_once_though_tune_may_say_it_twice(tmp_path: Path) -> None:
     assert [event for event in study.events if isinstance(event, TrialEnded)] == [TrialEnded(row, job=row.number)]
 
 
-def test_a_trial_that_continues_another_takes_its_settings_and_folder_and_counts_once(tmp_path: Path) -> None:
+def test_a_trial_that_was_cut_goes_on_with_its_settings_and_counts_once(tmp_path: Path) -> None:
     before = driven(tmp_path)
     before.train(lambda _: 0.5)
     number, settings = before.start()
@@ -179,9 +179,9 @@ def test_a_trial_that_continues_another_takes_its_settings_and_folder_and_counts
     study = driven(tmp_path)
     assert release_stale(study.study, max_failures=2) == [1]
     row = study.train(lambda _: 0.75)
-    assert (row.number, row.continues, row.folder) == (2, 1, "trials/0001")
+    assert (row.number, row.continued, row.folder) == (1, 1, "trials/0001")
     assert row.settings == settings
-    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert states(study) == ["COMPLETE", "COMPLETE"]
     assert still_wanted(study.study, 5) == 3
 
 

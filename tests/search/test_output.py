@@ -13,14 +13,20 @@ from mixdpo_ray.search.space import Space
 RECIPE = Path(__file__).parents[2] / "jobs" / "recipes" / "playground.yaml"
 
 
-def closing_lines(folder: Path, *scores: float, pairs: float | None = 15.0) -> list[str]:
+def output(folder: Path, *scores: float, pairs: float | None = 15.0) -> StudyOutput:
     study = optuna.create_study(direction="maximize")
     for score in scores:
         metrics = {} if pairs is None else {"eval_pairs/margin_1-2": pairs}
         attributes = {"settings": {"objective.beta": 0.1}, "metrics": metrics}
         study.add_trial(optuna.trial.create_trial(value=score, user_attrs=attributes))
-    recipe = load_recipe(str(RECIPE), ["tune.metric=accuracy"])
-    return StudyOutput(recipe, str(folder), Space(()), study, {1: 19}, "", "tune").describe().splitlines()
+    recipe = load_recipe(str(RECIPE), ["tune.metric=accuracy", "tune.num_samples=3"])
+    return StudyOutput(
+        recipe, str(folder), Space(()), study, {1: 19}, "", ["jobs/tune.py", "a.yaml", "tune.num_samples=3"]
+    )
+
+
+def closing_lines(folder: Path, *scores: float, pairs: float | None = 15.0) -> list[str]:
+    return output(folder, *scores, pairs=pairs).describe().splitlines()
 
 
 def test_the_last_line_says_that_trials_cannot_be_told_apart(tmp_path: Path) -> None:
@@ -41,3 +47,9 @@ def test_where_the_pairs_were_not_counted_nothing_is_claimed(tmp_path: Path) -> 
     lines = closing_lines(tmp_path, 0.6, 0.6, pairs=None)
     assert lines[1] == "  best     trial 0: held-out preference accuracy 0.6000"
     assert lines[-1].startswith("  picture")
+
+
+def test_the_command_that_extends_a_study_asks_for_more_trials_than_have_ended(tmp_path: Path) -> None:
+    assert output(tmp_path, 0.5)._tune_command.endswith(" jobs/tune.py a.yaml tune.num_samples=3")
+    six = output(tmp_path, *[0.5] * 6)._tune_command
+    assert six.endswith(" jobs/tune.py a.yaml tune.num_samples=12")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mixdpo_ray.search.report.comparable import comparable
-from tests.search.small_study import Maker, make_search
+from mixdpo_ray.search.report.comparable import Compared, comparable
+from tests.search.small_study import SPACE, Maker, make_search
 from tests.search.written_page import written
 
 
@@ -21,7 +21,8 @@ def stopped_early(folder: Path) -> Maker:
 
 def test_where_most_trials_were_stopped_settings_are_compared_by_a_rung_that_all_ran(tmp_path: Path) -> None:
     maker = stopped_early(tmp_path)
-    compared, note = comparable(maker.study, maker.facts())
+    found = comparable(maker.study, maker.facts())
+    compared, note = found.study, found.note
     assert [trial.value for trial in compared.trials] == [trial.intermediate_values[1] for trial in maker.study.trials]
     assert note is not None
     assert note.startswith("Only 2 of the trials ran to the end")
@@ -37,4 +38,27 @@ def test_the_page_says_so_and_draws_what_two_trials_could_not_show(tmp_path: Pat
 
 def test_a_study_in_which_many_trials_ended_is_compared_by_its_own_scores(tmp_path: Path) -> None:
     maker = make_search(tmp_path)
-    assert comparable(maker.study, maker.facts()) == (maker.study, None)
+    assert comparable(maker.study, maker.facts()) == Compared(maker.study, maker.facts())
+
+
+def test_five_trials_that_ended_are_enough_to_compare_by_what_they_came_to(tmp_path: Path) -> None:
+    maker = stopped_early(tmp_path)
+    for _ in range(3):
+        maker.add(maker.draw())
+    assert comparable(maker.study, maker.facts()).note is None
+
+
+def test_captions_axes_and_the_head_of_importance_name_the_rung_that_scores_are_of(tmp_path: Path) -> None:
+    maker = stopped_early(tmp_path)
+    page = written(maker.study, maker.facts(), tmp_path)
+    assert "Why it won" not in page.words
+    assert "importance after rung 1 of 3" in page.words
+    for caption in (
+        "Colour is the score after rung 1 of 3, each dot a trial that came so far",
+        "The score after rung 1 of 3 against",
+        "from the rest, by the score after rung 1 of 3",
+        "colour, by the score after rung 1 of 3",
+    ):
+        assert caption in page.words
+    axes = [figure["layout"].get("yaxis", {}).get("title", {}).get("text") for figure in page.figures]
+    assert axes.count("after rung 1 of 3") == len(SPACE)

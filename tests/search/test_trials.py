@@ -24,7 +24,7 @@ BETA, RATIO = "objective.beta", "train.schedule.stage2_lr_ratio"
 
 
 def row(number: int, *values: float, state: str = "COMPLETE", guarded: bool = True) -> TrialRow:
-    return TrialRow(number, state, values, {}, {}, {}, guarded, "", None, "", 0.0, 0, None, None)
+    return TrialRow(number, state, values, {}, {}, {}, guarded, "", 0, "", 0.0, 0, None, None)
 
 
 def numbers(trials: list[TrialRow]) -> list[int]:
@@ -47,7 +47,7 @@ def test_of_equals_the_earliest_won() -> None:
 
 
 def test_no_trial_is_best_that_was_not_trained_to_the_end_or_breaks_the_guard() -> None:
-    others = [row(0, state="FAIL"), row(1, state="PRUNED"), row(2, state="RUNNING"), row(3, 0.9, guarded=False)]
+    others = [row(0, state="FAIL"), row(1, state="PRUNED"), row(2, state="INTERRUPTED"), row(3, 0.9, guarded=False)]
     assert winner(*others) is None
     assert winner(*others, row(4, 0.1)) == 4
     assert winner() is None
@@ -74,7 +74,7 @@ def test_the_front_holds_no_trial_that_failed_or_breaks_the_guard() -> None:
 
 
 def driven(folder: Path) -> DrivenStudy:
-    """Complete, stopped, NaN, refused, cut by its driver's death, and that one again: 0 to 5. One more waits."""
+    """Complete, stopped, NaN, refused, cut by its driver's death and then complete: 0 to 4. One more waits."""
     space = {BETA: {"loguniform": [0.005, 0.5]}, RATIO: {"uniform": [0.1, 1]}}
     recipe = make_recipe({"space": space, "guard": "chosen_drift >= -20"})
     first = DrivenStudy(recipe, folder)
@@ -96,20 +96,19 @@ def driven(folder: Path) -> DrivenStudy:
 def test_a_study_is_read_as_rows_of_what_was_started(tmp_path: Path) -> None:
     study = driven(tmp_path).study
     found = rows(study)
-    assert [(one.number, one.state, one.guarded, one.continues) for one in found] == [
-        (0, "COMPLETE", False, None),
-        (1, "PRUNED", True, None),
-        (2, "FAIL", True, None),
-        (3, "FAIL", True, None),
-        (4, "FAIL", True, None),
-        (5, "COMPLETE", True, 4),
+    assert [(one.number, one.state, one.guarded, one.continued) for one in found] == [
+        (0, "COMPLETE", False, 0),
+        (1, "PRUNED", True, 0),
+        (2, "FAIL", True, 0),
+        (3, "FAIL", True, 0),
+        (4, "COMPLETE", True, 1),
     ]
     assert found[1].rungs == {1: 0.5}
     assert found[0].rungs == {1: 0.75, 3: 0.75, 9: 0.75}
     assert (found[0].pairs, found[0].seconds, found[1].pairs) == (10 + 30 + 90, 2.0 + 6.0 + 18.0, 10)
-    assert found[5].folder == found[4].folder == "trials/0004"
-    assert found[5].settings == found[4].settings
-    assert len(study.trials) == 7
+    assert found[4].folder == "trials/0004"
+    assert found[4].rungs == {1: 0.9, 3: 1.0, 9: 1.0}
+    assert len(study.trials) == 6
 
 
 def stored(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -131,7 +130,7 @@ def number(text: str) -> float | None:
 def test_trials_csv_agrees_with_the_storage_row_by_row(tmp_path: Path) -> None:
     lines = table(driven(tmp_path).study)
     trials = [trial for trial in stored(tmp_path) if trial.state.name != "WAITING"]
-    assert len(lines) == len(trials) == 6
+    assert len(lines) == len(trials) == 5
     for line, trial in zip(lines, trials, strict=True):
         assert (line["number"], line["state"]) == (str(trial.number), trial.state.name)
         assert number(line[ACCURACY]) == (trial.value if trial.state.name == "COMPLETE" else None)
@@ -139,7 +138,7 @@ def test_trials_csv_agrees_with_the_storage_row_by_row(tmp_path: Path) -> None:
         assert {budget: value for budget, value in rungs.items() if value is not None} == trial.intermediate_values
         assert {name: number(line[name]) for name in (BETA, RATIO)} == trial.params
         assert line["reason"] == trial.user_attrs.get("reason", "")
-        assert line["continues"] == str(trial.user_attrs.get("continues", ""))
+        assert line["continued"] == str(trial.user_attrs.get("continued", 0))
         assert line["started"] == trial.datetime_start.isoformat(timespec="seconds")
         assert line["ended"] == trial.datetime_complete.isoformat(timespec="seconds")
 
@@ -172,7 +171,7 @@ def test_two_metrics_are_two_columns_in_their_order() -> None:
 def test_what_the_rows_say_survives_the_journal(tmp_path: Path) -> None:
     """Also a metric that was not a number."""
     before = rows(driven(tmp_path).study)
-    after = [row_of(trial) for trial in stored(tmp_path)][:6]
+    after = [row_of(trial) for trial in stored(tmp_path)][:5]
     assert json.dumps([dict(one.metrics) for one in after]) == json.dumps([dict(one.metrics) for one in before])
     assert math.isnan(after[2].metrics[ACCURACY])
     assert [one.settings for one in after] == [one.settings for one in before]

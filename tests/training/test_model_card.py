@@ -98,9 +98,9 @@ def test_the_pairs_that_were_trained_are_counted_and_not_those_that_were_kept(jo
 def test_an_accuracy_of_one_pair_is_not_shown(job: TrainingJob) -> None:
     text = card(job)
     assert "| 0 to 0.5 | 1 | too few |" in text
-    assert "| from 4 | 14 | 0.643 ± 0.255 |" in text
+    assert "| from 4 | 14 | 0.643 (0.388 to 0.837) |" in text
     assert "## 15 held-out pairs" in text
-    assert "| preference accuracy | 0.467 | 0.667 |" in text
+    assert "| preference accuracy | 0.467 (0.248 to 0.699) | 0.667 (0.417 to 0.848) |" in text
     assert sum(line.startswith("|") for line in text.splitlines()) < 12
     assert "held-out" not in card(job, after={})
 

@@ -18,3 +18,4 @@ class StudyFacts:
     rungs: tuple[tuple[int, int], ...]  # (budget, steps of the recipe's own curriculum at that rung)
     resources: str  # one line of arithmetic: why so many trials at a time
     counters: Mapping[str, int | float | str]  # {"reference passes": 1, ...}
+    after: str = ""  # " after rung 1 of 2", where scores are not those of whole trials

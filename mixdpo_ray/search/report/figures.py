@@ -28,10 +28,10 @@ def parts(study: Study, facts: StudyFacts) -> list[PagePart]:
     if not is_available():
         return []
     settings = (pareto_front, *SETTINGS) if len(facts.metrics) > 1 else SETTINGS
-    compared, note = comparable(study, facts)
-    why = "What the settings did" if facts.best is None else "Why it won"
+    compared = comparable(study, facts)
+    why = "What the settings did" if facts.best is None or compared.note else "Why it won"
     return [
-        PagePart("settings", why, tuple(draw(compared, facts) for draw in settings), note),
+        PagePart("settings", why, tuple(draw(compared.study, compared.facts) for draw in settings), compared.note),
         PagePart("training", "How the trials trained", tuple(draw(study, facts) for draw in TRAINING)),
         PagePart("search", "How the search went", tuple(draw(study, facts) for draw in SEARCH)),
     ]

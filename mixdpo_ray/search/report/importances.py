@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.search.report.scores import Target, objectives, scored, short_names, too_few, varied
+from mixdpo_ray.search.report.scores import Target, by_score, objectives, scored, short_names, too_few, varied
 from mixdpo_ray.search.report.style import BLUE, Figure, drawing
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def importances(study: Study, facts: StudyFacts) -> Figure:
     hint = "" if len(done) >= ENOUGH else "; with so few trials it is a hint, not a finding"
     return figure.drawn(
         f"The longer the bar, the more that setting alone tells the better half of the {len(done)} compared trials "
-        f"from the rest; all bars together are 1{hint}.",
+        f"from the rest{by_score(facts)}; all bars together are 1{hint}.",
         drawings,
     )
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from mixdpo_ray import storage
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.figures import parts
+from mixdpo_ray.search.report.study_of_trials import folded_study
 from mixdpo_ray.search.report.tables import failures, state_counts, trial_table
 from mixdpo_ray.search.report.winner import describe_winner
 
@@ -21,6 +22,7 @@ __all__ = ["StudyFacts", "write_report"]
 
 
 def write_report(study: Study, facts: StudyFacts, path: str) -> None:
+    study = folded_study(study)
     chapters = parts(study, facts)
     drawn = any(figure.drawings for part in chapters for figure in part.figures)
     page = _template().render(

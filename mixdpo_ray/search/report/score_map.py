@@ -40,13 +40,14 @@ def score_map(study: Study, facts: StudyFacts) -> Figure:
     x, y = sorted(pair)  # as Optuna does
     names = [TELLING.get(_setting(name), name) for name in pair]
     figure = Figure("map", f"{names[0][:1].upper()}{names[0][1:]} and {names[1]} together")
+    title = {"text": facts.after.strip(), "side": "right"} if facts.after else None
     drawings = []
     for objective in objectives(facts):
         plot = plot_contour(study, [x, y], target=objective.target, target_name=objective.words)
         for trace in plot.data:
             if trace.type == "contour" and trace.colorscale:
                 trace.update(colorscale=deepened_scale(trace.colorscale), reversescale=not objective.upward)
-                trace.update(colorbar={"title": None, "thickness": 10, "outlinewidth": 0}, line={"width": 0.5})
+                trace.update(colorbar={"title": title, "thickness": 10, "outlinewidth": 0}, line={"width": 0.5})
             elif trace.type == "scatter":
                 dot = {"size": 8, "color": "black", "line": {"width": 1.5, "color": "white"}}
                 trace.marker.update({**CROSS, "color": "white"} if trace.name == "Infeasible Trial" else dot)
@@ -55,9 +56,10 @@ def score_map(study: Study, facts: StudyFacts) -> Figure:
         if winner is not None and {x, y} <= set(winner.params):
             ring(plot, winner.params[x], winner.params[y])
         drawings.append(drawing(plot, 440, title=objective.title))
+    dot_is = "trial that came so far" if facts.after else "complete trial"
     return figure.drawn(
-        "Colour is the score, each dot a complete trial and the red ring the winner; between the dots the colour is "
-        f"guessed, so trust it only where dots are near{crosses(done)}.",
+        f"Colour is the score{facts.after}, each dot a {dot_is} and the red ring the winner; between the dots the "
+        f"colour is guessed, so trust it only where dots are near{crosses(done)}.",
         drawings,
     )
 

@@ -25,10 +25,11 @@ class Target:
     metric: str
     upward: bool  # more is better
     without_export: bool  # the study's only one
+    after: str = ""  # which rung
 
     @property
     def words(self) -> str:
-        return metric_in_words(self.metric)
+        return f"{metric_in_words(self.metric)}{self.after}"
 
     @property
     def title(self) -> str | None:
@@ -52,7 +53,8 @@ class Target:
 
 def objectives(facts: StudyFacts) -> list[Target]:
     without_export = len(facts.metrics) == 1
-    return [Target(n, metric, way == "max", without_export) for n, (metric, way) in enumerate(facts.metrics)]
+    numbered = enumerate(facts.metrics)
+    return [Target(n, metric, way == "max", without_export, facts.after) for n, (metric, way) in numbered]
 
 
 def trials_of(study: Study) -> list[FrozenTrial]:
@@ -179,3 +181,8 @@ def varied(done: Sequence[FrozenTrial]) -> list[str]:
     """Searched settings with more than one value among these trials."""
     names = sorted({name for trial in done for name in trial.params})
     return [name for name in names if len({repr(trial.params[name]) for trial in done if name in trial.params}) > 1]
+
+
+def by_score(facts: StudyFacts) -> str:
+    """The part of a caption that names the rung, where scores are of one."""
+    return f", by the score{facts.after}" if facts.after else ""

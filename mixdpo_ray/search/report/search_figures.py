@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.scores import (
+    by_score,
     crosses,
     hover_text,
     objectives,
@@ -48,10 +49,14 @@ def history(study: Study, facts: StudyFacts) -> Figure:
         return figure.without(reason)
     from optuna.visualization import plot_optimization_history
 
+    from mixdpo_ray.search.report.study_of_trials import renumbered
+
     drawings, winner = [], winner_of(study, facts)
+    numbers = [trial.number for trial in trials_of(study)]
     for objective in objectives(facts):
-        plot = plot_optimization_history(study, target=objective.target, target_name=objective.words)
+        plot = plot_optimization_history(renumbered(study), target=objective.target, target_name=objective.words)
         for trace in plot.data:
+            trace.x = [numbers[int(position)] for position in trace.x]
             trace.update(marker=CROSS if trace.name == "Infeasible Trial" else {"size": 8, "color": BLUE})
             trace.update(line={"shape": "hv", "width": 2, "color": RED}, showlegend=False)
             trace.update(name="best so far" if trace.mode == "lines" else "a trial")
@@ -91,8 +96,8 @@ def parallel_coordinates(study: Study, facts: StudyFacts) -> Figure:
     dotted = "; dotted lines break the guard" if any(trial.constraints for trial in done) else ""
     none = "; None: it has no such setting" if any(set(names) - set(trial.params) for trial in done) else ""
     return figure.drawn(
-        f"Follow a line to read a trial's settings: {strong} the strongest colour, and where strong lines meet, a "
-        f"setting is decided{dotted}{none}.",
+        f"Follow a line to read a trial's settings: {strong} the strongest colour{by_score(facts)}, and where strong "
+        f"lines meet, a setting is decided{dotted}{none}.",
         [drawing(plot, 400, min_width=115 * len(labels), left=70)],
     )
 
@@ -140,15 +145,15 @@ def slices(study: Study, facts: StudyFacts) -> Figure:
                     dots.marker.update(CROSS)
             plot.update_xaxes(title_text=None, nticks=6)
             plain_ticks(plot.layout.xaxis, [trial.params[name] for trial in done if name in trial.params], repr)
-            plot.update_yaxes(title_text=None, range=[low - room, high + room])
+            plot.update_yaxes(title_text=facts.after.strip() or None, range=[low - room, high + room])
             if winner is not None and name in winner.params:
                 value, named = winner.params[name], plot.layout.xaxis.type == "category"
                 ring(plot, repr(value) if named else value, objective.of(winner))  # names as Optuna writes them
             title = short[name] if objective.without_export else f"{objective.words} by {short[name]}"
             drawings.append(drawing(plot, 230, title=title))
     return figure.drawn(
-        "The score against one setting at a time, later trials stronger in colour: a slope or a hump means that the "
-        f"setting matters whatever the others are{crosses(done)}.",
+        f"The score{facts.after} against one setting at a time, later trials stronger in colour: a slope or a hump "
+        f"means that the setting matters whatever the others are{crosses(done)}.",
         drawings,
         side_by_side=True,
     )

@@ -17,7 +17,8 @@ GREY = "#a3acb6"  # breaks the guard, or has not begun
 CROSS = {"color": GREY, "symbol": "x", "size": 7, "line": {"width": 0}}
 STATES = {"COMPLETE": BLUE, "PRUNED": "#c98a12", "FAIL": RED, "RUNNING": "#4b9a6a", "WAITING": GREY}
 STATE_WORDS = {
-    "COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting",
+    "COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "interrupted",
+    "WAITING": "waiting",
 }  # fmt: skip
 CLEAR = "rgba(0,0,0,0)"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'

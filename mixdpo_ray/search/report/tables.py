@@ -38,6 +38,7 @@ class TableRow:
     state: str
     word: str
     wins: bool
+    continued: int  # how often its driver stopped, and it went on
     breaks_guard: bool
     settings: tuple[str, ...]
     scores: tuple[str, ...]
@@ -58,7 +59,6 @@ class Failure:
     number: int
     settings: tuple[tuple[str, str], ...]
     reason: str
-    continued: tuple[int, ...]
 
 
 def trial_table(study: Study, facts: StudyFacts) -> Table:
@@ -105,6 +105,7 @@ def _row(trial: FrozenTrial, names: Sequence[str], facts: StudyFacts) -> TableRo
         trial.state.name.lower(),
         STATE_WORDS[trial.state.name],
         trial.number == facts.best,
+        trial.user_attrs.get("continued", 0),
         not guard_holds(trial),
         tuple(setting_text(chosen[name]) if name in chosen else "" for name in names),
         tuple(_scores(trial, facts)),
@@ -130,15 +131,13 @@ def _error(trial: FrozenTrial, metric: Target) -> str:
 
 
 def failures(study: Study) -> list[Failure]:
-    trials = trials_of(study)
     return [
         Failure(
             trial.number,
             tuple((name, setting_text(value)) for name, value in settings_shown(trial).items()),
             str(trial.user_attrs.get("reason") or "no reason was recorded"),
-            tuple(other.number for other in trials if other.user_attrs.get("continues") == trial.number),
         )
-        for trial in trials
+        for trial in trials_of(study)
         if trial.state.name == "FAIL"
     ]
 

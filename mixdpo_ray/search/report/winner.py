@@ -63,6 +63,7 @@ class Winner:
     compared: bool  # with the recipe's own settings
     front: int  # trials on the Pareto front, it among them; 1 for one metric
     guard: str | None
+    after: str  # the rung that importances are of, " after rung 1 of 2"; empty where they are of whole trials
 
     @property
     def weighed(self) -> bool:
@@ -75,13 +76,15 @@ def describe_winner(study: Study, facts: StudyFacts) -> Winner | None:
     if winner is None:
         return None
     own = trial_by_number(study, 0) if winner.number else None
+    compared = comparable(study, facts)
     return Winner(
         winner.number,
         tuple(_score(objective, winner, own, done) for objective in objectives(facts)),
-        tuple(_settings(winner, own, importance_by_setting(comparable(study, facts)[0], facts))),
+        tuple(_settings(winner, own, importance_by_setting(compared.study, compared.facts))),
         own is not None,
         len(study.best_trials) if len(facts.metrics) > 1 else 1,
         _guard(winner, facts),
+        compared.facts.after,
     )
 
 
