@@ -178,7 +178,7 @@ def refuse_too_many(recipe: Recipe, refused: Refusals, rows: int, origin: str) -
     path = storage.join(samples_folder(recipe), f"{recipe.output.name}.{QUARANTINE}")
     quarantine.write(path)
     if not within_budget(quarantine.counts, rows, recipe.data.max_quarantined_fraction):
-        raise over_budget(quarantine, rows, recipe.data.max_quarantined_fraction, path)
+        raise over_budget(quarantine, rows, recipe.data, path)
     reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.counts.items())
     say(f"warning: {len(refused)} of {rows} prompts of {origin} were refused ({reasons}): {path}")
 
