@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mixdpo_ray.cluster.command import Report, run_job
-
 if TYPE_CHECKING:
+    from mixdpo_ray.cluster.command import Report
     from mixdpo_ray.recipe.recipe import Recipe
 
 
@@ -17,4 +16,12 @@ def sample(recipe: Recipe) -> Report:
 
 
 if __name__ == "__main__":
+    from importlib.util import find_spec
+
+    if not (find_spec("mixdpo_ray") and find_spec("ray")):
+        raise SystemExit(
+            "this Python has no mixdpo_ray, or no Ray: make install sets one up that has, .venv/bin/python"
+        )
+    from mixdpo_ray.cluster.command import run_job
+
     run_job(__doc__, sample, connect=False, section="sample")

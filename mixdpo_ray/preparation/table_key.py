@@ -32,9 +32,19 @@ def base_recipe(recipe: Recipe) -> Recipe:
     )
 
 
+RECIPE = "recipe.json"
+
+
 def write_recipe(folder: str, recipe: Recipe) -> None:
     """The recipe that a table was made for, for people: what found it again is the table's name."""
-    storage.write_bytes(storage.join(folder, "recipe.json"), json.dumps(recipe.to_dict(), indent=2).encode())
+    storage.write_bytes(storage.join(folder, RECIPE), json.dumps(recipe.to_dict(), indent=2).encode())
+
+
+def read_recipe(folder: str) -> dict[str, Any]:
+    """Empty where a table has none."""
+    path = storage.join(folder, RECIPE)
+    content: dict[str, Any] = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
+    return content
 
 
 def table_name(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:

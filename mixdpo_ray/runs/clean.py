@@ -22,6 +22,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.folder_lock import UNFINISHED, FolderLock
 from mixdpo_ray.cluster.run_record import RecordedRecipe, RunRecord
 from mixdpo_ray.pairs.quarantine import QUARANTINE
+from mixdpo_ray.preparation.table_key import read_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.keyed_table import SCORES
 from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
@@ -211,10 +212,9 @@ def _mentions(run: RunItem, name: object) -> bool:
 
 def _may_read(run: RunItem, table: str) -> bool:
     """Whether a run may have read the files that a table was made of: the same rows may lie in two files."""
-    recipe = storage.join(table, "recipe.json")
-    if run.kind != "runs" or not storage.exists(recipe):
+    if run.kind != "runs":
         return True
-    mine, its = (_source_paths(content) for content in (run.asked.recipe, json.loads(storage.read_bytes(recipe))))
+    mine, its = (_source_paths(recipe) for recipe in (run.asked.recipe, read_recipe(table)))
     return not mine or not its or (len(mine) == len(its) and all(map(may_be_one, mine, its)))
 
 

@@ -213,7 +213,7 @@ def texts(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("name", "others"),
     [
-        ("recipe.json", {"preparation/table_key.py"}),  # of a prepared table: another file, which nobody reads back
+        ("recipe.json", {"preparation/table_key.py"}),  # of a prepared table: another file
         ("summary.json", set[str]()),
         ("failure.txt", set[str]()),
         ("driver.lock", set[str]()),
