@@ -85,7 +85,7 @@ def _named(own: ModelSettings, asked: SampleSettings) -> ModelSettings:
     name = asked.model or ""
     refuse_missing_folder(SETTING, name)
     if storage.local(name).is_dir() and not storage.local(name).joinpath("config.json").is_file():
-        raise ModelError(f"{SETTING} {name!r} is neither a run nor a model: it has no recipe.json and no config.json")
+        raise ModelError(f"{SETTING} {name!r} is neither a run nor a model: it has neither a recipe nor a config.json")
     alike = {"dtype", "attn_implementation", "trust_remote_code"}
     return ModelSettings.model_validate({"path": name, "revision": asked.revision, **own.model_dump(include=alike)})
 
