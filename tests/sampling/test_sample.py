@@ -148,7 +148,7 @@ def files(folder: Path) -> list[Path]:
     ("overrides", "said"),
     [
         (["sample.model=./nothing/there"], "sample.model './nothing/there' is no folder; correct the path"),
-        (["sample.model={folder}"], "is neither a run nor a model: it has no recipe.json and no config.json"),
+        (["sample.model={folder}"], "is neither a run nor a model: it has neither a recipe nor a config.json"),
         (["sample.prompts.source.path={folder}/none.jsonl"], "sample.prompts.source.path"),
         (["sample.prompts.skip=6"], "nothing is left to answer"),
         (["sample.prompts.source.path={folder}/wild.jsonl"], "control_token"),
