@@ -1,18 +1,23 @@
 """Checksums that find damage, not attacks: XXH3, which hashes at the speed of memory.
 
 A small JSON file carries its own: the text is hashed with the checksum left empty. Files that were written before there
-were checksums have none and are read as they are.
+were checksums have none and are read as they are. A line of a file that grows carries one behind its last field.
 """
 
 from __future__ import annotations
 
-from typing import Self
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Self
 
 import xxhash
 from pydantic import Field, ValidationError
 
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.wording import first_line
+
+_LINE = re.compile(rb'(.*),"checksum":"([0-9a-f]{16})"\}')
 
 
 def checksum(content: bytes | memoryview) -> str:
@@ -35,6 +40,21 @@ class ChecksummedSettings(Settings):
         if found.checksum and checksum(content.replace(_field(found.checksum), _field(""), 1)) != found.checksum:
             raise ValueError("other content than was written")
         return found
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """The bytes of a row without its checksum."""
+    return json.dumps(row, separators=(",", ":")).encode()
+
+
+def checksummed_line(row: Mapping[str, Any]) -> bytes:
+    return json_line({**row, "checksum": checksum(json_line(row))})
+
+
+def holds_its_checksum(line: bytes) -> bool | None:
+    """Whether a line is as it was written; None where it carries no checksum."""
+    match = _LINE.fullmatch(line)
+    return None if match is None else checksum(match[1] + b"}") == match[2].decode()
 
 
 def what_is_wrong(error: ValueError) -> str:

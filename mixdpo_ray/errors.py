@@ -15,6 +15,7 @@ MixDPOError
 ├── RunConflictError       the run's name is taken by another recipe or another driver
 ├── ResourceError          the cluster cannot give what was asked for
 ├── WorkersError           workers died more often than cluster.max_failures allows; starting again may help
+├── EndpointError          a server refuses to answer, its key is not there, or the budget for it is spent
 └── StorageError           a path cannot be written or read, or the disk is full
 """
 
@@ -80,4 +81,8 @@ class StorageError(MixDPOError):
 
 
 class WorkersError(MixDPOError):
+    pass
+
+
+class EndpointError(MixDPOError):
     pass

@@ -30,6 +30,7 @@ ROOMS = (
     "playground",
     "recipe",
     "cluster",
+    "judging",
     "scoring",
     "preparation",
     "sampling",
@@ -44,6 +45,8 @@ WITHOUT_RAY = (  # parts of those rooms
     "search.report",
     *(f"search.{name}" for name in ("space", "study", "journal", "samplers", "margins", "trials", "check")),
     *(f"comparison.{name}" for name in ("arms", "results", "table", "picture")),
+    *(f"judging.{name}" for name in ("question", "reply", "key", "pacing", "budget", "attempt", "client")),
+    *(f"judging.{name}" for name in ("reply_store", "asking", "estimate")),
     "doctor.format",
 )
 LIGHT = (  # what reads a recipe: help and refusals wait for nothing

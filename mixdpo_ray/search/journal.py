@@ -6,23 +6,21 @@ Lines that were written before there were checksums are only checked to be whole
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
 from mixdpo_ray import storage
-from mixdpo_ray.checksums import checksum
+from mixdpo_ray.checksums import checksum, holds_its_checksum, json_line
 from mixdpo_ray.errors import StorageError
 
 CHECKSUM = "checksum"
-CHECKSUMMED = re.compile(rb'(.*),"checksum":"([0-9a-f]{16})"\}')
 
 
 class ChecksummedJournal(JournalFileBackend):  # type: ignore[misc]
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        super().append_logs([{**log, CHECKSUM: checksum(_line(log))} for log in logs])
+        super().append_logs([{**log, CHECKSUM: checksum(json_line(log))} for log in logs])
 
 
 def open_journal(path: Path) -> ChecksummedJournal:
@@ -50,17 +48,12 @@ def _verify(path: Path) -> None:
 
 
 def _is_sound(line: bytes) -> bool:
-    if match := CHECKSUMMED.fullmatch(line):
-        return checksum(match[1] + b"}") == match[2].decode()
+    if (held := holds_its_checksum(line)) is not None:
+        return held
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
-
-
-def _line(log: dict[str, Any]) -> bytes:
-    """The bytes that Optuna writes for it."""
-    return json.dumps(log, separators=(",", ":")).encode()
 
 
 def _damaged(path: Path, line: int) -> StorageError:

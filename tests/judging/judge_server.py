@@ -1,0 +1,184 @@
+"""A judge on loopback that speaks OpenAI's protocol, knows the truth, and fails as it is told to.
+
+A test or a program says which of two answers is better; the server reads the answers shown in its question and says
+so: as a mark with the question's number, or by the log-probs of two identifiers where those are asked for. Its faults
+are drawn by seeded chance, one draw a request; what it judges depends on the question alone, so that asking again
+changes no verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import hashlib
+import json
+import math
+import random
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+Truth = Callable[[str, str], float]  # the share of the win that the first answer deserves: 1, 1/2 or 0
+SURE = 0.9  # probability that log-probs give to the winner's identifier
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Shares of requests, and how they fail."""
+
+    position_bias: float = 0.0  # of questions in which the answer shown first wins, whatever it is
+    too_many: float = 0.0
+    retry_after: str = "1"
+    broken: float = 0.0  # HTTP 500
+    cut: float = 0.0  # JSON
+    reset: float = 0.0  # the connection
+    slow: float = 0.0
+    slow_seconds: float = 20.0
+    quotes: bool = False  # the answers before the verdict, with whatever they say of themselves
+    status: int = 200  # of every request
+    quoted_key: bool = False  # in what it says of a refusal, and in its answers
+    seconds: float = 0.01  # that every answer takes
+
+
+@dataclass
+class JudgeServer:
+    truth: Truth
+    faults: Faults = Faults()
+    seed: int = 0
+    begun: list[float] = field(default_factory=list)  # when requests came
+    asked: Counter[str] = field(default_factory=Counter)  # requests by question
+    paid: Counter[str] = field(default_factory=Counter)  # whole answers by question
+    keys: set[str | None] = field(default_factory=set)
+    inside: int = 0
+    most_inside: int = 0
+    port: int = 0
+    bodies: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def most_in(self, seconds: float) -> int:
+        """Most requests that came within so many seconds."""
+        ends = (bisect.bisect_left(self.begun, begun + seconds) for begun in self.begun)
+        return max((end - first for first, end in enumerate(ends)), default=0)
+
+    async def reply(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        question = question_id(body)
+        self.begun.append(time.monotonic())
+        self.asked[question] += 1
+        self.bodies.append(body)
+        self.keys.add(request.headers.get("Authorization"))
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        try:
+            return await self._reply(request, body, question)
+        finally:
+            self.inside -= 1
+
+    async def _reply(self, request: web.Request, body: Mapping[str, Any], question: str) -> web.StreamResponse:
+        faults, drawn = self.faults, self.chance.random()
+        said = f" of {request.headers.get('Authorization')}" if faults.quoted_key else ""
+        await asyncio.sleep(faults.seconds)
+        if faults.status != 200:
+            return web.Response(status=faults.status, text=f"no{said}")
+        for share, fault in ((faults.too_many, 429), (faults.broken, 500)):
+            if 0 <= drawn < share:
+                headers = {"Retry-After": faults.retry_after} if fault == 429 else {}
+                return web.Response(status=fault, text=f"not now{said}", headers=headers)
+            drawn -= share
+        if 0 <= drawn < faults.reset:
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        drawn -= faults.reset
+        content = self.content(body, question, said)
+        if 0 <= drawn < faults.cut:
+            return web.Response(text=json.dumps(content)[:-20], content_type="application/json")
+        drawn -= faults.cut
+        if 0 <= drawn < faults.slow:
+            await asyncio.sleep(faults.slow_seconds)
+        self.paid[question] += 1
+        return web.json_response(content)
+
+    def content(self, body: Mapping[str, Any], question: str, said: str = "") -> dict[str, Any]:
+        shown = "\n".join(message["content"] for message in body["messages"])
+        number, first, second = shown_answers(shown)
+        biased = int(question[:8], 16) / 16**8 < self.faults.position_bias
+        share = 1.0 if biased else self.truth(first, second)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        if body.get("logprobs"):
+            choice |= log_probs(share, body["top_logprobs"])
+        else:
+            winner = {1.0: "A", 0.5: "tie", 0.0: "B"}[share]
+            quoted = f"A says {first!r}, B says {second!r}. " if self.faults.quotes else ""
+            text = f"{quoted}I have compared them{said}.\n[[{number}{':' if number else ''}{winner}]]"
+            choice["message"] = {"role": "assistant", "content": text}
+        written = len(choice["message"]["content"]) // 4 + 1
+        usage = {"prompt_tokens": len(shown) // 4, "completion_tokens": written}
+        return {"id": question, "model": body["model"], "choices": [choice], "usage": usage}
+
+
+def question_id(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def shown_answers(shown: str) -> tuple[str, str, str]:
+    """The number in the marks around the answers, and both answers."""
+    pattern = r"<answer {} ?(?P<number>\d*)>\n(?P<answer>.*?)\n</answer {} ?(?P=number)>"
+    first, second = (re.search(pattern.format(name, name), shown, re.DOTALL) for name in "AB")
+    assert first is not None, "no answer A is shown between marks"
+    assert second is not None, "no answer B is shown between marks"
+    return first["number"], first["answer"], second["answer"]
+
+
+def log_probs(share: float, count: int) -> dict[str, Any]:
+    """One token, m where the first answer is better and M where the second is, among the likeliest."""
+    first = SURE * share + (1 - SURE) * (1 - share)
+    likeliest = {"m": math.log(first), "M": math.log(1 - first), "The": -12.0, "Model": -13.5}
+    ordered = sorted(likeliest.items(), key=lambda one: -one[1])[:count]
+    told = [{"token": token, "logprob": logp} for token, logp in ordered]
+    token = {**told[0], "top_logprobs": told}
+    return {"message": {"role": "assistant", "content": told[0]["token"]}, "logprobs": {"content": [token]}}
+
+
+@contextmanager
+def serving(server: JudgeServer) -> Iterator[JudgeServer]:
+    """Answers from a thread of its own while the body runs."""
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+
+    async def start() -> web.AppRunner:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", server.reply)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", server.port).start()
+        server.port = runner.addresses[0][1]
+        ready.set()
+        return runner
+
+    def run() -> None:
+        runner = loop.run_until_complete(start())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
