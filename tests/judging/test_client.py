@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from importlib import metadata
 
 import pytest
 
@@ -158,3 +159,11 @@ def test_log_probs_of_two_identifiers_are_read_at_the_first_token() -> None:
     assert worse.first_logps is not None
     assert worse.first_logps["M"] == pytest.approx(-0.10536, abs=1e-5)
     assert missing.first_logps == pytest.approx({"M": -0.10536}, abs=1e-5)
+
+
+def test_the_http_library_is_one_that_ray_brings() -> None:
+    """It is imported here, and comes with the extra of Ray that this package depends on."""
+    ours = [one for one in metadata.requires("mixdpo_ray") or [] if one.startswith("ray[")]
+    assert "default" in ours[0].partition("[")[2].partition("]")[0].split(",")
+    rays = [one for one in metadata.requires("ray") or [] if 'extra == "default"' in one]
+    assert any(one.startswith("aiohttp>") for one in rays)
