@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from mixdpo_ray.errors import MixDPOError
+from mixdpo_ray.errors import MixDPOError, StorageError
 from mixdpo_ray.judging.budget import NOTHING, Budget, Cost
 from mixdpo_ray.judging.client import EndpointClient
 from mixdpo_ray.judging.question import ChatQuestion, RequestBody, answer_address, request_body
@@ -92,5 +92,10 @@ class Asking:
         self._unsaved.append((address, reply))
         async with self._saving:
             unsaved, self._unsaved = self._unsaved, []
-            if unsaved:
-                await asyncio.to_thread(self.store.append, unsaved)
+            try:
+                if unsaved:
+                    await asyncio.to_thread(self.store.append, unsaved)
+            except StorageError as error:  # nothing more is paid that cannot be kept
+                self._unsaved = [*unsaved, *self._unsaved]
+                self.client.stop(str(error))
+                raise

@@ -34,7 +34,7 @@ async def attempt(
     address = f"{settings.url}/chat/completions"
     try:
         async with session.post(address, json=body, headers=key.headers, allow_redirects=False) as response:
-            status, text = response.status, key.hide(await response.text(errors="replace"))
+            status, text = response.status, key.hide(await response.text("utf-8", "replace"))
             retry_after = _seconds(response.headers.get("Retry-After"))
             reply = read_reply(json.loads(text)) if status == 200 else None
     except TimeoutError:

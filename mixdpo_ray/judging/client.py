@@ -73,13 +73,15 @@ class EndpointClient:
             if last.status in OF_ONE_ROW:
                 return ChatReply.failed(last.reason)
             if not is_worth_another(last):
-                self._stop(f"{self.settings.url}: {last.reason}; {_remedy_of(last)}")
+                self.stop(f"{self.settings.url}: {last.reason}; {_remedy_of(last)}")
+                self._refuse_if_stopped()
         self._given_up += 1
         if self._given_up >= GIVEN_UP_IN_A_ROW:
-            self._stop(
+            self.stop(
                 f"{self.settings.url} has answered none of {GIVEN_UP_IN_A_ROW} questions in a row, each asked "
                 f"{self.settings.tries} times: {last.reason}; is the server there? Repeat: what it answered is kept"
             )
+            self._refuse_if_stopped()
         return ChatReply.failed(last.reason)
 
     async def _attempt(self, body: RequestBody) -> Attempt:
@@ -115,9 +117,9 @@ class EndpointClient:
                 self._refuse_if_stopped()
                 return
 
-    def _stop(self, reason: str) -> None:
+    def stop(self, reason: str) -> None:
+        """Let what is under way end, and ask no more."""
         self._stopped = self._stopped or reason
-        self._refuse_if_stopped()
 
     def _refuse_if_stopped(self) -> None:
         """What stops one question stops all others."""

@@ -106,16 +106,17 @@ class _JudgeActor:
 
     async def begin(self, wait: bool) -> bool:
         """Whether the store is this process's now."""
-        if wait:
-            await asyncio.to_thread(self.lock.enter_context, FolderLock(self.folder).or_wait())
-        elif not self.lock.enter_context(FolderLock(self.folder).if_free()):
-            self.lock.close()
-            return False
-        if self.asking is None:
-            self.asking = Asking(self.settings, ReplyStore(self.folder))
-        else:
-            await asyncio.to_thread(self.asking.store.refresh)
-        return True
+        with ExitStack() as lock:
+            if wait:
+                await asyncio.to_thread(lock.enter_context, FolderLock(self.folder).or_wait())
+            elif not lock.enter_context(FolderLock(self.folder).if_free()):
+                return False
+            if self.asking is None:
+                self.asking = Asking(self.settings, ReplyStore(self.folder))
+            else:
+                await asyncio.to_thread(self.asking.store.refresh)
+            self.lock = lock.pop_all()
+            return True
 
     async def ask(self, questions: Sequence[ChatQuestion]) -> list[ChatReply]:
         assert self.asking is not None
@@ -132,7 +133,7 @@ class _JudgeActor:
 def _one_line_of_a_death() -> Iterator[None]:
     try:
         yield
-    except ray.exceptions.ActorDiedError:
+    except ray.exceptions.RayActorError:
         raise WorkersError(
             "the process that asks the judge died (killed, or out of memory): repeat; what was answered is kept"
         ) from None

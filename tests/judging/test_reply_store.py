@@ -167,6 +167,21 @@ def test_what_came_before_a_budget_was_spent_is_kept(tmp_path: Path) -> None:
     assert (progress.cached, progress.answered) == (10, 20)
 
 
+def test_nothing_more_is_paid_where_answers_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "full").write_text("a file")
+    with serving(JudgeServer(truth, Faults(seconds=0.05))) as server:
+
+        async def ask() -> None:
+            async with Asking(judge_settings(server, at_once=4), ReplyStore(f"{tmp_path}/judged")) as asking:
+                asking.store.folder = f"{tmp_path}/full/judged"
+                await asking.ask(questions(40))
+
+        with pytest.raises((StorageError, EndpointError), match=r"full/judged.*Not a directory") as error:
+            asyncio.run(ask())
+    assert "\n" not in str(error.value)
+    assert sum(server.asked.values()) <= 8
+
+
 def test_a_dry_run_tells_calls_tokens_and_price_before_anything_is_asked(tmp_path: Path) -> None:
     folder, asked = str(tmp_path), questions(30)
     prices = {"input": 2, "output": 10}
