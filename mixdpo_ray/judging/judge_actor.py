@@ -67,8 +67,9 @@ class Judge:
                 break
             asked = list(under_way)
             for done in ray.wait(asked, num_returns=len(asked), timeout=SECONDS_BETWEEN_LOOKS)[0]:
+                first = under_way.pop(done)
                 try:
-                    replies[under_way.pop(done)] = ray.get(done)
+                    replies[first] = ray.get(done)
                 except ray.exceptions.RayTaskError as failed:  # what is under way is waited for: it is paid
                     error = error or failed
             self.progress = ray.get(self._actor.progress.remote())
