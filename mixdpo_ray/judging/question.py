@@ -21,7 +21,7 @@ TEMPLATE_TOKENS = 256  # what a chat template may add to a question
 
 @dataclass(frozen=True)
 class ChatQuestion:
-    messages: Sequence[Mapping[str, str]]
+    messages: Sequence[Mapping[str, object]]
     max_tokens: int  # of the answer
     temperature: float = 0.0
     top_logprobs: int = 0  # how many of the likeliest tokens are told with their log-probs

@@ -26,6 +26,7 @@ class BudgetSettings(Settings):
 
 
 class JudgeSettings(EndpointSettings):
+    model: str = Field(description="What the server calls its model; answers are kept by this name")
     prices: PriceSettings = PriceSettings()
     budget: BudgetSettings = BudgetSettings()
 

@@ -43,6 +43,8 @@ class Faults:
     slow_seconds: float = 20.0
     quotes: bool = False  # the answers before the verdict, with whatever they say of themselves
     status: int = 200  # of every request
+    refused: str = ""  # the text of questions that are answered by refused_status
+    refused_status: int = 400
     quoted_key: bool = False  # in what it says of a refusal, and in its answers
     seconds: float = 0.01  # that every answer takes
 
@@ -93,6 +95,8 @@ class JudgeServer:
         await asyncio.sleep(faults.seconds)
         if faults.status != 200:
             return web.Response(status=faults.status, text=f"no{said}")
+        if faults.refused and faults.refused in shown_text(body):
+            return web.Response(status=faults.refused_status, text=f"not\nthis one{said}")
         for share, fault in ((faults.too_many, 429), (faults.broken, 500)):
             if 0 <= drawn < share:
                 headers = {"Retry-After": faults.retry_after} if fault == 429 else {}
@@ -113,7 +117,7 @@ class JudgeServer:
         return web.json_response(content)
 
     def content(self, body: Mapping[str, Any], question: str, said: str = "") -> dict[str, Any]:
-        shown = "\n".join(message["content"] for message in body["messages"])
+        shown = shown_text(body)
         number, first, second = shown_answers(shown)
         biased = int(question[:8], 16) / 16**8 < self.faults.position_bias
         share = 1.0 if biased else self.truth(first, second)
@@ -132,6 +136,10 @@ class JudgeServer:
 
 def question_id(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def shown_text(body: Mapping[str, Any]) -> str:
+    return "\n".join(message["content"] for message in body["messages"])
 
 
 def shown_answers(shown: str) -> tuple[str, str, str]:

@@ -23,6 +23,7 @@ from tests.judging.questions import (
     questions,
     true_win_rate,
     truth,
+    verdict_of,
     win_rate,
 )
 
@@ -44,6 +45,13 @@ def test_all_verdicts_arrive_from_a_server_that_fails_in_every_way_and_their_win
     assert sum(server.asked.values()) > 90
     assert server.most_inside <= 16
     assert win_rate(replies) == pytest.approx(true_win_rate(pairs))
+
+
+def test_as_many_questions_are_open_as_are_allowed() -> None:
+    with serving(JudgeServer(truth, Faults(seconds=0.05))) as server:
+        replies = asked(server, questions(24), at_once=6)
+    assert [verdict_of(reply, number) for number, reply in enumerate(replies)] == [1.0] * 24
+    assert server.most_inside == 6
 
 
 def test_a_judge_that_prefers_a_position_is_even_over_both_orders() -> None:
@@ -116,6 +124,14 @@ def test_what_a_server_holds_against_one_question_concerns_that_one(status: int)
         replies = asked(server, questions(5))
     assert [reply.failure for reply in replies] == [f"HTTP {status}: no"] * 5
     assert sum(server.asked.values()) == 5
+
+
+def test_a_question_that_is_refused_alone_leaves_the_others_their_answers() -> None:
+    with serving(JudgeServer(truth, Faults(refused="<answer A 1001>"))) as server:
+        replies = asked(server, questions(3))
+    assert [reply.failure for reply in replies] == ["", "HTTP 400: not this one", ""]
+    assert [bool(reply.text) for reply in replies] == [True, False, True]
+    assert sum(server.asked.values()) == 3
 
 
 @pytest.mark.parametrize(

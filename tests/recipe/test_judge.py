@@ -27,6 +27,11 @@ def test_a_judge_that_cannot_be_asked_is_refused(settings: dict[str, Any], told:
     assert told in str(error.value)
 
 
+def test_a_judge_is_named() -> None:
+    with pytest.raises(ValidationError, match=r"(?s)model\n +Field required"):
+        JudgeSettings.model_validate({})
+
+
 def test_a_reasoning_judge_gets_a_limit_of_its_own() -> None:
     settings = JudgeSettings(
         url="https://api.example.org/v1/",

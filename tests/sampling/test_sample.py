@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from mixdpo_ray.errors import MixDPOError, ModelError
+from mixdpo_ray.errors import EndpointError, MixDPOError, ModelError
+from mixdpo_ray.judging.question import request_body
+from mixdpo_ray.pairs.pair import Message
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.sampling.engine import AskedAnswer
+from mixdpo_ray.sampling.http import HttpEngine, question_of
+from mixdpo_ray.sampling.prompts import AskedPrompt
 from mixdpo_ray.sampling.sample import SampleReport, sample
 from mixdpo_ray.tables.answer_table import AnswerTable
-from tests.sampling.loopback import Loopback, refusal, serving
+from mixdpo_ray.training.keyed_sampling import key_seed
+from tests.judging.judge_server import Faults, JudgeServer, serving
+from tests.judging.questions import truth
 
 PROMPTS = ["sort d a c", "reverse a b c d e f", "double a b c", "swap p o n m", "sort a b", "double c d e f g h"]
 KEY = "sk-planted-9876543210"
@@ -116,26 +123,79 @@ def test_a_model_without_weights_is_one_line(folder: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+class AnswerServer(JudgeServer):
+    """Writes the last turn in capitals."""
+
+    def content(self, body: Mapping[str, Any], question: str, said: str = "") -> dict[str, Any]:
+        message = {"role": "assistant", "content": body["messages"][-1]["content"].upper() + f" {body['seed']}"}
+        choice = {"message": message, "finish_reason": "stop"}
+        return {"choices": [choice], "usage": {"completion_tokens": 3}}
+
+
 @pytest.mark.cluster
 @pytest.mark.usefixtures("local_ray")
 def test_a_server_is_asked_once_for_each_answer_and_its_key_is_found_nowhere(folder: Path) -> None:
     (folder / "key").write_text(KEY)
-    first = Loopback(lambda number, body: refusal(400, f"not for {KEY}") if "swap" in str(body["messages"]) else None)
+    server = AnswerServer(truth, Faults(refused="swap", quoted_key=True))
     settings = ["sample.engine=http", f"sample.http.key_file={folder / 'key'}", "sample.system_prompt=be brief"]
-    with serving(first):
-        asked = recipe(folder, *settings, f"sample.http.url={first.url}", out="served")
+    with serving(server):
+        asked = recipe(folder, *settings, f"sample.http.url={server.url}", out="served")
         some = sample(asked)
-        assert (some.answers, some.drawn, len(first.questions)) == (15, 15, 18)
-        assert "3 are missing, and asked for again by the same command: HTTP 400: not for (key)" in some.describe()
-        first.fault = lambda number, body: None
+        assert (some.answers, some.drawn, len(server.bodies)) == (15, 15, 18)
+        assert "by the same command: HTTP 400: not this one of Bearer (key)" in some.describe()
+        assert "3 are missing, and asked for again" in some.describe()
+        server.faults = Faults()
         rest = sample(asked)
-    assert (rest.answers, rest.drawn, len(first.questions)) == (18, 3, 21)
-    assert first.questions[0]["messages"][0] == {"role": "system", "content": "be brief"}
-    assert len({question["seed"] for question in first.questions}) == 18
-    assert first.keys == {f"Bearer {KEY}"}
+    assert (rest.answers, rest.drawn, len(server.bodies)) == (18, 3, 21)
+    assert server.bodies[0]["messages"][0] == {"role": "system", "content": "be brief"}
+    assert len({question["seed"] for question in server.bodies}) == 18
+    assert {question["model"] for question in server.bodies} == {f"{folder}/model"}
+    assert server.keys == {f"Bearer {KEY}"}
     assert {line["tokens"] for line in lines(rest)} == {3}
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     assert [path for path in [*files(folder / "served"), *files(session)] if KEY.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_a_server_that_refuses_its_key_stops_the_job_in_one_line_and_what_it_has_answered_is_kept(folder: Path) -> None:
+    """The answers arrive together with the refusal."""
+    server = AnswerServer(truth, Faults(refused="swap", refused_status=401, seconds=0.5))
+    settings = ["sample.engine=http", "sample.http.at_once=18", "sample.http.model=served"]
+    with serving(server):
+        asked = recipe(folder, *settings, f"sample.http.url={server.url}", out="stopped")
+        with pytest.raises(EndpointError) as error:
+            sample(asked)
+        server.faults = Faults()
+        rest = sample(asked)
+    assert str(error.value) == (
+        f"{server.url}: HTTP 401: not this one; name a key that it takes, by key_variable or key_file"
+    )
+    assert (rest.answers, rest.drawn, rest.model) == (18, 3, "served")
+
+
+@pytest.mark.parametrize("parameters", [{}, {"top_k": 20, "seed": None}])
+def test_a_question_holds_how_an_answer_is_decoded_and_what_is_added_for_the_server(
+    folder: Path, parameters: dict[str, Any]
+) -> None:
+    """What is added has answers of its own; without it they are those of earlier versions."""
+    decoding = "sample.decoding={temperature: 0.5, max_new_tokens: 9, stop: [END], seed: 3}"
+    asked = recipe(folder, decoding, f"sample.http.parameters={json.dumps(parameters)}")
+    engine = HttpEngine(asked)
+    prompt = AskedPrompt((Message(role="user", content="sort b a"),), "prompts.jsonl", 0)
+    body = request_body(question_of(AskedAnswer(prompt, 1), asked.sample), engine.endpoint)
+    assert body.pop("seed", None) == (None if parameters else key_seed(prompt.prompt_id, 1, 3) % 2**31)
+    assert body == {
+        "model": f"{folder}/model",
+        "messages": [{"role": "user", "content": "sort b a"}],
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "max_tokens": 9,
+        "stop": ["END"],
+        **({"top_k": 20} if parameters else {}),
+    }
+    known = {"engine": "http", "url": "http://127.0.0.1:8000/v1", "name": f"{folder}/model"}
+    assert engine.identity == {**known, **({"parameters": parameters} if parameters else {})}
 
 
 def files(folder: Path) -> list[Path]:
