@@ -179,10 +179,8 @@ def serving(server: JudgeServer) -> Iterator[JudgeServer]:
     def run() -> None:
         runner = loop.run_until_complete(start())
         loop.run_forever()
-        slow = asyncio.all_tasks(loop)
-        for task in slow:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*slow, return_exceptions=True))
+        for slow in asyncio.all_tasks(loop):
+            slow.cancel()
         loop.run_until_complete(runner.cleanup())
         loop.close()
 
