@@ -15,7 +15,7 @@ import pytest
 from mixdpo_ray.doctor.checks import CHECKS
 from mixdpo_ray.doctor.input_checks import weights
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.preparation.prepare import prepared_table
+from mixdpo_ray.preparation.prepare import PreparationReport, prepared_table
 from tests.doctor.examinations import PAIRS, changed, findings, red, sound
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -246,13 +246,10 @@ def test_once_prepared_the_stages_and_their_warm_ups_are_exact(tree: dict[str, A
     )
 
 
-def test_a_threshold_that_makes_every_pair_hard_is_yellow_with_the_count(
-    tree: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_threshold_that_makes_every_pair_hard_is_yellow_with_the_count(tree: dict[str, Any], tmp_path: Path) -> None:
     recipe = changed(tree, curriculum={"threshold": {"value": 99}})
-    prepared_table(recipe)
     told = "curriculum.threshold 99 makes all 76 pairs hard by rating_margin (they go from "
-    assert f"warning: {told}" in capsys.readouterr().out
+    assert f"warning: {told}" in PreparationReport(prepared_table(recipe), recipe).describe()
     finding = findings(recipe, tmp_path)["steps"]
     assert finding.state == "yellow"
     assert told in finding.text
