@@ -100,7 +100,10 @@ class Hub(BaseHTTPRequestHandler):
     """Knows one model."""
 
     def do_HEAD(self) -> None:
-        self.send_response(200)
+        known = self.path == "/"  # libraries ask for files again and again where an answer makes no sense
+        self.send_response(200 if known else 404)
+        if not known:
+            self.send_header("X-Error-Code", "RepoNotFound")
         self.end_headers()
 
     def do_GET(self) -> None:
@@ -125,6 +128,8 @@ def test_a_model_that_the_hub_does_not_know_is_red(
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        files = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"  # made of the usual address at import
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
         recipe = changed(tree, model__path="owner/modle", model__tokenizer=str(tmp_path / "model"))
         found = findings(recipe, tmp_path)
         assert weights("model.path", "owner/model", None) == "on the Hub at abcdef01"
