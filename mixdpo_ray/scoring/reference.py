@@ -33,7 +33,7 @@ from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.length_groups import RowKind
+from mixdpo_ray.training.length_groups import row_kind
 from mixdpo_ray.training.logps import Scorer, pair_logps
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.model_files import model_digest, with_absolute_paths
@@ -188,7 +188,7 @@ class _Reference:
         positions = np.sort(np.asarray(batch["positions"][0], np.int64))
         rows = rows_of(self.table, str(batch["split"][0]), positions)
         tokens, easy = TokenRows.of(rows, positions), np.zeros(len(positions), np.bool_)
-        kind: RowKind = "packed" if self.scorer.packed else "grouped"
+        kind = row_kind(packed=self.scorer.packed, gpu=self.device.type != "cpu")
         return rows, build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device, rows=kind)
 
     def _chunks(self, batch: PairBatch) -> int:

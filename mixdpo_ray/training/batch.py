@@ -4,8 +4,8 @@ A batch is flat: the chosen answers of easy pairs, the chosen answers of hard pa
 A hard pair has no rejected tokens and no reference here, so nothing has to be masked away later.
 All of it goes through the model in one row without padding (packed_rows.py), where the model can have that. Otherwise
 sequences of like length are padded together, on the right, in as many groups as save more padding than a pass through
-the model costs; under ZeRO-3 in one group, since every rank must run equally many passes. A causal model's outputs at
-real positions do not depend on what follows, so there is no attention mask, and the fast causal kernels stay usable.
+the model costs; under ZeRO-3 and on GPUs in one group (length_groups.py). A causal model's outputs at real positions do
+not depend on what follows, so there is no attention mask, and the fast causal kernels stay usable.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Predictors = NDArray[np.int64]  # [tokens]
 class ModelInput:
     """What goes through the model at once."""
 
-    ids: Tensor  # [sequences of the group, time of the group]; packed [1, places]
-    positions: Tensor | None = None  # [1, places] of a packed row
+    ids: Tensor  # [sequences of the group, time of the group]; packed [1, tokens]
+    positions: Tensor | None = None  # [1, tokens] of a packed row
     layout: Layout | None = None  # None: padded, plain causal attention
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.training.batch import PairBatch
-from mixdpo_ray.training.length_groups import RowKind
+from mixdpo_ray.training.length_groups import RowKind, row_kind
 from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.optimizer import adamw
@@ -74,9 +74,8 @@ class Policy:
 
     @property
     def rows(self) -> RowKind:
-        """How pairs lie in forward passes (batch.py). Ranks may have unequal groups; a GPU waits for each of them."""
-        groups = self.zero_stage < 3 and self._engine.device.type == "cpu"
-        return "packed" if self.scorer.packed else "grouped" if groups else "together"
+        gpu = self._engine.device.type != "cpu"
+        return row_kind(packed=self.scorer.packed, gpu=gpu, zero_stage=self.zero_stage)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

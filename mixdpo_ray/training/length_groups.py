@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 RowKind = Literal["packed", "grouped", "together"]  # without padding; padded by length; padded in one group
-PASS = 256  # what another pass through the model costs, in tokens
+PASS = 256  # what another pass through the model costs on a CPU, in tokens
+
+
+def row_kind(*, packed: bool, gpu: bool, zero_stage: int = 0) -> RowKind:
+    """How the pairs of a micro-batch lie. In groups a rank may run more passes than another, and ZeRO-3 forbids that;
+    a GPU waits longer for another pass to be launched than for padding.
+    """
+    if packed:
+        return "packed"
+    return "together" if gpu or zero_stage == 3 else "grouped"
 
 
 def length_groups(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -30,7 +30,8 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.training.world import World
 from tests.measure.arms import PADDED, SHARED, micro_batches
 from tests.measure.made_rows import VOCABULARY, save_tokenizer, tokens_of
-from tests.measure.packing import SHAPE, chosen_rows, small_llama, work_of
+from tests.measure.packing import SHAPE, small_llama, work_of
+from tests.measure.step_options import chosen_rows, step_parser
 from tests.measure.timed import timed_training
 from tests.peer.ours import make_job, write_inputs
 from tests.peer.peer import run_dpo
@@ -132,14 +133,9 @@ def _median(results: list[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", help="a parquet file with prompt, chosen and rejected")
-    parser.add_argument("--lengths", type=int, nargs=3, help="of every prompt, chosen and rejected answer")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = step_parser(__doc__, rounds=3)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--global-batch", type=int, default=16)
-    parser.add_argument("--per-device", type=int, default=4)
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

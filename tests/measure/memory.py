@@ -7,7 +7,7 @@ import torch
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.length_groups import RowKind
+from mixdpo_ray.training.length_groups import RowKind, row_kind
 from mixdpo_ray.training.memory_estimate import CUDA_RUNTIME, shape_of, worker_memory
 from mixdpo_ray.training.window_shares import index_lengths, share_window, tokens_run
 
@@ -32,7 +32,7 @@ def padded_tokens_of(batch: PairBatch) -> int:
 def estimate_of(job: TrainingJob) -> float:
     """GiB of tensors alone, as an allocator counts them, with the largest micro-batch that a job runs on one worker."""
     shape = shape_of(job.model)
-    kind: RowKind = "packed" if job.model.packing and shape.why_padded is None else "together"
+    kind = row_kind(packed=bool(job.model.packing) and shape.why_padded is None, gpu=True)
     memory = worker_memory(shape, job.train, job.deepspeed, most_tokens(job, kind), 1, gpu=True)
     return (memory.device_bytes - CUDA_RUNTIME) / GIB
 

@@ -9,20 +9,18 @@ on the machine hardly matters. Beside each ratio of times stands that of the ope
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
-import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mixdpo_ray.training.logps import Scorer, pair_logps
 from tests.measure.arms import ARMS, PADDED, Micro, micro_batches
 from tests.measure.flops import Work
-from tests.measure.made_rows import VOCABULARY, made_rows, rows_of
+from tests.measure.made_rows import VOCABULARY
 from tests.measure.sizes import Shape
-from tests.peer.setup import Row
+from tests.measure.step_options import chosen_rows, step_parser
 
 SHAPE = Shape("small Llama", 8, 384, 6, 2, 1024, VOCABULARY)
 
@@ -49,30 +47,9 @@ def work_of(step: list[Micro]) -> Work:
     return sum((micro.run for micro in step), Work(0, 0, 0))
 
 
-def chosen_rows(options: argparse.Namespace, count: int) -> list[Row]:
-    """Of a file, all of the same lengths, or of many."""
-    if options.pairs:
-        return rows_of(options.pairs, count)
-    if not options.lengths:
-        return made_rows(count)
-    draw, names = np.random.default_rng(0), ("prompt_ids", "chosen_ids", "rejected_ids")
-    return [
-        {
-            name: draw.integers(3, VOCABULARY, length).tolist()
-            for name, length in zip(names, options.lengths, strict=True)
-        }
-        for _ in range(count)
-    ]
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", help="a parquet file with prompt, chosen and rejected")
-    parser.add_argument("--lengths", type=int, nargs=3, help="of every prompt, chosen and rejected answer")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = step_parser(__doc__, rounds=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--global-batch", type=int, default=16)
-    parser.add_argument("--per-device", type=int, default=4)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = chosen_rows(options, options.global_batch)

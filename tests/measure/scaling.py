@@ -9,7 +9,6 @@ worker over those of the busier of two.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from dataclasses import replace
@@ -26,7 +25,7 @@ from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.world import World
 from tests.measure.arms import COLUMNS
 from tests.measure.bench import write_model
-from tests.measure.packing import chosen_rows
+from tests.measure.step_options import chosen_rows, step_parser
 from tests.measure.timed import timed_training
 from tests.peer.ours import make_job, write_inputs
 from tests.peer.setup import Row, Setup
@@ -53,13 +52,8 @@ def busiest(rows: list[Row], batch: int, workers: int, per_device: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", help="a parquet file with prompt, chosen and rejected")
-    parser.add_argument("--lengths", type=int, nargs=3, help="of every prompt, chosen and rejected answer")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = step_parser(__doc__, rounds=3)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--global-batch", type=int, default=16)
-    parser.add_argument("--per-device", type=int, default=4)
     parser.add_argument("--zero-stage", type=int, default=2)
     options = parser.parse_args()
     rows = chosen_rows(options, options.steps * options.global_batch)

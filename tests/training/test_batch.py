@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 
 from mixdpo_ray.training.batch import (
@@ -16,7 +17,7 @@ from mixdpo_ray.training.batch import (
     build_batch,
     padded_predictors,
 )
-from mixdpo_ray.training.length_groups import PASS, length_groups
+from mixdpo_ray.training.length_groups import PASS, length_groups, row_kind
 
 ROWS = pa.table(
     {
@@ -82,6 +83,21 @@ def test_sequences_are_grouped_where_the_places_saved_are_worth_another_pass() -
     apart = length_groups(np.array([100] * 5 + [1000] + [100] * 5))
     assert [rows.tolist() for rows in apart] == [[5], [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]]
     assert [rows.tolist() for rows in length_groups(np.array([200, 300]))] == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("packed", "gpu", "zero_stage", "kind"),
+    [
+        (True, True, 3, "packed"),
+        (False, False, 2, "grouped"),
+        (False, False, 3, "together"),  # every rank must run equally many passes
+        (False, True, 0, "together"),  # each pass would wait to be launched
+    ],
+)
+def test_pairs_are_padded_in_groups_where_more_passes_are_allowed_and_cheap(
+    packed: bool, gpu: bool, zero_stage: int, kind: str
+) -> None:
+    assert row_kind(packed=packed, gpu=gpu, zero_stage=zero_stage) == kind
 
 
 def test_groups_are_the_cheapest_of_all_cuts() -> None:
