@@ -58,6 +58,11 @@ def why_not_packed(model: PreTrainedModel, attention: str) -> str | None:
     return None
 
 
+def padding_refused(why: str) -> ModelError:
+    """An error for a recipe that insists on packed rows."""
+    return ModelError(f"model.packing on: {why}; set it to auto or off, and rows are padded")
+
+
 def _register() -> None:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask

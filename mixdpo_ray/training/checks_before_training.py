@@ -11,6 +11,7 @@ from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.errors import ModelError, PreparedTableError
 from mixdpo_ray.objectives.step_objective import reads_mismatched
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.attention import padding_refused
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.job import TrainingJob
@@ -52,7 +53,7 @@ def padding_warning(why: str | None, model: ModelSettings, train: TrainSettings)
     if why is None:
         return None
     if model.packing is True:
-        raise ModelError(f"model.packing on: {why}; set it to auto or off, and rows are padded")
+        raise padding_refused(why)
     if isinstance(train.per_device_train_batch_size, TokenBudget):
         raise ModelError(
             f"train.per_device_train_batch_size counts tokens, and rows are padded, for {why}: give a number of pairs"
@@ -87,7 +88,9 @@ def _check_exactness(
         hard = checked == longest[0]
     padded: RowKind = "together" if policy.rows == "packed" else policy.rows
     batch, plain = (_batch(policy, table, checked, None, world, rows, hard) for rows in (policy.rows, padded))
-    policy.check_exactness(batch, plain, _chunks(batch, job), getattr(torch, job.model.dtype))
+    used = {"model.kernels none": job.model.kernels != "none", "model.packing off": policy.rows == "packed"}
+    suspects = [name for name, is_used in used.items() if is_used]
+    policy.check_exactness(batch, plain, _chunks(batch, job), getattr(torch, job.model.dtype), suspects)
 
 
 def _check_reference(policy: Policy, job: TrainingJob, batch: PairBatch) -> None:

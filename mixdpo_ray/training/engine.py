@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +86,10 @@ class Policy:
         """One forward pass; under ZeRO-3 every rank runs equally many."""
         return pair_logps(self._engine, batch, chunks)
 
-    def check_exactness(self, batch: PairBatch, padded: PairBatch, chunks: int, dtype: torch.dtype) -> None:
-        check_exactness(self._engine, batch, padded, chunks, dtype)
+    def check_exactness(
+        self, batch: PairBatch, padded: PairBatch, chunks: int, dtype: torch.dtype, suspects: Sequence[str]
+    ) -> None:
+        check_exactness(self._engine, batch, padded, chunks, dtype, suspects)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ largest thing that exists. More than one chunk means that logits are computed ag
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.objectives.logps import PairLogps, TokenLogps
-from mixdpo_ray.training.attention import use_packed_attention
+from mixdpo_ray.training.attention import padding_refused, use_packed_attention
 from mixdpo_ray.training.batch import ModelInput, PairBatch
 from mixdpo_ray.training.liger import use_kernels
 from mixdpo_ray.training.settings import Kernels, Packing
@@ -69,7 +70,7 @@ class Scorer(nn.Module):
         self.why_padded = use_packed_attention(model) if packing else None
         self.packed = bool(packing) and self.why_padded is None
         if packing is True and self.why_padded is not None:
-            raise ModelError(f"model.packing on: {self.why_padded}; set it to auto or off, and rows are padded")
+            raise padding_refused(self.why_padded)
 
     def forward(self, batch: PairBatch, chunks: int = 1, *, plainly: bool = False) -> Tensor:
         token_logps = self._plainly(batch) if plainly else self._scored(batch, chunks)
@@ -176,22 +177,28 @@ def selected_logps(logits: Tensor, targets: Tensor) -> Tensor:
     return logps
 
 
-def check_exactness(policy: nn.Module, batch: PairBatch, padded: PairBatch, chunks: int, dtype: torch.dtype) -> None:
+def check_exactness(
+    policy: nn.Module,
+    batch: PairBatch,
+    padded: PairBatch,
+    chunks: int,
+    dtype: torch.dtype,
+    suspects: Sequence[str] = (),
+) -> None:
     """Refuse a model whose log-probs are not those of its own plain forward pass. Run once, before training.
 
-    `padded`: the same pairs in padded rows, which alone have such a pass.
+    `padded`: the same pairs in padded rows, which alone have such a pass. `suspects`: what to set where they differ.
     """
     with torch.no_grad():
         scored, plain = policy(batch, chunks).sum(1), policy(padded, chunks, plainly=True).sum(1)
     gap = float(((scored - plain) / batch.lengths).abs().max())
     if gap <= EXACTNESS[dtype]:
         return
-    if batch.groups[0].layout is not None:
-        raise ModelError(
-            f"log-probs of packed rows differ from the model's full forward pass by {gap:.2g} per token: set "
-            "model.packing off"
-        )
+    remedy = (
+        f"set {' or '.join(suspects)}"
+        if suspects
+        else ("its class does something between decoder and logits that is not supported")
+    )
     raise ModelError(
-        f"scoring completions alone differs from the model's full forward pass by {gap:.2g} per token: its class "
-        "does something between decoder and logits that is not supported"
+        f"log-probs of completions alone differ from the model's full forward pass by {gap:.2g} per token: {remedy}"
     )

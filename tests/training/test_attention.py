@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,15 @@ def test_sums_and_gradients_are_those_of_each_sequence_alone(
     padded = scorer(batch_of(PAIRS, "grouped")).sum(1)  # generation and plain passes go through the same function
     assert torch.allclose(padded, truth, rtol=1e-5, atol=1e-5)
     check_exactness(scorer, batch_of(PAIRS), batch_of(PAIRS, "together"), 2, torch.float32)
+
+
+def test_a_row_with_wrong_positions_is_refused_before_training() -> None:
+    scorer, batch = Scorer(random_model("llama"), packing=True), batch_of(PAIRS)
+    (row,) = batch.groups
+    assert row.positions is not None
+    wrong = replace(batch, groups=(replace(row, positions=torch.zeros_like(row.positions)),))
+    with pytest.raises(ModelError, match=r"differ from the model's full forward pass by .*: set model\.packing off$"):
+        check_exactness(scorer, wrong, batch_of(PAIRS, "together"), 2, torch.float32, ["model.packing off"])
 
 
 @pytest.mark.parametrize(("pairs", "hard"), [(PAIRS[:1], 0), (PAIRS[:1], 1), (PAIRS, 3), ([([7], [8], [9])], 0)])
