@@ -108,6 +108,8 @@ def test_memory_is_held_against_what_the_gpus_have(tree: dict[str, Any], tmp_pat
     )
     assert re.search(longer, said(140, 8, **many))
     assert "busier" not in said(140, 8, **many, model__packing=False)
+    assert "busier" not in said(140, 8, **many | {"train__global_batch_size": 16}), "a worker has two pairs in a step"
+    assert "busier" not in said(140, 8, **many | {"train__per_device_train_batch_size": 4}), "8,128 tokens are as long"
     with pytest.raises(
         CheckFailed, match=r"a GPU has 80.0 GiB free: train.gradient_checkpointing=true would need \d\d\.\d GiB"
     ):

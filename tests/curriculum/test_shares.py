@@ -219,6 +219,13 @@ def test_five_pairs_under_a_budget_by_hand() -> None:
     assert [micro.rows.tolist() for micro in share] == [[4], [0, 3], [1, 2]]
 
 
+def test_passes_are_level_only_where_that_keeps_the_budget() -> None:
+    """Tokens 30, 30, 20, 20, 20 under 60: 30 + 30 and 20 + 20 + 20 fit; the lightest first would hold 30 + 20 + 20."""
+    lengths = Lengths(np.full(5, 10), np.array([10, 10, 5, 5, 5]), np.array([10, 10, 5, 5, 5]))
+    (share,) = deal(lengths, np.zeros(5, np.bool_), 1, TokenBudget(tokens=60), packed=True)
+    assert [micro.rows.tolist() for micro in share] == [[0, 1], [2, 3, 4]]
+
+
 def test_packed_pairs_are_dealt_to_ranks_by_what_is_run_of_them() -> None:
     """200 + 10 + 10 tokens are run once with their prompt, 420 if twice: one rank takes the first, the other two."""
     lengths = Lengths(np.array([200, 10, 10]), np.array([10, 105, 95]), np.array([10, 105, 95]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,11 @@ def test_offloading_moves_optimizer_and_weights_to_the_host() -> None:
     memory = worker_memory(LLAMA_8B, TrainSettings(), offloads, 4096, 8, gpu=True)
     assert not {"master", "moments", "gradients", "weights"} & set(memory.device)
     assert memory.host["master"] + memory.host["moments"] + memory.host["gradients"] == 16 * LLAMA_8B.parameters // 8
+
+
+def test_liger_s_kernels_keep_no_float32_norms_and_three_wide_states_of_an_mlp() -> None:
+    """A layer keeps 2 x 4 x 4096 for its norms, 2 x (4096 + 2 x 1024 + 2 x 4096) and 2 x 3 x 14,336 bytes a token."""
+    assert replace(LLAMA_8B, kernels="liger").layer_bytes == 32_768 + 28_672 + 86_016
 
 
 def test_a_chunk_of_logits_is_no_longer_than_asked_for() -> None:
