@@ -147,11 +147,15 @@ def _discrete(outcome: float) -> float:
 
 def read_calibration(difficulty: str, calibration: str) -> Calibration:
     """Both published tables: index and difficulty, and the rows of the baseline against itself."""
-    known = dict(row[:2] for row in list(csv.reader(io.StringIO(read_text(difficulty))))[1:])
+    difficulties = filter(None, csv.reader(io.StringIO(read_text(difficulty))))
     rows = list(csv.DictReader(io.StringIO(read_text(calibration))))
     names = ("std_delta_len", "instruction_difficulty", "preference")
     try:
+        _, *known = difficulties
         columns = [np.array([float(row[name]) for row in rows]) for name in names]
-        return Calibration({str(int(index)): float(value) for index, value in known.items()}, *columns)
-    except (KeyError, ValueError) as error:
+        found = Calibration({str(int(index)): float(value) for index, value, *_ in known}, *columns)
+    except (KeyError, TypeError, ValueError) as error:  # TypeError: a row that was cut short
         raise EvaluationError(f"{difficulty}, {calibration}: {error}; give the published files") from None
+    if not rows:
+        raise EvaluationError(f"{calibration}: no rows; give the published file")
+    return found
