@@ -77,11 +77,13 @@ class ArenaHard(PairwiseBenchmark):
         try:
             found: Any = yaml.safe_load(read_text(self.template))
             system, user = found["system_prompt"], found["prompt_template"]
-        except (yaml.YAMLError, KeyError, TypeError) as error:
+            user = user if isinstance(user, str) else user[0]
+        except yaml.YAMLError as error:
+            raise EvaluationError(f"{self.template}: no YAML ({' '.join(str(error).split())}); correct it") from None
+        except (LookupError, TypeError) as error:
             raise EvaluationError(
                 f"{self.template}: lacks system_prompt or prompt_template ({error}); add them"
             ) from None
-        user = user if isinstance(user, str) else user[0]
         old = "{ANSWER_A}" not in user
         require_fields(user, ("question_1", "answer_1", "answer_2") if old else _FIELDS, self.template)
         if len(self.baselines) > 1 and not isinstance(system, dict):
