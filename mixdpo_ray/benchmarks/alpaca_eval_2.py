@@ -125,10 +125,6 @@ class AlpacaEval2(PairwiseBenchmark):
         if is_doubtful(rate, controlled):
             yield f"length control moves the win rate from {rate:.1f} to {controlled:.1f}: the fit is doubtful"
 
-    def lengths(self, arm: JudgedArm) -> ArmLengths:
-        outcome = {item: sums / count for item, (sums, count) in self.battles(arm).items()}
-        return ArmLengths(outcome, *self.lengths_of(arm))
-
     def _controlled(self, lengths: Mapping[str, ArmLengths]) -> dict[str, FittedWinRate]:
         if self.difficulty is None or self.calibration is None:
             return length_controlled_together(lengths)
