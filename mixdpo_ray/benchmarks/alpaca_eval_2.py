@@ -21,9 +21,9 @@ from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, Ju
 from mixdpo_ray.benchmarks.length_control import (
     ArmLengths,
     Calibration,
-    is_doubtful,
     length_controlled,
     length_controlled_together,
+    notes_on_fit,
 )
 from mixdpo_ray.benchmarks.logistic import FittedWinRate
 from mixdpo_ray.benchmarks.pairwise import BOTH_ORDERS, PairwiseBenchmark
@@ -117,13 +117,10 @@ class AlpacaEval2(PairwiseBenchmark):
 
     def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
         fitted = statistics["length_controlled_win_rate"]
-        if self.calibration is None:
-            yield "the length-controlled win rate is a fit to these answers alone, not the leaderboard's figure"
-        elif isinstance(fitted, FittedWinRate):
+        calibrated = self.calibration is not None
+        if calibrated and isinstance(fitted, FittedWinRate):
             yield f"the length-controlled win rate was fitted with C = {fitted.c:.6g}"
-        rate, controlled = scores["win_rate"].value, scores["length_controlled_win_rate"].value
-        if is_doubtful(rate, controlled):
-            yield f"length control moves the win rate from {rate:.1f} to {controlled:.1f}: the fit is doubtful"
+        yield from notes_on_fit(scores["win_rate"], scores["length_controlled_win_rate"], calibrated=calibrated)
 
     def _controlled(self, lengths: Mapping[str, ArmLengths]) -> dict[str, FittedWinRate]:
         if self.difficulty is None or self.calibration is None:

@@ -11,13 +11,13 @@ For prompts that have no known difficulty the logit is a t + c, with one c an ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mixdpo_ray.benchmarks.logistic import EVERY_ROW, FittedWinRate, choose_c, expit
-from mixdpo_ray.benchmarks.resampling import Vector
+from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Vector
 from mixdpo_ray.errors import EvaluationError
 
 CALIBRATION_WEIGHT = 0.1
@@ -100,6 +100,15 @@ def is_doubtful(win_rate: float, controlled: float) -> bool:
     low = min(win_rate * 3 / 4, win_rate - 10)
     high = max(win_rate + (100 - win_rate) / 4, win_rate + 10)
     return not low <= controlled <= high
+
+
+def notes_on_fit(win_rate: BenchmarkScore, controlled: BenchmarkScore, *, calibrated: bool) -> Iterator[str]:
+    """What a reader of both win rates must know."""
+    if not calibrated:
+        yield "the length-controlled win rate is a fit to these answers alone, not the leaderboard's figure"
+    before, after = win_rate.value, controlled.value
+    if is_doubtful(before, after):
+        yield f"length control moves the win rate from {before:.1f} to {after:.1f}: the fit is doubtful"
 
 
 def _calibrated(lengths: ArmLengths, difficulty: Vector, calibration: Calibration, c: float | None) -> FittedWinRate:

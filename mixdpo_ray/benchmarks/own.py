@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, JudgeQuestion, JudgeSampling, Template
-from mixdpo_ray.benchmarks.length_control import length_controlled_together
+from mixdpo_ray.benchmarks.length_control import length_controlled_together, notes_on_fit
 from mixdpo_ray.benchmarks.pairwise import PairwiseBenchmark
 from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Ratio, Statistic
 from mixdpo_ray.benchmarks.rows import by_item, field_of, read_json_rows
@@ -108,4 +108,4 @@ class Own(PairwiseBenchmark):
         }
 
     def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
-        yield "the length-controlled win rate is a fit to these answers alone, not a leaderboard's figure"
+        yield from notes_on_fit(scores["win_rate"], scores["length_controlled_win_rate"], calibrated=False)
