@@ -28,7 +28,7 @@ from mixdpo_ray.benchmarks.style_control import (
     style_controlled,
 )
 from mixdpo_ray.benchmarks.templates import filled_messages, require_fields
-from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict
+from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, mark_missing
 from mixdpo_ray.errors import EvaluationError
 
 STRONG = 3  # battles that a strong verdict counts for
@@ -111,7 +111,7 @@ class ArenaHard(PairwiseBenchmark):
 
     def read(self, question: JudgeQuestion, reply: JudgeReply) -> JudgeVerdict:
         verdict = self.verdict(f"{question.said or ''}\n{reply.text}")
-        return JudgeVerdict.unreadable("cut_off") if verdict.reason == "no_mark" and reply.cut_off else verdict
+        return mark_missing(reply) if verdict.reason == "no_mark" else verdict
 
     def statistics(self, arms: Mapping[str, JudgedArm]) -> dict[str, dict[str, Statistic]]:
         """Scores of each category, as each has a baseline of its own; named by it where there are several."""
