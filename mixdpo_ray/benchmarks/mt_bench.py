@@ -31,17 +31,6 @@ from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, mark_missing
 from mixdpo_ray.errors import EvaluationError
 
 WITH_REFERENCE = ("reasoning", "math", "coding")
-TEMPERATURES: dict[str, float] = {  # of the model's own answers, of at most 1,024 tokens
-    "writing": 0.7,
-    "roleplay": 0.7,
-    "reasoning": 0.0,
-    "math": 0.0,
-    "coding": 0.0,
-    "extraction": 0.0,
-    "stem": 0.1,
-    "humanities": 0.1,
-}
-MAX_ANSWER_TOKENS = 1024
 TURNS: tuple[Game, ...] = ("turn_1", "turn_2")
 _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 # the official templates by name, and the fields that they must have
