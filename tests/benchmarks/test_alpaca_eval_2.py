@@ -156,13 +156,14 @@ def test_missing_answers_and_verdicts_are_counted_and_too_many_refused(tmp_path:
     answers = {prompt.item: ("model",) for prompt in prompts[:-1]}
     judge = leaning_judge(1.0, 0.0)
     arm = judged(benchmark, prompts, answers, judge)
-    scored = benchmark.scores({"arm": arm})["arm"]
+    scored = benchmark.scores({"arm": arm}, resamples=50)["arm"]
     assert scored.missing == {"no_answer": 2}
     assert scored.scores["win_rate"].prompts == PROMPTS - 1
 
     def silent(question: JudgeQuestion) -> JudgeReply:
         return judge(question) if question.item != "5" else JudgeReply("The", {"The": -0.1})
 
-    assert benchmark.scores({"arm": judged(benchmark, prompts, answers, silent)})["arm"].missing["no_identifier"] == 2
+    arm = judged(benchmark, prompts, answers, silent)
+    assert benchmark.scores({"arm": arm}, resamples=50)["arm"].missing["no_identifier"] == 2
     with pytest.raises(EvaluationError, match="4 of 80 verdicts are missing"):
-        made(tmp_path, max_missing=0.04).scores({"arm": judged(benchmark, prompts, answers, silent)})
+        made(tmp_path, max_missing=0.04).scores({"arm": arm})
