@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixdpo_ray.benchmarks.logistic import EVERY_ROW, FittedWinRate, choose_c, expit
+from mixdpo_ray.benchmarks.logistic import EVERY_ROW, FittedWinRate, choose_c, expit, fitted_together
 from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Vector
 from mixdpo_ray.errors import EvaluationError
 
@@ -75,18 +75,10 @@ def length_controlled_by_row_number(
 
 def length_controlled_together(arms: Mapping[str, ArmLengths]) -> dict[str, FittedWinRate]:
     """Each arm's win rate at equal length from one fit, a t + c_arm: not the leaderboard's figure."""
-    items = tuple(sorted({item for arm in arms.values() for item in arm.items}))
-    position = {item: index for index, item in enumerate(items)}
-    model = np.concatenate([np.full(len(arm.items), number) for number, arm in enumerate(arms.values())])
-    columns = np.column_stack([np.concatenate([arm.covariate for arm in arms.values()]), np.eye(len(arms))[model]])
+    rows = [(number, item) for number, arm in enumerate(arms.values()) for item in arm.items]
+    covariate = np.concatenate([arm.covariate for arm in arms.values()])
     outcome = np.array([arm.outcome[item] for arm in arms.values() for item in arm.items], dtype=np.float64)
-    prompt = np.array([position[item] for arm in arms.values() for item in arm.items])
-    fits = {}
-    for number, name in enumerate(arms):
-        without = np.zeros((len(items), 1 + len(arms)))
-        without[:, 1 + number] = 1
-        fits[name] = FittedWinRate(items, columns, outcome, np.ones(len(outcome)), prompt, without, OWN_C)
-    return fits
+    return fitted_together(tuple(arms), rows, covariate[:, None], outcome, np.ones(len(rows)), OWN_C)
 
 
 def head_to_head(one: FittedWinRate, other: FittedWinRate, difficulty: Mapping[str, float]) -> float:
