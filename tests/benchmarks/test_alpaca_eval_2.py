@@ -56,6 +56,13 @@ def test_both_orders_are_asked_and_the_answers_stand_where_they_are_said_to(tmp_
     ]
 
 
+def test_a_template_that_hides_an_answer_is_refused(tmp_path: Path) -> None:
+    benchmark = made(tmp_path)
+    (tmp_path / "judge.txt").write_text(CHATML.replace("{output_2}", "{output_1}"))
+    with pytest.raises(EvaluationError, match=r"judge\.txt: the template lacks \{output_2\}; add it"):
+        benchmark.read_template()
+
+
 def test_equal_texts_are_a_draw_without_a_call(tmp_path: Path) -> None:
     benchmark = made(tmp_path)
     prompt = benchmark.read_prompts()[0]

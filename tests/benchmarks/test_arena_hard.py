@@ -132,6 +132,14 @@ def test_one_system_message_for_both_categories_of_v2_is_refused(tmp_path: Path)
         benchmark.read_template()
 
 
+def test_a_category_without_a_system_message_is_named(tmp_path: Path) -> None:
+    benchmark = made(tmp_path, ArenaHardV2)
+    write_json(tmp_path / "judge.yaml", {**ARENA, "system_prompt": {"hard_prompt": "Give a verdict."}})
+    creative = benchmark.read_prompts()[2]
+    with pytest.raises(EvaluationError, match="system_prompt has no text for 'creative_writing'; add it"):
+        benchmark.questions(creative, ("x",), benchmark.read_template())
+
+
 def test_a_template_without_its_parts_is_refused(tmp_path: Path) -> None:
     benchmark = made(tmp_path, ArenaHardV01)
     for content, reason in (

@@ -106,6 +106,9 @@ def test_a_missing_reference_and_a_missing_template_are_named(tmp_path: Path) ->
     write_lines(tmp_path / "judge_prompts.jsonl", [alone])
     with pytest.raises(EvaluationError, match="no template is named single-v1-multi-turn"):
         benchmark.read_template()
+    write_lines(tmp_path / "judge_prompts.jsonl", [{**alone, "prompt_template": "{question}"}])
+    with pytest.raises(EvaluationError, match=r"single-v1: the template lacks \{answer\}; add it"):
+        benchmark.read_template()
     write_lines(tmp_path / "question.jsonl", [{"question_id": 81, "category": "writing"}])
     with pytest.raises(EvaluationError, match="a row lacks 'turns'"):
         benchmark.read_prompts()

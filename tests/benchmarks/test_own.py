@@ -42,6 +42,16 @@ def test_a_question_shows_each_text_between_marks_with_its_number() -> None:
     assert not re.search(r"\{(a|b|tie|criterion)\}", question.messages[0]["content"])
 
 
+def test_an_answer_is_compared_with_nothing_less_than_an_answer() -> None:
+    with pytest.raises(EvaluationError, match="prompt a: no answer to compare with; give a reference"):
+        OWN.questions(BenchmarkPrompt("a", ("Why?",)), ("x",), OWN.read_template())
+
+
+def test_equal_texts_are_a_tie_without_a_call() -> None:
+    assert asked(OWN, "Because.").settled == JudgeVerdict(0.5)
+    assert asked(OWN, "Because. ").settled is None
+
+
 def test_the_same_question_is_asked_in_the_same_words_and_any_other_has_another_number() -> None:
     assert asked(OWN, "x") == asked(OWN, "x")
     numbers = {asked(OWN, "x").number, asked(OWN, "y").number, asked(OWN, "x", game=1).number}
