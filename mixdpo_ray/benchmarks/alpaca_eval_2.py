@@ -21,9 +21,9 @@ from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, Ju
 from mixdpo_ray.benchmarks.length_control import (
     ArmLengths,
     Calibration,
-    is_doubtful,
     length_controlled,
     length_controlled_together,
+    notes_on_fit,
 )
 from mixdpo_ray.benchmarks.logistic import FittedWinRate
 from mixdpo_ray.benchmarks.pairwise import BOTH_ORDERS, PairwiseBenchmark
@@ -117,17 +117,10 @@ class AlpacaEval2(PairwiseBenchmark):
 
     def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
         fitted = statistics["length_controlled_win_rate"]
-        if self.calibration is None:
-            yield "the length-controlled win rate is a fit to these answers alone, not the leaderboard's figure"
-        elif isinstance(fitted, FittedWinRate):
+        calibrated = self.calibration is not None
+        if calibrated and isinstance(fitted, FittedWinRate):
             yield f"the length-controlled win rate was fitted with C = {fitted.c:.6g}"
-        rate, controlled = scores["win_rate"].value, scores["length_controlled_win_rate"].value
-        if is_doubtful(rate, controlled):
-            yield f"length control moves the win rate from {rate:.1f} to {controlled:.1f}: the fit is doubtful"
-
-    def lengths(self, arm: JudgedArm) -> ArmLengths:
-        outcome = {item: sums / count for item, (sums, count) in self.battles(arm).items()}
-        return ArmLengths(outcome, *self.lengths_of(arm))
+        yield from notes_on_fit(scores["win_rate"], scores["length_controlled_win_rate"], calibrated=calibrated)
 
     def _controlled(self, lengths: Mapping[str, ArmLengths]) -> dict[str, FittedWinRate]:
         if self.difficulty is None or self.calibration is None:
@@ -147,11 +140,15 @@ def _discrete(outcome: float) -> float:
 
 def read_calibration(difficulty: str, calibration: str) -> Calibration:
     """Both published tables: index and difficulty, and the rows of the baseline against itself."""
-    known = dict(row[:2] for row in list(csv.reader(io.StringIO(read_text(difficulty))))[1:])
+    difficulties = filter(None, csv.reader(io.StringIO(read_text(difficulty))))
     rows = list(csv.DictReader(io.StringIO(read_text(calibration))))
     names = ("std_delta_len", "instruction_difficulty", "preference")
     try:
+        _, *known = difficulties
         columns = [np.array([float(row[name]) for row in rows]) for name in names]
-        return Calibration({str(int(index)): float(value) for index, value in known.items()}, *columns)
-    except (KeyError, ValueError) as error:
+        found = Calibration({str(int(index)): float(value) for index, value, *_ in known}, *columns)
+    except (KeyError, TypeError, ValueError) as error:  # TypeError: a row that was cut short
         raise EvaluationError(f"{difficulty}, {calibration}: {error}; give the published files") from None
+    if not rows:
+        raise EvaluationError(f"{calibration}: no rows; give the published file")
+    return found

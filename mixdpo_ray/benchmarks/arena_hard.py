@@ -28,7 +28,7 @@ from mixdpo_ray.benchmarks.style_control import (
     style_controlled,
 )
 from mixdpo_ray.benchmarks.templates import filled_messages, require_fields
-from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict
+from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, mark_missing
 from mixdpo_ray.errors import EvaluationError
 
 STRONG = 3  # battles that a strong verdict counts for
@@ -77,11 +77,13 @@ class ArenaHard(PairwiseBenchmark):
         try:
             found: Any = yaml.safe_load(read_text(self.template))
             system, user = found["system_prompt"], found["prompt_template"]
-        except (yaml.YAMLError, KeyError, TypeError) as error:
+            user = user if isinstance(user, str) else user[0]
+        except yaml.YAMLError as error:
+            raise EvaluationError(f"{self.template}: no YAML ({' '.join(str(error).split())}); correct it") from None
+        except (LookupError, TypeError) as error:
             raise EvaluationError(
                 f"{self.template}: lacks system_prompt or prompt_template ({error}); add them"
             ) from None
-        user = user if isinstance(user, str) else user[0]
         old = "{ANSWER_A}" not in user
         require_fields(user, ("question_1", "answer_1", "answer_2") if old else _FIELDS, self.template)
         if len(self.baselines) > 1 and not isinstance(system, dict):
@@ -109,7 +111,7 @@ class ArenaHard(PairwiseBenchmark):
 
     def read(self, question: JudgeQuestion, reply: JudgeReply) -> JudgeVerdict:
         verdict = self.verdict(f"{question.said or ''}\n{reply.text}")
-        return JudgeVerdict.unreadable("cut_off") if verdict.reason == "no_mark" and reply.cut_off else verdict
+        return mark_missing(reply) if verdict.reason == "no_mark" else verdict
 
     def statistics(self, arms: Mapping[str, JudgedArm]) -> dict[str, dict[str, Statistic]]:
         """Scores of each category, as each has a baseline of its own; named by it where there are several."""

@@ -20,11 +20,16 @@ from mixdpo_ray.errors import EvaluationError
 def alpaca_outputs(model: str, prompts: Sequence[BenchmarkPrompt], answers: Mapping[str, tuple[str, ...]]) -> bytes:
     """outputs.json."""
     rows = [
-        {"dataset": prompt.category, "instruction": prompt.turns[0], "output": answers[prompt.item][0]}
+        {
+            "dataset": prompt.category,
+            "instruction": prompt.turns[0],
+            "output": answers[prompt.item][0],
+            "generator": model,
+        }
         for prompt in prompts
         if prompt.item in answers
     ]
-    return (json.dumps([{**row, "generator": model} for row in rows], indent=2) + "\n").encode()
+    return (json.dumps(rows, indent=2) + "\n").encode()
 
 
 def read_alpaca_outputs(path: str, prompts: Sequence[BenchmarkPrompt]) -> dict[str, tuple[str, ...]]:

@@ -11,13 +11,13 @@ For prompts that have no known difficulty the logit is a t + c, with one c an ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mixdpo_ray.benchmarks.logistic import EVERY_ROW, FittedWinRate, choose_c, expit
-from mixdpo_ray.benchmarks.resampling import Vector
+from mixdpo_ray.benchmarks.logistic import EVERY_ROW, FittedWinRate, choose_c, expit, fitted_together
+from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Vector
 from mixdpo_ray.errors import EvaluationError
 
 CALIBRATION_WEIGHT = 0.1
@@ -75,18 +75,10 @@ def length_controlled_by_row_number(
 
 def length_controlled_together(arms: Mapping[str, ArmLengths]) -> dict[str, FittedWinRate]:
     """Each arm's win rate at equal length from one fit, a t + c_arm: not the leaderboard's figure."""
-    items = tuple(sorted({item for arm in arms.values() for item in arm.items}))
-    position = {item: index for index, item in enumerate(items)}
-    model = np.concatenate([np.full(len(arm.items), number) for number, arm in enumerate(arms.values())])
-    columns = np.column_stack([np.concatenate([arm.covariate for arm in arms.values()]), np.eye(len(arms))[model]])
+    rows = [(number, item) for number, arm in enumerate(arms.values()) for item in arm.items]
+    covariate = np.concatenate([arm.covariate for arm in arms.values()])
     outcome = np.array([arm.outcome[item] for arm in arms.values() for item in arm.items], dtype=np.float64)
-    prompt = np.array([position[item] for arm in arms.values() for item in arm.items])
-    fits = {}
-    for number, name in enumerate(arms):
-        without = np.zeros((len(items), 1 + len(arms)))
-        without[:, 1 + number] = 1
-        fits[name] = FittedWinRate(items, columns, outcome, np.ones(len(outcome)), prompt, without, OWN_C)
-    return fits
+    return fitted_together(tuple(arms), rows, covariate[:, None], outcome, np.ones(len(rows)), OWN_C)
 
 
 def head_to_head(one: FittedWinRate, other: FittedWinRate, difficulty: Mapping[str, float]) -> float:
@@ -100,6 +92,15 @@ def is_doubtful(win_rate: float, controlled: float) -> bool:
     low = min(win_rate * 3 / 4, win_rate - 10)
     high = max(win_rate + (100 - win_rate) / 4, win_rate + 10)
     return not low <= controlled <= high
+
+
+def notes_on_fit(win_rate: BenchmarkScore, controlled: BenchmarkScore, *, calibrated: bool) -> Iterator[str]:
+    """What a reader of both win rates must know."""
+    if not calibrated:
+        yield "the length-controlled win rate is a fit to these answers alone, not the leaderboard's figure"
+    before, after = win_rate.value, controlled.value
+    if is_doubtful(before, after):
+        yield f"length control moves the win rate from {before:.1f} to {after:.1f}: the fit is doubtful"
 
 
 def _calibrated(lengths: ArmLengths, difficulty: Vector, calibration: Calibration, c: float | None) -> FittedWinRate:

@@ -9,6 +9,7 @@ objective falls: a few columns need five or six. C = inf leaves the penalty out.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -109,3 +110,27 @@ class FittedWinRate:
         times = np.where(self.prompt == EVERY_ROW, 1.0, counts[self.prompt])
         theta = fit_logistic(self.columns, self.outcome, self.weight * times, self.c, start=self.coefficients)
         return 100 * float(counts @ expit(self.without @ theta) / counts.sum())
+
+
+def fitted_together(
+    arms: Sequence[str],
+    rows: Sequence[tuple[int, str]],
+    covariates: Matrix,
+    outcome: Vector,
+    weight: Vector,
+    c: float = math.inf,
+) -> dict[str, FittedWinRate]:
+    """Each arm's win rate without the covariates, from one fit of all `rows` (the arm's number, the prompt's item).
+
+    Each arm has a level of its own; what a covariate is worth is common to all.
+    """
+    items = tuple(sorted({item for _, item in rows}))
+    index = {item: number for number, item in enumerate(items)}
+    prompt = np.array([index[item] for _, item in rows])
+    columns = np.column_stack([np.eye(len(arms))[[number for number, _ in rows]], covariates])
+    fits = {}
+    for number, arm in enumerate(arms):
+        without = np.zeros((len(items), columns.shape[1]))
+        without[:, number] = 1
+        fits[arm] = FittedWinRate(items, columns, outcome, weight, prompt, without, c)
+    return fits

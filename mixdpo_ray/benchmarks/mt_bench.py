@@ -31,17 +31,6 @@ from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, mark_missing
 from mixdpo_ray.errors import EvaluationError
 
 WITH_REFERENCE = ("reasoning", "math", "coding")
-TEMPERATURES: dict[str, float] = {  # of the model's own answers, of at most 1,024 tokens
-    "writing": 0.7,
-    "roleplay": 0.7,
-    "reasoning": 0.0,
-    "math": 0.0,
-    "coding": 0.0,
-    "extraction": 0.0,
-    "stem": 0.1,
-    "humanities": 0.1,
-}
-MAX_ANSWER_TOKENS = 1024
 TURNS: tuple[Game, ...] = ("turn_1", "turn_2")
 _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 # the official templates by name, and the fields that they must have
@@ -82,22 +71,19 @@ class MTBench(Benchmark):
             if category in WITH_REFERENCE and item not in references:
                 raise EvaluationError(f"{self.references}: no reference for question {item} ({category}); add it")
             reference = references[item] if category in WITH_REFERENCE else ()
-            prompts.append(BenchmarkPrompt(item, tuple(row["turns"]), category, reference))
+            prompts.append(BenchmarkPrompt(item, tuple(field_of(row, "turns", self.prompts)), category, reference))
         return tuple(prompts)
 
     def read_template(self) -> Template:
         rows = by_item([(str(row.get("name")), row) for row in read_json_rows(self.template)], self.template)
+        template = {}
         for name, fields in _KINDS.items():
             if name not in rows:
                 raise EvaluationError(f"{self.template}: no template is named {name}; give the official file")
-            require_fields(field_of(rows[name], "prompt_template", self.template), fields, f"{self.template}, {name}")
-        return {
-            name: (
-                {"role": "system", "content": rows[name]["system_prompt"]},
-                {"role": "user", "content": rows[name]["prompt_template"]},
-            )
-            for name in _KINDS
-        }
+            system, user = (field_of(rows[name], part, self.template) for part in ("system_prompt", "prompt_template"))
+            require_fields(user, fields, f"{self.template}, {name}")
+            template[name] = ({"role": "system", "content": system}, {"role": "user", "content": user})
+        return template
 
     def games(self, prompt: BenchmarkPrompt) -> tuple[Game, ...]:
         return TURNS[: len(prompt.turns)]

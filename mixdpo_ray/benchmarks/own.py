@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, JudgeQuestion, JudgeSampling, Template
-from mixdpo_ray.benchmarks.length_control import ArmLengths, length_controlled_together
+from mixdpo_ray.benchmarks.length_control import length_controlled_together, notes_on_fit
 from mixdpo_ray.benchmarks.pairwise import PairwiseBenchmark
 from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Ratio, Statistic
 from mixdpo_ray.benchmarks.rows import by_item, field_of, read_json_rows
@@ -96,7 +96,7 @@ class Own(PairwiseBenchmark):
         return JudgeVerdict(SHARES[winners.pop()]) if len(winners) == 1 else JudgeVerdict.unreadable("marks_disagree")
 
     def statistics(self, arms: Mapping[str, JudgedArm]) -> dict[str, dict[str, Statistic]]:
-        lengths = {name: self._lengths(arm) for name, arm in arms.items()}
+        lengths = {name: self.lengths(arm) for name, arm in arms.items()}
         controlled = length_controlled_together(lengths)
         return {
             name: {
@@ -108,8 +108,4 @@ class Own(PairwiseBenchmark):
         }
 
     def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
-        yield "the length-controlled win rate is a fit to these answers alone, not a leaderboard's figure"
-
-    def _lengths(self, arm: JudgedArm) -> ArmLengths:
-        outcome = {item: sums / count for item, (sums, count) in self.battles(arm).items()}
-        return ArmLengths(outcome, *self.lengths_of(arm))
+        yield from notes_on_fit(scores["win_rate"], scores["length_controlled_win_rate"], calibrated=False)

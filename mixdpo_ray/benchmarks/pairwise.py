@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, Game, JudgedArm
+from mixdpo_ray.benchmarks.length_control import ArmLengths
 from mixdpo_ray.benchmarks.resampling import Ratio, Statistic
 from mixdpo_ray.benchmarks.verdict import JudgeVerdict
 from mixdpo_ray.errors import EvaluationError
@@ -60,10 +61,11 @@ class PairwiseBenchmark(Benchmark):
             for item, games in self.played(arm).items()
         }
 
-    def lengths_of(self, arm: JudgedArm) -> tuple[dict[str, int], dict[str, int]]:
-        """Characters of the model's and of the baseline's answers."""
-        model = {item: sum(map(len, arm.answers[item])) for item in self.played(arm)}
-        return model, {item: sum(map(len, arm.prompts[item].reference)) for item in model}
+    def lengths(self, arm: JudgedArm) -> ArmLengths:
+        """Mean outcomes by prompt beside the lengths of the model's and of the baseline's answers."""
+        outcome = {item: sums / count for item, (sums, count) in self.battles(arm).items()}
+        model = {item: sum(map(len, arm.answers[item])) for item in outcome}
+        return ArmLengths(outcome, model, {item: sum(map(len, arm.prompts[item].reference)) for item in outcome})
 
     def leaning(self, arm: JudgedArm) -> dict[str, Statistic]:
         """What the judge and the lengths have to do with a win rate."""
@@ -73,12 +75,12 @@ class PairwiseBenchmark(Benchmark):
             for item, games in played.items()
         }
         flips = {item: float(_flips(games)) for item, games in played.items() if len(games) == len(BOTH_ORDERS)}
-        model, baseline = self.lengths_of(arm)
+        lengths = self.lengths(arm)
         return {
             "first_shown_share": Ratio.of(first),
             **({"flip_rate": Ratio.mean(flips)} if flips else {}),
-            "average_length": Ratio.mean(model, percent=False),
-            "baseline_length": Ratio.mean(baseline, percent=False),
+            "average_length": Ratio.mean(lengths.model, percent=False),
+            "baseline_length": Ratio.mean(lengths.baseline, percent=False),
         }
 
 

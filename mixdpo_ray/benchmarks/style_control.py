@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from mixdpo_ray.benchmarks.logistic import FittedWinRate
+from mixdpo_ray.benchmarks.logistic import FittedWinRate, fitted_together
 from mixdpo_ray.benchmarks.resampling import Vector
 
 Control = Literal["length", "markdown", "both"]
@@ -70,21 +70,11 @@ def style_controlled(
     theirs = np.array([pool[number].baseline[item] for number, item in rows])
     sums, weight = np.array([pool[number].outcome[item] for number, item in rows], dtype=np.float64).T
     covariates = _standardised(features(mine, theirs)[:, CONTROLLED[control]], weight, centred)
-    levels = np.eye(len(arms))[[number for number, _ in rows]]
-    items = tuple(sorted({item for _, item in rows}))
-    position = {item: index for index, item in enumerate(items)}
-    prompt = np.array([position[item] for _, item in rows])
-    columns = np.column_stack([levels, covariates])
-    fits = {}
-    for number, name in enumerate(arms):
-        without = np.zeros((len(items), columns.shape[1]))
-        without[:, number] = 1
-        fits[name] = FittedWinRate(items, columns, sums / weight, weight, prompt, without)
-    return fits
+    return fitted_together(tuple(arms), rows, covariates, sums / weight, weight)
 
 
 def _standardised(features: Vector, weight: Vector, centred: bool) -> Vector:
-    """Over battles, each prompt as often as it has some; a feature that never varies is left out as zeros."""
+    """The features over their deviation in all battles; one that never varies is left out as zeros."""
     mean = np.average(features, axis=0, weights=weight)
     deviation = np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weight))
     return (features - mean * centred) / np.where(deviation > 0, deviation, np.inf)

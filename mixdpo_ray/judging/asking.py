@@ -1,6 +1,6 @@
 """Questions to a server whose answers are kept: what the store lacks is asked, and on disk before more is.
 
-A question occupies one of `at_once` positions until its answer is stored. So after a kill at most so many are paid
+A question is one of the `at_once` until its answer is stored. So after a kill at most so many are paid
 again, and never one that was stored.
 """
 

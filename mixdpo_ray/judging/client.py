@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from types import TracebackType
 from typing import Self
 
 import aiohttp
@@ -51,9 +50,7 @@ class EndpointClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

@@ -21,7 +21,7 @@ class AskingEstimate:
 
     @property
     def seconds(self) -> float:
-        """The least that the server's own limits leave; 0 where it has none."""
+        """How long that takes by the server's own limits; 0 where it has none."""
         each = (
             (self.cost.calls, self.settings.requests_per_minute),
             (self.cost.tokens, self.settings.tokens_per_minute),
@@ -32,10 +32,10 @@ class AskingEstimate:
         settings = self.settings
         lines = [
             f"{self.questions:,} questions to {settings.model}, of which {self.cached:,} are answered and cost nothing",
-            f"at most {self.cost.describe(settings.prices)}, without repeated calls",
+            f"about {self.cost.describe(settings.prices)}: with answers as long as they may be, and no call repeated",
         ]
         if self.seconds:
-            lines.append(f"at least {duration_text(self.seconds)}, by the limits per minute")
+            lines.append(f"about {duration_text(self.seconds)}, by the limits per minute")
         if lacks := Budget(settings.budget, settings.prices).lacks(self.cost):
             lines.append(f"budget.{lacks} may not be enough: it ends the job, and what was answered is kept")
         return "\n".join(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.benchmarks.alpaca_eval_2 import AlpacaEval2, official_game
+from mixdpo_ray.benchmarks.alpaca_eval_2 import AlpacaEval2, official_game, read_calibration
 from mixdpo_ray.benchmarks.benchmark import JudgeQuestion
 from mixdpo_ray.benchmarks.verdict import JudgeReply
 from mixdpo_ray.errors import EvaluationError
@@ -54,6 +54,13 @@ def test_both_orders_are_asked_and_the_answers_stand_where_they_are_said_to(tmp_
     assert [one.game for one in official.questions(prompt, ("x",), official.read_template())] == [
         official_game("Task 3")
     ]
+
+
+def test_a_template_that_hides_an_answer_is_refused(tmp_path: Path) -> None:
+    benchmark = made(tmp_path)
+    (tmp_path / "judge.txt").write_text(CHATML.replace("{output_2}", "{output_1}"))
+    with pytest.raises(EvaluationError, match=r"judge\.txt: the template lacks \{output_2\}; add it"):
+        benchmark.read_template()
 
 
 def test_equal_texts_are_a_draw_without_a_call(tmp_path: Path) -> None:
@@ -120,19 +127,50 @@ def test_difficulty_and_calibration_are_joined_by_item(tmp_path: Path) -> None:
         made(tmp_path, difficulty="d.csv")
 
 
+HEADS = "index,instruction_difficulty\n", "index,std_delta_len,instruction_difficulty,preference\n"
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "calibration", "reason"),
+    [
+        ("", "0,1,1,0.5\n", "not enough values"),
+        (f"{HEADS[0]}0,1\n1", "0,1,1,0.5\n", "not enough values"),
+        (f"{HEADS[0]}0,high\n", "0,1,1,0.5\n", "could not convert string to float: 'high'"),
+        (f"{HEADS[0]}0,1\n", "0,1,1\n", "not 'NoneType'"),
+        (f"{HEADS[0]}0,1\n", "", "no rows; give the published file"),
+    ],
+)
+def test_a_table_that_was_cut_short_is_named_in_one_line(
+    tmp_path: Path, difficulty: str, calibration: str, reason: str
+) -> None:
+    (tmp_path / "d").write_text(difficulty)
+    (tmp_path / "c").write_text(HEADS[1] + calibration)
+    with pytest.raises(EvaluationError, match=reason) as refused:
+        read_calibration(f"{tmp_path}/d", f"{tmp_path}/c")
+    assert "\n" not in str(refused.value)
+
+
+def test_an_empty_line_of_a_table_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "d").write_text(f"{HEADS[0]}0,1.5\n\n")
+    (tmp_path / "c").write_text(f"{HEADS[1]}0,1,1,0.5\n\n")
+    found = read_calibration(f"{tmp_path}/d", f"{tmp_path}/c")
+    assert (dict(found.difficulty), found.outcome.tolist()) == ({"0": 1.5}, [0.5])
+
+
 def test_missing_answers_and_verdicts_are_counted_and_too_many_refused(tmp_path: Path) -> None:
     benchmark = made(tmp_path, max_missing=0.05)
     prompts = benchmark.read_prompts()
     answers = {prompt.item: ("model",) for prompt in prompts[:-1]}
     judge = leaning_judge(1.0, 0.0)
     arm = judged(benchmark, prompts, answers, judge)
-    scored = benchmark.scores({"arm": arm})["arm"]
+    scored = benchmark.scores({"arm": arm}, resamples=50)["arm"]
     assert scored.missing == {"no_answer": 2}
     assert scored.scores["win_rate"].prompts == PROMPTS - 1
 
     def silent(question: JudgeQuestion) -> JudgeReply:
         return judge(question) if question.item != "5" else JudgeReply("The", {"The": -0.1})
 
-    assert benchmark.scores({"arm": judged(benchmark, prompts, answers, silent)})["arm"].missing["no_identifier"] == 2
+    arm = judged(benchmark, prompts, answers, silent)
+    assert benchmark.scores({"arm": arm}, resamples=50)["arm"].missing["no_identifier"] == 2
     with pytest.raises(EvaluationError, match="4 of 80 verdicts are missing"):
-        made(tmp_path, max_missing=0.04).scores({"arm": judged(benchmark, prompts, answers, silent)})
+        made(tmp_path, max_missing=0.04).scores({"arm": arm})

@@ -132,13 +132,30 @@ def test_one_system_message_for_both_categories_of_v2_is_refused(tmp_path: Path)
         benchmark.read_template()
 
 
+def test_a_category_without_a_system_message_is_named(tmp_path: Path) -> None:
+    benchmark = made(tmp_path, ArenaHardV2)
+    write_json(tmp_path / "judge.yaml", {**ARENA, "system_prompt": {"hard_prompt": "Give a verdict."}})
+    creative = benchmark.read_prompts()[2]
+    with pytest.raises(EvaluationError, match="system_prompt has no text for 'creative_writing'; add it"):
+        benchmark.questions(creative, ("x",), benchmark.read_template())
+
+
 def test_a_template_without_its_parts_is_refused(tmp_path: Path) -> None:
     benchmark = made(tmp_path, ArenaHardV01)
     for content, reason in (
         ({"system_prompt": "x"}, "lacks system_prompt or prompt_template"),
+        ({"system_prompt": "x", "prompt_template": []}, "lacks system_prompt or prompt_template"),
+        ({"system_prompt": "x", "prompt_template": None}, "lacks system_prompt or prompt_template"),
         ({"system_prompt": "x", "prompt_template": "{QUESTION} {ANSWER_A}"}, r"lacks \{ANSWER_B\}"),
         ({"system_prompt": "x", "prompt_template": ["{question_1} {answer_1}"]}, r"lacks \{answer_2\}"),
     ):
         write_json(tmp_path / "judge.yaml", content)
         with pytest.raises(EvaluationError, match=reason):
             benchmark.read_template()
+
+
+def test_a_template_that_is_no_yaml_is_named_in_one_line(tmp_path: Path) -> None:
+    benchmark = made(tmp_path, ArenaHardV01)
+    (tmp_path / "judge.yaml").write_text("system_prompt: [x\nprompt_template: y\n")
+    with pytest.raises(EvaluationError, match=r"judge\.yaml: no YAML \(.*line 2, column 16.*\); correct it$"):
+        benchmark.read_template()

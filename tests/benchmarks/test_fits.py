@@ -73,6 +73,13 @@ def test_a_fit_fulfils_the_conditions_of_its_minimum(seed: int, c: float, width:
     assert gradient[~zero] == pytest.approx(-np.sign(theta[~zero]) / c, abs=1e-4)
 
 
+def test_a_step_that_leads_too_far_is_halved() -> None:
+    """Three of four are won, so the odds are 3; from 10 on Newton's first step leads below -5000."""
+    outcome = np.array([1.0, 1.0, 1.0, 0.0])
+    theta = fit_logistic(np.ones((4, 1)), outcome, np.ones(4), math.inf, start=np.array([10.0]))
+    assert theta == pytest.approx([math.log(3)])
+
+
 def test_coefficients_that_were_planted_are_found() -> None:
     lengths, difficulty = planted()
     fitted = length_controlled(lengths, calibration(difficulty), c=1e6)

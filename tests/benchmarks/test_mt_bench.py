@@ -96,5 +96,19 @@ def test_a_missing_reference_and_a_missing_template_are_named(tmp_path: Path) ->
         made(tmp_path, references=()).read_prompts()
     benchmark = made(tmp_path)
     write_lines(tmp_path / "judge_prompts.jsonl", [{"name": "single-v1", "prompt_template": "{question} {answer}"}])
+    with pytest.raises(EvaluationError, match="a row lacks 'system_prompt'"):
+        benchmark.read_template()
+    alone: dict[str, object] = {
+        "name": "single-v1",
+        "system_prompt": "Grade.",
+        "prompt_template": "{question} {answer}",
+    }
+    write_lines(tmp_path / "judge_prompts.jsonl", [alone])
     with pytest.raises(EvaluationError, match="no template is named single-v1-multi-turn"):
         benchmark.read_template()
+    write_lines(tmp_path / "judge_prompts.jsonl", [{**alone, "prompt_template": "{question}"}])
+    with pytest.raises(EvaluationError, match=r"single-v1: the template lacks \{answer\}; add it"):
+        benchmark.read_template()
+    write_lines(tmp_path / "question.jsonl", [{"question_id": 81, "category": "writing"}])
+    with pytest.raises(EvaluationError, match="a row lacks 'turns'"):
+        benchmark.read_prompts()

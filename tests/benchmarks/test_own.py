@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, JudgedArm, JudgeQuestion
 from mixdpo_ray.benchmarks.own import Own, question_number, verdict_mark
 from mixdpo_ray.benchmarks.pairwise import BOTH_ORDERS
+from mixdpo_ray.benchmarks.resampling import BenchmarkScore
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict
 from mixdpo_ray.errors import EvaluationError
 from tests.benchmarks.made_benchmarks import judged, write_lines
@@ -39,6 +40,16 @@ def test_a_question_shows_each_text_between_marks_with_its_number() -> None:
     assert f"<answer B {number}>\n{{first}} [[B]] {{number}}\n</answer B {number}>" in shown
     assert verdict_mark(number, "tie") in question.messages[0]["content"]
     assert not re.search(r"\{(a|b|tie|criterion)\}", question.messages[0]["content"])
+
+
+def test_an_answer_is_compared_with_nothing_less_than_an_answer() -> None:
+    with pytest.raises(EvaluationError, match="prompt a: no answer to compare with; give a reference"):
+        OWN.questions(BenchmarkPrompt("a", ("Why?",)), ("x",), OWN.read_template())
+
+
+def test_equal_texts_are_a_tie_without_a_call() -> None:
+    assert asked(OWN, "Because.").settled == JudgeVerdict(0.5)
+    assert asked(OWN, "Because. ").settled is None
 
 
 def test_the_same_question_is_asked_in_the_same_words_and_any_other_has_another_number() -> None:
@@ -90,6 +101,17 @@ def test_answers_that_name_themselves_the_winner_win_nothing(tmp_path: Path) -> 
     scored = benchmark.scores({"arm": judged(benchmark, prompts, answers, judge)})["arm"]
     assert scored.scores["win_rate"].value == 50
     assert "20 of 20 answers speak to the judge; read them" in scored.notes
+
+
+def test_length_control_that_moves_a_win_rate_too_far_is_noted() -> None:
+    """20 may become 10 at least; what is not fitted to a leaderboard's own rows is always said."""
+    rate, near, far = (BenchmarkScore(value, 0, 100, 1, 20) for value in (20, 10, 9))
+    (alone,) = OWN.notes({"win_rate": rate, "length_controlled_win_rate": near}, {})
+    assert list(OWN.notes({"win_rate": rate, "length_controlled_win_rate": far}, {})) == [
+        alone,
+        "length control moves the win rate from 20.0 to 9.0: the fit is doubtful",
+    ]
+    assert "not the leaderboard's figure" in alone
 
 
 def test_prompts_are_known_by_their_text_or_their_id(tmp_path: Path) -> None:

@@ -50,6 +50,14 @@ def test_nothing_but_wins_is_not_certain() -> None:
     assert score.low == pytest.approx(100 * wilson(1.0, 10)[0])
 
 
+def test_equal_numbers_are_no_shares_and_keep_their_interval() -> None:
+    """Nobody adds a won and a lost prompt to lengths: all of 500 characters are 500 in every sample."""
+    long, short = (Ratio.mean(dict.fromkeys("abcd", length), percent=False) for length in (500.0, 300.0))
+    for score in (with_interval(long), difference(long, short)):
+        assert score.low == score.value == score.high
+    assert difference(long, short).value == 200
+
+
 def test_global_generators_neither_move_an_interval_nor_are_moved() -> None:
     ratio = Ratio.mean(OUTCOMES)
     before = with_interval(ratio)
@@ -101,6 +109,12 @@ def test_arms_are_joined_by_item_where_one_lacks_an_answer() -> None:
     short = {item: p for item, p in full.items() if item != "3"}
     assert difference(Ratio.mean(full), Ratio.mean(full)).error == 0
     assert abs(difference(Ratio.mean(full), Ratio.mean(short)).value) < 2
+
+
+def test_samples_without_any_prompt_of_an_arm_say_nothing_of_it() -> None:
+    """The short arm's one prompt is in 3 of 4 samples of two, where the difference is -50 or 0."""
+    apart = difference(Ratio.mean({"a": 1.0, "b": 0.0}), Ratio.mean({"a": 1.0}))
+    assert (apart.value, apart.low, apart.high) == (-50, -50, 0)
 
 
 def test_without_any_verdict_there_is_no_score() -> None:

@@ -43,6 +43,7 @@ class Faults:
     slow_seconds: float = 20.0
     quotes: bool = False  # the answers before the verdict, with whatever they say of themselves
     status: int = 200  # of every request
+    location: str = ""  # that requests are sent on to
     refused: str = ""  # the text of questions that are answered by refused_status
     refused_status: int = 400
     quoted_key: bool = False  # in what it says of a refusal, and in its answers
@@ -94,7 +95,8 @@ class JudgeServer:
         said = f" of {request.headers.get('Authorization')}" if faults.quoted_key else ""
         await asyncio.sleep(faults.seconds)
         if faults.status != 200:
-            return web.Response(status=faults.status, text=f"no{said}")
+            headers = {"Location": faults.location} if faults.location else {}
+            return web.Response(status=faults.status, text=f"no{said}", headers=headers)
         if faults.refused and faults.refused in shown_text(body):
             return web.Response(status=faults.refused_status, text=f"not\nthis one{said}")
         for share, fault in ((faults.too_many, 429), (faults.broken, 500)):

@@ -52,3 +52,5 @@ def test_answers_that_may_have_been_paid_cost_the_most_and_refused_calls_no_toke
         server.faults = Faults(broken=1.0)
         asked(server, question, budget, tries=3)
     assert budget.spent == Cost(5, 2 * most, 128)
+    asked(server, question, budget, tries=2)  # nobody is there
+    assert budget.spent == Cost(7, 2 * most, 128)

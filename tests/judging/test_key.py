@@ -37,6 +37,15 @@ def test_a_server_that_quotes_the_key_finds_it_in_no_reply_error_or_settings(
         assert KEY.encode() not in pickle.dumps([error.value, replies, judge_settings(server, **named)])
 
 
+def test_a_server_that_sends_requests_on_does_not_lead_the_key_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED_KEY", KEY)
+    with serving(JudgeServer(truth)) as other:
+        faults = Faults(status=307, location=f"{other.url}/chat/completions")
+        with serving(JudgeServer(truth, faults)) as server, pytest.raises(EndpointError, match="correct the address"):
+            asked(server, questions(1), key_variable="PLANTED_KEY")
+    assert not other.begun
+
+
 def test_a_key_shows_itself_to_nobody() -> None:
     key = EndpointKey(KEY)
     assert repr(key) == f"{key}" == "EndpointKey((key))"

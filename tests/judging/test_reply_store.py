@@ -196,9 +196,9 @@ def test_a_dry_run_tells_calls_tokens_and_price_before_anything_is_asked(tmp_pat
     assert progress.spent.price(settings.prices) < made.cost.price(settings.prices)
     assert made.describe().splitlines() == [
         "30 questions to judge, of which 10 are answered and cost nothing",
-        f"at most 20 calls, {made.cost.input_tokens:,} tokens read and 1,280 written, price "
-        f"{made.cost.price(settings.prices):.4g}, without repeated calls",
-        "at least 2 min, by the limits per minute",
+        f"about 20 calls, {made.cost.input_tokens:,} tokens read and 1,280 written, price "
+        f"{made.cost.price(settings.prices):.4g}: with answers as long as they may be, and no call repeated",
+        "about 2 min, by the limits per minute",
         "budget.calls (12) may not be enough: it ends the job, and what was answered is kept",
     ]
 
