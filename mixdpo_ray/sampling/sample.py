@@ -38,6 +38,7 @@ from mixdpo_ray.sampling.prompts import (
 )
 from mixdpo_ray.tables.answer_table import ANSWERS, MESSAGES, AnswerTable, Key
 
+UNANSWERABLE = "unanswerable.jsonl"  # prompts that the engine refuses; rows without any are in quarantine
 ENGINES: Mapping[str, Callable[[Recipe], Engine]] = {"hf": HfEngine, "http": HttpEngine}
 
 
@@ -98,7 +99,7 @@ def sample(recipe: Recipe) -> SampleReport:
 
 def _answerable(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> list[AskedPrompt]:
     refused = engine.refused(prompts)
-    refuse_too_many(recipe, refused, len(prompts), "those asked for")
+    refuse_too_many(recipe, refused, len(prompts), "those asked for", UNANSWERABLE)
     rows = {(refusal.file, refusal.row) for refusal in refused}
     return [prompt for prompt in prompts if (prompt.file, prompt.row) not in rows]
 
