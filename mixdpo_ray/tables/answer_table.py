@@ -36,7 +36,7 @@ ANSWERS = pa.schema(
         "answer": pa.string(),
         "tokens": pa.int32(),
         "token_ids": pa.list_(pa.int32()),  # null where a server does not say
-        "finish": pa.string(),
+        "finish": pa.string(),  # stop: by itself; length: cut
         "model": pa.string(),
         "settings": pa.string(),  # the fingerprint of the table
     }
