@@ -61,7 +61,7 @@ def _model_of_checkpoint(path: str) -> ModelSettings | None:
     if recorded is None:
         raise StorageError(f"{record.recipe_file} does not exist: a checkpoint is read with the recipe of its run")
     model = ModelSettings.model_validate(recorded.recipe["model"])
-    target = storage.join(storage.absolute(record.folder), "exported", step)
+    target = storage.join(storage.absolute(record.exported), step)
     with exclusive(target):
         if not storage.exists(storage.join(target, "config.json")):
             say(f"sample: putting the model of {path} together")

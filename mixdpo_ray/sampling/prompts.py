@@ -26,6 +26,7 @@ from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.preparation.sources import Source, block_rows, find_source
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
 from mixdpo_ray.training.tokenizer import load_tokenizer
 from mixdpo_ray.wording import first_line
 
@@ -184,4 +185,4 @@ def refuse_too_many(recipe: Recipe, refused: Refusals, rows: int, origin: str, f
 
 
 def samples_folder(recipe: Recipe) -> str:
-    return storage.join(storage.absolute(recipe.output.storage_path), "samples")
+    return storage.join(storage.absolute(recipe.output.storage_path), SAMPLES_FOLDER)

@@ -26,6 +26,7 @@ from mixdpo_ray.cluster.command import before_ray
 from mixdpo_ray.cluster.folder_lock import exclusive
 from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.pairs.pair import Message
+from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.sampling.engine import AskedAnswer, Engine
 from mixdpo_ray.sampling.hf import HfEngine
@@ -39,7 +40,7 @@ from mixdpo_ray.sampling.prompts import (
 )
 from mixdpo_ray.tables.answer_table import ANSWERS, MESSAGES, AnswerTable, Key
 
-UNANSWERABLE = "unanswerable.jsonl"  # prompts that the engine refuses; rows without any are in quarantine
+UNANSWERABLE = f"unanswerable.{QUARANTINE}"  # prompts that the engine refuses; the other file has rows without one
 ENGINES: Mapping[str, Callable[[Recipe], Engine]] = {"hf": HfEngine, "http": HttpEngine}
 
 

@@ -41,6 +41,7 @@ ANSWERS = pa.schema(
         "settings": pa.string(),  # the fingerprint of the table
     }
 )
+SAMPLES_FOLDER = "samples"  # beneath output.storage_path
 ROWS_TOGETHER = 4096  # of a settled part, and of what is read at once
 Key = tuple[str, int]
 _PART = re.compile(r"part-[0-9a-f]{16}-(\d+-[0-9a-f]+)\.parquet")

@@ -233,7 +233,9 @@ def test_rows_that_hold_no_prompt_and_prompts_that_the_model_cannot_be_asked_are
     rows = [{"prompt": prompt} for prompt in ("sort b a", "", "sort <eos> a", "sort c a")]
     (folder / "mixed.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     settings = [f"sample.prompts.source.path={folder / 'mixed.jsonl'}", "data.max_quarantined_fraction=0.25"]
-    with pytest.raises(QuarantineError, match=r"1 of 3 rows were refused.*all: .*recipe\.unanswerable\.jsonl"):
+    with pytest.raises(
+        QuarantineError, match=r"1 of 3 rows were refused.*all: .*recipe\.unanswerable\.quarantine\.jsonl"
+    ):
         sample(recipe(folder, *settings, out="mixed"))
     told = {
         file.name: [(one.row, one.reason) for one in Quarantine.read(str(file)).refusals]
@@ -241,5 +243,5 @@ def test_rows_that_hold_no_prompt_and_prompts_that_the_model_cannot_be_asked_are
     }
     assert told == {
         "recipe.quarantine.jsonl": [(1, "empty_prompt")],
-        "recipe.unanswerable.jsonl": [(2, "control_token")],
+        "recipe.unanswerable.quarantine.jsonl": [(2, "control_token")],
     }
