@@ -54,6 +54,11 @@ class RunRecord:
         return join(self.folder, "checkpoints")
 
     @property
+    def exported(self) -> str:
+        """The folder of the models that were put together of checkpoints."""
+        return join(self.folder, "exported")
+
+    @property
     def model(self) -> str:
         """The folder of the exported model."""
         return join(self.folder, "model")

@@ -3,13 +3,13 @@
 A prepared table is used by the runs and studies whose recipe.json names its content and no other files, a reference
 table by those with its model, scores by those whose recipe names their metric, a checkpoint by its run until that has
 finished and exported its model. Paths that may lead to one folder count as one. What a live process holds the lock of
-stays.
+stays. Answers, and the models that are put together of checkpoints to draw them, are read by recipes that are
+noted nowhere here: they are listed, and never removed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,12 +24,14 @@ from mixdpo_ray.cluster.run_record import RecordedRecipe, RunRecord
 from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.preparation.table_key import read_recipe
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
 from mixdpo_ray.tables.keyed_table import SCORES
 from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
 from mixdpo_ray.wording import size_text
 
 USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
+ASKERS = ("recipes that are not noted here, so only you can remove it",)
 USERS_TOLD = 3  # of those who use a table
 OLD = timedelta(days=1)  # object stores have no locks: what is younger may still be being written
 
@@ -88,6 +90,7 @@ def survey_storage(storage_path: str) -> list[Item]:
         *_prepared(storage.join(storage_path, "prepared"), users),
         *_references(storage.join(storage_path, "reference"), users),
         *_scores(storage.join(storage_path, SCORES), users),
+        *_answers(storage.join(storage_path, SAMPLES_FOLDER)),
         *(item for run in [*runs, *comparisons] for item in _of_run(run)),
     ]
 
@@ -166,11 +169,10 @@ def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
 def _references(folder: str, runs: list[RunItem]) -> Iterator[Item]:
     for name in _tables(folder):
         path = storage.join(folder, name)
-        manifest = storage.join(path, MANIFEST)
-        if not storage.exists(manifest):
+        if (facts := _facts(path)) is None:
             yield _item(path, "unfinished reference table", _too_young(path), FolderLock(path))
             continue
-        model = json.loads(storage.read_bytes(manifest))["facts"].get("model", {})
+        model = facts.get("model", {})
         users = tuple(run.name for run in runs if any(_same_weights(model, one) for one in run.asked.models))
         metrics = tuple(run.name for run in runs if run.name not in users and _mentions(run, model.get("path")))
         yield _item(path, "reference table", (*users, *metrics), FolderLock(path))
@@ -180,15 +182,32 @@ def _scores(folder: str, runs: list[RunItem]) -> Iterator[Item]:
     """Scores, used by runs that order or select by their metric, or whose recipe describes it: in doubt they are."""
     for name in _tables(folder):
         path = storage.join(folder, name)
-        manifest = storage.join(path, MANIFEST)
         if name.endswith(".png"):
             yield _item(path, "picture of rank correlations")
-        elif not storage.exists(manifest):
+        elif (facts := _facts(path)) is None:
             yield _item(path, "unfinished table of scores", _too_young(path), FolderLock(path))
         else:
-            metric = json.loads(storage.read_bytes(manifest))["facts"].get("metric")
+            metric = facts.get("metric")
             users = tuple(run.name for run in runs if _mentions(run, metric))
             yield _item(path, f"scores: {metric}", users, FolderLock(path))
+
+
+def _answers(folder: str) -> Iterator[Item]:
+    """Tables of answers, and the files that were written of them."""
+    for name in _tables(folder):
+        path = storage.join(folder, name)
+        if (facts := _facts(path)) is not None:
+            yield _item(path, f"answers of {facts.get('model')}", ASKERS)
+        elif name.endswith(QUARANTINE):
+            yield _item(path, "refused prompts")
+        else:
+            yield _item(path, "answers written out", ASKERS)
+
+
+def _facts(table: str) -> dict[str, Any] | None:
+    """What a table's manifest says of it; None where there is none."""
+    manifest = storage.join(table, MANIFEST)
+    return json.loads(storage.read_bytes(manifest))["facts"] if storage.exists(manifest) else None
 
 
 def _tables(folder: str) -> list[str]:
@@ -203,7 +222,9 @@ def _mentions(run: RunItem, name: object) -> bool:
             return name in content or any(map(found, content.values()))
         if isinstance(content, list):
             return any(map(found, content))
-        return content == name or (isinstance(content, str) and isinstance(name, str) and may_be_one(content, name))
+        return content == name or (
+            isinstance(content, str) and isinstance(name, str) and storage.may_be_one(content, name)
+        )
 
     named = ("metrics", "curriculum", "data", "compare")
     sections = {key: value for key, value in run.asked.recipe.items() if key in named}
@@ -215,7 +236,7 @@ def _may_read(run: RunItem, table: str) -> bool:
     if run.kind != "runs":
         return True
     mine, its = (_source_paths(recipe) for recipe in (run.asked.recipe, read_recipe(table)))
-    return not mine or not its or (len(mine) == len(its) and all(map(may_be_one, mine, its)))
+    return not mine or not its or (len(mine) == len(its) and all(map(storage.may_be_one, mine, its)))
 
 
 def _source_paths(recipe: dict[str, Any]) -> list[str]:
@@ -226,17 +247,7 @@ def _source_paths(recipe: dict[str, Any]) -> list[str]:
 def _same_weights(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Coarser than what names a reference table: in doubt it is used."""
     paths = [str(model.get("reference") or model.get("path")) for model in (one, other)]
-    return may_be_one(*paths) and one.get("revision") == other.get("revision")
-
-
-def may_be_one(one: str, other: str) -> bool:
-    """Whether two paths may lead to one file; a relative one began in a folder that nobody wrote down."""
-    if not (storage.is_local(one) and storage.is_local(other)):
-        return one == other
-    parts = [[part for part in os.path.normpath(path).split("/") if part != ".."] for path in (one, other)]
-    shorter, longer = sorted(parts, key=len)
-    whole = all(path.startswith("/") for path in (one, other))
-    return shorter == longer if whole else longer[-len(shorter) :] == shorter
+    return storage.may_be_one(*paths) and one.get("revision") == other.get("revision")
 
 
 def _of_run(run: RunItem) -> Iterator[Item]:
@@ -251,6 +262,13 @@ def _of_run(run: RunItem) -> Iterator[Item]:
             yield _item(path, "checkpoint of a finished run, whose model is exported", (), lock)
         else:
             yield _item(path, "checkpoint", (run.name,), lock)
+    for name in _tables(folder := run.record.exported):
+        path = storage.join(folder, name)
+        if storage.exists(storage.join(path, "config.json")) and not name.startswith(UNFINISHED):
+            yield _item(path, "model of a checkpoint", ASKERS)
+        else:
+            step = FolderLock(storage.join(folder, name.removeprefix(UNFINISHED)))
+            yield _item(path, "unfinished model of a checkpoint", _too_young(path), step)
     if storage.exists(scratch := run.record.scratch):
         yield _item(scratch, "Ray's notes on an attempt that was killed", _too_young(scratch), lock)
 

@@ -11,17 +11,9 @@ import pyarrow as pa
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.sampling.prompts import AskedPrompt
+from mixdpo_ray.tables.answer_table import ANSWERS
 
-DRAWN = pa.schema(
-    {
-        "prompt_id": pa.string(),
-        "draw": pa.int32(),
-        "answer": pa.string(),
-        "tokens": pa.int32(),
-        "token_ids": pa.list_(pa.int32()),  # null where a server does not say
-        "finish": pa.string(),  # stop: by itself; length: cut
-    }
-)
+DRAWN = pa.schema([ANSWERS.field(name) for name in ("prompt_id", "draw", "answer", "tokens", "token_ids", "finish")])
 
 
 @dataclass(frozen=True)

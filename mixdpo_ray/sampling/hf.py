@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -39,6 +40,7 @@ class HfEngine:
     def __init__(self, recipe: Recipe):
         self.settings, self._model = recipe.sample, sampled_model(recipe)
         self.recipe = recipe.model_copy(update={"model": self._model})
+        say(f"sample: loading the tokenizer of {self._model.tokenizer or self._model.path}")
         with _without_weights(self._model) as here:
             where = SETTING if recipe.sample.model else ""
             self._tokenizer, self._context = load_tokenizer(here, where), _context_of(here)
@@ -53,7 +55,7 @@ class HfEngine:
     def model(self) -> str:
         return self._model.path
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         return {
             "engine": "hf",

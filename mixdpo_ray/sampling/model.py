@@ -17,6 +17,7 @@ from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder,
 from mixdpo_ray.training.settings import ModelSettings
 
 SETTING = "sample.model"
+SETTINGS_FILE = "config.json"  # of every model
 
 
 def sampled_model(recipe: Recipe) -> ModelSettings:
@@ -44,7 +45,7 @@ def model_before_run(folder: str) -> ModelSettings | None:
     recorded = record.recorded()
     if recorded is None:
         return None
-    if not storage.exists(storage.join(record.model, "config.json")):
+    if not storage.exists(storage.join(record.model, SETTINGS_FILE)):
         raise StorageError(f"{folder} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
     # of the recipe the model alone: other sections may have had settings that no longer exist
     model = ModelSettings.model_validate(recorded.recipe["model"])
@@ -61,9 +62,9 @@ def _model_of_checkpoint(path: str) -> ModelSettings | None:
     if recorded is None:
         raise StorageError(f"{record.recipe_file} does not exist: a checkpoint is read with the recipe of its run")
     model = ModelSettings.model_validate(recorded.recipe["model"])
-    target = storage.join(storage.absolute(record.folder), "exported", step)
+    target = storage.join(storage.absolute(record.exported), step)
     with exclusive(target):
-        if not storage.exists(storage.join(target, "config.json")):
+        if not storage.exists(storage.join(target, SETTINGS_FILE)):
             say(f"sample: putting the model of {path} together")
             _export(path, with_absolute_paths(model), target)
     own = {"path": target, "tokenizer": None, "revision": None, "lora": None, "reference": None}
@@ -77,14 +78,20 @@ def _export(path: str, model: ModelSettings, target: str) -> None:
         folder = storage.local(unfinished if storage.is_local(target) else temporary)
         export_checkpoint(path, model, folder)
         if not storage.is_local(target):
-            storage.copy(str(folder), target)
+            copy_settings_last(str(folder), target)
+
+
+def copy_settings_last(folder: str, target: str) -> None:
+    """Copy a model so that one whose copying was killed has no config.json, by which a whole one is known."""
+    for name in sorted(storage.names(folder), key=lambda name: name == SETTINGS_FILE):
+        storage.copy(storage.join(folder, name), storage.join(target, name))
 
 
 def _named(own: ModelSettings, asked: SampleSettings) -> ModelSettings:
     """Another model, in the number format of the recipe's own."""
     name = asked.model or ""
     refuse_missing_folder(SETTING, name)
-    if storage.local(name).is_dir() and not storage.local(name).joinpath("config.json").is_file():
+    if storage.local(name).is_dir() and not storage.local(name).joinpath(SETTINGS_FILE).is_file():
         raise ModelError(f"{SETTING} {name!r} is neither a run nor a model: it has neither a recipe nor a config.json")
     alike = {"dtype", "attn_implementation", "trust_remote_code"}
     return ModelSettings.model_validate({"path": name, "revision": asked.revision, **own.model_dump(include=alike)})

@@ -26,6 +26,7 @@ from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.preparation.sources import Source, block_rows, find_source
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
 from mixdpo_ray.training.tokenizer import load_tokenizer
 from mixdpo_ray.wording import first_line
 
@@ -160,7 +161,7 @@ def with_system_prompt(messages: Sequence[Message], text: str | None) -> list[Me
 
 def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin: str) -> list[AskedPrompt]:
     """Each prompt once, in the order of the source, and of these the part that is asked for."""
-    refuse_too_many(recipe, refused, len(found) + len(refused), origin)
+    refuse_too_many(recipe, refused, len(found) + len(refused), origin, QUARANTINE)
     unique = list({prompt.prompt_id: prompt for prompt in found}.values())
     first, most = recipe.sample.prompts.skip, recipe.sample.prompts.most
     chosen = unique[first : None if most is None else first + most]
@@ -170,12 +171,12 @@ def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin:
     return chosen
 
 
-def refuse_too_many(recipe: Recipe, refused: Refusals, rows: int, origin: str) -> None:
-    """Name the rows that were refused; more than data.max_quarantined_fraction allows stop the job."""
+def refuse_too_many(recipe: Recipe, refused: Refusals, rows: int, origin: str, file: str) -> None:
+    """Write the rows that were refused to a file; more than data.max_quarantined_fraction allows stop the job."""
     if not refused:
         return
     quarantine = Quarantine.of(refused)
-    path = storage.join(samples_folder(recipe), f"{recipe.output.name}.{QUARANTINE}")
+    path = storage.join(samples_folder(recipe), f"{recipe.output.name}.{file}")
     quarantine.write(path)
     if not within_budget(quarantine.counts, rows, recipe.data.max_quarantined_fraction):
         raise over_budget(quarantine, rows, recipe.data, path)
@@ -184,4 +185,4 @@ def refuse_too_many(recipe: Recipe, refused: Refusals, rows: int, origin: str) -
 
 
 def samples_folder(recipe: Recipe) -> str:
-    return storage.join(storage.absolute(recipe.output.storage_path), "samples")
+    return storage.join(storage.absolute(recipe.output.storage_path), SAMPLES_FOLDER)

@@ -25,6 +25,8 @@ from mixdpo_ray.cluster.actor_pool import until_done
 from mixdpo_ray.cluster.command import before_ray
 from mixdpo_ray.cluster.folder_lock import exclusive
 from mixdpo_ray.cluster.preflight import ready_cluster
+from mixdpo_ray.pairs.pair import Message
+from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.sampling.engine import AskedAnswer, Engine
 from mixdpo_ray.sampling.hf import HfEngine
@@ -38,6 +40,7 @@ from mixdpo_ray.sampling.prompts import (
 )
 from mixdpo_ray.tables.answer_table import ANSWERS, MESSAGES, AnswerTable, Key
 
+UNANSWERABLE = f"unanswerable.{QUARANTINE}"  # prompts that the engine refuses; the other file has rows without one
 ENGINES: Mapping[str, Callable[[Recipe], Engine]] = {"hf": HfEngine, "http": HttpEngine}
 
 
@@ -83,32 +86,40 @@ def sample(recipe: Recipe) -> SampleReport:
     source, prompts = recipe.sample.prompts.source, None
     if source is not None:
         prompts = prompts_of_source(recipe, source)
-    say(f"sample: loading the tokenizer of {recipe.sample.model or recipe.model.path}")
     engine = ENGINES[recipe.sample.engine](recipe)
     if prompts is not None:
         prompts = _answerable(recipe, engine, prompts)
-        if not _missing(recipe, _table(recipe, engine), prompts):
-            return _finish(recipe, engine, prompts, 0)
+        table = _table(recipe, engine)
+        if not _missing(recipe, table, prompts):
+            return _finish(recipe, engine, table, prompts, 0)
     before_ray("sample", *([recipe] if prompts is None else []))
     with ready_cluster(engine.recipe, cpus=engine.cpus, trains=False):
         if prompts is None:
             prompts = _answerable(recipe, engine, prompts_of_pairs(recipe))
-        return _finish(recipe, engine, prompts, _draw(recipe, engine, prompts))
+        return _draw(recipe, engine, prompts)
 
 
 def _answerable(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> list[AskedPrompt]:
     refused = engine.refused(prompts)
-    refuse_too_many(recipe, refused, len(prompts), "those asked for")
+    refuse_too_many(recipe, refused, len(prompts), "those asked for", UNANSWERABLE)
     rows = {(refusal.file, refusal.row) for refusal in refused}
     return [prompt for prompt in prompts if (prompt.file, prompt.row) not in rows]
 
 
-def _table(recipe: Recipe, engine: Engine) -> AnswerTable:
-    """The table of this model and this way of decoding."""
+def _content(recipe: Recipe, engine: Engine) -> dict[str, Any]:
+    """What decides an answer besides its key."""
     settings = recipe.sample.model_dump(mode="json", include={"decoding", "system_prompt", "chat_template_kwargs"})
-    content = {**engine.identity, **settings}
-    name = fingerprint(content)
-    return AnswerTable.create(storage.join(samples_folder(recipe), name), name, {"model": engine.model, **content})
+    return {**engine.identity, **settings}
+
+
+def _folder(recipe: Recipe, engine: Engine) -> str:
+    return storage.join(samples_folder(recipe), fingerprint(_content(recipe, engine)))
+
+
+def _table(recipe: Recipe, engine: Engine) -> AnswerTable:
+    """The table of this model and this way of decoding, as it is now."""
+    content = _content(recipe, engine)
+    return AnswerTable.create(_folder(recipe, engine), fingerprint(content), {"model": engine.model, **content})
 
 
 def _wanted(recipe: Recipe, prompts: Iterable[AskedPrompt]) -> list[Key]:
@@ -121,11 +132,11 @@ def _missing(recipe: Recipe, table: AnswerTable, prompts: Sequence[AskedPrompt])
     return [AskedAnswer(of_id[prompt_id], draw) for prompt_id, draw in wanted if (prompt_id, draw) not in there]
 
 
-def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> int:
-    """How many answers were missing and are there now."""
-    folder = _table(recipe, engine).folder
-    with exclusive(folder):
-        table = AnswerTable.open(folder)  # again: another process may have written meanwhile
+def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> SampleReport:
+    """Draw what is missing, and finish while the table is locked: the next process may settle these parts away."""
+    messages = {prompt.prompt_id: prompt.messages for prompt in prompts}
+    with exclusive(_folder(recipe, engine)):
+        table = _table(recipe, engine)
         total, missing = len(prompts) * recipe.sample.answers_each, _missing(recipe, table, prompts)
         if len(missing) < total:
             say(f"sample: {total - len(missing)} of {total} answers are there already")
@@ -136,30 +147,29 @@ def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> int
                     drawn = engine.answers(still)
                     progress.reach(total - len(still), total)  # behind what the engine says
                     for rows in drawn:
-                        table.append(_with_prompts(rows, prompts, engine.model, table.manifest.fingerprint))
+                        table.append(_with_prompts(rows, messages, engine.model, table.manifest.fingerprint))
                         progress.add(len(rows))
 
             until_done(attempt, "sampling workers", "sample.workers")
         left = _missing(recipe, table, prompts)
         if len(left) < len(missing):
             table.settle()
-    return len(missing) - len(left)
+        return _finish(recipe, engine, table, prompts, len(missing) - len(left))
 
 
-def _with_prompts(rows: pa.Table, prompts: Sequence[AskedPrompt], model: str, settings: str) -> pa.Table:
+def _with_prompts(rows: pa.Table, messages: Mapping[str, Sequence[Message]], model: str, settings: str) -> pa.Table:
     """What an engine has drawn, in the columns of the table."""
-    asked = set(rows["prompt_id"].to_pylist())
-    of_id = {prompt.prompt_id: list(prompt.messages) for prompt in prompts if prompt.prompt_id in asked}
     columns = {name: rows[name] for name in rows.column_names}
-    columns["prompt"] = pa.array([of_id[prompt_id] for prompt_id in rows["prompt_id"].to_pylist()], MESSAGES)
+    columns["prompt"] = pa.array([messages[prompt_id] for prompt_id in rows["prompt_id"].to_pylist()], MESSAGES)
     columns["model"] = pa.array([model] * len(rows), pa.string())
     columns["settings"] = pa.array([settings] * len(rows), pa.string())
     return pa.table({name: columns[name] for name in ANSWERS.names})
 
 
-def _finish(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt], drawn: int) -> SampleReport:
+def _finish(
+    recipe: Recipe, engine: Engine, table: AnswerTable, prompts: Sequence[AskedPrompt], drawn: int
+) -> SampleReport:
     """Write the answers out, and count what a person should know of them."""
-    table = _table(recipe, engine)
     there = table.keys
     keys = [key for key in _wanted(recipe, prompts) if key in there]
     path = storage.join(samples_folder(recipe), f"{recipe.output.name}.jsonl")

@@ -36,11 +36,12 @@ ANSWERS = pa.schema(
         "answer": pa.string(),
         "tokens": pa.int32(),
         "token_ids": pa.list_(pa.int32()),  # null where a server does not say
-        "finish": pa.string(),
+        "finish": pa.string(),  # stop: by itself; length: cut
         "model": pa.string(),
         "settings": pa.string(),  # the fingerprint of the table
     }
 )
+SAMPLES_FOLDER = "samples"  # beneath output.storage_path
 ROWS_TOGETHER = 4096  # of a settled part, and of what is read at once
 Key = tuple[str, int]
 _PART = re.compile(r"part-[0-9a-f]{16}-(\d+-[0-9a-f]+)\.parquet")

@@ -19,7 +19,7 @@ from mixdpo_ray.checksums import what_is_wrong
 from mixdpo_ray.errors import CheckpointError
 from mixdpo_ray.training.checkpoints import CheckpointManifest, damages, read_manifest, refuse_writable_by_others
 from mixdpo_ray.training.engine import convert_shards
-from mixdpo_ray.training.export import INSIDE, merged, write_model
+from mixdpo_ray.training.export import INSIDE, export_permissions, merged, save_tokenizer, write_model
 from mixdpo_ray.training.model import load_model, without_bars
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer
@@ -41,7 +41,8 @@ def export_checkpoint(path: str, model: ModelSettings, folder: Path) -> None:
     state = loaded.state_dict()
     with without_bars():
         write_model(loaded, merged(state, model.lora) if model.lora else state, folder, trust=model.trust_remote_code)
-    load_tokenizer(model).save_pretrained(folder)
+    save_tokenizer(load_tokenizer(model), folder)
+    export_permissions(folder)
 
 
 def _verified(path: str) -> CheckpointManifest:

@@ -39,7 +39,7 @@ def export(policy: Policy, tokenizer: PreTrainedTokenizerBase, job: TrainingJob,
             folder = Path(temporary) / "model"
             with storage.explained(str(folder)), without_bars():
                 write_model(policy.scorer.model, weights, folder, trust=job.model.trust_remote_code)
-                _save_tokenizer(tokenizer, folder)
+                save_tokenizer(tokenizer, folder)
                 (folder / "README.md").write_text(model_card(job, facts))
                 export_permissions(folder)
             _publish(str(folder), target)
@@ -78,7 +78,7 @@ def write_model(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path
     shell.save_pretrained(folder, state_dict=weights)
 
 
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Leave out how it was loaded here, which would stand among its settings."""
     for loaded in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(loaded, None)
@@ -86,8 +86,8 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def export_permissions(folder: Path) -> None:
-    """Give every file the permissions that the umask gave the card: weights are written as private files."""
-    mode = stat.S_IMODE((folder / "README.md").stat().st_mode)
+    """Give every file the permissions that the umask gave the settings: weights are written as private files."""
+    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(mode)

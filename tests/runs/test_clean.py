@@ -10,7 +10,9 @@ import pytest
 
 from mixdpo_ray.cluster.folder_lock import FolderLock
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.runs.clean import Item, describe_items, may_be_one, remove_unused, survey_storage
+from mixdpo_ray.runs.clean import Item, describe_items, remove_unused, survey_storage
+from mixdpo_ray.storage import may_be_one
+from mixdpo_ray.tables.answer_table import AnswerTable
 from mixdpo_ray.tables.prepared_table import Manifest, SplitFacts, commit
 from tests.runs.trainings import job
 
@@ -172,6 +174,32 @@ def test_checkpoints_of_a_finished_run_may_go_but_its_model_stays(tmp_path: Path
     remove_unused(survey_storage(str(tmp_path)))
     assert not list((folder / "checkpoints").iterdir())
     assert (folder / "model" / "config.json").exists()
+
+
+def test_what_was_sampled_is_listed_and_stays_and_its_leftovers_go(tmp_path: Path) -> None:
+    samples, exported = tmp_path / "samples", run(tmp_path, "mine", "d1", finished=True) / "exported"
+    AnswerTable.create(str(samples / "abc"), "abc", {"model": "a-model"})
+    FolderLock(str(samples / "abc")).path.touch()
+    for name in ("mine.jsonl", "mine.quarantine.jsonl", "mine.unanswerable.quarantine.jsonl"):
+        (samples / name).write_text("{}\n")
+    for name in ("step-5", ".unfinished-step-10"):
+        (exported / name).mkdir(parents=True)
+        (exported / name / "config.json").write_text("{}")
+    items = [item for item in survey_storage(str(tmp_path)) if "checkpoints" not in item.path]
+    leftovers = {
+        "samples/mine.quarantine.jsonl",
+        "samples/mine.unanswerable.quarantine.jsonl",
+        "runs/mine/exported/.unfinished-step-10",
+    }
+    assert unused(items, tmp_path) == leftovers
+    kept = {str(Path(item.path).relative_to(tmp_path)): item.about for item in items if not item.unused}
+    assert kept == {
+        "samples/abc": "answers of a-model",
+        "samples/mine.jsonl": "answers written out",
+        "runs/mine/exported/step-5": "model of a checkpoint",
+    }
+    with FolderLock(str(exported / "step-10")).or_wait():
+        assert len(remove_unused(items)) == 2
 
 
 def test_half_written_leftovers_may_go_unless_their_lock_is_held(tmp_path: Path) -> None:

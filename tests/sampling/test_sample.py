@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import ray
 
-from mixdpo_ray.errors import EndpointError, MixDPOError, ModelError
+from mixdpo_ray.errors import EndpointError, MixDPOError, ModelError, QuarantineError
 from mixdpo_ray.judging.question import request_body
 from mixdpo_ray.pairs.pair import Message
+from mixdpo_ray.pairs.quarantine import Quarantine
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.file import load_recipe
@@ -225,3 +226,22 @@ def test_what_cannot_be_answered_is_refused_in_one_line_before_ray_starts(
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     assert "starting Ray" not in capsys.readouterr().err
+
+
+def test_rows_that_hold_no_prompt_and_prompts_that_the_model_cannot_be_asked_are_told_apart(folder: Path) -> None:
+    """One of four rows may be refused; of the three prompts that are left, one is one too many."""
+    rows = [{"prompt": prompt} for prompt in ("sort b a", "", "sort <eos> a", "sort c a")]
+    (folder / "mixed.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    settings = [f"sample.prompts.source.path={folder / 'mixed.jsonl'}", "data.max_quarantined_fraction=0.25"]
+    with pytest.raises(
+        QuarantineError, match=r"1 of 3 rows were refused.*all: .*recipe\.unanswerable\.quarantine\.jsonl"
+    ):
+        sample(recipe(folder, *settings, out="mixed"))
+    told = {
+        file.name: [(one.row, one.reason) for one in Quarantine.read(str(file)).refusals]
+        for file in (folder / "mixed" / "samples").iterdir()
+    }
+    assert told == {
+        "recipe.quarantine.jsonl": [(1, "empty_prompt")],
+        "recipe.unanswerable.quarantine.jsonl": [(2, "control_token")],
+    }

@@ -26,6 +26,11 @@ def train(world: World, job: TrainingJob) -> dict[str, Any]:
     return run_training(job, world)
 
 
+def files(folder: Path) -> set[tuple[str, int]]:
+    """Names and permissions of all but the card."""
+    return {(file.name, file.stat().st_mode & 0o777) for file in folder.iterdir() if file.name != "README.md"}
+
+
 @pytest.mark.parametrize(
     ("zero_stage", "lora"),
     [(0, None), (2, None), (3, None), (2, {"rank": 2, "alpha": 4}), (3, {"rank": 2, "alpha": 4})],
@@ -41,6 +46,7 @@ def test_it_has_the_weights_that_the_run_exported(
     )
     assert made.keys() == expected.keys()
     assert all(torch.equal(made[name], expected[name]) for name in expected)
+    assert files(tmp_path / "model") == files(Path(job.run, "model"))
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.use_cache
     assert len(AutoTokenizer.from_pretrained(tmp_path / "model")) == len(AutoTokenizer.from_pretrained(job.model.path))
 

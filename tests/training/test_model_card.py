@@ -133,7 +133,7 @@ def test_the_recipe_of_a_card_has_no_local_folder_and_no_section_of_a_machine() 
 
 
 def test_exported_files_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
-    for name, mode in (("README.md", 0o644), ("model.safetensors", 0o600), ("config.json", 0o664)):
+    for name, mode in (("config.json", 0o644), ("model.safetensors", 0o600), ("README.md", 0o664)):
         (tmp_path / name).write_text("")
         (tmp_path / name).chmod(mode)
     export_permissions(tmp_path)
