@@ -10,6 +10,7 @@ from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.selection import Rules
 from mixdpo_ray.settings import Settings
 
+HELD_OUT_SOURCE = "data.heldout.source"
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
 
 
@@ -68,10 +69,14 @@ class DataSettings(Settings):
     max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
 
     @property
-    def sources(self) -> dict[str, SourceSettings]:
-        """Every source by the setting that names it: the pairs to train on, and where given those to evaluate on."""
-        heldout = self.heldout.source
-        return {"data.source": self.source, **({} if heldout is None else {"data.heldout.source": heldout})}
+    def by_source(self) -> dict[str, DataSettings]:
+        """What each source is read by, under the setting that names it: the pairs to train on, and those to evaluate on
+        where they have a source of their own. Those are judged by as they are.
+        """
+        if self.heldout.source is None:
+            return {"data.source": self}
+        heldout = self.model_copy(update={"source": self.heldout.source, "pair": PairSettings()})
+        return {"data.source": self, HELD_OUT_SOURCE: heldout}
 
     @property
     def holds_out(self) -> bool:
