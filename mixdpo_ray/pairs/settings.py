@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
+from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.selection import Rules
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.wording import did_you_mean
 
 HELD_OUT_SOURCE = "data.heldout.source"
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
@@ -29,6 +31,14 @@ class SourceSettings(Settings):
         default_factory=dict,
         description="Our column's name -> the source's, as {chosen: best, score_chosen: best_score}",
     )
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        known = ("auto", *FORMATS)
+        if name not in known:
+            raise ValueError(f"unknown format; {did_you_mean(name, known)}")
+        return name
 
     @property
     def name(self) -> str:
