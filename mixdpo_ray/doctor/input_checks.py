@@ -124,10 +124,9 @@ def tokenizer(examination: Examination) -> str:
 def data(examination: Examination) -> str:
     recipe = examination.recipe
     found = []
-    for setting, source in zip(recipe.data.sources, examination.sources, strict=True):
-        settings = recipe.data.model_copy(update={"source": source.settings})
+    for (setting, settings), source in zip(recipe.data.by_source.items(), examination.sources, strict=True):
         with blamed_on(setting):
-            name = find_format(settings, source.columns(recipe.data.max_row_bytes))
+            name = find_format(settings, source.columns(settings.max_row_bytes))
         what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
         size = "" if source.mapped is not None or source.bytes == float("inf") else f", {size_text(source.bytes)}"
         found.append(f"{source.name}: {what}{size}, format {name}")

@@ -19,17 +19,19 @@ _RATED_BY = ("margin", "score_chosen", "score_rejected", "chosen_rating", "rejec
 _TURNS = ("prompt", "chosen", "rejected")
 _KEPT_AS_HARD = "data.missing_score=hard keeps such pairs, as hard ones"
 _LONGER = "or cut them by data.truncation=truncate"
-REMEDIES: Mapping[str, str] = {
+_REMEDIES: Mapping[str, str] = {
     "missing_score": _KEPT_AS_HARD,
     "nan_score": _KEPT_AS_HARD,
     "bad_score": "write numbers without quotes, or name columns of them",
     "bad_turns": "look at data.source.columns",
     "malformed_row": "look at data.source.columns",
+    "negative_margin": "are the columns of the two answers the wrong way round?",
     "prompt_in_heldout": "leave such prompts out of one of the two sources",
     "prompt_too_long": f"raise data.max_prompt_length, {_LONGER}",
     "answer_too_long": f"raise data.max_length, {_LONGER}",
     "template_refuses_turns": "look at the tokenizer's chat template, or set model.chat_template",
 }
+_WITH_A_VALUE = ("bad_score", "bad_turns")  # reasons of which a value is shown
 _MOST_REASONS = 4
 _MOST_ROWS = 100_000  # of a file that is read again for one of its values
 
@@ -41,26 +43,30 @@ def causes_text(
     faults = {}
     for refusal in refusals:
         if refusal.reason not in faults:
-            faults[refusal.reason] = ""
-            if refusal.reason in ("bad_score", "bad_turns") and (row := row_of(refusal)) is not None:
-                faults[refusal.reason] = fault_in(refusal.reason, row, columns)
+            row = row_of(refusal) if refusal.reason in _WITH_A_VALUE else None
+            faults[refusal.reason] = "" if row is None else fault_in(refusal.reason, row, columns)
     return reasons_text(Counter(refusal.reason for refusal in refusals), faults)
 
 
 def reasons_text(counts: Mapping[str, int], faults: Mapping[str, str] | None = None) -> str:
     """The most frequent reasons, with what each means and what to do."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    parts = []
-    for reason, count in ordered[:_MOST_REASONS]:
-        fault, remedy = (faults or {}).get(reason, ""), REMEDIES.get(reason, "")
-        said = f"{REASONS[reason]}{fault and f', as in {fault}'}{remedy and f': {remedy}'}"
-        parts.append(f"{count} {reason} ({said})")
+    said = {reason: reason_text(reason, (faults or {}).get(reason, "")) for reason, _ in ordered[:_MOST_REASONS]}
+    parts = [f"{counts[reason]} {reason} ({text})" for reason, text in said.items()]
     rest = sum(count for _, count in ordered[_MOST_REASONS:])
     return ", ".join([*parts, *([f"{rest} for other reasons"] if rest else [])])
 
 
+def reason_text(reason: str, fault: str = "") -> str:
+    """What a reason means, where it is so, and what to do about it."""
+    remedy = _REMEDIES.get(reason, "")
+    return f"{REASONS[reason]}{fault and f', as in {fault}'}{remedy and f': {remedy}'}"
+
+
 def fault_in(reason: str, row: Row, columns: Mapping[str, str]) -> str:
     """The values of a row that a reason is about, by the source's own columns; nothing where they are not plain."""
+    if reason not in _WITH_A_VALUE:
+        return ""
     ours = map_columns(dict(row), columns)
     if reason == "bad_score":
         odd = {name: ours[name] for name in _RATED_BY if ours.get(name) is not None and not is_number(ours[name])}
@@ -75,7 +81,7 @@ def _kind(turns: Any) -> str:
         return "a text"
     if isinstance(turns, list) and all(isinstance(turn, Mapping) for turn in turns):
         return f"turns of {', '.join(str(turn.get('role')) for turn in turns[:6]) or 'nobody'}"
-    return "nothing" if turns is None else f"{turns!r:.40}"
+    return {type(None): "nothing", list: "a list", dict: "a mapping"}.get(type(turns), f"{turns!r:.40}")
 
 
 def row_read_again(refusal: Refusal, max_row_bytes: int) -> Row | None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from mixdpo_ray.errors import FormatError
 from mixdpo_ray.pairs.formats import FORMATS, idle_rule
 from mixdpo_ray.pairs.settings import DataSettings
-from mixdpo_ray.wording import did_you_mean, what_was_meant
+from mixdpo_ray.wording import what_was_meant
 
 _THEIRS = "THEIRS"  # stands for a column that nobody can guess
 _SHOWN = 20  # of a source's columns
@@ -39,8 +39,6 @@ def find_format(data: DataSettings, columns: Sequence[str]) -> str:
     All that is wrong is told at once: a misspelt mapping counts as mended for what follows.
     """
     mapping, name = _mended(data.source.columns, columns), data.source.format
-    if name not in ("auto", *FORMATS):
-        raise FormatError(f"unknown data.source.format {name!r}; {did_you_mean(name, ('auto', *FORMATS))}")
     names = [*(one for one in columns if one not in mapping.values()), *mapping]
     fitting = formats_of(names) if name == "auto" else [name]
     wrong = [_misnamed(ours, theirs, mapping) for ours, theirs in data.source.columns.items() if ours not in mapping]

@@ -7,7 +7,7 @@ taken to be like them. What would have to be read whole before its first row is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
 import pyarrow as pa
@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import MixDPOError
-from mixdpo_ray.pairs.causes import REMEDIES, fault_in
-from mixdpo_ray.pairs.checking import REASONS, check_pair, is_fatal
+from mixdpo_ray.pairs.causes import fault_in, reason_text
+from mixdpo_ray.pairs.checking import check_pair, is_fatal
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.file_kinds import file_kind
 from mixdpo_ray.pairs.formats import FORMATS, map_columns
@@ -75,7 +75,7 @@ def _wrong_with_all(rows: Iterable[RawRow], name: str, data: DataSettings) -> st
     if kind.group_by is not None:
         return None
     reasons: Counter[str] = Counter()
-    first: RawRow | None = None
+    faults: dict[str, str] = {}
     for raw in islice(rows, _MOST_ROWS):
         if raw.value is None:
             continue
@@ -84,19 +84,13 @@ def _wrong_with_all(rows: Iterable[RawRow], name: str, data: DataSettings) -> st
             if not isinstance(reason, str) or not (reason in _OF_COLUMNS or is_fatal(reason, data)):
                 return None
             reasons[reason] += 1
-        first = first or raw
-    if first is None or not reasons:
+            if reason not in faults:
+                fault = fault_in(reason, raw.value, data.source.columns)
+                faults[reason] = f"{raw.file} row {raw.row}{fault and f', {fault}'}"
+    if not reasons:
         return None
     looked = (
         "its only pair is refused" if reasons.total() == 1 else f"all of its first {reasons.total()} pairs are refused"
     )
-    why = "; ".join(_remedied(reason, first, data.source.columns) for reason, _ in reasons.most_common())
-    return f"data.source: {first.file}: {looked}: {why}"
-
-
-def _remedied(reason: str, first: RawRow, mapping: Mapping[str, str]) -> str:
-    said = REASONS[reason]
-    if reason == "negative_margin":
-        return f"{said}: are the columns of the two answers the wrong way round?"
-    fault = fault_in(reason, first.value or {}, mapping)
-    return f"{said}, as in row {first.row}{fault and f', {fault}'}: {REMEDIES.get(reason, 'correct the rows')}"
+    why = "; ".join(reason_text(reason, faults[reason]) for reason, _ in reasons.most_common())
+    return f"data.source: {looked}: {why}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
+from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.selection import Rules
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.wording import did_you_mean
 
+HELD_OUT_SOURCE = "data.heldout.source"
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
 
 
@@ -28,6 +31,14 @@ class SourceSettings(Settings):
         default_factory=dict,
         description="Our column's name -> the source's, as {chosen: best, score_chosen: best_score}",
     )
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        known = ("auto", *FORMATS)
+        if name not in known:
+            raise ValueError(f"unknown format; {did_you_mean(name, known)}")
+        return name
 
     @property
     def name(self) -> str:
@@ -68,10 +79,14 @@ class DataSettings(Settings):
     max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
 
     @property
-    def sources(self) -> dict[str, SourceSettings]:
-        """Every source by the setting that names it: the pairs to train on, and where given those to evaluate on."""
-        heldout = self.heldout.source
-        return {"data.source": self.source, **({} if heldout is None else {"data.heldout.source": heldout})}
+    def by_source(self) -> dict[str, DataSettings]:
+        """What each source is read by, under the setting that names it: the pairs to train on, and those to evaluate on
+        where they have a source of their own. Those are judged by as they are.
+        """
+        if self.heldout.source is None:
+            return {"data.source": self}
+        heldout = self.model_copy(update={"source": self.heldout.source, "pair": PairSettings()})
+        return {"data.source": self, HELD_OUT_SOURCE: heldout}
 
     @property
     def holds_out(self) -> bool:

@@ -35,9 +35,9 @@ from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.margin_scale import resolve_scale
-from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, over_budget, within_budget
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, histogram_text, thresholds_text
+from mixdpo_ray.pairs.settings import HELD_OUT_SOURCE
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
@@ -70,7 +70,7 @@ class PreparationReport:
         folder = self.table.folder
         index, curriculum = self.table.index("train"), self.recipe.curriculum
         hard = curriculum.threshold.hard_pairs(index.difficulty)
-        warning = None if curriculum.mode == "sorted_dpo" else doubt_of_threshold(curriculum, hard, index.difficulty)
+        warning = doubt_of_threshold(curriculum, hard, index.difficulty)
         lines = (f"prepared table: {folder}", f"picture: {storage.join(folder, MARGINS_PICTURE)}")
         warned = ["", f"warning: {warning}"] if warning else []  # train and the doctor say it of a plan
         return "\n".join([describe_table(self.table, self.recipe), *warned, "", *lines])
@@ -118,7 +118,7 @@ def prepared_table(
 def _refuse_changed_sources(table: PreparedTable, recipe: Recipe, sources: list[Source]) -> None:
     """The table's name knows the sizes and times of the sources' files alone; tables of before know no more."""
     before = table.manifest.facts.get(SAMPLES, [None] * len(sources))
-    for setting, source, sample in zip(recipe.data.sources, sources, before, strict=True):
+    for setting, source, sample in zip(recipe.data.by_source, sources, before, strict=True):
         if sample is not None and source.sample() != sample:
             raise PreparedTableError(
                 f"{setting} {source.name} has changed, though not its files' sizes and times, since {table.folder} "
@@ -201,15 +201,13 @@ def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[
     model = with_absolute_paths(recipe.model)
     shared = shared_tokenizer(tokenizer, model)
     conversions = []
-    for setting, source in zip(recipe.data.sources, sources, strict=True):
-        heldout = setting == "data.heldout.source"
-        data = recipe.data.model_copy(update={"source": source.settings})
-        if heldout:  # pairs of a source of their own are judged by as they are
-            data = data.model_copy(update={"pair": PairSettings()})
+    for (setting, data), source in zip(recipe.data.by_source.items(), sources, strict=True):
         with blamed_on(setting):
             format_name = find_format(data, source.columns(data.max_row_bytes))
         conversions.append(
-            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, heldout, shared)
+            ConversionSettings(
+                model, resolve_scale(data, FORMATS[format_name]), format_name, setting == HELD_OUT_SOURCE, shared
+            )
         )
     return conversions
 

@@ -85,9 +85,9 @@ def block_rows(name: str, block: pa.Table) -> Iterator[RawRow]:
 def find_sources(data: DataSettings) -> list[Source]:
     """The source to train on, and the held-out one where it has its own."""
     found = []
-    for setting, settings in data.sources.items():
+    for setting, of_source in data.by_source.items():
         with blamed_on(setting):
-            found.append(find_source(settings))
+            found.append(find_source(of_source.source))
     return found
 
 

@@ -83,24 +83,31 @@ _StrictLoader.add_implicit_resolver(
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    try:
+        return _recipe_of(path, overrides)
+    except ValidationError as error:
+        of_file = _wrong_with_file(path)
+        lines = [f"{path if line in of_file else 'command line'}: {line}" for line in explain(error)]
+        raise RecipeError("\n".join(lines)) from None
+
+
+def _wrong_with_file(path: str) -> list[str]:
+    """What is wrong whatever the command line says: people look for a typo where they are told to."""
+    try:
+        _recipe_of(path, ())
+    except ValidationError as error:
+        return list(explain(error))
+    return []
+
+
+def _recipe_of(path: str, overrides: Sequence[str]) -> Recipe:
     tree = _read(path)
     for override in overrides:
         _override(tree, override)
     tree.setdefault("output", {})
     if isinstance(tree["output"], dict):
         tree["output"].setdefault("name", Path(path).stem)
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        given = [override.partition("=")[0] for override in overrides]
-        raise RecipeError("\n".join(f"{_origin(line, path, given)}: {line}" for line in explain(error))) from None
-
-
-def _origin(line: str, path: str, given: Sequence[str]) -> str:
-    """The file or command line that a line speaks of: people look for a typo where they are told to."""
-    setting = line.split(" ")[0].rstrip(":")
-    on_command_line = any(f"{one}.".startswith(f"{setting}.") or setting.startswith(f"{one}.") for one in given)
-    return "command line" if on_command_line else path
+    return Recipe.model_validate(tree)
 
 
 def _read(path: str) -> dict[str, Any]:

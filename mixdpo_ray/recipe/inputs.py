@@ -15,7 +15,6 @@ from mixdpo_ray.bar import say
 from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.errors import ModelError, RecipeError
 from mixdpo_ray.pairs.first_rows import wrong_at_first_sight
-from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.recipe.extras import extras_for_training, lacks
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.model_files import refuse_missing_folder
@@ -109,9 +108,6 @@ def _lengths(recipe: Recipe, *, refused: bool) -> list[str]:
 
 
 def _pairs(recipe: Recipe) -> Iterator[str]:
-    if problem := wrong_at_first_sight(recipe.data):
-        yield problem
-    if (heldout := recipe.data.heldout.source) is not None:
-        data = recipe.data.model_copy(update={"source": heldout, "pair": PairSettings()})
+    for setting, data in recipe.data.by_source.items():
         if problem := wrong_at_first_sight(data):
-            yield problem.replace("data.source", "data.heldout.source")
+            yield problem.replace("data.source", setting)

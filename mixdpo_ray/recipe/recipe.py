@@ -108,10 +108,6 @@ class Recipe(Settings):
     def _combinations(self) -> Self:
         if self.curriculum.sft_weight == 0 and self.curriculum.mode == "two_stage":
             raise ValueError("curriculum.sft_weight 0 leaves the hard stage nothing to learn: use mode discard_hard")
-        for source in (self.data.source, self.data.heldout.source):
-            if source is not None and source.format not in ("auto", *FORMATS):
-                known = ("auto", *FORMATS)
-                raise ValueError(f"data: unknown format {source.format!r}; {did_you_mean(source.format, known)}")
         if self.data.source.format in FORMATS and (idle := idle_rule(self.data.source.format, self.data.pair)):
             raise ValueError(idle)
         if (setting := self.train.needs_held_out) and not self.data.holds_out:

@@ -7,7 +7,6 @@ file, row and reason; one that stands in the source several times is answered on
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,20 +14,19 @@ from typing import Any
 from mixdpo_ray import storage
 from mixdpo_ray.bar import say
 from mixdpo_ray.errors import DataError
+from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter, Refusal
 from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.pair import Message, prompt_hash, user
-from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, over_budget, within_budget
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.settings import SourceSettings
+from mixdpo_ray.pairs.settings import HELD_OUT_SOURCE, SourceSettings
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.preparation.sources import Source, block_rows, find_source
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
 from mixdpo_ray.training.tokenizer import load_tokenizer
-from mixdpo_ray.wording import first_line
 
 SOURCE = "sample.prompts.source"
 PROMPT_COLUMNS = (
@@ -55,7 +53,7 @@ class AskedPrompt:
 
 def prompts_of_source(recipe: Recipe, settings: SourceSettings) -> list[AskedPrompt]:
     """Read without Ray."""
-    with _named_as(SOURCE):
+    with blamed_on(SOURCE):
         source = find_source(settings)
         column = _column(source, settings, recipe.data.max_row_bytes)
         found, refused = _asked(_rows(source, recipe.data.max_row_bytes), column, settings.columns)
@@ -67,25 +65,13 @@ def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
     split = "eval" if recipe.sample.prompts.split == "heldout" else "train"
     table = prepared_table(recipe)
     wanted = set(table.index(split).pair_id)
-    of_its_own = recipe.data.heldout.source if split == "eval" else None
-    source = find_source(of_its_own or recipe.data.source)
-    data = recipe.data.model_copy(update={"source": source.settings})
-    if of_its_own:
-        data = data.model_copy(update={"pair": PairSettings()})
+    data = recipe.data.by_source.get(HELD_OUT_SOURCE, recipe.data) if split == "eval" else recipe.data
+    source = find_source(data.source)
     name = find_format(data, source.columns(data.max_row_bytes))
     converter = Converter(data, name, load_tokenizer(recipe.model))
     pairs, _ = converter.checked(_rows(source, data.max_row_bytes))  # what is refused, the table has told
     found = [AskedPrompt(pair.prompt, origin.file, origin.row) for origin, pair in pairs if pair.pair_id in wanted]
     return _chosen(recipe, found, [], f"the {recipe.sample.prompts.split} split of {source.name}")
-
-
-@contextmanager
-def _named_as(setting: str) -> Iterator[None]:
-    """Errors of reading name the setting that gave the source."""
-    try:
-        yield
-    except DataError as error:
-        raise type(error)(first_line(error).replace("data.source", setting)) from None
 
 
 def _rows(source: Source, max_row_bytes: int) -> Iterator[RawRow]:

@@ -40,6 +40,12 @@ def told(file: Path, reason: str, **changed: Any) -> str:
             "prompt nothing, chosen turns of user, rejected 3: look at data.source.columns)",
         ),
         (
+            "bad_turns",
+            {"prompt": ["private"], "chosen": {"text": "private"}},
+            "1 bad_turns (turns are not texts of (system,) user, assistant, user, ... ending with an assistant, as in "
+            "prompt a list, chosen a mapping, rejected a text: look at data.source.columns)",
+        ),
+        (
             "missing_score",
             {"stars": None},
             "1 missing_score (a rating is missing (data.missing_score): data.missing_score=hard keeps such pairs, as "

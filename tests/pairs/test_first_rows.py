@@ -68,8 +68,19 @@ def test_ratings_that_are_all_texts_are_told_with_the_first_of_them(tmp_path: Pa
     rows = [{**PAIR, "score_chosen": "high"}] * 3
     file = write(tmp_path / "own.jsonl", *rows)
     assert said(file) == (
-        f"data.source: {file}: all of its first 3 pairs are refused: a rating is not a number but text or something "
-        "else, as in row 0, score_chosen 'high': write numbers without quotes, or name columns of them"
+        "data.source: all of its first 3 pairs are refused: a rating is not a number but text or something else, as "
+        f"in {file} row 0, score_chosen 'high': write numbers without quotes, or name columns of them"
+    )
+
+
+def test_each_reason_is_told_with_the_first_row_that_it_is_true_of(tmp_path: Path) -> None:
+    rows = {**PAIR, "score_chosen": None}, {**PAIR, "chosen": 3}
+    file = write(tmp_path / "own.jsonl", *rows)
+    assert said(file, missing_score="error") == (
+        "data.source: all of its first 2 pairs are refused: a rating is missing (data.missing_score), as in "
+        f"{file} row 0: data.missing_score=hard keeps such pairs, as hard ones; turns are not texts of (system,) user, "
+        f"assistant, user, ... ending with an assistant, as in {file} row 1, prompt a text, chosen 3, rejected a "
+        "text: look at data.source.columns"
     )
 
 

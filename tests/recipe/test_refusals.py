@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.file import load_recipe
 from tests.recipe.complaints import complaint
 
@@ -61,6 +62,10 @@ def test_a_metric_that_nobody_measures_is_refused_with_the_one_that_was_meant(
         ("objective.name=dpoo", "objective: unknown objective 'dpoo'; did you mean dpo or rdpo?"),
         ("model.packing=onn", "model.packing: 'onn': give true or false, or choose 'auto'; did you mean on?"),
         ("compare={arms: {a: {}, b: {}}, against: c}", "compare: against 'c' is no arm; known: a, b"),
+        (
+            "data.heldout.source={path: b, format: plane}",
+            "data.heldout.source.format: 'plane': unknown format; did you mean plain?",
+        ),
         ("--objective.beta=0.1", "--objective.beta=0.1: leave out the dashes: objective.beta=0.1"),
         ("objective.beta=1e300", "objective.beta: 1e+300: it is too large for a loss in 32-bit numbers"),
     ],
@@ -88,6 +93,25 @@ def test_a_setting_that_stands_elsewhere_is_suggested_by_its_whole_name(
     small: Path, override: str, expected: str
 ) -> None:
     assert expected in complaint(small, override)
+
+
+def test_kernels_of_gpus_are_refused_where_none_may_be_used(small: Path) -> None:
+    assert complaint(small, "cluster.use_gpu=false", "model.kernels=liger") == (
+        "model.kernels liger needs GPUs, and cluster.use_gpu is false: set it to none"
+    )
+    load_recipe(str(small), ["cluster.use_gpu=true", "model.kernels=liger"])
+
+
+def test_a_mistake_of_the_file_is_not_looked_for_on_the_command_line(small: Path) -> None:
+    small.write_text("model: {path: some/model, kernels: liger}\ndata: {source: {path: pairs.jsonl, format: plane}}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(small), ["data.source.path=others.jsonl", "data.max_length=a"])
+    assert str(caught.value).splitlines() == [
+        f"{small}: data.source.format: 'plane': unknown format; did you mean plain?",
+        "command line: data.max_length: 'a': give a whole number",
+    ]
+    with pytest.raises(RecipeError, match=r"^command line: model\.kernels liger needs GPUs"):
+        load_recipe(str(small), ["data.source.format=plain", "cluster.use_gpu=false"])
 
 
 def test_a_blank_that_is_missing_after_a_colon_is_told(small: Path) -> None:
