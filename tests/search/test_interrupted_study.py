@@ -41,6 +41,19 @@ def test_a_death_after_an_interruption_counts_once(tmp_path: Path) -> None:
     assert [trial.user_attrs["reason"] for trial in study.trials] == ["its driver stopped 2 times while it ran"]
 
 
+def test_deaths_that_an_earlier_version_told_as_trials_count_once(tmp_path: Path) -> None:
+    """Trial 0 died, and so did 1, which continues it: two deaths. The next one is the third, which may be."""
+    study = opened(tmp_path)
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"reason": "its driver stopped"}))
+    running(study).set_user_attr("continues", 0)
+    for _ in range(2):
+        release_stale(study, max_failures=3)
+        assert states(study) == ["FAIL", "WAITING"]
+        running(study)
+    release_stale(study, max_failures=3)
+    assert study.trials[1].user_attrs["reason"] == "its driver stopped 4 times while it ran"
+
+
 def test_what_was_cut_is_called_interrupted_until_it_goes_on_and_ends(tmp_path: Path) -> None:
     running(opened(tmp_path))
     forgive(opened(tmp_path))
