@@ -90,7 +90,9 @@ def test_trials_that_an_earlier_version_continued_under_new_numbers_are_read_as_
 
 
 def test_the_page_shows_what_went_on_as_one_trial_and_the_recipes_own_score(tmp_path: Path) -> None:
-    words = written(of_an_earlier_version(), Maker.start(tmp_path).facts(best=0), tmp_path).words
+    page = written(of_an_earlier_version(), Maker.start(tmp_path).facts(best=0), tmp_path)
+    words, traces = page.words, [trace for figure in page.figures for trace in figure["data"]]
+    assert [0, 3] in [trace["x"] for trace in traces if trace.get("name") == "a trial"]
     assert "· 2 complete" in words
     assert "What failed" not in words
     assert "These are the recipe's own settings: no other trial was better." in words
