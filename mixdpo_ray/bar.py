@@ -50,7 +50,7 @@ class _Patience:
 
     def __init__(self) -> None:
         self.timer: threading.Timer | None = None
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # who has another word while this one is said waits, and then ends it
 
     def begin(self, text: str) -> None:
         self._start(text, time.monotonic())
@@ -62,18 +62,19 @@ class _Patience:
             self.timer = None
 
     def _start(self, text: str, began: float) -> None:
-        self.stop()
         seconds = min(LONGEST_SILENCE, max(FIRST_SILENCE, (time.monotonic() - began) / 4))
         timer = threading.Timer(seconds, lambda: self._tell(timer, text, began))
         timer.daemon = True
         with self.lock:
+            self.stop()
             self.timer = timer
-        timer.start()
+            timer.start()
 
     def _tell(self, timer: threading.Timer, text: str, began: float) -> None:
-        if timer is self.timer and threading.main_thread().is_alive():  # no other word came, and no end
-            print(f"{text}: {time.monotonic() - began:.0f} s so far", file=sys.stderr, flush=True)
-            self._start(text, began)
+        with self.lock:
+            if timer is self.timer and threading.main_thread().is_alive():  # no other word came, and no end
+                print(f"{text}: {time.monotonic() - began:.0f} s so far", file=sys.stderr, flush=True)
+                self._start(text, began)
 
 
 _patience = _Patience()

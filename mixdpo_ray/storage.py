@@ -45,10 +45,10 @@ def may_be_one(one: str, other: str) -> bool:
     """Whether two paths may lead to one file; a relative one began in a folder that nobody wrote down."""
     if not (is_local(one) and is_local(other)):
         return one == other
-    parts = [[part for part in os.path.normpath(path).split("/") if part != ".."] for path in (one, other)]
+    parts = [[part for part in os.path.normpath(path).split("/") if part not in (".", "..")] for path in (one, other)]
     shorter, longer = sorted(parts, key=len)
     whole = all(path.startswith("/") for path in (one, other))
-    return shorter == longer if whole else longer[-len(shorter) :] == shorter
+    return shorter == longer if whole else longer[len(longer) - len(shorter) :] == shorter
 
 
 def join(path: str, *names: str) -> str:

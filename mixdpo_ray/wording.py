@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import shutil
 import sys
 from collections.abc import Collection
@@ -48,7 +49,7 @@ def python_command() -> str:
     found = shutil.which("python")
     if found is not None and Path(found) == mine:
         return "python"
-    return str(mine.relative_to(here) if mine.is_relative_to(here) else mine)
+    return shlex.quote(str(mine.relative_to(here) if mine.is_relative_to(here) else mine))
 
 
 def first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from rich.console import Console
@@ -156,6 +156,30 @@ def test_another_word_ends_the_wait(capsys: pytest.CaptureFixture[str]) -> None:
     bar.show("train", 2, 3, meanwhile="train: evaluating")
     bar.close()
     assert said_again(capsys) == []
+
+
+class SlowTerminal(io.StringIO):
+    """Takes a while for each line, as a connection may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = Event()
+
+    def write(self, text: str) -> int:
+        self.writes.set()
+        time.sleep(0.1)
+        return super().write(text)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_word_that_comes_while_another_is_said_again_ends_that_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = SlowTerminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    going_on("starting the workers")
+    assert terminal.writes.wait(10)
+    say("the workers are there")
+    time.sleep(0.4)
+    assert terminal.getvalue().splitlines() == ["starting the workers: 0 s so far", "the workers are there"]
 
 
 def test_a_bar_tells_for_how_long_nothing_has_come(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,18 @@
 import codecs
+import sys
+from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.wording import clock_text, did_you_mean, duration_text, first_line, in_ascii, size_text
+from mixdpo_ray.wording import (
+    clock_text,
+    did_you_mean,
+    duration_text,
+    first_line,
+    in_ascii,
+    python_command,
+    size_text,
+)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (7.9, "0:07"), (247, "4:07"), (7300, "121:40")])
@@ -50,6 +60,20 @@ def test_names_that_come_close_are_offered_and_all_where_none_does() -> None:
     assert did_you_mean("simp", known) == "did you mean simpo?"
     assert did_you_mean("min_max", ("max_max", "max_min")) == "did you mean max_min?"
     assert did_you_mean("xyz", known) == "known: dpo, dpop, simpo"
+
+
+def test_a_command_calls_the_python_that_runs_by_its_path_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "my work" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert python_command() == f"'{python}'"
+    monkeypatch.chdir(tmp_path / "my work")
+    assert python_command() == ".venv/bin/python"
+    monkeypatch.setenv("PATH", str(python.parent))
+    assert python_command() == "python"
 
 
 def test_a_terminal_without_a_sign_shows_another_one_and_no_traceback() -> None:

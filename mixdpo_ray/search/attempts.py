@@ -30,9 +30,12 @@ def first_number(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
 
 def deaths_of(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
     """How often the driver died under a trial that runs in the storage, and no longer does."""
-    return sum(
-        one.user_attrs.get(DEATHS, 0) + (not one.user_attrs.get(INTERRUPTED, False)) for one in ancestry(trials, trial)
-    )
+    return sum(own_deaths(one) for one in ancestry(trials, trial))
+
+
+def own_deaths(trial: FrozenTrial) -> int:
+    """The same, without those of the trials that it continues."""
+    return int(trial.user_attrs.get(DEATHS, 0)) + (not trial.user_attrs.get(INTERRUPTED, False))
 
 
 def times_continued(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:

@@ -32,6 +32,7 @@ from mixdpo_ray.search.attempts import (
     deaths_of,
     first_number,
     folded,
+    own_deaths,
     times_continued,
 )
 from mixdpo_ray.search.journal import open_journal
@@ -110,7 +111,7 @@ def release_stale(study: optuna.Study, max_failures: int) -> list[int]:
             fail(study, trial, f"{LOST} {deaths} times while it ran")
         else:
             trial.storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
-            notes = {INTERRUPTED: False, DEATHS: deaths, CONTINUED: times_continued(trials, frozen) + 1}
+            notes = {INTERRUPTED: False, DEATHS: own_deaths(frozen), CONTINUED: times_continued(trials, frozen) + 1}
             for name, value in notes.items():
                 trial.set_user_attr(name, value)
     return [first_number(trials, frozen) for frozen in stale]

@@ -17,14 +17,10 @@ from mixdpo_ray.intervals import wilson
 from mixdpo_ray.training.evaluation import ACCURACY, DRIFT
 from mixdpo_ray.training.held_out_pairs import describe_held_out
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.metric_names import metric_in_words
 
 NOT_OF_A_MODEL = ("tune", "compare", "cluster", "output")  # sections of a recipe that say how and where it was run
-MEASURED = {
-    f"eval_{ACCURACY}": "preference accuracy",
-    "eval_rewards/margins": "reward margin",
-    f"eval_{DRIFT}": "chosen drift (nats)",
-    "eval_nll/chosen": "negative log-likelihood of a chosen token",
-}
+MEASURED = (f"eval_{ACCURACY}", "eval_rewards/margins", f"eval_{DRIFT}", "eval_nll/chosen")
 CHAT = """messages = [{"role": "user", "content": "What is a preference pair?"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)"""
 PLAIN = 'inputs = tokenizer("What is a preference pair?", return_tensors="pt")'
@@ -170,14 +166,14 @@ def _held_out(facts: CardFacts, described: Mapping[str, Any]) -> list[str]:
         "|---|---|---|",
     ]
     halves = described.get("half_intervals", {})
-    for metric, name in MEASURED.items():
+    for metric in MEASURED:
         if metric in facts.after:
             ends = ((facts.before, "before"), (facts.after, "after"))
             if metric == f"eval_{ACCURACY}":
                 cells = [_share(values.get(metric), pairs) for values, _ in ends]
             else:
                 cells = [_cell(values.get(metric), halves.get(metric, {}).get(when)) for values, when in ends]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            lines.append(f"| {metric_in_words(metric).removeprefix('held-out ')} | {' | '.join(cells)} |")
     buckets = [
         (name.partition("/")[2], int(count)) for name, count in facts.after.items() if name.startswith("eval_pairs/")
     ]

@@ -119,3 +119,16 @@ def test_the_interval_of_an_accuracy_is_that_of_its_picture_and_stays_within_0_a
     assert lines[1].endswith("0.500 -> 0.625 of 8 pairs (0.306 to 0.863)")
     many = {**summary, "eval_after": {"eval_rewards/accuracies": 0.625, "eval_pairs/margin_1-2": 80.0}}
     assert "few" not in "".join(RunReport("out", many).describe())
+
+
+def test_pairs_that_all_have_one_value_are_said_to_be_equal_and_no_zero_has_a_sign() -> None:
+    summary = {
+        "steps": 8,
+        "pairs": 120,
+        "seconds": 71.0,
+        "eval_before": {"eval_logps/chosen_drift": -0.0001},
+        "eval_after": {"eval_logps/chosen_drift": -0.0001, "eval_pairs/margin_1-2": 8.0},
+        "held_out": {"half_intervals": {"eval_logps/chosen_drift": dict.fromkeys(("before", "after", "change"))}},
+        "peak_memory_gib": 1.5,
+    }
+    assert RunReport("out", summary).describe().splitlines()[1].endswith("  0.000 -> 0.000 of 8 pairs, all equal")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mixdpo_ray.comparison.arms import all_arms, check_arms, windows_left_out
+from mixdpo_ray.comparison.output import CompareOutput
 from mixdpo_ray.recipe.file import load_recipe
 from tests.recipe.complaints import complaint
 
@@ -63,6 +64,13 @@ def test_what_a_thinned_curriculum_left_out_is_told_by_arm(small: Path) -> None:
         told("compare.arms.loud={curriculum.thin: 2}")
         == f"curriculum.thin left windows out: loud trained 1 of 2{always}"
     )
+
+
+def test_the_closing_lines_tell_what_was_left_out_and_count_only_what_is_run(small: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(small), ["curriculum.thin=4", "compare.untrained=start"])
+    lines = CompareOutput(recipe, str(tmp_path)).describe().splitlines()
+    assert lines[0].startswith(f"{recipe.output.name}: 0 of {len(all_arms(recipe))} runs ended, ")
+    assert windows_left_out(recipe) in lines
 
 
 def test_every_shipped_comparison_can_be_made() -> None:

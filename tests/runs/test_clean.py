@@ -105,6 +105,8 @@ def test_a_table_of_another_file_with_the_same_rows_is_not_used_by_the_run(tmp_p
         ("../tiny", "/a/tiny", True),
         ("./tiny/", "tiny", True),
         ("/a/b/../tiny", "/a/tiny", True),
+        (".", "/a/tiny", True),
+        ("..", "/a/tiny", True),
         ("/a/tiny", "/b/tiny", False),
         ("tiny", "/a/untiny", False),
         ("s3://a/tiny", "tiny", False),

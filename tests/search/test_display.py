@@ -14,7 +14,7 @@ from rich.console import Console
 from mixdpo_ray.cluster.events import PhaseBegan, StepTaken, Warned
 from mixdpo_ray.recipe.measure import read_metrics
 from mixdpo_ray.search.display import StudyDisplay, shown_setting
-from mixdpo_ray.search.trials import TrialRow
+from mixdpo_ray.search.trials import TrialRow, rows
 from tests.search.driven_study import ACCURACY, DrivenStudy
 from tests.search.recipes import make_recipe
 
@@ -107,6 +107,14 @@ def test_a_study_that_goes_on_remembers_its_best_and_counts_what_had_ended(tmp_p
     display = display_of(wanted=2, before=before.ended)
     watched(tmp_path, display).train(lambda _: 0.5)
     assert "2 of 3 trials ended  best 0.8750 (trial 0)" in display.head()
+
+
+def test_a_trial_that_was_interrupted_has_not_ended(tmp_path: Path) -> None:
+    """One of three is done and another one was cut: two are wanted, and none of them has ended here."""
+    study = watched(tmp_path, display_of())
+    study.train(lambda _: 0.875)
+    study.start()
+    assert "1 of 3 trials ended" in display_of(wanted=2, before=rows(study.study)).head()
 
 
 def test_what_runs_is_always_on_the_screen_and_of_what_has_ended_the_newest(tmp_path: Path) -> None:

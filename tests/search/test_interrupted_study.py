@@ -41,6 +41,19 @@ def test_a_death_after_an_interruption_counts_once(tmp_path: Path) -> None:
     assert [trial.user_attrs["reason"] for trial in study.trials] == ["its driver stopped 2 times while it ran"]
 
 
+def test_deaths_that_an_earlier_version_told_as_trials_count_once(tmp_path: Path) -> None:
+    """Trial 0 died, and so did 1, which continues it: two deaths. The next one is the third, which may be."""
+    study = opened(tmp_path)
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"reason": "its driver stopped"}))
+    running(study).set_user_attr("continues", 0)
+    for _ in range(2):
+        release_stale(study, max_failures=3)
+        assert states(study) == ["FAIL", "WAITING"]
+        running(study)
+    release_stale(study, max_failures=3)
+    assert study.trials[1].user_attrs["reason"] == "its driver stopped 4 times while it ran"
+
+
 def test_what_was_cut_is_called_interrupted_until_it_goes_on_and_ends(tmp_path: Path) -> None:
     running(opened(tmp_path))
     forgive(opened(tmp_path))
@@ -77,7 +90,9 @@ def test_trials_that_an_earlier_version_continued_under_new_numbers_are_read_as_
 
 
 def test_the_page_shows_what_went_on_as_one_trial_and_the_recipes_own_score(tmp_path: Path) -> None:
-    words = written(of_an_earlier_version(), Maker.start(tmp_path).facts(best=0), tmp_path).words
+    page = written(of_an_earlier_version(), Maker.start(tmp_path).facts(best=0), tmp_path)
+    words, traces = page.words, [trace for figure in page.figures for trace in figure["data"]]
+    assert [0, 3] in [trace["x"] for trace in traces if trace.get("name") == "a trial"]
     assert "· 2 complete" in words
     assert "What failed" not in words
     assert "These are the recipe's own settings: no other trial was better." in words

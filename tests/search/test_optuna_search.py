@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState, create_trial
 from ray.tune.experiment import Trial
 
 from mixdpo_ray.cluster.run_record import RunRecord
@@ -80,6 +81,20 @@ def test_a_score_that_is_missing_or_not_finite_fails_and_the_study_goes_on(
     row = study.end(number)
     assert (row.state, row.values, row.reason, row.rungs) == ("FAIL", (), reason, {})
     assert study.train(lambda _: 0.75).state == "COMPLETE"
+
+
+def test_what_an_earlier_version_queued_again_goes_on_under_the_first_number(tmp_path: Path) -> None:
+    """It told trial 0 FAIL and queued trial 1, which continues it in its folder."""
+    study = driven(tmp_path)
+    study.study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"folder": "trials/0000"}))
+    study.study.enqueue_trial({BETA: 0.25}, user_attrs={"continues": 0, "folder": "trials/0000"})
+    number, settings = study.start()
+    assert (number, settings) == (0, {BETA: 0.25})
+    for budget in study.budgets:
+        study.report(number, budget, {ACCURACY: 0.5})
+    row = study.end(number)
+    assert (row.number, row.state, row.folder, row.continued) == (0, "COMPLETE", "trials/0000", 1)
+    assert {event.job for event in study.events} == {0}
 
 
 def test_a_trial_that_says_why_it_cannot_succeed_fails_with_that_reason(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -13,13 +14,13 @@ from mixdpo_ray.search.space import Space
 RECIPE = Path(__file__).parents[2] / "jobs" / "recipes" / "playground.yaml"
 
 
-def output(folder: Path, *scores: float, pairs: float | None = 15.0) -> StudyOutput:
+def output(folder: Path, *scores: float, pairs: float | None = 15.0, overrides: Sequence[str] = ()) -> StudyOutput:
     study = optuna.create_study(direction="maximize")
     for score in scores:
         metrics = {} if pairs is None else {"eval_pairs/margin_1-2": pairs}
         attributes = {"settings": {"objective.beta": 0.1}, "metrics": metrics}
         study.add_trial(optuna.trial.create_trial(value=score, user_attrs=attributes))
-    recipe = load_recipe(str(RECIPE), ["tune.metric=accuracy", "tune.num_samples=3"])
+    recipe = load_recipe(str(RECIPE), ["tune.metric=accuracy", "tune.num_samples=3", *overrides])
     return StudyOutput(
         recipe, str(folder), Space(()), study, {1: 19}, "", ["jobs/tune.py", "a.yaml", "tune.num_samples=3"]
     )
@@ -53,3 +54,9 @@ def test_the_command_that_extends_a_study_asks_for_more_trials_than_have_ended(t
     assert output(tmp_path, 0.5)._tune_command.endswith(" jobs/tune.py a.yaml tune.num_samples=3")
     six = output(tmp_path, *[0.5] * 6)._tune_command
     assert six.endswith(" jobs/tune.py a.yaml tune.num_samples=12")
+
+
+def test_a_grid_that_has_ended_is_not_extended(tmp_path: Path) -> None:
+    """A grid has no more points, however many trials are asked for."""
+    grid = output(tmp_path, *[0.5] * 6, overrides=["tune.sampler=grid"])
+    assert grid._tune_command.endswith(" jobs/tune.py a.yaml tune.num_samples=3")

@@ -24,6 +24,7 @@ def test_where_most_trials_were_stopped_settings_are_compared_by_a_rung_that_all
     found = comparable(maker.study, maker.facts())
     compared, note = found.study, found.note
     assert [trial.value for trial in compared.trials] == [trial.intermediate_values[1] for trial in maker.study.trials]
+    assert [trial.number for trial in compared.trials] == [0, 1, 2, 3, 4, 5]  # by which the winner is found
     assert note is not None
     assert note.startswith("Only 2 of the trials ran to the end")
     assert "after rung 1 of 3 (14 steps), which 6 trials reached" in note

@@ -20,6 +20,7 @@ from tests.training.tiny import make_job
 AFTER = {
     "eval_rewards/accuracies": 10 / 15,
     "eval_rewards/margins": 0.25,
+    "eval_nll/chosen": 1.5,
     "eval_pairs/margin_0-0.5": 1.0,
     "eval_rewards/accuracies/margin_0-0.5": 1.0,
     "eval_pairs/margin_4-inf": 14.0,
@@ -101,6 +102,7 @@ def test_an_accuracy_of_one_pair_is_not_shown(job: TrainingJob) -> None:
     assert "| from 4 | 14 | 0.643 (0.388 to 0.837) |" in text
     assert "## 15 held-out pairs" in text
     assert "| preference accuracy | 0.467 (0.248 to 0.699) | 0.667 (0.417 to 0.848) |" in text
+    assert "| loss per token of chosen answers |  | 1.500 |" in text
     assert sum(line.startswith("|") for line in text.splitlines()) < 12
     assert "held-out" not in card(job, after={})
 
