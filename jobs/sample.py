@@ -24,4 +24,4 @@ if __name__ == "__main__":
         )
     from mixdpo_ray.cluster.command import run_job
 
-    run_job(__doc__, sample, connect=False, section="sample")
+    run_job(__doc__, sample, connect=False, section="answers.sample")

@@ -26,7 +26,7 @@ def tables() -> dict[Path, str]:
     """What each file should say."""
     places = [
         (ROOT / "README.md", "rooms", _rooms()),
-        (ROOT / "jobs" / "README.md", "sample", _section("sample")),
+        (ROOT / "jobs" / "README.md", "sample", _section("answers.sample")),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),
         (PACKAGE / "benchmarks" / "README.md", "benchmarks", _benchmarks()),

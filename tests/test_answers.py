@@ -115,9 +115,9 @@ def test_help_behind_a_recipe_may_be_of_all_settings(answer: Answer) -> None:
         (f"compare {PLAYGROUND}", "compare.arms is empty: name two arms or more"),
         ("playground --prompts none", "--prompts none: give a whole number"),
         ("playground objectve.beta=0.2", "command line: objectve is unknown; did you mean objective?"),
-        (f"sample {PLAYGROUND} sample.decoding.top_p=0", "sample.decoding.top_p: 0: "),
+        (f"sample {PLAYGROUND} answers.sample.decoding.top_p=0", "answers.sample.decoding.top_p: 0: "),
         (
-            f"sample {PLAYGROUND} sample.http.key_variable=A sample.http.key_file=B",
+            f"sample {PLAYGROUND} answers.sample.http.key_variable=A answers.sample.http.key_file=B",
             "key_variable and key_file both name",
         ),
         ("generate model", "no prompt: give --prompt TEXT, or --file with one prompt per line"),

@@ -17,7 +17,7 @@ from mixdpo_ray.judging.client import EndpointClient
 from mixdpo_ray.judging.question import ChatQuestion, RequestBody, answer_address, request_body
 from mixdpo_ray.judging.reply import ChatReply
 from mixdpo_ray.judging.reply_store import ReplyStore
-from mixdpo_ray.recipe.judge import JudgeSettings
+from mixdpo_ray.recipe.judge import PaidEndpointSettings
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AskingProgress:
 
 
 class Asking:
-    def __init__(self, settings: JudgeSettings, store: ReplyStore):
+    def __init__(self, settings: PaidEndpointSettings, store: ReplyStore):
         """Raises an error where the key is not there."""
         self.settings, self.store = settings, store
         self.client = EndpointClient(settings, Budget(settings.budget, settings.prices))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from mixdpo_ray.judging.budget import NOTHING, Budget, Cost
 from mixdpo_ray.judging.question import ChatQuestion, answer_address, request_body
 from mixdpo_ray.judging.reply_store import ReplyStore
-from mixdpo_ray.recipe.judge import JudgeSettings
+from mixdpo_ray.recipe.judge import PaidEndpointSettings
 from mixdpo_ray.wording import duration_text
 
 
 @dataclass(frozen=True)
 class AskingEstimate:
-    settings: JudgeSettings
+    settings: PaidEndpointSettings
     questions: int
     cached: int
     cost: Cost  # where every answer is as long as it may be, and nothing is asked twice
@@ -41,7 +41,7 @@ class AskingEstimate:
         return "\n".join(lines)
 
 
-def estimate(questions: Iterable[ChatQuestion], settings: JudgeSettings, store: ReplyStore) -> AskingEstimate:
+def estimate(questions: Iterable[ChatQuestion], settings: PaidEndpointSettings, store: ReplyStore) -> AskingEstimate:
     """Equal questions are one. Tokens of questions are counted by their bytes, four to a token."""
     bodies = {}
     for question in questions:

@@ -23,7 +23,7 @@ from mixdpo_ray.judging.asking import Asking, AskingProgress
 from mixdpo_ray.judging.question import ChatQuestion
 from mixdpo_ray.judging.reply import ChatReply
 from mixdpo_ray.judging.reply_store import ReplyStore
-from mixdpo_ray.recipe.judge import JudgeSettings
+from mixdpo_ray.recipe.judge import PaidEndpointSettings
 from mixdpo_ray.wording import duration_text
 
 QUESTIONS_PER_CALL = 32
@@ -33,9 +33,13 @@ SECONDS_BETWEEN_LOOKS = 0.3
 class Judge:
     """The driver's side of the actor."""
 
-    def __init__(self, actor: Any, settings: JudgeSettings):
+    def __init__(self, actor: Any, settings: PaidEndpointSettings):
         self.settings, self.progress = settings, AskingProgress()
         self._actor = actor
+
+    @property
+    def name(self) -> str:
+        return self.settings.model
 
     def ask(self, questions: Sequence[ChatQuestion], *, title: str = "judge", unit: str = "verdict") -> list[ChatReply]:
         """Their answers or failures, in their order; what the store has costs nothing."""
@@ -86,7 +90,7 @@ class Judge:
 
 
 @contextmanager
-def judging(settings: JudgeSettings, folder: str) -> Iterator[Judge]:
+def judging(settings: PaidEndpointSettings, folder: str) -> Iterator[Judge]:
     """The judge, as long as the body runs. `folder`: of its answers (reply_store.reply_folder)."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor_class: Any = _JudgeActor
@@ -99,7 +103,7 @@ def judging(settings: JudgeSettings, folder: str) -> Iterator[Judge]:
 
 @ray.remote(num_cpus=0)
 class _JudgeActor:
-    def __init__(self, settings: JudgeSettings, folder: str):
+    def __init__(self, settings: PaidEndpointSettings, folder: str):
         """Nothing that can fail: the error of an actor that cannot be made has more than one line."""
         self.settings, self.folder = settings, folder
         self.asking: Asking | None = None

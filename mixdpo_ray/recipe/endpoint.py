@@ -17,7 +17,7 @@ class EndpointSettings(Settings):
     """vLLM, SGLang, or an API. A key is given by the name of what holds it, on the node that asks."""
 
     url: str = Field("http://127.0.0.1:8000/v1", description="Address of the server, up to the version")
-    model: str | None = Field(None, description="What the server calls its model; sample.model where none is given")
+    model: str | None = Field(None, description="What the server calls its model; by default answers.sample.model")
     key_variable: str | None = Field(None, description="Name of the environment variable, on the node, with the key")
     key_file: str | None = Field(None, description="Name of the file, on the node, with the key")
     at_once: int = Field(16, ge=1, description="Most questions that wait for an answer at the same time")

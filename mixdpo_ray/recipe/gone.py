@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 from mixdpo_ray.recipe.recipe import Recipe
@@ -16,8 +17,9 @@ GONE = {  # setting -> what does this now
     "curriculum.threshold.tolerance": "margins within 1e-9 of value count as equal to it; leave it out",
     "deepspeed.allgather_bucket_size": _BUCKETS,
     "deepspeed.reduce_bucket_size": _BUCKETS,
+    "sample": "answers.sample does this now",
 }
-RENAMED = {"compare.world": "playground"}
+RENAMED = {"compare.world": "compare.playground", "sample": "answers.sample"}
 
 
 def recorded_recipe(content: Mapping[str, Any]) -> Recipe:
@@ -41,7 +43,8 @@ def without_gone(content: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(section, dict) and last in section:
             value = section.pop(last)
             if setting in RENAMED:
-                section.setdefault(RENAMED[setting], value)
+                *sections, name = RENAMED[setting].split(".")
+                reduce(lambda inner, one: inner.setdefault(one, {}), sections, tree).setdefault(name, value)
     if tree.get("model"):
         tree["model"]["packing"] = recorded_packing(tree)
     for section in (tree.get("model"), tree.get("data", {}).get("source")):

@@ -20,9 +20,9 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.formats import FORMATS, idle_rule
 from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.recipe.answers import AnswersSettings
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.compare import CompareSettings
-from mixdpo_ray.recipe.sample import SampleSettings
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
@@ -101,7 +101,7 @@ class Recipe(Settings):
     cluster: ClusterSettings = ClusterSettings()
     tune: TuneSettings = TuneSettings()
     compare: CompareSettings = CompareSettings()
-    sample: SampleSettings = SampleSettings()
+    answers: AnswersSettings = AnswersSettings()
     output: OutputSettings = OutputSettings()
 
     @model_validator(mode="after")

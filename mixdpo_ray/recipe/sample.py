@@ -26,7 +26,7 @@ class SampleSettings(Settings):
         None,
         description="outputs/runs/NAME, its checkpoints/step-K, a model's folder or Hub name; by default model.path",
     )
-    revision: str | None = Field(None, description="Commit or tag of sample.model on the Hub")
+    revision: str | None = Field(None, description="Commit or tag of answers.sample.model on the Hub")
     prompts: PromptsSettings = PromptsSettings()
     answers_each: int = Field(4, ge=1, description="Answers to each prompt; raised later, only the new ones are drawn")
     decoding: DecodingSettings = DecodingSettings()
@@ -44,5 +44,5 @@ class SampleSettings(Settings):
     @model_validator(mode="after")
     def _revision_of_something(self) -> Self:
         if self.revision and not self.model:
-            raise ValueError("revision is that of sample.model, which is not given: set model.revision")
+            raise ValueError("revision is that of answers.sample.model, which is not given: set model.revision")
         return self

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 class HfEngine:
     def __init__(self, recipe: Recipe):
-        self.settings, self._model = recipe.sample, sampled_model(recipe)
+        self.settings, self._model = recipe.answers.sample, sampled_model(recipe)
         self.recipe = recipe.model_copy(update={"model": self._model})
         say(f"sample: loading the tokenizer of {self._model.tokenizer or self._model.path}")
         with _without_weights(self._model) as here:
-            where = SETTING if recipe.sample.model else ""
+            where = SETTING if recipe.answers.sample.model else ""
             self._tokenizer, self._context = load_tokenizer(here, where), _context_of(here)
             if not self._tokenizer.chat_template:
                 raise ModelError(

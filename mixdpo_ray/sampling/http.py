@@ -31,7 +31,7 @@ SEED_BITS = 31
 
 class HttpEngine:
     def __init__(self, recipe: Recipe):
-        self.recipe, self.settings, self.cpus = recipe, recipe.sample, 2
+        self.recipe, self.settings, self.cpus = recipe, recipe.answers.sample, 2
         self.model = self.settings.http.model or self.settings.model or recipe.model.path
         self.endpoint = self.settings.http.model_copy(update={"model": self.model})
         self.unanswered: dict[str, int] = {}

@@ -16,13 +16,13 @@ from mixdpo_ray.training.checkpoints import MARK, STEP
 from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
 
-SETTING = "sample.model"
+SETTING = "answers.sample.model"
 SETTINGS_FILE = "config.json"  # of every model
 
 
 def sampled_model(recipe: Recipe) -> ModelSettings:
     """The model without adapters, which a run's export has merged."""
-    asked = recipe.sample
+    asked = recipe.answers.sample
     if asked.model is None:
         refuse_missing_folder("model.path", recipe.model.path)
         return with_absolute_paths(recipe.model.model_copy(update={"lora": None, "reference": None}))

@@ -28,7 +28,7 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
 from mixdpo_ray.training.tokenizer import load_tokenizer
 
-SOURCE = "sample.prompts.source"
+SOURCE = "answers.sample.prompts.source"
 PROMPT_COLUMNS = (
     "prompt",
     "messages",
@@ -62,7 +62,7 @@ def prompts_of_source(recipe: Recipe, settings: SourceSettings) -> list[AskedPro
 
 def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
     """Prompts of the recipe's prepared table, which is made where there is none: Ray must be connected."""
-    split = "eval" if recipe.sample.prompts.split == "heldout" else "train"
+    split = "eval" if recipe.answers.sample.prompts.split == "heldout" else "train"
     table = prepared_table(recipe)
     wanted = set(table.index(split).pair_id)
     data = recipe.data.by_source.get(HELD_OUT_SOURCE, recipe.data) if split == "eval" else recipe.data
@@ -71,7 +71,7 @@ def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
     converter = Converter(data, name, load_tokenizer(recipe.model))
     pairs, _ = converter.checked(_rows(source, data.max_row_bytes))  # what is refused, the table has told
     found = [AskedPrompt(pair.prompt, origin.file, origin.row) for origin, pair in pairs if pair.pair_id in wanted]
-    return _chosen(recipe, found, [], f"the {recipe.sample.prompts.split} split of {source.name}")
+    return _chosen(recipe, found, [], f"the {recipe.answers.sample.prompts.split} split of {source.name}")
 
 
 def _rows(source: Source, max_row_bytes: int) -> Iterator[RawRow]:
@@ -149,10 +149,10 @@ def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin:
     """Each prompt once, in the order of the source, and of these the part that is asked for."""
     refuse_too_many(recipe, refused, len(found) + len(refused), origin, QUARANTINE)
     unique = list({prompt.prompt_id: prompt for prompt in found}.values())
-    first, most = recipe.sample.prompts.skip, recipe.sample.prompts.most
+    first, most = recipe.answers.sample.prompts.skip, recipe.answers.sample.prompts.most
     chosen = unique[first : None if most is None else first + most]
     if not chosen:
-        why = f"and sample.prompts.skip leaves out {first}" if unique else "that can be read"
+        why = f"and answers.sample.prompts.skip leaves out {first}" if unique else "that can be read"
         raise DataError(f"{origin} has {len(unique)} prompts, {why}: nothing is left to answer")
     return chosen
 

@@ -83,10 +83,10 @@ class SampleReport:
 
 def sample(recipe: Recipe) -> SampleReport:
     """Draw the answers that the recipe's `sample` section asks for, and that are not there yet."""
-    source, prompts = recipe.sample.prompts.source, None
+    source, prompts = recipe.answers.sample.prompts.source, None
     if source is not None:
         prompts = prompts_of_source(recipe, source)
-    engine = ENGINES[recipe.sample.engine](recipe)
+    engine = ENGINES[recipe.answers.sample.engine](recipe)
     if prompts is not None:
         prompts = _answerable(recipe, engine, prompts)
         table = _table(recipe, engine)
@@ -108,7 +108,9 @@ def _answerable(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) 
 
 def _content(recipe: Recipe, engine: Engine) -> dict[str, Any]:
     """What decides an answer besides its key."""
-    settings = recipe.sample.model_dump(mode="json", include={"decoding", "system_prompt", "chat_template_kwargs"})
+    settings = recipe.answers.sample.model_dump(
+        mode="json", include={"decoding", "system_prompt", "chat_template_kwargs"}
+    )
     return {**engine.identity, **settings}
 
 
@@ -123,7 +125,7 @@ def _table(recipe: Recipe, engine: Engine) -> AnswerTable:
 
 
 def _wanted(recipe: Recipe, prompts: Iterable[AskedPrompt]) -> list[Key]:
-    return [(prompt.prompt_id, draw) for prompt in prompts for draw in range(recipe.sample.answers_each)]
+    return [(prompt.prompt_id, draw) for prompt in prompts for draw in range(recipe.answers.sample.answers_each)]
 
 
 def _missing(recipe: Recipe, table: AnswerTable, prompts: Sequence[AskedPrompt]) -> list[AskedAnswer]:
@@ -137,7 +139,7 @@ def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> Sam
     messages = {prompt.prompt_id: prompt.messages for prompt in prompts}
     with exclusive(_folder(recipe, engine)):
         table = _table(recipe, engine)
-        total, missing = len(prompts) * recipe.sample.answers_each, _missing(recipe, table, prompts)
+        total, missing = len(prompts) * recipe.answers.sample.answers_each, _missing(recipe, table, prompts)
         if len(missing) < total:
             say(f"sample: {total - len(missing)} of {total} answers are there already")
         with Counter("sample", "answer") as progress:
@@ -150,7 +152,7 @@ def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> Sam
                         table.append(_with_prompts(rows, messages, engine.model, table.manifest.fingerprint))
                         progress.add(len(rows))
 
-            until_done(attempt, "sampling workers", "sample.workers")
+            until_done(attempt, "sampling workers", "answers.sample.workers")
         left = _missing(recipe, table, prompts)
         if len(left) < len(missing):
             table.settle()
@@ -180,7 +182,7 @@ def _finish(
             _count(counts, texts, row)
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
     storage.write_bytes(path, lines.getvalue().encode())
-    alike = sum(len(answers) == 1 for answers in texts.values()) if recipe.sample.answers_each > 1 else 0
+    alike = sum(len(answers) == 1 for answers in texts.values()) if recipe.answers.sample.answers_each > 1 else 0
     named = {name: counts[name] for name in ("tokens", "cut", "empty")}
     named |= {"prompts": len(prompts), "answers": len(keys), "drawn": drawn, "alike": alike}
     return SampleReport(engine.model, table.folder, path, unanswered=engine.unanswered, **named)

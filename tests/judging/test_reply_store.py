@@ -207,10 +207,10 @@ PROGRAM = """
 import asyncio, sys
 from mixdpo_ray.judging.asking import Asking
 from mixdpo_ray.judging.reply_store import ReplyStore
-from mixdpo_ray.recipe.judge import JudgeSettings
+from mixdpo_ray.recipe.judge import PaidEndpointSettings
 from tests.judging.questions import answer_pairs, both_orders
 async def ask():
-    settings = JudgeSettings(url=sys.argv[1], model="judge", at_once=8)
+    settings = PaidEndpointSettings(url=sys.argv[1], model="judge", at_once=8)
     async with Asking(settings, ReplyStore(sys.argv[2])) as asking:
         await asking.ask(both_orders(answer_pairs(40)))
 asyncio.run(ask())

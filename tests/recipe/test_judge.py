@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mixdpo_ray.recipe.judge import JudgeSettings
+from mixdpo_ray.recipe.judge import JudgeSettings, PaidEndpointSettings
 
 
 @pytest.mark.parametrize(
@@ -23,19 +23,31 @@ from mixdpo_ray.recipe.judge import JudgeSettings
 )
 def test_a_judge_that_cannot_be_asked_is_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError) as error:
-        JudgeSettings.model_validate({"model": "judge", **settings})
+        PaidEndpointSettings.model_validate({"model": "judge", **settings})
     assert told in str(error.value)
 
 
 def test_a_judge_is_named() -> None:
     with pytest.raises(ValidationError, match=r"(?s)model\n +Field required"):
-        JudgeSettings.model_validate({})
+        PaidEndpointSettings.model_validate({})
 
 
 def test_a_reasoning_judge_gets_a_limit_of_its_own() -> None:
-    settings = JudgeSettings(
+    settings = PaidEndpointSettings(
         url="https://api.example.org/v1/",
         model="reasoner",
         parameters={"max_tokens": None, "temperature": None, "max_completion_tokens": 4096},
     )
     assert settings.url == "https://api.example.org/v1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "engine http needs a server: give http"),
+        ({"engine": "hf"}, "engine hf needs a model"),
+    ],
+)
+def test_a_judge_without_its_model_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        JudgeSettings.model_validate(settings)

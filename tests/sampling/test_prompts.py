@@ -37,8 +37,8 @@ def write(folder: Path, *rows: Any, name: str = "prompts.jsonl") -> None:
 
 
 def read(asked: Recipe) -> list[AskedPrompt]:
-    assert asked.sample.prompts.source
-    return prompts_of_source(asked, asked.sample.prompts.source)
+    assert asked.answers.sample.prompts.source
+    return prompts_of_source(asked, asked.answers.sample.prompts.source)
 
 
 def texts(found: list[AskedPrompt]) -> list[str]:
@@ -93,7 +93,9 @@ def test_a_round_takes_its_part_of_the_prompts(tmp_path: Path) -> None:
     write(tmp_path, *({"prompt": letter} for letter in "abcdef"))
     assert texts(read(recipe(tmp_path, skip=2, most=3))) == ["c", "d", "e"]
     assert texts(read(recipe(tmp_path, skip=4, most=3))) == ["e", "f"]
-    with pytest.raises(DataError, match=r"has 6 prompts, and sample.prompts.skip leaves out 6: nothing is left"):
+    with pytest.raises(
+        DataError, match=r"has 6 prompts, and answers.sample.prompts.skip leaves out 6: nothing is left"
+    ):
         read(recipe(tmp_path, skip=6))
 
 
@@ -113,14 +115,18 @@ def test_a_few_bad_rows_are_named_and_many_stop_the_job(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("row", "source", "said"),
     [
-        ({"text": "a"}, {}, "sample.prompts.source has columns text, and not prompt or messages"),
-        ({"prompt": "a"}, {"columns": {"prompt": "q"}}, "sample.prompts.source has columns prompt, and not q"),
-        ({"prompt": "a"}, {"columns": {"chosen": "q"}}, "sample.prompts.source.columns maps chosen"),
-        ({"prompt": "a"}, {"format": "ultrafeedback"}, "sample.prompts.source.format ultrafeedback is one of pairs"),
+        ({"text": "a"}, {}, "answers.sample.prompts.source has columns text, and not prompt or messages"),
+        ({"prompt": "a"}, {"columns": {"prompt": "q"}}, "answers.sample.prompts.source has columns prompt, and not q"),
+        ({"prompt": "a"}, {"columns": {"chosen": "q"}}, "answers.sample.prompts.source.columns maps chosen"),
+        (
+            {"prompt": "a"},
+            {"format": "ultrafeedback"},
+            "answers.sample.prompts.source.format ultrafeedback is one of pairs",
+        ),
         (
             {"prompt": "a"},
             {"path": "/nowhere/at/all.jsonl"},
-            "sample.prompts.source.path /nowhere/at/all.jsonl: no file",
+            "answers.sample.prompts.source.path /nowhere/at/all.jsonl: no file",
         ),
     ],
 )

@@ -82,7 +82,7 @@ def keep_only(report: SampleReport, out: Path, rows: Sequence[int]) -> None:
 def test_workers_batches_and_a_kill_change_no_byte_of_the_answers(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    once = sample(recipe(folder, "sample.batch_size=16"))
+    once = sample(recipe(folder, "answers.sample.batch_size=16"))
     assert (once.prompts, once.answers, once.drawn) == (6, 18, 18)
     assert [line["prompt"][0]["content"] for line in lines(once)] == [prompt for prompt in PROMPTS for _ in range(3)]
     assert [line["draw"] for line in lines(once)] == [0, 1, 2] * 6
@@ -90,7 +90,7 @@ def test_workers_batches_and_a_kill_change_no_byte_of_the_answers(
     assert {line["finish"] for line in lines(once)} == {"stop", "length"}
 
     keep_only(once, folder / "killed", [0, 5, 6, 11])
-    again = sample(recipe(folder, "sample.batch_size=1", "sample.workers=2", out="killed"))
+    again = sample(recipe(folder, "answers.sample.batch_size=1", "answers.sample.workers=2", out="killed"))
     assert (again.answers, again.drawn) == (18, 14)
     assert "sample: 4 of 18 answers are there already" in capsys.readouterr().err
     assert parts(again) == parts(once)
@@ -103,7 +103,12 @@ def test_the_prompts_of_a_recipes_own_pairs_are_those_of_the_split(folder: Path)
     """Answered by the model of a run, of which the recipe knows the folder alone."""
     run = folder / "runs" / "tried"
     write_tiny_model(run / "model", seed=1)
-    own = recipe(folder, "sample.prompts={split: heldout}", f"sample.model={run}", "sample.answers_each=1")
+    own = recipe(
+        folder,
+        "answers.sample.prompts={split: heldout}",
+        f"answers.sample.model={run}",
+        "answers.sample.answers_each=1",
+    )
     (run / "recipe.json").write_text(json.dumps({"recipe": own.to_dict(), "identity": {}}))
     report = sample(own)
     table = prepared_table(own)
@@ -119,8 +124,8 @@ def test_a_model_without_weights_is_one_line(folder: Path) -> None:
     write_tiny_model(folder / "empty")
     (folder / "empty" / "model.safetensors").unlink()
     with pytest.raises(ModelError) as error:
-        sample(recipe(folder, f"sample.model={folder / 'empty'}"))
-    assert str(error.value).startswith(f"sample.model '{folder / 'empty'}' cannot be loaded: ")
+        sample(recipe(folder, f"answers.sample.model={folder / 'empty'}"))
+    assert str(error.value).startswith(f"answers.sample.model '{folder / 'empty'}' cannot be loaded: ")
     assert "\n" not in str(error.value)
 
 
@@ -138,9 +143,13 @@ class AnswerServer(JudgeServer):
 def test_a_server_is_asked_once_for_each_answer_and_its_key_is_found_nowhere(folder: Path) -> None:
     (folder / "key").write_text(KEY)
     server = AnswerServer(truth, Faults(refused="swap", quoted_key=True))
-    settings = ["sample.engine=http", f"sample.http.key_file={folder / 'key'}", "sample.system_prompt=be brief"]
+    settings = [
+        "answers.sample.engine=http",
+        f"answers.sample.http.key_file={folder / 'key'}",
+        "answers.sample.system_prompt=be brief",
+    ]
     with serving(server):
-        asked = recipe(folder, *settings, f"sample.http.url={server.url}", out="served")
+        asked = recipe(folder, *settings, f"answers.sample.http.url={server.url}", out="served")
         some = sample(asked)
         assert (some.answers, some.drawn, len(server.bodies)) == (15, 15, 18)
         assert "by the same command: HTTP 400: not this one of Bearer (key)" in some.describe()
@@ -162,9 +171,9 @@ def test_a_server_is_asked_once_for_each_answer_and_its_key_is_found_nowhere(fol
 def test_a_server_that_refuses_its_key_stops_the_job_in_one_line_and_what_it_has_answered_is_kept(folder: Path) -> None:
     """The answers arrive together with the refusal."""
     server = AnswerServer(truth, Faults(refused="swap", refused_status=401, seconds=0.5))
-    settings = ["sample.engine=http", "sample.http.at_once=18", "sample.http.model=served"]
+    settings = ["answers.sample.engine=http", "answers.sample.http.at_once=18", "answers.sample.http.model=served"]
     with serving(server):
-        asked = recipe(folder, *settings, f"sample.http.url={server.url}", out="stopped")
+        asked = recipe(folder, *settings, f"answers.sample.http.url={server.url}", out="stopped")
         with pytest.raises(EndpointError) as error:
             sample(asked)
         server.faults = Faults()
@@ -180,11 +189,11 @@ def test_a_question_holds_how_an_answer_is_decoded_and_what_is_added_for_the_ser
     folder: Path, parameters: dict[str, Any]
 ) -> None:
     """What is added has answers of its own; without it they are those of earlier versions."""
-    decoding = "sample.decoding={temperature: 0.5, max_new_tokens: 9, stop: [END], seed: 3}"
-    asked = recipe(folder, decoding, f"sample.http.parameters={json.dumps(parameters)}")
+    decoding = "answers.sample.decoding={temperature: 0.5, max_new_tokens: 9, stop: [END], seed: 3}"
+    asked = recipe(folder, decoding, f"answers.sample.http.parameters={json.dumps(parameters)}")
     engine = HttpEngine(asked)
     prompt = AskedPrompt((Message(role="user", content="sort b a"),), "prompts.jsonl", 0)
-    body = request_body(question_of(AskedAnswer(prompt, 1), asked.sample), engine.endpoint)
+    body = request_body(question_of(AskedAnswer(prompt, 1), asked.answers.sample), engine.endpoint)
     assert body.pop("seed", None) == (None if parameters else key_seed(prompt.prompt_id, 1, 3) % 2**31)
     assert body == {
         "model": f"{folder}/model",
@@ -208,12 +217,15 @@ def files(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["sample.model=./nothing/there"], "sample.model './nothing/there' is no folder; correct the path"),
-        (["sample.model={folder}"], "is neither a run nor a model: it has neither a recipe nor a config.json"),
-        (["sample.prompts.source.path={folder}/none.jsonl"], "sample.prompts.source.path"),
-        (["sample.prompts.skip=6"], "nothing is left to answer"),
-        (["sample.prompts.source.path={folder}/wild.jsonl"], "control_token"),
-        (["sample.prompts.source.path={folder}/long.jsonl"], "prompt_too_long"),
+        (
+            ["answers.sample.model=./nothing/there"],
+            "answers.sample.model './nothing/there' is no folder; correct the path",
+        ),
+        (["answers.sample.model={folder}"], "is neither a run nor a model: it has neither a recipe nor a config.json"),
+        (["answers.sample.prompts.source.path={folder}/none.jsonl"], "answers.sample.prompts.source.path"),
+        (["answers.sample.prompts.skip=6"], "nothing is left to answer"),
+        (["answers.sample.prompts.source.path={folder}/wild.jsonl"], "control_token"),
+        (["answers.sample.prompts.source.path={folder}/long.jsonl"], "prompt_too_long"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_one_line_before_ray_starts(
@@ -232,7 +244,7 @@ def test_rows_that_hold_no_prompt_and_prompts_that_the_model_cannot_be_asked_are
     """One of four rows may be refused; of the three prompts that are left, one is one too many."""
     rows = [{"prompt": prompt} for prompt in ("sort b a", "", "sort <eos> a", "sort c a")]
     (folder / "mixed.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    settings = [f"sample.prompts.source.path={folder / 'mixed.jsonl'}", "data.max_quarantined_fraction=0.25"]
+    settings = [f"answers.sample.prompts.source.path={folder / 'mixed.jsonl'}", "data.max_quarantined_fraction=0.25"]
     with pytest.raises(
         QuarantineError, match=r"1 of 3 rows were refused.*all: .*recipe\.unanswerable\.quarantine\.jsonl"
     ):

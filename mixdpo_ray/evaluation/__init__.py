@@ -1,0 +1,1 @@
+"""Models judged by what they write: benchmarks, judges and samples joined, and told in one page."""

@@ -1,0 +1,1 @@
+"""Judges by name: a server, a model of this cluster's, the playground's truth. Each answers the same questions."""

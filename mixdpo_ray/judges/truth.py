@@ -1,0 +1,32 @@
+"""The judge `playground`: it knows the true quality of every answer, costs nothing and needs no server.
+
+It reads the same questions as any other judge, so that a playground tries all that a judged model goes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+from mixdpo_ray.judging.question import ChatQuestion
+from mixdpo_ray.judging.reply import ChatReply
+from mixdpo_ray.playground.truth import truthful_reply
+from mixdpo_ray.recipe.recipe import Recipe
+
+
+class TruthJudge:
+    name = "the playground's true quality"
+
+    @classmethod
+    @contextmanager
+    def of_recipe(cls, recipe: Recipe) -> Iterator[Self]:
+        yield cls()
+
+    def ask(self, questions: Sequence[ChatQuestion], *, title: str = "judge", unit: str = "verdict") -> list[ChatReply]:
+        return [_reply(question) for question in questions]
+
+
+def _reply(question: ChatQuestion) -> ChatReply:
+    text = truthful_reply(question.messages)
+    return ChatReply(text, finish="stop") if text else ChatReply.failed("it shows no prompt of a playground")

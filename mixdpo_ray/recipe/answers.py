@@ -1,0 +1,14 @@
+"""The answers section of a recipe: what a model writes, and who says how good it is."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mixdpo_ray.recipe.judge import JudgeSettings
+from mixdpo_ray.recipe.sample import SampleSettings
+from mixdpo_ray.settings import Settings
+
+
+class AnswersSettings(Settings):
+    sample: SampleSettings = SampleSettings()
+    judge: JudgeSettings | None = Field(None, description="Who says which answer is better, and how good one is")
