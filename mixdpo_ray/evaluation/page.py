@@ -39,7 +39,7 @@ class ShownBenchmark:
     cost: tuple[tuple[str, str], ...]
 
 
-def page(results: EvaluationResults) -> bytes:
+def evaluation_page(results: EvaluationResults) -> bytes:
     shown = [_shown(results, benchmark) for benchmark in results.benchmarks]
     return rendered_page(
         "mixdpo_ray.evaluation",

@@ -17,8 +17,8 @@ from mixdpo_ray.evaluation.score_names import (
     score_value,
 )
 
-NONE = "–"
-ROOM = 0.06  # of an axis, left and right of what is drawn
+_NONE = "-"
+_ROOM = 0.06  # of an axis, left and right of what is drawn
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DrawnAxis:
     def over(cls, values: Sequence[float]) -> DrawnAxis:
         known = [value for value in values if math.isfinite(value)] or [0.0]
         low, high = min(known), max(known)
-        room = ROOM * (high - low or 1.0)
+        room = _ROOM * (high - low or 1.0)
         return cls(low - room, high + room)
 
     def share(self, value: float) -> float:
@@ -40,7 +40,7 @@ class DrawnAxis:
 
 @dataclass(frozen=True)
 class DrawnInterval:
-    """In percent of the axis."""
+    """Where it lies, in percent of the axis."""
 
     left: float
     width: float
@@ -53,7 +53,9 @@ class DrawnInterval:
         if not all(map(math.isfinite, (score.low, score.value, score.high))):
             return None
         left, right = axis.share(score.low), axis.share(score.high)
-        return cls(left, round(right - left, 2), axis.share(score.value), None if middle is None else axis.share(middle))
+        return cls(
+            left, round(right - left, 2), axis.share(score.value), None if middle is None else axis.share(middle)
+        )
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ class ArmLine:
     interval: str = ""
     drawn: DrawnInterval | None = None
     prompts: str = ""
-    length: str = NONE
-    reference_length: str = NONE
-    first_shown: str = NONE
-    flips: str = NONE
+    length: str = _NONE
+    reference_length: str = _NONE
+    first_shown: str = _NONE
+    flips: str = _NONE
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _line(benchmark: EvaluatedBenchmark, arm: EvaluatedArm, name: str, axis: Dra
 
     def beside(what: str) -> str:
         other = arm.scores.get(score_of_category(category, what), arm.scores.get(what))
-        return NONE if other is None else score_value(other.value, what)
+        return _NONE if other is None else score_value(other.value, what)
 
     return ArmLine(
         arm.name,
@@ -144,9 +146,10 @@ def _can_show(benchmark: EvaluatedBenchmark, name: str) -> str:
     apart = [one.apart for one in benchmark.differences if one.score == name]
     scores = [arm.scores[name] for arm in benchmark.arms if name in arm.scores]
     shown = apart or scores
-    if not shown:
+    known = [one for one in shown if math.isfinite(smallest_shown(one))]
+    if not known:
         return ""
-    most = max(shown, key=smallest_shown)
+    most = max(known, key=smallest_shown)
     what = "a difference of" if apart else "a distance of"
     rest = "between two arms" if apart else "from any other value"
     return (
@@ -189,4 +192,4 @@ def score_table(benchmark: EvaluatedBenchmark) -> ScoreTable:
 
 def _cell(arm: EvaluatedArm, name: str, main: str) -> str:
     score, (_, plain) = arm.scores.get(name), score_parts(name, main)
-    return NONE if score is None else f"{score_value(score.value, plain)} ({interval_words(score, plain)})"
+    return _NONE if score is None else f"{score_value(score.value, plain)} ({interval_words(score, plain)})"

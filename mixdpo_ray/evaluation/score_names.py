@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mixdpo_ray.benchmarks.resampling import BenchmarkScore
 
 SCORE_WORDS: dict[str, str] = {
@@ -19,8 +21,8 @@ SCORE_WORDS: dict[str, str] = {
     "average_length": "length of the answers, characters",
     "baseline_length": "length of the reference's, characters",
 }
-RATINGS = ("rating", "first_turn", "second_turn")
-LENGTHS = ("average_length", "baseline_length")
+_RATINGS = ("rating", "first_turn", "second_turn")
+_LENGTHS = ("average_length", "baseline_length")
 
 
 def score_parts(name: str, main: str) -> tuple[str, str]:
@@ -40,16 +42,18 @@ def score_title(name: str, main: str) -> str:
 
 def score_value(value: float, plain: str, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    if plain in LENGTHS:
+    if plain in _LENGTHS:
         return f"{value:{sign},.0f}"
-    return f"{value:{sign}.2f}" if plain in RATINGS else f"{value:{sign}.1f}"
+    return f"{value:{sign}.2f}" if plain in _RATINGS else f"{value:{sign}.1f}"
 
 
 def interval_words(score: BenchmarkScore, plain: str, *, signed: bool = False) -> str:
+    if not (math.isfinite(score.low) and math.isfinite(score.high)):
+        return "not known"
     low, high = (score_value(end, plain, signed=signed) for end in (score.low, score.high))
     return f"{low} to {high}"
 
 
 def even_score(plain: str) -> float | None:
     """What two equal arms have; None where a score has no such middle."""
-    return None if plain in RATINGS else 50.0
+    return None if plain in _RATINGS else 50.0
