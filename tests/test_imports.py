@@ -71,6 +71,7 @@ INSIDE_FUNCTIONS = (
     "matplotlib",
     "tensorboard",
     "torch.utils.tensorboard",
+    "lm_eval",
 )
 OUTSIDE_THE_PACKAGE = ("trl", "accelerate")  # the yardsticks that we are compared with
 

@@ -71,7 +71,7 @@ def _shown(results: EvaluationResults, benchmark: EvaluatedBenchmark) -> ShownBe
         shortfalls=tuple((arm.name, found) for arm in benchmark.arms if (found := tuple(shortfalls(benchmark, arm)))),
         notes=tuple((arm.name, arm.notes) for arm in benchmark.arms if arm.notes),
         examples=tuple(shown_examples(benchmark)),
-        cost=tuple(_cost(benchmark.cost, results.currency_known)),
+        cost=tuple(_cost(benchmark.cost, results.currency_known)) if benchmark.cost.calls else (),
     )
 
 

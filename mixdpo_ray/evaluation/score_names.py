@@ -18,9 +18,13 @@ SCORE_WORDS: dict[str, str] = {
     "second_turn": "rating of the second turn",
     "first_shown_share": "won by the answer shown first, %",
     "flip_rate": "verdicts that flip with the order, %",
+    "acc": "accuracy, %",
+    "acc_norm": "accuracy by likelihood per character, %",
+    "exact_match": "exact match, %",
     "average_length": "length of the answers, characters",
     "baseline_length": "length of the reference's, characters",
 }
+_HALF = ("win_rate", "length_controlled_win_rate", "discrete_win_rate", "score", "style_controlled_score")
 _RATINGS = ("rating", "first_turn", "second_turn")
 _LENGTHS = ("average_length", "baseline_length")
 
@@ -28,7 +32,7 @@ _LENGTHS = ("average_length", "baseline_length")
 def score_parts(name: str, main: str) -> tuple[str, str]:
     """Category and plain name: hard/score is a score of the category hard, and writing the main one of writing."""
     category, _, plain = name.rpartition("/")
-    return (category, plain) if plain in SCORE_WORDS else (name, main)
+    return (name, main) if main == "rating" and plain not in SCORE_WORDS else (category, plain)
 
 
 def score_of_category(category: str, plain: str) -> str:
@@ -56,4 +60,4 @@ def interval_words(score: BenchmarkScore, plain: str, *, signed: bool = False) -
 
 def even_score(plain: str) -> float | None:
     """What two equal arms have; None where a score has no such middle."""
-    return None if plain in _RATINGS else 50.0
+    return 50.0 if plain in _HALF else None
