@@ -72,6 +72,8 @@ INSIDE_FUNCTIONS = (
     "tensorboard",
     "torch.utils.tensorboard",
     "lm_eval",
+    "ray.data.llm",
+    "vllm",
 )
 OUTSIDE_THE_PACKAGE = ("trl", "accelerate")  # the yardsticks that we are compared with
 

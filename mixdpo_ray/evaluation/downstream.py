@@ -79,7 +79,7 @@ def _asked(recipe: Recipe, settings: TasksSettings, model: ModelSettings) -> tup
 
 
 def _digest(folder: str | None) -> str:
-    """Of all files in it: a changed task is another task."""
+    """A hash of all files in it: a changed task is another task."""
     found = hashlib.sha256()
     for path in sorted(Path(folder).rglob("*")) if folder else ():
         if path.is_file():
@@ -95,7 +95,8 @@ def _run_missing(
 ) -> None:
     gpu = uses_gpu(recipe.cluster)
     runner = ray.remote(_run_tasks).options(num_cpus=1, num_gpus=1 if gpu else 0)
-    running, files = {}, set()
+    running: dict[ray.ObjectRef, str] = {}
+    files: set[str] = set()
     for name, model in arms.items():
         missing = tuple(task for task in asked[name] if not storage.exists(task.file) and task.file not in files)
         files.update(task.file for task in missing)
@@ -111,7 +112,7 @@ def _run_missing(
 
 
 def _run_tasks(request: TaskRequest) -> None:
-    """On a node of the cluster."""
+    """What a node of the cluster does."""
     from mixdpo_ray.scoring.reference import fetched
 
     path = os.pathsep.join(filter(None, sys.path))

@@ -41,7 +41,7 @@ class HfEngine:
         self.settings, self._model = recipe.answers.sample, sampled_model(recipe)
         self.recipe = recipe.model_copy(update={"model": self._model})
         say(f"sample: loading the tokenizer of {self._model.tokenizer or self._model.path}")
-        with _without_weights(self._model) as here:
+        with without_weights(self._model) as here:
             where = SETTING if recipe.answers.sample.model else ""
             self._tokenizer, self._context = load_tokenizer(here, where), _context_of(here)
             if not self._tokenizer.chat_template:
@@ -106,6 +106,10 @@ class HfEngine:
         say(f"sample: {len(asked):,} answers to draw, by {copies_text(workers)}")
         return answers_to(pool, batches, workers, at_once=1)
 
+    def by_length(self, asked: Sequence[AskedAnswer]) -> list[AskedAnswer]:
+        """The longest prompts first, and the answers to one prompt side by side."""
+        return sorted(asked, key=lambda one: (-len(self._ids[one.prompt_id]), one.prompt_id, one.draw))
+
     def _tokenised(self, prompt: AskedPrompt) -> list[int] | str:
         """Its ids, or why it has none."""
         from mixdpo_ray.training.generation import chat_prompt_ids
@@ -124,14 +128,14 @@ class HfEngine:
     def _batches(self, asked: Sequence[AskedAnswer]) -> Iterator[list[list[Any]]]:
         """Answers to one prompt side by side: in a batch it is read once."""
         ids = self._ids
-        by_length = sorted(asked, key=lambda one: (-len(ids[one.prompt_id]), one.prompt_id, one.draw))
-        rows = [[one.prompt_id, one.draw, ids[one.prompt_id], self._room(ids[one.prompt_id])] for one in by_length]
+        ordered = self.by_length(asked)
+        rows = [[one.prompt_id, one.draw, ids[one.prompt_id], self._room(ids[one.prompt_id])] for one in ordered]
         for first in range(0, len(rows), self.settings.batch_size):
             yield rows[first : first + self.settings.batch_size]
 
 
 @contextmanager
-def _without_weights(model: ModelSettings) -> Iterator[ModelSettings]:
+def without_weights(model: ModelSettings) -> Iterator[ModelSettings]:
     """The model's small files on this machine's disk, where a training left it in an object store."""
     if storage.is_local(model.path):
         yield model
