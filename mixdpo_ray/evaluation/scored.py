@@ -37,7 +37,7 @@ class ArmAnswers:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedWith:
     """What arms are compared with: whose answers stand beside theirs, and which arm differences are taken from."""
 
     references: str = ""  # an arm, which then has no score of its own; or a name for the benchmark's own answers
@@ -49,7 +49,7 @@ def scored(
     benchmark: Benchmark,
     judged: JudgedAnswers,
     answers: Mapping[str, ArmAnswers],
-    comparison: Comparison,
+    compared: ComparedWith,
     prices: PriceSettings,
     *,
     resamples: int = RESAMPLES,
@@ -80,10 +80,10 @@ def scored(
         kind=name,
         main=type(benchmark).main,
         prompts=len(prompts),
-        references=comparison.references,
-        against=comparison.against,
+        references=compared.references,
+        against=compared.against,
         arms=arms,
-        differences=tuple(_differences(benchmark, fit, comparison.against, resamples)),
+        differences=tuple(_differences(benchmark, fit, compared.against, resamples)),
         cost=judged.cost(prices),
         examples=tuple(_examples(benchmark, judged, list(prompts.values()))),
     )
