@@ -30,7 +30,10 @@ _LENGTHS = ("average_length", "baseline_length")
 
 
 def score_parts(name: str, main: str) -> tuple[str, str]:
-    """Category and plain name: hard/score is a score of the category hard, and writing the main one of writing."""
+    """Category and plain name: of hard/score, of win_rate:coding, and of writing, the main score of that category."""
+    plain, colon, category = name.partition(":")
+    if colon:
+        return category, plain
     category, _, plain = name.rpartition("/")
     return (name, main) if main == "rating" and plain not in SCORE_WORDS else (category, plain)
 

@@ -139,6 +139,21 @@ def test_a_tie_in_one_order_is_no_flip() -> None:
     assert leaning["first_shown_share"].value(np.ones(3)) == pytest.approx(100 * 4.5 / 6)
 
 
+def test_prompts_of_several_categories_have_a_win_rate_of_each() -> None:
+    prompts = {
+        item: BenchmarkPrompt(item, ("?",), category=category, reference=("r",))
+        for item, category in {"a": "sums", "b": "sums", "c": ""}.items()
+    }
+    verdicts = {(item, game): JudgeVerdict(float(game == "model_first")) for item in "ab" for game in BOTH_ORDERS}
+    answers = dict.fromkeys(prompts, ("x",))
+    one = OWN.statistics({"x": JudgedArm(prompts, answers, verdicts)})["x"]
+    assert not any(name.startswith("win_rate:") for name in one)
+    verdicts |= {("c", game): JudgeVerdict(0.5) for game in BOTH_ORDERS}
+    both = OWN.statistics({"x": JudgedArm(prompts, answers, verdicts)})["x"]
+    assert both["win_rate:sums"].value(np.ones(2)) == 100
+    assert both["win_rate:without a category"].value(np.ones(1)) == 50
+
+
 SHARE = st.sampled_from([0, 0.5, 1])
 
 

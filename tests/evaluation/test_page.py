@@ -100,6 +100,7 @@ def test_categories_have_scores_and_lengths_of_their_own() -> None:
     assert "hard_prompt: style-controlled score, %" in words
     assert "base 21.5 18.1 to 24.9 2,100 - 50.2 - 500" in words
     assert "base 25.5 22.1 to 28.9 2,500 - 50.2 - 500" in words
+    assert "coding: win rate, % 49.2 (41.2 to 57.2) 56.1 (48.1 to 64.1) -" in words
     assert "writing: rating, 1 to 10 9.50 (9.20 to 9.80)" in words
 
 
