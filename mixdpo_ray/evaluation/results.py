@@ -14,6 +14,7 @@ from mixdpo_ray.errors import EvaluationError
 from mixdpo_ray.wording import first_line
 
 EVALUATION_FILE = "results.json"
+LM_EVAL_KIND = "lm-eval"  # how the kind of downstream tasks begins, which no judge has seen
 POWERFUL = 1.96 + 0.84  # standard errors apart, two scores are told apart in 80 of 100 evaluations
 
 
