@@ -62,14 +62,8 @@ ON_GPUS = ("mixdpo_ray.training.fused_logps",)  # needs triton, which only torch
 SCRIPTS = ("jobs", "mixdpo_ray.cluster.fork_client")  # what is run by its path
 HEAVY = ("torch", "pyarrow", "pandas", "optuna", "ray")
 INSIDE_FUNCTIONS = (
-    "transformers",
-    "plotly",
-    "optuna.visualization",
-    "deepspeed",
-    "peft",
-    "matplotlib",
-    "tensorboard",
-    "torch.utils.tensorboard",
+    *("transformers", "plotly", "optuna.visualization", "deepspeed", "peft", "matplotlib"),
+    *("tensorboard", "torch.utils.tensorboard"),
 )
 OUTSIDE_THE_PACKAGE = ("trl", "accelerate")  # the yardsticks that we are compared with
 

@@ -45,10 +45,11 @@ model: {{path: {folder}/model, dtype: float32}}
 data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.2}}, max_prompt_length: 16, max_length: 64}}
 train: {{global_batch_size: 8}}
 cluster: {{num_workers: 1, use_gpu: false}}
-sample:
-  prompts: {{source: {{path: {folder}/prompts.jsonl}}}}
-  answers_each: 3
-  decoding: {{max_new_tokens: 12}}
+answers:
+  sample:
+    prompts: {{source: {{path: {folder}/prompts.jsonl}}}}
+    answers_each: 3
+    decoding: {{max_new_tokens: 12}}
 """
     )
     return folder
