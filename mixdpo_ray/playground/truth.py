@@ -22,14 +22,19 @@ _SHOWN = re.compile(
 def truthful_reply(messages: Sequence[Mapping[str, object]]) -> str | None:
     """The verdict in the words that the protocol asks for; None where no prompt of a playground is shown."""
     shown = _SHOWN.search("\n".join(str(message["content"]) for message in messages))
-    if shown is None or (prompt := playground_prompt(shown["request"])) is None:
+    if shown is None or (share := true_share(shown["request"], shown["first"], shown["second"])) is None:
         return None
-    return verdict_mark(shown["number"], true_winner(prompt, shown["first"], shown["second"]))
+    winner: Preferred = "tie" if share == 0.5 else "A" if share else "B"
+    return verdict_mark(shown["number"], winner)
 
 
-def true_winner(prompt: Prompt, first: str, second: str) -> Preferred:
+def true_share(request: str, first: str, second: str) -> float | None:
+    """The share of the win that the first answer deserves: 1, 1/2 or 0."""
+    prompt = playground_prompt(request)
+    if prompt is None:
+        return None
     one, other = quality(prompt, first), quality(prompt, second)
-    return "tie" if one == other else "A" if one > other else "B"
+    return 0.5 if one == other else float(one > other)
 
 
 def playground_prompt(text: str) -> Prompt | None:
