@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from mixdpo_ray.benchmarks import BENCHMARKS
 from mixdpo_ray.benchmarks.benchmark import Benchmark
 from mixdpo_ray.recipe.compare import refuse_odd_names
+from mixdpo_ray.recipe.tasks import TasksSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.decoding import DecodingSettings
 from mixdpo_ray.wording import did_you_mean
@@ -66,6 +67,10 @@ class EvaluateSettings(Settings):
         {},
         description="Benchmark -> how answers are drawn, as in answers.sample.decoding; by default the benchmark's own "
         "way, and that section for own",
+    )
+
+    tasks: TasksSettings | None = Field(
+        None, description="Downstream tasks by lm-eval; {} takes those of the paper, with its numbers of shots"
     )
 
     @model_validator(mode="after")
