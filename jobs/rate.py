@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from mixdpo_ray.recipe.recipe import Recipe
 
 
-def rate(recipe: Recipe) -> Report:
+def rate(recipe: Recipe, *, dry_run: bool) -> Report:
     from mixdpo_ray.rating.rate import rate as rate_answers
 
-    return rate_answers(recipe)
+    return rate_answers(recipe, dry_run=dry_run)
 
+
+DRY_RUN = "tell how many questions a judge would be asked, and what that costs; ask and load nothing"
 
 if __name__ == "__main__":
     from importlib.util import find_spec
@@ -24,4 +26,4 @@ if __name__ == "__main__":
         )
     from mixdpo_ray.cluster.command import run_job
 
-    run_job(__doc__, rate, connect=False, section="answers.rate")
+    run_job(__doc__, rate, connect=False, flags={"dry-run": DRY_RUN}, section="answers.rate")

@@ -55,6 +55,7 @@ def _bars(axes: Any, values: Ratings, colour: str, title: str, unit: str) -> Non
     low, high = np.array(histogram.low), np.array(histogram.high)
     width = 0.85 * float(np.min(np.diff(low), initial=1.0)) if histogram.on_grid else high[0] - low[0]
     axes.bar((low + high) / 2, histogram.count, width, color=colour)
+    axes.set_ylim(0, 1.25 * max(histogram.count))
     axes.axvline(float(np.median(values)), color=INK, linewidth=1, linestyle="--")
     axes.annotate(
         f" median {np.median(values):.3g}", (float(np.median(values)), 0.97),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from typing import Literal, overload
 
 import numpy as np
 
@@ -25,15 +26,26 @@ from mixdpo_ray.raters.rater import UNRATED, Rater, UnratedAnswer
 from mixdpo_ray.rating.answered_prompts import ReadAnswers, read_what_is_rated
 from mixdpo_ray.rating.combine import Groups, Ratings, combined
 from mixdpo_ray.rating.context import ClusterForRaters
+from mixdpo_ray.rating.dry_run import RatingPlan, plan_ratings
 from mixdpo_ray.rating.output import write_ratings
 from mixdpo_ray.rating.report import RateReport
 from mixdpo_ray.recipe.recipe import Recipe
 
 
-def rate(recipe: Recipe) -> RateReport:
-    """Rate what the recipe's section answers.rate names."""
+@overload
+def rate(recipe: Recipe, *, dry_run: Literal[False] = False) -> RateReport: ...
+
+
+@overload
+def rate(recipe: Recipe, *, dry_run: bool) -> RateReport | RatingPlan: ...
+
+
+def rate(recipe: Recipe, *, dry_run: bool = False) -> RateReport | RatingPlan:
+    """Rate what the recipe's section answers.rate names. `dry_run`: only tell what that would cost."""
     raters = recipe.answers.rate.raters
     refuse_wrong_raters(recipe)
+    if dry_run:
+        return plan_ratings(recipe)
     read = read_what_is_rated(recipe)
     verdicts = _verdicts(recipe, raters, [answer for prompt in read.prompts for answer in prompt.unrated])
     _refuse_too_many(verdicts, recipe.answers.rate.max_missing)
