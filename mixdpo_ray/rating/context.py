@@ -20,7 +20,7 @@ from mixdpo_ray.raters.rater import UnratedAnswer
 from mixdpo_ray.rating.rated_table import numbers_of
 from mixdpo_ray.rating.workers import LogpWorker, RewardWorker
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.sampling.model import model_named, weights_identity
+from mixdpo_ray.sampling.model import named_model, weights_identity
 from mixdpo_ray.training.model_files import refuse_missing_folder, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
@@ -59,7 +59,7 @@ class ClusterForRaters:
         policy = with_absolute_paths(self.recipe.model)
         model = language_model(policy, None)
         if path is not None:
-            named = model_named(self.recipe, path, revision, setting)
+            named = named_model(self.recipe.model, path, revision, setting)
             model = language_model(policy, named.path).model_copy(update={"revision": named.revision})
             self._refuse_other_tokens(setting, named)
         encoded = self._encode(answers)

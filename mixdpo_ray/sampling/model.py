@@ -25,13 +25,13 @@ def sampled_model(recipe: Recipe) -> ModelSettings:
     if asked.model is None:
         refuse_missing_folder("model.path", recipe.model.path)
         return with_absolute_paths(recipe.model.model_copy(update={"lora": None, "reference": None}))
-    return model_named(recipe, asked.model, asked.revision, SETTING)
+    return named_model(recipe.model, asked.model, asked.revision, SETTING)
 
 
-def model_named(recipe: Recipe, name: str, revision: str | None, setting: str) -> ModelSettings:
-    """The model of a run, of a checkpoint, or of a folder or the Hub, which a setting names."""
+def named_model(own: ModelSettings, name: str, revision: str | None, setting: str) -> ModelSettings:
+    """A run's model, a checkpoint's, or one by its folder or Hub name. `setting`: that has named it, for errors."""
     trained = model_of_run(name) or _model_of_checkpoint(name)
-    return with_absolute_paths(trained or _named(recipe.model, name, revision, setting))
+    return with_absolute_paths(trained or _elsewhere(own, name, revision, setting))
 
 
 def model_of_run(folder: str) -> ModelSettings | None:
@@ -89,7 +89,7 @@ def copy_settings_last(folder: str, target: str) -> None:
         storage.copy(storage.join(folder, name), storage.join(target, name))
 
 
-def _named(own: ModelSettings, name: str, revision: str | None, setting: str) -> ModelSettings:
+def _elsewhere(own: ModelSettings, name: str, revision: str | None, setting: str) -> ModelSettings:
     """Another model, in the number format of the recipe's own."""
     refuse_missing_folder(setting, name)
     if storage.local(name).is_dir() and not storage.local(name).joinpath(SETTINGS_FILE).is_file():
