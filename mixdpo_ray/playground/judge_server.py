@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mixdpo_ray.playground.truth import true_share, truthful_reply
+from mixdpo_ray.playground.truth import true_share, truthful_logps, truthful_reply
 
 if TYPE_CHECKING:
     from aiohttp import web  # sets filters of warnings where it is imported
@@ -135,7 +135,7 @@ class JudgeServer:
     def _said(self, body: Mapping[str, Any], shown: str, question: str, said: str) -> dict[str, Any]:
         answers = shown_answers(shown)
         if answers is None:
-            return {"message": _assistant(truthful_reply(body["messages"]) or UNKNOWN)}
+            return _rated(body)
         number, request, first, second = answers
         biased = int(question[:8], 16) / 16**8 < self.faults.position_bias
         share = 1.0 if biased else self.truth(request, first, second)
@@ -175,6 +175,19 @@ def log_probs(share: float, count: int) -> dict[str, Any]:
     told = [{"token": token, "logprob": logp} for token, logp in ordered]
     token = {**told[0], "top_logprobs": told}
     return {"message": _assistant(told[0]["token"]), "logprobs": {"content": [token]}}
+
+
+def _rated(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The rating of the answer that is shown alone; with the log-probs of its neighbours where they are asked for."""
+    text = truthful_reply(body["messages"]) or UNKNOWN
+    logps = truthful_logps(body["messages"]) if body.get("logprobs") else None
+    if logps is None:
+        return {"message": _assistant(text)}
+    told = [{"token": token, "logprob": logp} for token, logp in logps.items()]
+    return {
+        "message": _assistant(text),
+        "logprobs": {"content": [{"token": text, "logprob": 0.0, "top_logprobs": told}]},
+    }
 
 
 def _assistant(text: object) -> dict[str, object]:
