@@ -29,7 +29,7 @@ def evaluate(recipe: Recipe, *, dry_run: bool = False) -> EvaluateReport | Evalu
     if dry_run and not inputs.needs_ray:
         return estimate_evaluation(inputs)
     if not dry_run:
-        inputs.check_models()
+        inputs.check_arms()
     before_ray("evaluate", *([recipe] if inputs.needs_ray else []))
     with ready_cluster(recipe, cpus=_cpus(inputs), trains=False):
         inputs.read_held_out()

@@ -11,7 +11,7 @@ from mixdpo_ray.benchmarks.arena_hard import ArenaHard
 from mixdpo_ray.benchmarks.benchmark import Benchmark
 from mixdpo_ray.benchmarks.own import Own
 from mixdpo_ray.errors import EndpointError, EvaluationError, RecipeError, StorageError
-from mixdpo_ray.evaluation.answers import ArmSampler, Rows, answers_in_file, decoding_of
+from mixdpo_ray.evaluation.answers import ArmSampler, Rows, answers_in_file, decoding_of, known_rows
 from mixdpo_ray.evaluation.arms import EvaluationArm, arms_of_evaluation
 from mixdpo_ray.evaluation.prompts import BenchmarkPrompts, is_held_out, read_benchmark
 from mixdpo_ray.evaluation.scored import ArmAnswers, ComparedWith
@@ -63,11 +63,13 @@ class EvaluationInputs:
             self.samplers[arm.name] = ArmSampler(self.recipe, arm)
         return self.samplers[arm.name]
 
-    def check_models(self) -> None:
-        """Load the tokenizer of every arm that is a model, and find out whose weights they are."""
-        for arm in self.arms:
-            for name, prompts in self.prompts.items():
-                if arm.file(name) is None:
+    def check_arms(self) -> None:
+        """Read the files of answers; of models load the tokenizers."""
+        for name, prompts in self.prompts.items():
+            for arm in sorted(self.arms, key=lambda arm: arm.file(name) is None):
+                if arm.file(name) is not None:
+                    self.answers(name, arm, known_rows)
+                else:
                     self.sampler(arm).engine(decoding_of(self.recipe, name, prompts.prompts[0]))
 
     def answers(self, name: str, arm: EvaluationArm, rows: Rows) -> ArmAnswers:
