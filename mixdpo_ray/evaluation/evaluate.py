@@ -25,7 +25,7 @@ from mixdpo_ray.recipe.recipe import Recipe
 
 def evaluate(recipe: Recipe, *, dry_run: bool = False) -> EvaluateReport | EvaluationEstimate:
     """Judge the answers that the recipe's `answers.evaluate` asks for; or tell what that would take."""
-    inputs = EvaluationInputs.read(recipe)
+    inputs = EvaluationInputs.read(recipe, asks=not dry_run)
     if dry_run and not inputs.needs_ray:
         return estimate_evaluation(inputs)
     if not dry_run:

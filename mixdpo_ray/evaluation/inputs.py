@@ -27,9 +27,9 @@ class EvaluationInputs:
     samplers: dict[str, ArmSampler] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, recipe: Recipe) -> EvaluationInputs:
-        """Raise what is wrong with the judge, the arms and the benchmarks' files."""
-        _check_judge(recipe)
+    def read(cls, recipe: Recipe, *, asks: bool = True) -> EvaluationInputs:
+        """Raise what is wrong with the judge, the arms and the benchmarks' files. Whoever asks needs a key."""
+        _check_judge(recipe, asks)
         arms, benchmarks = arms_of_evaluation(recipe), recipe.answers.evaluate.benchmarks
         prompts = {}
         for name, benchmark in benchmarks.items():
@@ -114,14 +114,14 @@ def _references_of(benchmark: Benchmark) -> str:
     return {AlpacaEval2: "its baseline", Own: "its file"}.get(type(benchmark), "")
 
 
-def _check_judge(recipe: Recipe) -> None:
+def _check_judge(recipe: Recipe, asks: bool) -> None:
     judge = recipe.answers.judge
     if judge is None:
         raise RecipeError("answers.judge: the recipe names none; give {engine: http, http: {url: ..., model: ...}}")
     odd = [name for name, one in recipe.answers.evaluate.benchmarks.items() if not isinstance(one, Own)]
     if judge.engine == "playground" and odd:
         raise RecipeError(f"answers.judge.engine playground judges own alone, and not {odd[0]}: name another judge")
-    if judge.http is not None and judge.engine == "http":
+    if asks and judge.http is not None and judge.engine == "http":
         try:
             EndpointKey.read(judge.http)
         except EndpointError as error:

@@ -14,10 +14,10 @@ from mixdpo_ray.evaluation.dry_run import EvaluationEstimate
 from mixdpo_ray.evaluation.evaluate import evaluate
 from mixdpo_ray.evaluation.output import EvaluateReport
 from mixdpo_ray.evaluation.results import EvaluationResults
+from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
 from mixdpo_ray.playground.prompts import Prompt, quality
 from mixdpo_ray.playground.sample import write_tiny_model
 from tests.evaluation.small_evaluation import PROMPTS, evaluation_recipe, own, write_evaluation_files
-from tests.judging.judge_server import Faults, JudgeServer, serving
 
 HALF_ASKED = 7  # calls
 
@@ -60,7 +60,7 @@ def test_the_verdict_on_a_run_and_the_model_before_it_is_their_true_quality(fold
 @pytest.mark.usefixtures("local_ray")
 def test_a_judge_that_fails_and_a_job_that_ends_half_way_pay_no_verdict_twice(folder: Path) -> None:
     faults = Faults(too_many=0.1, retry_after="0.05", broken=0.1, cut=0.1)
-    with serving(JudgeServer(lambda first, second: float(len(first) > len(second)), faults)) as server:
+    with serving(JudgeServer(lambda _, first, second: float(len(first) > len(second)), faults)) as server:
         judge = json.dumps({"engine": "http", "http": {"url": server.url, "model": "j", "prices": {"input": 5}}})
         asked = [own(folder), f"answers.judge={judge}", "output.name=paid"]
         asked += [f"answers.evaluate.arms={{before: {folder}/model, trained: {folder}/out/runs/recipe}}"]
