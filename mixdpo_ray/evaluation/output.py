@@ -18,7 +18,7 @@ from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, Game
 from mixdpo_ray.benchmarks.interchange import alpaca_outputs, arena_answers, arena_judgements, mt_bench_answers
 from mixdpo_ray.benchmarks.mt_bench import MTBench
 from mixdpo_ray.benchmarks.pairwise import BOTH_ORDERS
-from mixdpo_ray.evaluation.judged import Answers, JudgedAnswers
+from mixdpo_ray.evaluation.judged import AnswerTexts, JudgedAnswers
 from mixdpo_ray.evaluation.page import evaluation_page
 from mixdpo_ray.evaluation.picture import evaluation_picture
 from mixdpo_ray.evaluation.results import EVALUATION_FILE, LM_EVAL_KIND, EvaluationResults
@@ -84,7 +84,7 @@ def file_name(name: str) -> str:
 
 
 def _answer_file(
-    arm: str, benchmark: Benchmark, prompts: Sequence[BenchmarkPrompt], texts: Answers
+    arm: str, benchmark: Benchmark, prompts: Sequence[BenchmarkPrompt], texts: AnswerTexts
 ) -> dict[str, bytes]:
     if isinstance(benchmark, MTBench):
         return {f"model_answer/{file_name(arm)}.jsonl": mt_bench_answers(arm, texts)}

@@ -48,7 +48,7 @@ def score_title(name: str, main: str) -> str:
 
 
 def score_value(value: float, plain: str, *, signed: bool = False) -> str:
-    """As many digits as matter; nothing is written as -0.0."""
+    """The number with as many digits as matter; nothing is written as -0.0."""
     digits = 2 if plain in _RATINGS else 0 if plain in LENGTH_SCORES and abs(value) >= 100 else 1
     return f"{round(value, digits) + 0.0:{'+' if signed else ''},.{digits}f}"
 
