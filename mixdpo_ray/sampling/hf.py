@@ -106,6 +106,10 @@ class HfEngine:
         say(f"sample: {len(asked):,} answers to draw, by {copies_text(workers)}")
         return answers_to(pool, batches, workers, at_once=1)
 
+    def by_length(self, asked: Sequence[AskedAnswer]) -> list[AskedAnswer]:
+        """The longest prompts first, and the answers to one prompt side by side."""
+        return sorted(asked, key=lambda one: (-len(self._ids[one.prompt_id]), one.prompt_id, one.draw))
+
     def _tokenised(self, prompt: AskedPrompt) -> list[int] | str:
         """Its ids, or why it has none."""
         from mixdpo_ray.training.generation import chat_prompt_ids
@@ -124,8 +128,8 @@ class HfEngine:
     def _batches(self, asked: Sequence[AskedAnswer]) -> Iterator[list[list[Any]]]:
         """Answers to one prompt side by side: in a batch it is read once."""
         ids = self._ids
-        by_length = sorted(asked, key=lambda one: (-len(ids[one.prompt_id]), one.prompt_id, one.draw))
-        rows = [[one.prompt_id, one.draw, ids[one.prompt_id], self._room(ids[one.prompt_id])] for one in by_length]
+        ordered = self.by_length(asked)
+        rows = [[one.prompt_id, one.draw, ids[one.prompt_id], self._room(ids[one.prompt_id])] for one in ordered]
         for first in range(0, len(rows), self.settings.batch_size):
             yield rows[first : first + self.settings.batch_size]
 

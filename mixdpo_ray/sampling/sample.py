@@ -39,11 +39,12 @@ from mixdpo_ray.sampling.prompts import (
     refuse_too_many,
     samples_folder,
 )
+from mixdpo_ray.sampling.vllm import VllmEngine
 from mixdpo_ray.tables.answer_table import ANSWERS, MESSAGES, AnswerTable, Key
 from mixdpo_ray.tables.prepared_table import MANIFEST
 
 UNANSWERABLE = f"unanswerable.{QUARANTINE}"  # prompts that the engine refuses; the other file has rows without one
-ENGINES: Mapping[str, Callable[[Recipe], Engine]] = {"hf": HfEngine, "http": HttpEngine}
+ENGINES: Mapping[str, Callable[[Recipe], Engine]] = {"hf": HfEngine, "http": HttpEngine, "vllm": VllmEngine}
 
 
 @dataclass(frozen=True)
