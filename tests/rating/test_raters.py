@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,22 @@ def expected_log_ratios(folder: Path, report: RateReport) -> list[float]:
     return found
 
 
-def test_models_rate_as_they_would_one_answer_at_a_time_and_nothing_twice(folder: Path) -> None:
+def test_models_rate_as_they_would_one_answer_at_a_time_and_nothing_twice(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job that was killed left what it had rated, as one of fewer answers does."""
+    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    few = write_rows(folder / "few.jsonl", rows[:5])
+    alone = f"answers.rate.raters={{any: {{kind: reward_model, model: {folder}/reward, dtype: float32}}}}"
+    rate(recipe(folder, alone, f"answers.rate.source.path={few}", "output.name=few"))
+
     report = rate(recipe(folder, models(folder)))
+    assert "reward: 18 of 46 answers are rated already" in capsys.readouterr().err
     rated = answers(report)
     assert [one["ratings"]["reward"] for one in rated] == pytest.approx(expected_rewards(folder, report), abs=1e-5)
     assert [one["ratings"]["own"] for one in rated] == pytest.approx(expected_log_ratios(folder, report), abs=1e-5)
-    assert [(table.manifest.passes, table.manifest.pairs) for table in tables(folder / "out")] == [(1, 46)] * 3
+    covered = sorted((table.manifest.passes, table.manifest.pairs) for table in tables(folder / "out"))
+    assert covered == [(1, 46), (1, 46), (2, 46)]
 
     again = rate(recipe(folder, models(folder), "output.name=again"))
     assert lines(again) == lines(report)
@@ -77,19 +88,7 @@ def test_models_rate_as_they_would_one_answer_at_a_time_and_nothing_twice(folder
     assert [one["ratings"]["own"] for one in answers(swapped)] == pytest.approx(
         [-10 * one["ratings"]["own"] for one in rated]
     )
-    assert [table.manifest.passes for table in tables(folder / "out")] == [1, 1, 1]
-
-
-def test_a_killed_job_and_more_answers_rate_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"prompt": "sort b a", "answers": ["a b", "b a", "a"]}]
-    source = f"answers.rate.source.path={write_rows(folder / 'few.jsonl', rows)}"
-    reward = f"answers.rate.raters={{reward: {{kind: reward_model, model: {folder}/reward, dtype: float32}}}}"
-    few = rate(recipe(folder, reward, source, out="grown"))
-    write_rows(folder / "few.jsonl", [*rows, {"prompt": "sort b a", "answer": "b"}])
-    more = rate(recipe(folder, reward, source, out="grown"))
-    assert "reward: 3 of 4 answers are rated already" in capsys.readouterr().err
-    assert answers(more)[:3] == answers(few)
-    assert [(one.manifest.passes, one.manifest.pairs) for one in tables(folder / "grown")] == [(2, 4)]
+    assert sum(table.manifest.passes for table in tables(folder / "out")) == 4
 
 
 def test_models_that_cannot_rate_are_refused_in_one_line(folder: Path) -> None:
@@ -108,15 +107,14 @@ def test_models_that_cannot_rate_are_refused_in_one_line(folder: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("reading", ["mark", "expected"])
-def test_a_judge_over_http_rates_by_the_truth_whatever_fails_and_is_paid_once(folder: Path, reading: str) -> None:
-    raters = f"answers.rate.raters={{truth: {{kind: playground}}, judge: {{kind: judge, reading: {reading}}}}}"
-    faults = Faults(too_many=0.1, retry_after="0.1", broken=0.1, cut=0.1)
+def test_a_judge_over_http_rates_by_the_truth_whatever_fails_and_is_paid_once(folder: Path) -> None:
+    raters = "answers.rate.raters={truth: {kind: playground}, judge: {kind: judge, reading: expected}}"
+    faults = Faults(too_many=0.05, retry_after="0.1", broken=0.05, cut=0.05)
     with serving(JudgeServer(true_share, faults)) as server:
         judge = f"answers.judge={{http: {{url: '{server.url}', model: judge}}}}"
-        report = rate(recipe(folder, raters, judge, out=f"judged-{reading}"))
+        report = rate(recipe(folder, raters, judge, out="judged"))
         asked = sum(server.asked.values())
-        again = rate(recipe(folder, raters, judge, "output.name=again", out=f"judged-{reading}"))
+        again = rate(recipe(folder, raters, judge, "output.name=again", out="judged"))
         assert sum(server.asked.values()) == asked
     assert lines(again) == lines(report)
     assert sum(server.paid.values()) == len(server.paid) == 46
