@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
-Numbers = NDArray[np.float64]
+_Mask = NDArray[np.bool_]
+_Numbers = NDArray[np.float64]
 LARGEST_RATE = 0.49  # of labels that are wrong: robust_dpo divides by 1 - 2 rate
 
 
 @dataclass(frozen=True)
 class CuratedPairs:
-    """By position of the table that was curated: [pairs] each. Scores are those of the answers as they stood there."""
+    """One of each by position of the table that was curated: [pairs]. Scores are those of the answers as they stood there."""
 
-    kept: Mask
-    exchanged: Mask  # chosen and rejected
-    score_chosen: Numbers
-    score_rejected: Numbers
-    margin: Numbers  # of the pair as it will stand
-    columns: Mapping[str, Numbers] = field(default_factory=dict)  # what was found, by name, for the table
+    kept: _Mask
+    exchanged: _Mask  # chosen and rejected
+    score_chosen: _Numbers
+    score_rejected: _Numbers
+    margin: _Numbers  # of the pair as it will stand
+    columns: Mapping[str, _Numbers] = field(default_factory=dict)  # what was found, by name, for the table
     facts: Mapping[str, Any] = field(default_factory=dict)  # numbers for the manifest and the report
 
     @property

@@ -32,9 +32,9 @@ from mixdpo_ray.training.settings import ModelSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-WHERE = "data.curate.embedding.model"
-ANSWERS = ("chosen", "rejected")
-QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)
+EMBEDDING_MODEL = "data.curate.embedding.model"
+SIDES = ("chosen", "rejected")
+_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)
 CLEARLY = 1.0  # nats that a token lies behind the likeliest one
 
 
@@ -42,7 +42,7 @@ class EmbeddingTable(KeyedTable):
     what: ClassVar[str] = "embeddings"
     made_by: ClassVar[str] = "jobs/prepare.py"
     kind: ClassVar[pa.DataType] = pa.list_(pa.float32())
-    own_columns: ClassVar[tuple[str, ...]] = ANSWERS
+    own_columns: ClassVar[tuple[str, ...]] = SIDES
 
     def vectors(self, name: str, pair_ids: Sequence[str]) -> NDArray[np.float32]:
         """Those of the chosen or of the rejected answers: [pairs, width]."""
@@ -65,7 +65,7 @@ def embedding_model(recipe: Recipe, settings: EmbeddingSettings) -> ModelSetting
 def embedding_identity(recipe: Recipe, settings: EmbeddingSettings) -> dict[str, Any]:
     """What the embeddings depend on beyond the pairs."""
     model = embedding_model(recipe, settings)
-    refuse_missing_folder(WHERE, model.path)
+    refuse_missing_folder(EMBEDDING_MODEL, model.path)
     return {
         "metric": "ds2",
         "settings": settings.model_dump(mode="json", exclude={"model", "revision"}),
@@ -77,7 +77,7 @@ def embedding_identity(recipe: Recipe, settings: EmbeddingSettings) -> dict[str,
 def answer_vectors(
     recipe: Recipe, table: PreparedTable, settings: EmbeddingSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of the chosen and of the rejected answers of all training pairs: [pairs, width] each."""
+    """Embed the chosen and the rejected answers of all training pairs: [pairs, width] each."""
     content = {**embedding_identity(recipe, settings), "tokenizer": table.manifest.facts["tokenizer"]}
     name = fingerprint(content)
     folder = storage.join(storage.absolute(recipe.output.storage_path), SCORES, name)
@@ -111,7 +111,7 @@ class _EmbedAnswers:
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows = self.table.read("train", np.sort(np.asarray(batch["positions"][0], np.int64)))
-        found = {name: self.embed(rows["prompt_ids"].to_pylist(), rows[f"{name}_ids"].to_pylist()) for name in ANSWERS}
+        found = {name: self.embed(rows["prompt_ids"].to_pylist(), rows[f"{name}_ids"].to_pylist()) for name in SIDES}
         columns = {name: pa.array(list(vectors), pa.list_(pa.float32())) for name, vectors in found.items()}
         return pa.table({"pair_id": rows["pair_id"], **columns})
 
@@ -126,8 +126,11 @@ def _encoder(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSet
     from mixdpo_ray.training.model import load_pretrained
     from mixdpo_ray.training.tokenizer import load_tokenizer
 
-    texts, tokenizer = Texts(load_tokenizer(policy)), load_tokenizer(model, WHERE)
-    encoder, room = load_pretrained(AutoModel, model, WHERE).to(device).eval(), longest(tokenizer, settings.max_length)
+    texts, tokenizer = Texts(load_tokenizer(policy)), load_tokenizer(model, EMBEDDING_MODEL)
+    encoder, room = (
+        load_pretrained(AutoModel, model, EMBEDDING_MODEL).to(device).eval(),
+        longest(tokenizer, settings.max_length),
+    )
 
     def embed(prompts: list[list[int]], answers: list[list[int]]) -> NDArray[np.float32]:
         told = [texts.answer(ids) for ids in answers]
@@ -149,7 +152,7 @@ def _states(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSett
 
     from mixdpo_ray.training.model import load_model
 
-    reader = load_model(model, WHERE).to(device).eval()
+    reader = load_model(model, EMBEDDING_MODEL).to(device).eval()
 
     def embed(prompts: list[list[int]], answers: list[list[int]]) -> NDArray[np.float32]:
         if settings.text == "answer":
@@ -168,7 +171,7 @@ def _surprise(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSe
 
     from mixdpo_ray.training.model import load_model
 
-    reader = load_model(model, WHERE).to(device).eval()
+    reader = load_model(model, EMBEDDING_MODEL).to(device).eval()
 
     def embed(prompts: list[list[int]], answers: list[list[int]]) -> NDArray[np.float32]:
         ids, mask, _ = _batch(prompts, answers, device)
@@ -194,7 +197,7 @@ def surprise_of(logps: Tensor, tokens: Tensor) -> Tensor:
     clear = (behind > CLEARLY).float()
     numbers = [own.mean(), own.sum(), behind.mean(), behind.sum(), behind.max(), clear.mean(), clear.sum()]
     numbers += [entropy.mean(), (own + entropy).mean()]
-    return torch.cat([torch.quantile(own, torch.tensor(QUANTILES, device=own.device)), torch.stack(numbers)])
+    return torch.cat([torch.quantile(own, torch.tensor(_QUANTILES, device=own.device)), torch.stack(numbers)])
 
 
 def _batch(prompts: list[list[int]], answers: list[list[int]], device: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-BLOCK = 2048  # rows that are compared with all at once
+COMPARED_AT_ONCE = 2048  # rows that are compared with all at once
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ def nearest_rows(vectors: NDArray[np.float32], count: int) -> Nearest:
     count = min(count, len(vectors) - 1)
     units = torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(vectors, np.float32)), dim=-1)
     found, near = [], []
-    for first in range(0, len(units), BLOCK):
-        block = units[first : first + BLOCK]
+    for first in range(0, len(units), COMPARED_AT_ONCE):
+        block = units[first : first + COMPARED_AT_ONCE]
         cosine = block @ units.T
         cosine[torch.arange(len(block)), first + torch.arange(len(block))] = -torch.inf
         best = torch.topk(cosine, count, dim=1)

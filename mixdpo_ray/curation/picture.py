@@ -12,7 +12,7 @@ from mixdpo_ray.curation.mixture import Mixture
 from mixdpo_ray.pairs.report import EASY, HARD, INK
 from mixdpo_ray.tables.prepared_table import PreparedTable
 
-BINS = 40
+_BINS = 40
 MOST_WRITTEN = 8  # classes whose cells of the matrix have room for a number
 LIGHT = "#a9c6d6"
 
@@ -100,7 +100,7 @@ def _raters(left: Any, middle: Any, curated: CuratedPairs) -> None:
     left.set_xticks([0, 1], ["raters agree", "they disagree"])
     left.set_ylabel("pairs")
     left.set_title(f"{facts['raters']} raters, {found / max(pairs, 1):.0%} disagreed", loc="left", fontsize=11)
-    middle.hist(width, BINS, color=EASY)
+    middle.hist(width, _BINS, color=EASY)
     middle.set_xlabel("standard deviation of the raters' margins")
     middle.set_ylabel("pairs")
     middle.set_title("How far apart raters are", loc="left", fontsize=11)
@@ -120,7 +120,7 @@ def _before_and_after(axes: Any, curated: CuratedPairs, base: PreparedTable) -> 
     )
     values = np.concatenate([old, new])
     low, high = float(values.min()), float(values.max())
-    edges = np.linspace(low - 1e-9, high + 1e-9, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
+    edges = np.linspace(low - 1e-9, high + 1e-9, _BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
     axes.hist(old, edges, color=LIGHT, label=f"before: {len(old):,}")
     axes.hist(new, edges, histtype="step", color=HARD, linewidth=1.5, label=f"after: {len(new):,}")
     axes.set_xlabel("rating" if rated else "margin; below 0: of the order that the source had")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-TIE = 1e-9  # equal ratings may differ in the last bit
+_TIE = 1e-9  # equal ratings may differ in the last bit
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Raters:
     def votes(self) -> NDArray[np.int64]:
         """1 for the order of the pair, -1 against it, 0 for a tie or nothing: [pairs, raters]."""
         known = np.nan_to_num(self.margins)
-        return np.where(np.abs(known) <= TIE, 0, np.sign(known)).astype(np.int64)
+        return np.where(np.abs(known) <= _TIE, 0, np.sign(known)).astype(np.int64)
 
     @property
     def disagree(self) -> NDArray[np.bool_]:

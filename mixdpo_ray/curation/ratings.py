@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.curation.curated import CuratedPairs, bounded
-from mixdpo_ray.curation.embeddings import ANSWERS, answer_vectors
+from mixdpo_ray.curation.embeddings import SIDES, answer_vectors
 from mixdpo_ray.curation.neighbours import Nearest, agreement_of, nearest_rows, rarity
 from mixdpo_ray.curation.transition import LARGEST_SAMPLE, Transition, estimate_transition
 from mixdpo_ray.curation.wrong_ratings import Verdicts, find_wrong
@@ -73,7 +73,7 @@ def curate_ratings(recipe: Recipe, table: PreparedTable, settings: DS2) -> Curat
 def rated_rows(
     table: PreparedTable, vectors: tuple[NDArray[np.float32], NDArray[np.float32]], settings: DS2
 ) -> RatedRows:
-    scores = [table.numbers("train", f"score_{name}") for name in ANSWERS]
+    scores = [table.numbers("train", f"score_{name}") for name in SIDES]
     known: dict[bytes, int] = {}
     texts = zip(*_names(table), strict=True)
     row = np.array(
@@ -109,7 +109,7 @@ def _names(table: PreparedTable) -> tuple[list[bytes], list[bytes]]:
     names: tuple[list[bytes], list[bytes]] = ([], [])
     for part in table.parts("train"):
         rows = table.read("train", np.arange(part.first_position, part.first_position + part.rows))
-        for found, name in zip(names, ANSWERS, strict=True):
+        for found, name in zip(names, SIDES, strict=True):
             for prompt, answer in zip(rows["prompt_ids"].to_pylist(), rows[f"{name}_ids"].to_pylist(), strict=True):
                 text = f"{prompt} {answer}".encode()
                 found.append(hashlib.blake2b(text, digest_size=16).digest())
@@ -181,7 +181,7 @@ def order_errors(rows: RatedRows, transition: Transition) -> tuple[NDArray[np.fl
 
 
 def _refuse_unrated(table: PreparedTable) -> None:
-    unrated = sum(int(np.isnan(table.numbers("train", f"score_{name}")).sum()) for name in ANSWERS)
+    unrated = sum(int(np.isnan(table.numbers("train", f"score_{name}")).sum()) for name in SIDES)
     if unrated:
         raise DataError(
             f"data.curate ds2 looks at the ratings of both answers, and {unrated} of {2 * table.rows('train')} lack "

@@ -38,7 +38,7 @@ class Transition:
 
     @property
     def wrong_share(self) -> NDArray[np.float64]:
-        """Of the rows seen in class j, the share whose true class is another one: [K]."""
+        """The share of the rows seen in class j whose true class is another one: [K]."""
         return wrong_shares(np.diag(self.matrix), self.prior, self.seen)
 
     @property
@@ -79,7 +79,7 @@ def consensus_of(transition: Transition) -> Consensus:
     )
 
 
-def counted(labels: NDArray[np.int64], neighbours: NDArray[np.int64], classes: int) -> Consensus:
+def consensus_among(labels: NDArray[np.int64], neighbours: NDArray[np.int64], classes: int) -> Consensus:
     """`labels` [rows]; `neighbours` [sampled rows, 3]: numbers of a row and of its two nearest others."""
     seen = labels[neighbours]
     three = np.zeros((classes,) * 3)
@@ -139,11 +139,11 @@ def estimate_transition(
     """
     triples = np.column_stack([np.arange(len(labels)), nearest[:, :NEIGHBOURS]])
     if len(labels) <= LARGEST_SAMPLE:
-        return fit_transition(counted(labels, triples, classes))
+        return fit_transition(consensus_among(labels, triples, classes))
     draw = np.random.default_rng(seed)
     found = []
     for number in range(rounds):
         sample = draw.choice(len(labels), LARGEST_SAMPLE, replace=False)
-        found.append(fit_transition(counted(labels, triples[sample], classes)))
+        found.append(fit_transition(consensus_among(labels, triples[sample], classes)))
         heard(number + 1)
     return Transition(np.mean([one.matrix for one in found], axis=0), np.mean([one.prior for one in found], axis=0))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mixdpo_ray.curation.neighbours import Nearest
 
 EPOCHS, VOTERS = 51, 10
-SAMPLED = 0.5  # share of the rows that an epoch looks at
+EPOCH_SHARE = 0.5  # share of the rows that an epoch looks at
 LEAST_WRONG, MOST_WRONG = 0.05, 0.95  # e_j is cut to this range
 HALF = 0.5
 
@@ -65,7 +65,7 @@ def find_wrong(
     *,
     epochs: int = EPOCHS,
     voters: int = VOTERS,
-    sampled: float = SAMPLED,
+    sampled: float = EPOCH_SHARE,
     seed: int = 0,
 ) -> Verdicts:
     """`wrong_share` [K]: e_j, the share of each seen class that is wrong. `nearest`: more of them than voters."""

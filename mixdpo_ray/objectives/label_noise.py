@@ -8,13 +8,13 @@ from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.objective import Ranges
 
 CURATED = "curated"
-Share = float | Literal["curated"]
+_Share = float | Literal["curated"]
 
 
 class LabelNoise(LogRatioObjective):
     search: ClassVar[Ranges] = {**LogRatioObjective.search, "label_smoothing": {"uniform": (0.0, 0.3)}}
 
-    label_smoothing: Share = Field(
+    label_smoothing: _Share = Field(
         0.1, ge=0, lt=0.5, description="Share of labels taken to be flipped; curated: as data.curate estimates it"
     )
 

@@ -23,7 +23,6 @@ from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.curation.agreement import curate_by_agreement
 from mixdpo_ray.curation.curated import CuratedPairs
-from mixdpo_ray.curation.embeddings import embedding_identity
 from mixdpo_ray.curation.picture import draw_curation
 from mixdpo_ray.curation.ratings import curate_ratings
 from mixdpo_ray.curation.report import CURATION, CURATION_PICTURE
@@ -50,21 +49,6 @@ from mixdpo_ray.tables.prepared_table import (
     with_index_seals,
     write_index,
 )
-from mixdpo_ray.training.model_files import model_digest, with_absolute_paths
-
-
-def curation_identity(recipe: Recipe) -> dict[str, Any]:
-    """What curating depends on beyond the pairs: settings, weights, and the training of a surrogate."""
-    curate = recipe.data.curate
-    assert curate is not None
-    content: dict[str, Any] = {"settings": recipe.to_dict()["data"]["curate"]}
-    if isinstance(curate, DS2):
-        content["embedding"] = embedding_identity(recipe, curate.embedding)
-    if isinstance(curate, PerpCorrect):
-        start = with_absolute_paths(recipe.model)
-        train = recipe.train.model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
-        content |= {"start": model_digest(start), "train": train, "model": start.logps_identity()}
-    return content
 
 
 def curate_table(

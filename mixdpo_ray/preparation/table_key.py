@@ -87,7 +87,7 @@ def table_name(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
 
 
 def _curated(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
-    from mixdpo_ray.preparation.curate import curation_identity  # torch
+    from mixdpo_ray.curation.identity import curation_identity  # torch
 
     return fingerprint(
         {

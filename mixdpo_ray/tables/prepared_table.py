@@ -44,17 +44,16 @@ PREPARED_SCHEMA = pa.schema(
         "margin": pa.float64(),
     }
 )
-# columns that only some tables have: what they are ordered by where it is not the margin, whose label was flipped (both
-# in parts and index alike), what several raters said, and what curating found and what it changed
+# columns that only some tables have: what they are ordered by where it is no margin, whose label was flipped (in parts
+# and index alike), what several raters said, and what curating found and changed
 RATER_MARGINS = "rater_margins"
 BEFORE = {"score_chosen": "rated_chosen", "score_rejected": "rated_rejected", "margin": "rated_margin"}
 OPTIONAL = {
     "difficulty": pa.float64(),
     "flipped": pa.bool_(),
     RATER_MARGINS: pa.list_(pa.float64()),
-    **dict.fromkeys(BEFORE.values(), pa.float64()),  # as the source rated the answers that stand there now
     "exchanged": pa.bool_(),  # the source had chosen and rejected the other way round
-    **dict.fromkeys(("rarity", "flip_probability", "disagreement"), pa.float64()),
+    **dict.fromkeys((*BEFORE.values(), "rarity", "flip_probability", "disagreement"), pa.float64()),
 }
 INDEX_SCHEMA = pa.schema(
     {
