@@ -17,6 +17,7 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.metric import Metric
 from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.label_noise import CURATED
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.formats import FORMATS, idle_rule
 from mixdpo_ray.pairs.settings import DataSettings
@@ -119,6 +120,10 @@ class Recipe(Settings):
                 "train.per_device_train_batch_size counts tokens, for which rows must be packed: give a number of "
                 "pairs, or model.packing auto or on"
             )
+        if getattr(self.objective, "label_smoothing", None) == CURATED and self.data.curate is None:
+            raise ValueError(
+                "objective.label_smoothing curated is what data.curate estimates: give data.curate, or a share"
+            )
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:
@@ -135,7 +140,10 @@ class Recipe(Settings):
         return tuple(dict.fromkeys([self.curriculum.difficulty, *selecting]))
 
     def trains_for(self, metrics: Iterable[str]) -> bool:
-        """Whether computing these metrics, or one that they combine, trains models."""
+        """Whether curating, or computing these metrics or one that they combine, trains models."""
+        curate = self.data.curate
+        if curate is not None and curate.trains:
+            return True
         return any(metric.trains for metric in needed_metrics(metrics, self.metrics).values())
 
     def _check_metrics(self) -> None:
@@ -160,7 +168,8 @@ class Recipe(Settings):
         train = {k: v for k, v in everything["train"].items() if k not in ("evaluation", "checkpoints", "max_steps")}
         return {
             "model": self.model.identity(),
-            **{section: everything[section] for section in ("data", "curriculum", "objective")},
+            "data": self.data.identity(),
+            **{section: everything[section] for section in ("curriculum", "objective")},
             "train": train,
             "deepspeed": {"zero_stage": self.deepspeed.zero_stage},
         }
