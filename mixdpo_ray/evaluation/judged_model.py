@@ -9,6 +9,7 @@ of answers in characters, and of the win rate how often the verdict flips with t
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +25,14 @@ from mixdpo_ray.benchmarks.pairwise import won
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, missing_verdicts
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.evaluation.held_out_answers import Answers, HeldOutPrompts, held_out_prompts
+from mixdpo_ray.intervals import NORMAL
 from mixdpo_ray.judges.judge import ChatJudge
 from mixdpo_ray.judging.question import ChatQuestion
 from mixdpo_ray.judging.reply import ChatReply
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.answer_table import Key
 from mixdpo_ray.training.held_out_pairs import HeldOutPairs
-from mixdpo_ray.training.metric_names import JUDGED_QUALITY, WIN_RATE
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, JUDGED_QUALITY, WIN_RATE, metric_in_words
 
 JUDGED_FILE = "judged_prompts.parquet"  # in the folder of a run: what each prompt came to
 PROMPTS, LENGTH, FLIPS = "judge/prompts", "judge/answer_length", "judge/flip_rate"
@@ -129,6 +131,17 @@ def judging_identity(recipe: Recipe) -> dict[str, Any]:
 def deviation_name(metric: str) -> str:
     """The name of a metric's standard deviation over prompts."""
     return metric.replace("judge/", "judge/std/", 1)
+
+
+def metrics_in_words(metrics: Mapping[str, float]) -> str:
+    """What was measured with its 95 % interval over prompts."""
+    told = []
+    for name in JUDGE_METRICS:
+        if name in metrics:
+            half = NORMAL * metrics.get(deviation_name(name), math.nan) / math.sqrt(metrics[PROMPTS])
+            shown = f"{metric_in_words(name)} {metrics[name]:.3f}"
+            told.append(f"{shown} ± {half:.3f}" if math.isfinite(half) else shown)
+    return f"{', '.join(told)} ({metrics[PROMPTS]:.0f} held-out prompts)"
 
 
 def _item(key: Key) -> str:

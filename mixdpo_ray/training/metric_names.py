@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Final
 
 from mixdpo_ray.errors import RecipeError
 
@@ -29,7 +30,8 @@ HELD_OUT_METRICS = (
     *(f"eval_{name}/{bucket}" for name in (*BY_BUCKET, "pairs") for bucket in MARGIN_BUCKETS),
 )
 
-WIN_RATE, JUDGED_QUALITY = "judge/win_rate", "judge/quality"  # of what a model writes, by the recipe's judge
+WIN_RATE: Final = "judge/win_rate"  # of what a model writes, by the recipe's judge
+JUDGED_QUALITY: Final = "judge/quality"
 JUDGE_METRICS = (WIN_RATE, JUDGED_QUALITY)
 _JUDGED_WORDS = {WIN_RATE: "win rate over the model before training", JUDGED_QUALITY: "quality by the judge (1 to 10)"}
 
