@@ -7,7 +7,7 @@ them in a file. Whoever asks the judge later needs no model, and nothing is trai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -62,7 +62,7 @@ class HeldOutPrompts:
         write_answers(file, self.answers_of(folder))
         return {}
 
-    def left_by(self, run: str) -> Any:
+    def left_by(self, run: str) -> Callable[[str], dict[str, float]]:
         """What a worker calls with the model that it has exported (cluster/queued_job.py)."""
         return partial(self.leave_answers, storage.join(run, ANSWERS_FILE))
 

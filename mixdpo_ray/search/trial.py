@@ -10,7 +10,7 @@ Tune keeps the process of a trial that has ended well for the next one, and with
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,12 +109,17 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         record.write_recipe(recipe, identity)
         job, judge = job_in(folder, recipe, table, fingerprint(identity)), self.shared.judge
         job = (job if judge else job.without_export()).with_reference(self.shared.reference)
-        leave_answers = judge.judging.prompts.left_by(folder) if judge else None
-        summary = {**self.group.train(QueuedJob(job, self.trial["number"], leave_answers)), "model": None}
+        queued = QueuedJob(job, self.trial["number"], self.done_with_model(folder))
+        summary = {**self.group.train(queued), "model": None}
         storage.delete(record.model)
         record.write_summary(summary)
         storage.delete(record.checkpoints)
         return summary
+
+    def done_with_model(self, folder: str) -> Callable[[str], dict[str, float]] | None:
+        """What a worker does with the model that it has exported."""
+        judge = self.shared.judge
+        return judge.judging.prompts.left_by(folder) if judge else None
 
     def _note(self, reason: str) -> None:
         """Note a failure for the driver, whom Tune does not tell why a trial died."""

@@ -38,7 +38,9 @@ class TrialJudge:
         except EvaluationError:
             raise  # of this model's answers
         except MixDPOError as error:
-            raise JudgeStoppedError(f"{error}; the answers are kept: repeat the command to go on judging") from error
+            raise JudgeStoppedError(
+                f"{error}; what was trained is kept, and judged when the command is repeated"
+            ) from error
         judged.prompts.write(join(record.folder, JUDGED_FILE))
         summary = {**summary, "eval_after": {**summary["eval_after"], **judged.metrics}}
         record.write_summary(summary)

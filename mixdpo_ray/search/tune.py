@@ -137,8 +137,10 @@ def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], s
             with judge_of_trials(recipe) as judge:
                 shared = Shared(inside, folder, folders, reference, watcher, judge)
                 _run(output, shared, min(seats.at_once, wanted), wanted, kind)
-    except (KeyboardInterrupt, JudgeStoppedError):
+    except (KeyboardInterrupt, JudgeStoppedError) as stopped:
         forgive(study)
+        if isinstance(stopped, JudgeStoppedError):
+            ray.kill(watcher)  # who keeps the study's name while this process lives
         raise
     finally:
         output.write({**counted, **_passes(reference, "after the last one")})
