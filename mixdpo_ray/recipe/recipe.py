@@ -26,6 +26,7 @@ from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.compare import CompareSettings
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.training.metric_names import JUDGE_METRICS
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.wording import did_you_mean
 
@@ -124,6 +125,11 @@ class Recipe(Settings):
             raise ValueError(
                 "objective.label_smoothing curated is what data.curate estimates: give data.curate, or a share"
             )
+        if (setting := self.needs_judge) and self.answers.judge is None:
+            raise ValueError(
+                f"{setting} asks a judge, and answers.judge names none: give it, such as {{engine: http, http: {{url: "
+                "..., model: ...}}"
+            )
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:
@@ -138,6 +144,15 @@ class Recipe(Settings):
         """Names of the metrics that pairs are ordered and selected by."""
         selecting = [metric for rule in self.data.select for metric in rule.metrics]
         return tuple(dict.fromkeys([self.curriculum.difficulty, *selecting]))
+
+    @property
+    def needs_judge(self) -> str | None:
+        """A setting that has what models write judged; none where nothing is."""
+        if named := [name for name in self.tune.named_metrics if name in JUDGE_METRICS]:
+            return f"tune.metric or tune.guard {named[0]}"
+        if self.compare.metric is not None and self.compare.measure.name in JUDGE_METRICS:
+            return f"compare.metric {self.compare.measure.name}"
+        return None if self.train.evaluation.judge is None else "train.evaluation.judge"
 
     def trains_for(self, metrics: Iterable[str]) -> bool:
         """Whether curating, or computing these metrics or one that they combine, trains models."""
