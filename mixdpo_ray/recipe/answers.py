@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from mixdpo_ray.recipe.iterate import IterateSettings
 from mixdpo_ray.recipe.judge import JudgeSettings
 from mixdpo_ray.recipe.sample import SampleSettings
 from mixdpo_ray.settings import Settings
@@ -12,3 +13,4 @@ from mixdpo_ray.settings import Settings
 class AnswersSettings(Settings):
     sample: SampleSettings = SampleSettings()
     judge: JudgeSettings | None = Field(None, description="Who says which answer is better, and how good one is")
+    iterate: IterateSettings = IterateSettings()
