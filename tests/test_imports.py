@@ -18,6 +18,7 @@ ROOMS = (
     "settings",
     "checksums",
     "storage",
+    "pages",
     "bar",
     "intervals",
     "benchmarks",

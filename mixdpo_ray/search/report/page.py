@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from mixdpo_ray import storage
+from mixdpo_ray.pages import rendered_page
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.figures import parts
 from mixdpo_ray.search.report.study_of_trials import folded_study
@@ -25,7 +24,9 @@ def write_report(study: Study, facts: StudyFacts, path: str) -> None:
     study = folded_study(study)
     chapters = parts(study, facts)
     drawn = any(figure.drawings for part in chapters for figure in part.figures)
-    page = _template().render(
+    page = rendered_page(
+        "mixdpo_ray.search.report",
+        "report.html.j2",
         facts=facts,
         winner=describe_winner(study, facts),
         parts=chapters,
@@ -34,13 +35,7 @@ def write_report(study: Study, facts: StudyFacts, path: str) -> None:
         states=state_counts(study),
         plotly=_plotly() if drawn else None,
     )
-    storage.write_bytes(path, page.encode())
-
-
-def _template() -> Template:
-    source = files("mixdpo_ray.search.report").joinpath("report.html.j2").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source)
+    storage.write_bytes(path, page)
 
 
 def _plotly() -> Markup:
