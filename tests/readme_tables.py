@@ -27,6 +27,7 @@ def tables() -> dict[Path, str]:
     places = [
         (ROOT / "README.md", "rooms", _rooms()),
         (ROOT / "jobs" / "README.md", "sample", _section("answers.sample")),
+        (ROOT / "jobs" / "README.md", "iterate", _section("answers.iterate")),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),
         (PACKAGE / "benchmarks" / "README.md", "benchmarks", _benchmarks()),

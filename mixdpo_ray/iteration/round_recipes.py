@@ -13,7 +13,6 @@ from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.space import with_settings
 from mixdpo_ray.storage import join
-from mixdpo_ray.training.model_files import refuse_missing_folder
 
 RATED = "rated_answers"  # the format of what jobs/rate.py writes
 
@@ -41,7 +40,6 @@ def check_iteration(recipe: Recipe) -> None:
             "answers.iterate.reference first: adapters are held close to the model that they start from, which is "
             "the last round's; give last, or leave model.lora out"
         )
-    refuse_missing_folder("model.path", recipe.model.path)
 
 
 def iteration_folder(recipe: Recipe) -> str:
@@ -72,6 +70,7 @@ def sampling_recipe(recipe: Recipe, number: int) -> Recipe:
         recipe,
         {
             **_model_after(recipe, number - 1),
+            **_raters_that_follow(recipe, number),
             "answers.sample.prompts": prompts,
             "answers.sample.decoding.seed": recipe.answers.sample.decoding.seed + number - 1,
             "output.storage_path": round_folder(recipe, number),
@@ -81,7 +80,7 @@ def sampling_recipe(recipe: Recipe, number: int) -> Recipe:
 
 
 def judged_recipe(recipe: Recipe, number: int) -> Recipe:
-    """One answer of the round's model to each judged prompt, by the same draws for all of them; 0 is the first model."""
+    """One answer of a round's model to each judged prompt, by the same draws for all models; round 0 is the first."""
     return with_settings(
         recipe,
         {
@@ -121,3 +120,10 @@ def _continued(recipe: Recipe, number: int) -> dict[str, object]:
         "model.reference": (model.reference or model.path) if first else None,
         "model.revision": model.revision if first else None,
     }
+
+
+def _raters_that_follow(recipe: Recipe, number: int) -> dict[str, object]:
+    """A rater that is the model which learns, as in self-annotation, is in each round the one that it begins with."""
+    raters = recipe.answers.rate.raters.items()
+    own = [name for name, rater in raters if getattr(rater, "model", None) == recipe.model.path]
+    return {f"answers.rate.raters.{name}.model": model_before(recipe, number) for name in own}
