@@ -29,6 +29,7 @@ ROOMS = (
     "training",
     "difficulty",
     "playground",
+    "raters",
     "recipe",
     "cluster",
     "judging",
@@ -57,20 +58,14 @@ WITHOUT_RAY = (  # parts of those rooms
 )
 LIGHT = (  # what reads a recipe: help and refusals wait for nothing
     *("errors", "wording", "settings", "checksums", "storage", "objectives", "curriculum", "difficulty", "recipe"),
-    *("benchmarks", "jobs", "playground.settings"),
+    *("benchmarks", "jobs", "playground.settings", "raters"),
 )
 ON_GPUS = ("mixdpo_ray.training.fused_logps",)  # needs triton, which only torch for GPUs brings
 SCRIPTS = ("jobs", "mixdpo_ray.cluster.fork_client")  # what is run by its path
 HEAVY = ("torch", "pyarrow", "pandas", "optuna", "ray")
 INSIDE_FUNCTIONS = (
-    "transformers",
-    "plotly",
-    "optuna.visualization",
-    "deepspeed",
-    "peft",
-    "matplotlib",
-    "tensorboard",
-    "torch.utils.tensorboard",
+    *("transformers", "plotly", "optuna.visualization", "deepspeed", "peft", "matplotlib"),
+    *("tensorboard", "torch.utils.tensorboard"),
 )
 OUTSIDE_THE_PACKAGE = ("trl", "accelerate")  # the yardsticks that we are compared with
 

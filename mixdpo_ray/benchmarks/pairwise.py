@@ -2,13 +2,16 @@
 
 Judges prefer a position, so that both orders are judged and averaged: a prompt counts when all its games have a
 verdict. How often the verdict flips with the order and how often the answer shown first wins stand beside each win
-rate, and so does length.
+rate, and so does length. A judge who takes the first answer unseen now and then draws every win rate towards one half:
+where both orders agree, `agreed_win_rate`, he does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import ClassVar
+
+import numpy as np
 
 from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, Game, JudgedArm
 from mixdpo_ray.benchmarks.length_control import ArmLengths
@@ -74,17 +77,24 @@ class PairwiseBenchmark(Benchmark):
             item: (sum((v.value or 0) * v.battles for v in games.values()), sum(v.battles for v in games.values()))
             for item, games in played.items()
         }
-        flips = {item: float(_flips(games)) for item, games in played.items() if len(games) == len(BOTH_ORDERS)}
+        both = {item: games for item, games in played.items() if len(games) == len(BOTH_ORDERS)}
+        agreed = {item: wins.pop() for item, games in both.items() if len(wins := _wins(games)) == 1}
+        flips = {item: float(_flips(games)) for item, games in both.items()}
         lengths = self.lengths(arm)
         return {
             "first_shown_share": Ratio.of(first),
             **({"flip_rate": Ratio.mean(flips)} if flips else {}),
+            **({"agreed_win_rate": Ratio.mean(agreed)} if agreed else {}),
             "average_length": Ratio.mean(lengths.model, percent=False),
             "baseline_length": Ratio.mean(lengths.baseline, percent=False),
         }
 
 
+def _wins(games: Mapping[Game, JudgeVerdict]) -> set[float]:
+    """Who wins the games, the model (1), the other (0) or neither: one of these where the order decides nothing."""
+    return {(1 + np.sign(won(game, verdict) - 0.5)) / 2 for game, verdict in games.items()}
+
+
 def _flips(games: Mapping[Game, JudgeVerdict]) -> bool:
     """Whether one answer wins in one order and the other one in the other; a tie is no flip."""
-    one, other = (won(game, verdict) - 0.5 for game, verdict in games.items())
-    return one * other < 0
+    return _wins(games) == {0, 1}

@@ -20,6 +20,7 @@ UNREADABLE: dict[str, str] = {
     "no_reply": "the judge was not asked yet, or the call failed",
     "no_log_probs": "the judge's server sent no log-probs",
     "no_identifier": "neither answer's identifier is among the log-probs",
+    "no_rating": "the reply does not begin with one of the ratings",
     "no_mark": "the reply holds no mark of a verdict",
     "cut_off": "the reply ended at its token limit, before a verdict",
     "marks_disagree": "the reply holds several verdicts that differ",

@@ -11,7 +11,7 @@ from typing import Self
 
 from mixdpo_ray.judging.question import ChatQuestion
 from mixdpo_ray.judging.reply import ChatReply
-from mixdpo_ray.playground.truth import truthful_reply
+from mixdpo_ray.playground.truth import truthful_logps, truthful_reply
 from mixdpo_ray.recipe.recipe import Recipe
 
 
@@ -28,5 +28,9 @@ class TruthJudge:
 
 
 def _reply(question: ChatQuestion) -> ChatReply:
-    text = truthful_reply(question.messages)
-    return ChatReply(text, finish="stop") if text else ChatReply.failed("it shows no prompt of a playground")
+    text, logps = truthful_reply(question.messages), None
+    if text is None:
+        return ChatReply.failed("it shows no prompt of a playground")
+    if question.top_logprobs:
+        logps = truthful_logps(question.messages)
+    return ChatReply(text, finish="stop", tokens=() if logps is None else ((text, logps),))

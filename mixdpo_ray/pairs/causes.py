@@ -17,11 +17,12 @@ from mixdpo_ray.pairs.reading import read_rows
 
 _RATED_BY = ("margin", "score_chosen", "score_rejected", "chosen_rating", "rejected_rating")
 _TURNS = ("prompt", "chosen", "rejected")
-_KEPT_AS_HARD = "data.missing_score=hard keeps such pairs, as hard ones"
+_KEPT_AS_HARD = "jobs/rate.py rates them, and data.missing_score=hard keeps such pairs, as hard ones"
 _LONGER = "or cut them by data.truncation=truncate"
 _REMEDIES: Mapping[str, str] = {
     "missing_score": _KEPT_AS_HARD,
     "nan_score": _KEPT_AS_HARD,
+    "too_few_rated_answers": "jobs/rate.py rates answers",
     "bad_score": "write numbers without quotes, or name columns of them",
     "bad_turns": "look at data.source.columns",
     "malformed_row": "look at data.source.columns",

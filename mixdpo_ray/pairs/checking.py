@@ -18,6 +18,9 @@ REASONS: dict[str, str] = {
     "malformed_row": "the row's columns do not hold what its format has there",
     "oversized_row": "the row's text takes more than data.max_row_bytes",
     "too_few_rated_answers": "fewer than two answers to the prompt have a usable rating",
+    "all_answers_equal": "all answers to the prompt are the same text",
+    "all_scores_tie": "no answer to the prompt is rated above another",
+    "raters_disagree": "the raters do not agree which of its answers are the best and the worst",
     "undecided_tie": "the annotators prefer neither answer, so none is the chosen one",
     # the turns
     "bad_turns": "turns are not texts of (system,) user, assistant, user, ... ending with an assistant",

@@ -154,7 +154,8 @@ def _unrated(name: str, columns: Sequence[str], mapping: Mapping[str, str]) -> s
     if _THEIRS not in columns_example(columns, mapping, name):
         return said
     return (
-        f"{said}, two scores or a margin; without any, keep pairs by data.missing_score=hard, and train them all by "
+        f"{said}, two scores or a margin; without any, let jobs/rate.py rate the pairs, or keep them as they are by "
+        "data.missing_score=hard, and train them all by "
         "DPO (curriculum.mode=sorted_dpo curriculum.order=shuffled), or order them by another measure "
         "(curriculum.difficulty=length curriculum.threshold.hard_fraction=0.3); see jobs/recipes/unrated-pairs.yaml"
     )

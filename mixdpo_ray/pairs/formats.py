@@ -19,6 +19,7 @@ from mixdpo_ray.pairs.helpsteer import (
 )
 from mixdpo_ray.pairs.pair import Candidate, Found, Row, answered, user
 from mixdpo_ray.pairs.pairing import Answers, PairSettings, paired
+from mixdpo_ray.pairs.rated_answers import answers_with_ratings, rated_answers
 from mixdpo_ray.pairs.ultrafeedback import (
     simpo_answers,
     simpo_ultrafeedback,
@@ -166,6 +167,13 @@ FORMATS: dict[str, Format] = {
         helpsteer3_preference,
         "nvidia/HelpSteer3, config: preference",
         optional=("individual_preference",),
+    ),
+    "rated_answers": Format(
+        ("prompt", "answers"),
+        rated_answers,
+        "answers that jobs/rate.py has rated",
+        optional=("source",),
+        answers=answers_with_ratings,
     ),
     "hh_rlhf": Format(
         ("chosen", "rejected"), hh_rlhf, "Anthropic/hh-rlhf, once it has margins", optional=RATINGS, rated=False

@@ -77,20 +77,34 @@ class PairTokenizer:
         ids = zip(prompts, chosen, rejected, strict=True)
         return [texts if isinstance(texts, str) else self._fit(*next(ids)) for texts in rendered]
 
+    def encode_answer(self, messages: Sequence[Message], answer: str) -> tuple[list[int], list[int]] | str:
+        """The ids of a prompt and of one answer, as those of a pair would be, or a reason of checking.REASONS."""
+        texts = self._rendered(messages, (answer,))
+        if isinstance(texts, str):
+            return texts
+        prompt = self._fit_prompt(self._ids([texts[0]])[0])
+        if isinstance(prompt, str):
+            return prompt
+        ids, room = self._completion_ids([texts])[0], self.data.max_length - len(prompt)
+        if len(ids) > room and self.data.truncation != "truncate":
+            return "answer_too_long"
+        return prompt, ids[:room]
+
     def _render(self, pair: Pair) -> Rendered | str:
-        texts = [*(message["content"] for message in pair.prompt), pair.chosen, pair.rejected]
+        texts = self._rendered(pair.prompt, (pair.chosen, pair.rejected))
+        return texts if isinstance(texts, str) else Rendered(*texts)
+
+    def _rendered(self, messages: Sequence[Message], answers: Sequence[str]) -> Any:
+        """The prompt and each completion, or why there are none."""
+        texts = [*(message["content"] for message in messages), *answers]
         if any(self._special.search(text) for text in texts):
             return "control_token"
         try:
-            prompt = self._template(pair.prompt, add_generation_prompt=True)
-            chosen, rejected = (
-                self._completion(pair.prompt, prompt, answer) for answer in (pair.chosen, pair.rejected)
-            )
+            prompt = self._template(messages, add_generation_prompt=True)
+            completions = [self._completion(messages, prompt, answer) for answer in answers]
         except TEMPLATE_ERRORS:
             return "template_refuses_turns"
-        if chosen is None or rejected is None:
-            return "template_changes_prompt"
-        return Rendered(prompt, chosen, rejected)
+        return "template_changes_prompt" if None in completions else (prompt, *completions)
 
     def _completion(self, messages: Sequence[Message], prompt: str, answer: str) -> str | None:
         """None where the prompt looks different once an answer follows it, or the end depends on the answer."""
@@ -172,15 +186,14 @@ class PairTokenizer:
         """Both answers must fit behind the prompt: refused, or cut where data.truncation allows it."""
         if chosen == rejected:
             return "identical_answers"
-        cut, notes = self.data.truncation == "truncate", []
-        if len(prompt) > self.data.max_prompt_length:
-            if not cut:
-                return "prompt_too_long"
-            prompt = self._cut_left(prompt)
+        whole, cut, notes = len(prompt), self.data.truncation == "truncate", []
+        fitting = self._fit_prompt(prompt)
+        if isinstance(fitting, str):
+            return fitting
+        prompt = fitting
+        if len(prompt) < whole:
             notes.append("truncated_prompt")
         room = self.data.max_length - len(prompt)
-        if room <= 0:
-            return "answer_truncated_to_nothing"
         for name, answer in (("chosen", chosen), ("rejected", rejected)):
             if len(answer) > room:
                 notes.append(f"truncated_{name}")
@@ -190,6 +203,13 @@ class PairTokenizer:
         if chosen == rejected:
             return "answers_equal_after_truncation"
         return EncodedPair(prompt, chosen, rejected, tuple(notes))
+
+    def _fit_prompt(self, prompt: list[int]) -> list[int] | str:
+        if len(prompt) > self.data.max_prompt_length:
+            if self.data.truncation != "truncate":
+                return "prompt_too_long"
+            prompt = self._cut_left(prompt)
+        return prompt if len(prompt) < self.data.max_length else "answer_truncated_to_nothing"
 
     def _cut_left(self, prompt: list[int]) -> list[int]:
         """The last tokens, behind the BOS token if there was one."""

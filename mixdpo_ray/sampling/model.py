@@ -11,7 +11,6 @@ from mixdpo_ray.cluster.folder_lock import atomic_folder, exclusive
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import ModelError, StorageError
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.recipe.sample import SampleSettings
 from mixdpo_ray.training.checkpoints import MARK, STEP
 from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder, with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
@@ -26,10 +25,13 @@ def sampled_model(recipe: Recipe) -> ModelSettings:
     if asked.model is None:
         refuse_missing_folder("model.path", recipe.model.path)
         return with_absolute_paths(recipe.model.model_copy(update={"lora": None, "reference": None}))
-    trained = model_of_run(asked.model) or _model_of_checkpoint(asked.model)
-    if trained is None:
-        trained = _named(recipe.model, asked)
-    return with_absolute_paths(trained)
+    return named_model(recipe.model, asked.model, asked.revision, SETTING)
+
+
+def named_model(own: ModelSettings, name: str, revision: str | None, setting: str) -> ModelSettings:
+    """A run's model, a checkpoint's, or one by its folder or Hub name. `setting`: that has named it, for errors."""
+    trained = model_of_run(name) or _model_of_checkpoint(name)
+    return with_absolute_paths(trained or _elsewhere(own, name, revision, setting))
 
 
 def model_of_run(folder: str) -> ModelSettings | None:
@@ -87,14 +89,13 @@ def copy_settings_last(folder: str, target: str) -> None:
         storage.copy(storage.join(folder, name), storage.join(target, name))
 
 
-def _named(own: ModelSettings, asked: SampleSettings) -> ModelSettings:
+def _elsewhere(own: ModelSettings, name: str, revision: str | None, setting: str) -> ModelSettings:
     """Another model, in the number format of the recipe's own."""
-    name = asked.model or ""
-    refuse_missing_folder(SETTING, name)
+    refuse_missing_folder(setting, name)
     if storage.local(name).is_dir() and not storage.local(name).joinpath(SETTINGS_FILE).is_file():
-        raise ModelError(f"{SETTING} {name!r} is neither a run nor a model: it has neither a recipe nor a config.json")
+        raise ModelError(f"{setting} {name!r} is neither a run nor a model: it has neither a recipe nor a config.json")
     alike = {"dtype", "attn_implementation", "trust_remote_code"}
-    return ModelSettings.model_validate({"path": name, "revision": asked.revision, **own.model_dump(include=alike)})
+    return ModelSettings.model_validate({"path": name, "revision": revision, **own.model_dump(include=alike)})
 
 
 def weights_identity(model: ModelSettings) -> str:

@@ -56,7 +56,7 @@ def prompts_of_source(recipe: Recipe, settings: SourceSettings, setting: str = S
     with blamed_on(setting):
         source = find_source(settings)
         column = _column(source, settings, recipe.data.max_row_bytes)
-        found, refused = _asked(_rows(source, recipe.data.max_row_bytes), column, settings.columns)
+        found, refused = _asked(read_source(source, recipe.data.max_row_bytes), column, settings.columns)
     return _chosen(recipe, found, refused, source.name)
 
 
@@ -69,12 +69,12 @@ def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
     source = find_source(data.source)
     name = find_format(data, source.columns(data.max_row_bytes))
     converter = Converter(data, name, load_tokenizer(recipe.model))
-    pairs, _ = converter.checked(_rows(source, data.max_row_bytes))  # what is refused, the table has told
+    pairs, _ = converter.checked(read_source(source, data.max_row_bytes))  # what is refused, the table has told
     found = [AskedPrompt(pair.prompt, origin.file, origin.row) for origin, pair in pairs if pair.pair_id in wanted]
     return _chosen(recipe, found, [], f"the {recipe.answers.sample.prompts.split} split of {source.name}")
 
 
-def _rows(source: Source, max_row_bytes: int) -> Iterator[RawRow]:
+def read_source(source: Source, max_row_bytes: int) -> Iterator[RawRow]:
     if source.mapped is not None:
         yield from (raw for block in source.blocks() for raw in block_rows(source.name, block))
     for file_slice in source.file_slices() if source.mapped is None else ():

@@ -137,6 +137,7 @@ def test_a_tie_in_one_order_is_no_flip() -> None:
     leaning = OWN.leaning(JudgedArm(prompts, dict.fromkeys(played, ("x",)), verdicts))
     assert leaning["flip_rate"].value(np.ones(3)) == pytest.approx(100 / 3)
     assert leaning["first_shown_share"].value(np.ones(3)) == pytest.approx(100 * 4.5 / 6)
+    assert leaning["agreed_win_rate"].items == ("b",)
 
 
 SHARE = st.sampled_from([0, 0.5, 1])

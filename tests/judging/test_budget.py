@@ -8,8 +8,8 @@ from mixdpo_ray.errors import EndpointError
 from mixdpo_ray.judging import client as client_module
 from mixdpo_ray.judging.budget import Budget, Cost
 from mixdpo_ray.judging.question import most_input_tokens, request_body
+from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
 from mixdpo_ray.recipe.judge import BudgetSettings, PriceSettings
-from tests.judging.judge_server import Faults, JudgeServer, serving
 from tests.judging.questions import asked, judge_settings, questions, truth
 
 

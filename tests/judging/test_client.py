@@ -13,7 +13,7 @@ from mixdpo_ray.judging import client as client_module
 from mixdpo_ray.judging import pacing
 from mixdpo_ray.judging.client import EndpointClient, back_off
 from mixdpo_ray.judging.question import request_body
-from tests.judging.judge_server import Faults, JudgeServer, serving
+from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
 from tests.judging.questions import (
     answer_pairs,
     asked,

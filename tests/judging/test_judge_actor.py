@@ -12,7 +12,7 @@ from mixdpo_ray.cluster.folder_lock import exclusive
 from mixdpo_ray.errors import EndpointError, WorkersError
 from mixdpo_ray.judging.judge_actor import Judge, judging
 from mixdpo_ray.judging.reply_store import reply_folder
-from tests.judging.judge_server import Faults, JudgeServer, serving
+from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
 from tests.judging.questions import (
     KEY,
     answer_pairs,

@@ -11,7 +11,7 @@ import pytest
 from mixdpo_ray.errors import EndpointError
 from mixdpo_ray.judging.client import EndpointClient
 from mixdpo_ray.judging.key import EndpointKey
-from tests.judging.judge_server import Faults, JudgeServer, serving
+from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
 from tests.judging.questions import KEY, asked, judge_settings, questions, truth
 
 

@@ -20,7 +20,7 @@ from mixdpo_ray.judging.estimate import estimate
 from mixdpo_ray.judging.question import ChatQuestion, answer_address, request_body
 from mixdpo_ray.judging.reply import ChatReply
 from mixdpo_ray.judging.reply_store import ReplyStore, reply_folder
-from tests.judging.judge_server import Faults, JudgeServer, serving
+from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
 from tests.judging.questions import (
     answer_pairs,
     both_orders,

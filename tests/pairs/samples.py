@@ -122,6 +122,16 @@ SAMPLES: dict[str, Sample] = {
         ],
         3.0,
     ),
+    "rated_answers": Sample(
+        [
+            {
+                "prompt": conversation("Hello", "Hi!", QUESTION),
+                "answers": [{"text": "Wax.", "score": 3.5}, {"text": BAD, "score": 1.0}, {"text": GOOD, "score": 8.0}],
+            }
+        ],
+        7.0,
+        prompt=("Hello", "Hi!", QUESTION),
+    ),
     "hh_rlhf": Sample(
         [
             {

@@ -48,8 +48,8 @@ def told(file: Path, reason: str, **changed: Any) -> str:
         (
             "missing_score",
             {"stars": None},
-            "1 missing_score (a rating is missing (data.missing_score): data.missing_score=hard keeps such pairs, as "
-            "hard ones)",
+            "1 missing_score (a rating is missing (data.missing_score): jobs/rate.py rates them, and "
+            "data.missing_score=hard keeps such pairs, as hard ones)",
         ),
         ("empty_prompt", {"prompt": ""}, "1 empty_prompt (a turn of the prompt has no text)"),
         (

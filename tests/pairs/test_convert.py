@@ -45,6 +45,7 @@ def binarized(chosen: Any = GOOD, rejected: Any = BAD, prompt: str = QUESTION, *
 
 SYSTEM = [[{"role": "system", "content": "Be brief."}, *conversation(QUESTION, text)] for text in (GOOD, BAD)]
 HELPSTEER3 = {**SAMPLES["helpsteer3_preference"].rows[0], "overall_preference": 0}
+RATED, ONE = SAMPLES["rated_answers"].rows[0], {"text": GOOD, "score": 7.5}
 CASES: dict[str, list[Case]] = {
     "corrupt_line": [Case('{"chosen": ', parquet=False), Case("17", parquet=False)],
     "malformed_row": [Case({"instruction": QUESTION, "completions": None}, "ultrafeedback")],
@@ -56,6 +57,8 @@ CASES: dict[str, list[Case]] = {
         Case({"instruction": QUESTION, "completions": [completion(GOOD, 8.0, "4")]}, "ultrafeedback"),
         Case({**SAMPLES["helpsteer2"].rows[0], "prompt": "Alone?"}, "helpsteer2"),
     ],
+    "all_answers_equal": [Case({**RATED, "answers": [ONE, {**ONE, "score": 3.0}]}, "rated_answers")],
+    "all_scores_tie": [Case({**RATED, "answers": [ONE, {**ONE, "text": BAD}]}, "rated_answers")],
     "undecided_tie": [Case({**HELPSTEER3, "individual_preference": [{"score": 0}]}, "helpsteer3_preference")],
     "bad_turns": [
         Case(binarized(conversation(QUESTION), conversation(QUESTION))),
@@ -96,6 +99,7 @@ ELSEWHERE = {
     "not_selected",
     "no_ratings_to_state",
     "tie_not_augmented",
+    "raters_disagree",
 }
 
 

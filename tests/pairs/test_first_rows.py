@@ -78,9 +78,9 @@ def test_each_reason_is_told_with_the_first_row_that_it_is_true_of(tmp_path: Pat
     file = write(tmp_path / "own.jsonl", *rows)
     assert said(file, missing_score="error") == (
         "data.source: all of its first 2 pairs are refused: a rating is missing (data.missing_score), as in "
-        f"{file} row 0: data.missing_score=hard keeps such pairs, as hard ones; turns are not texts of (system,) user, "
-        f"assistant, user, ... ending with an assistant, as in {file} row 1, prompt a text, chosen 3, rejected a "
-        "text: look at data.source.columns"
+        f"{file} row 0: jobs/rate.py rates them, and data.missing_score=hard keeps such pairs, as hard ones; turns are "
+        f"not texts of (system,) user, assistant, user, ... ending with an assistant, as in {file} row 1, prompt a "
+        "text, chosen 3, rejected a text: look at data.source.columns"
     )
 
 

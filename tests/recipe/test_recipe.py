@@ -134,10 +134,7 @@ def test_a_run_is_named_after_its_recipe(small: Path) -> None:
         ("curriculum.sft_weight=0", "curriculum.sft_weight 0 leaves the hard stage nothing to learn"),
         ("data.max_prompt_length=4096", "data: max_prompt_length 4096 exceeds max_length 1024"),
         ("deepspeed.offload_parameters=true", "deepspeed: offload_parameters needs zero_stage 3, not 2"),
-        (
-            "data.source.format=ultrafeedbak",
-            "data.source.format: 'ultrafeedbak': unknown format; did you mean ultrafeedback?",
-        ),
+        ("data.source.format=ultrafeedbak", "data.source.format: 'ultrafeedbak': unknown format; did you mean ultra"),
         ("output.name=../other", "output.name: '../other': it names a folder: use letters, digits"),
         (
             "tune={space: {objective.beta: {logunifrom: [0.1, 1]}}}",

@@ -27,7 +27,7 @@ def recipe(folder: Path, **prompts: Any) -> Recipe:
             "model": {"path": "model"},
             "data": {"source": {"path": "nowhere.jsonl"}},
             "output": {"storage_path": str(folder / "out")},
-            "sample": {"prompts": {"source": source, **prompts}},
+            "answers": {"sample": {"prompts": {"source": source, **prompts}}},
         }
     )
 

@@ -15,6 +15,7 @@ from mixdpo_ray.errors import EndpointError, MixDPOError, ModelError, Quarantine
 from mixdpo_ray.judging.question import request_body
 from mixdpo_ray.pairs.pair import Message
 from mixdpo_ray.pairs.quarantine import Quarantine
+from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.file import load_recipe
@@ -25,7 +26,6 @@ from mixdpo_ray.sampling.prompts import AskedPrompt
 from mixdpo_ray.sampling.sample import SampleReport, sample
 from mixdpo_ray.tables.answer_table import AnswerTable
 from mixdpo_ray.training.keyed_sampling import key_seed
-from tests.judging.judge_server import Faults, JudgeServer, serving
 from tests.judging.questions import truth
 
 PROMPTS = ["sort d a c", "reverse a b c d e f", "double a b c", "swap p o n m", "sort a b", "double c d e f g h"]
@@ -45,10 +45,11 @@ model: {{path: {folder}/model, dtype: float32}}
 data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.2}}, max_prompt_length: 16, max_length: 64}}
 train: {{global_batch_size: 8}}
 cluster: {{num_workers: 1, use_gpu: false}}
-sample:
-  prompts: {{source: {{path: {folder}/prompts.jsonl}}}}
-  answers_each: 3
-  decoding: {{max_new_tokens: 12}}
+answers:
+  sample:
+    prompts: {{source: {{path: {folder}/prompts.jsonl}}}}
+    answers_each: 3
+    decoding: {{max_new_tokens: 12}}
 """
     )
     return folder

@@ -57,7 +57,7 @@ def test_a_checkpoint_is_sampled_from_by_its_folder(tiny: Path, two: Gang, tmp_p
     two(train, job)
     data = {"source": {"path": "pairs.jsonl"}}
     sample = {"model": f"{job.run}/checkpoints/step-5"}
-    recipe = Recipe.model_validate({"model": job.model, "data": data, "sample": sample})
+    recipe = Recipe.model_validate({"model": job.model, "data": data, "answers": {"sample": sample}})
     RunRecord(job.run).write_recipe(recipe, {})
     found = sampled_model(recipe)
     assert found.path == f"{job.run}/exported/step-5"

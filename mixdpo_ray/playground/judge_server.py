@@ -1,13 +1,14 @@
 """A judge on loopback that speaks OpenAI's protocol, knows the truth, and fails as it is told to.
 
-A test or a program says which of two answers is better; the server reads the answers shown in its question and says
-so: as a mark with the question's number, or by the log-probs of two identifiers where those are asked for. Its faults
-are drawn by seeded chance, one draw a request; what it judges depends on the question alone, so that asking again
-changes no verdict.
+jobs/playground_judge.py serves the playground's true quality, for trying what asks a judge without an API. The server
+reads the answers that a question shows and says which is better: as a mark with the question's number, or by the
+log-probs of two identifiers where those are asked for. Its faults are drawn by seeded chance, one draw a request; what
+it judges depends on the question alone, so that asking again changes no verdict.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import bisect
 import hashlib
@@ -19,13 +20,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from mixdpo_ray.playground.truth import true_share, truthful_logps, truthful_reply
 
-Truth = Callable[[str, str], float]  # the share of the win that the first answer deserves: 1, 1/2 or 0
+if TYPE_CHECKING:
+    from aiohttp import web  # sets filters of warnings where it is imported
+
+Truth = Callable[[str, str, str], float | None]  # of a request and two answers: the first one's share of the win
+UNKNOWN = "I cannot say."
 SURE = 0.9  # probability that log-probs give to the winner's identifier
 
 
@@ -91,6 +96,8 @@ class JudgeServer:
             self.inside -= 1
 
     async def _reply(self, request: web.Request, body: Mapping[str, Any], question: str) -> web.StreamResponse:
+        from aiohttp import web
+
         faults, drawn = self.faults, self.chance.random()
         said = f" of {request.headers.get('Authorization')}" if faults.quoted_key else ""
         await asyncio.sleep(faults.seconds)
@@ -120,20 +127,26 @@ class JudgeServer:
 
     def content(self, body: Mapping[str, Any], question: str, said: str = "") -> dict[str, Any]:
         shown = shown_text(body)
-        number, first, second = shown_answers(shown)
-        biased = int(question[:8], 16) / 16**8 < self.faults.position_bias
-        share = 1.0 if biased else self.truth(first, second)
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
-        if body.get("logprobs"):
-            choice |= log_probs(share, body["top_logprobs"])
-        else:
-            winner = {1.0: "A", 0.5: "tie", 0.0: "B"}[share]
-            quoted = f"A says {first!r}, B says {second!r}. " if self.faults.quotes else ""
-            text = f"{quoted}I have compared them{said}.\n[[{number}{':' if number else ''}{winner}]]"
-            choice["message"] = {"role": "assistant", "content": text}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", **self._said(body, shown, question, said)}
         written = len(choice["message"]["content"]) // 4 + 1
         usage = {"prompt_tokens": len(shown) // 4, "completion_tokens": written}
         return {"id": question, "model": body["model"], "choices": [choice], "usage": usage}
+
+    def _said(self, body: Mapping[str, Any], shown: str, question: str, said: str) -> dict[str, Any]:
+        answers = shown_answers(shown)
+        if answers is None:
+            return _rated(body)
+        number, request, first, second = answers
+        biased = int(question[:8], 16) / 16**8 < self.faults.position_bias
+        share = 1.0 if biased else self.truth(request, first, second)
+        if share is None:
+            return {"message": _assistant(UNKNOWN)}
+        if body.get("logprobs"):
+            return log_probs(share, body["top_logprobs"])
+        winner = {1.0: "A", 0.5: "tie", 0.0: "B"}[share]
+        quoted = f"A says {first!r}, B says {second!r}. " if self.faults.quotes else ""
+        verdict = f"[[{number}{':' if number else ''}{winner}]]"
+        return {"message": _assistant(f"{quoted}I have compared them{said}.\n{verdict}")}
 
 
 def question_id(body: Mapping[str, Any]) -> str:
@@ -144,13 +157,14 @@ def shown_text(body: Mapping[str, Any]) -> str:
     return "\n".join(message["content"] for message in body["messages"])
 
 
-def shown_answers(shown: str) -> tuple[str, str, str]:
-    """The number in the marks around the answers, and both answers."""
-    pattern = r"<answer {} ?(?P<number>\d*)>\n(?P<answer>.*?)\n</answer {} ?(?P=number)>"
-    first, second = (re.search(pattern.format(name, name), shown, re.DOTALL) for name in "AB")
-    assert first is not None, "no answer A is shown between marks"
-    assert second is not None, "no answer B is shown between marks"
-    return first["number"], first["answer"], second["answer"]
+def shown_answers(shown: str) -> tuple[str, str, str, str] | None:
+    """The number in the marks, the request where it stands between some, and both answers; None where none is."""
+    pattern = r"<{} ?(?P<number>\d*)>\n(?P<text>.*?)\n</{} ?(?P=number)>"
+    names = ("request", "answer A", "answer B")
+    request, first, second = (re.search(pattern.format(name, name), shown, re.DOTALL) for name in names)
+    if first is None or second is None:
+        return None
+    return first["number"], request["text"] if request else "", first["text"], second["text"]
 
 
 def log_probs(share: float, count: int) -> dict[str, Any]:
@@ -160,12 +174,31 @@ def log_probs(share: float, count: int) -> dict[str, Any]:
     ordered = sorted(likeliest.items(), key=lambda one: -one[1])[:count]
     told = [{"token": token, "logprob": logp} for token, logp in ordered]
     token = {**told[0], "top_logprobs": told}
-    return {"message": {"role": "assistant", "content": told[0]["token"]}, "logprobs": {"content": [token]}}
+    return {"message": _assistant(told[0]["token"]), "logprobs": {"content": [token]}}
+
+
+def _rated(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The rating of the answer that is shown alone; with the log-probs of its neighbours where they are asked for."""
+    text = truthful_reply(body["messages"]) or UNKNOWN
+    logps = truthful_logps(body["messages"]) if body.get("logprobs") else None
+    if logps is None:
+        return {"message": _assistant(text)}
+    told = [{"token": token, "logprob": logp} for token, logp in logps.items()]
+    return {
+        "message": _assistant(text),
+        "logprobs": {"content": [{"token": text, "logprob": 0.0, "top_logprobs": told}]},
+    }
+
+
+def _assistant(text: object) -> dict[str, object]:
+    return {"role": "assistant", "content": text}
 
 
 @contextmanager
 def serving(server: JudgeServer) -> Iterator[JudgeServer]:
     """Answers from a thread of its own while the body runs."""
+    from aiohttp import web
+
     loop, ready = asyncio.new_event_loop(), threading.Event()
 
     async def start() -> web.AppRunner:
@@ -194,3 +227,25 @@ def serving(server: JudgeServer) -> Iterator[JudgeServer]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+
+
+def serve_truth(description: str | None) -> None:
+    """Serve the playground's true quality until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--port", type=int, default=8009, help="0 takes a free one (default: 8009)")
+    shares = {
+        "position-bias": "of questions in which the answer shown first wins",
+        "too-many": "of requests that are refused with 429 and Retry-After",
+        "broken": "of requests that fail with 500",
+        "cut": "of answers whose JSON is cut short",
+        "slow": "of answers that take 20 seconds",
+    }
+    for name, text in shares.items():
+        parser.add_argument(f"--{name}", type=float, default=0.0, metavar="SHARE", help=text)
+    chosen = vars(parser.parse_args())
+    port = chosen.pop("port")
+    with serving(JudgeServer(true_share, Faults(**chosen), port=port)) as server:
+        print(f"judging at {server.url}; Ctrl-C ends it", flush=True)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    print(f"\n{sum(server.asked.values())} requests, {sum(server.paid.values())} answers")
