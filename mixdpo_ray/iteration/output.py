@@ -79,7 +79,7 @@ class IterateOutput:
         return "\n".join([outcome_text(self.recipe, self.rounds), "", *rounds_table(self.rounds)])
 
     def _read(self) -> list[RoundResult]:
-        """As many as are done one after another."""
+        """Those that are done, one after another."""
         found: list[RoundResult] = []
         while storage.exists(path := self._file_of(len(found) + 1)):
             found.append(RoundResult.from_json(storage.read_bytes(path), path))

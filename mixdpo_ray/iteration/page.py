@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mixdpo_ray.iteration.picture import rounds_picture
 from mixdpo_ray.iteration.results import EVEN, RoundResult, best_round
-from mixdpo_ray.iteration.table import COLUMNS, READ_AS, interval_text, outcome_text, round_cells
+from mixdpo_ray.iteration.table import ROUND_COLUMNS, READ_AS, interval_text, outcome_text, round_cells
 from mixdpo_ray.pages import rendered_page
 from mixdpo_ray.pairs.checking import REASONS
 from mixdpo_ray.recipe.recipe import Recipe, objective_name
@@ -29,7 +29,7 @@ def rounds_page(recipe: Recipe, rounds: Sequence[RoundResult], folder: str, best
         tiles=_tiles(rounds, best),
         sentences=_sentences(rounds, best),
         picture=base64.b64encode(rounds_picture(rounds, "svg")).decode(),
-        columns=COLUMNS,
+        columns=ROUND_COLUMNS,
         rows=[(one.number == best, round_cells(one)) for one in rounds],
         read_as=READ_AS,
         refused=_refused(rounds),

@@ -56,7 +56,7 @@ class RoundResult:
     @classmethod
     def from_json(cls, content: bytes, path: str) -> Self:
         try:
-            read: Self = _round_reader(cls).validate_python(json.loads(content))
+            read: Self = _round_reader().validate_python(json.loads(content))
         except ValueError as error:
             reason = " ".join(str(error).split())[:200]
             raise StorageError(f"{path} is damaged ({reason}): remove it, and the same command makes it anew") from None
@@ -69,7 +69,7 @@ def best_round(rounds: Sequence[RoundResult]) -> int:
 
 
 @cache
-def _round_reader(kind: type) -> Any:
+def _round_reader() -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind)
+    return TypeAdapter(RoundResult)

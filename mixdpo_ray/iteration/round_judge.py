@@ -18,7 +18,7 @@ from mixdpo_ray.pairs.pair import Message
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.sampling.prompts import AskedPrompt
 
-Texts = Mapping[str, str]  # an answer by prompt_id
+AnswerTexts = Mapping[str, str]  # an answer by prompt_id
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ def read_answers(file: str) -> dict[str, str]:
 
 
 def judge_answers(
-    recipe: Recipe, judge: ChatJudge, prompts: Sequence[AskedPrompt], mine: Texts, others: Mapping[str, Texts]
+    recipe: Recipe,
+    judge: ChatJudge,
+    prompts: Sequence[AskedPrompt],
+    mine: AnswerTexts,
+    others: Mapping[str, AnswerTexts],
 ) -> dict[str, JudgedAgainst]:
     """One model's answers against each other model's."""
     benchmark, judged = Own(prompts=judged_prompts_file(recipe)), {}

@@ -15,7 +15,7 @@ READ_AS = (
     "length: of its answers to these, in characters. rating: mean of the round's answers, by each rater. margin: "
     "median of its training pairs. refused: prompts that gave no pair, mostly for want of a better and a worse answer.",
 )
-COLUMNS = (
+ROUND_COLUMNS = (
     "round", "win rate over the last", "win rate over the first", "length", "rating", "answers", "pairs", "ties",
     "refused", "margin", "accuracy", "seconds",
 )  # fmt: skip
@@ -38,7 +38,7 @@ def outcome_text(recipe: Recipe, rounds: Sequence[RoundResult]) -> str:
 def rounds_table(rounds: Sequence[RoundResult]) -> list[str]:
     if not rounds:
         return []
-    rows = [list(COLUMNS), *(round_cells(one) for one in rounds)]
+    rows = [list(ROUND_COLUMNS), *(round_cells(one) for one in rounds)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
