@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mixdpo_ray.iteration.picture import rounds_picture
 from mixdpo_ray.iteration.results import EVEN, RoundResult, best_round
-from mixdpo_ray.iteration.table import ROUND_COLUMNS, READ_AS, interval_text, outcome_text, round_cells
+from mixdpo_ray.iteration.table import READ_AS, ROUND_COLUMNS, interval_text, outcome_text, round_cells
 from mixdpo_ray.pages import rendered_page
 from mixdpo_ray.pairs.checking import REASONS
 from mixdpo_ray.recipe.recipe import Recipe, objective_name

@@ -25,7 +25,11 @@ from tests.search.studies import Ended, StudyJob
 pytestmark = pytest.mark.cluster
 RECIPE = """
 model: {path: model, dtype: float32}
-data: {source: {path: rated.jsonl, format: rated_answers}, heldout: {fraction: 0.1}, max_prompt_length: 16, max_length: 64}
+data:
+  source: {path: rated.jsonl, format: rated_answers}
+  heldout: {fraction: 0.1}
+  max_prompt_length: 16
+  max_length: 64
 answers:
   sample:
     prompts: {source: {path: prompts.jsonl}}
