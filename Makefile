@@ -43,6 +43,7 @@ help:
 	@echo "  tests.measure.flips           whether a flipped bit in any file is noticed, and what noticing costs"
 	@echo "  tests.measure.rungs           whether the rungs of a search foretell its end"
 	@echo "  tests.measure.sampling        whether sampled answers depend on workers, batches or a kill"
+	@echo "  tests.measure.rounds          true quality of three rounds on own answers against one long one"
 	@echo "  tests.measure.scale.prepare   time, memory and disk of preparing, against the number of pairs"
 	@echo "  tests.measure.scale.opening   what a rank holds before its first window, against the number of pairs"
 	@echo "  tests.measure.scale.stream    what ranks read and wait for, against their number"

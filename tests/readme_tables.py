@@ -28,6 +28,7 @@ def tables() -> dict[Path, str]:
         (ROOT / "README.md", "rooms", _rooms()),
         (ROOT / "jobs" / "README.md", "sample", _section("answers.sample")),
         (ROOT / "jobs" / "README.md", "evaluate", _section("answers.evaluate")),
+        (ROOT / "jobs" / "README.md", "iterate", _section("answers.iterate")),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),
         (PACKAGE / "benchmarks" / "README.md", "benchmarks", _benchmarks()),
@@ -58,7 +59,7 @@ def _section(name: str) -> list[str]:
     lines = describe_first_settings(section=name).splitlines()
     shown = [(line.partition(" = "), text.strip()) for line, text in zip(lines[::2], lines[1::2], strict=True)]
     rows = [f"| `{setting}` | `{default}` | {text} |" for (setting, _, default), text in shown]
-    own = [row for row in rows if row.startswith(f"| `{name}.") and not row.startswith(f"| `{name}.prompts.source.")]
+    own = [row for row in rows if row.startswith(f"| `{name}.") and "source." not in row.split("`")[1]]
     return ["| setting | default | |", "|---|---|---|", *own]
 
 
