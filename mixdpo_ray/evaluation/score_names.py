@@ -21,6 +21,7 @@ SCORE_WORDS: dict[str, str] = {
     "acc": "accuracy, %",
     "acc_norm": "accuracy by likelihood per character, %",
     "exact_match": "exact match, %",
+    "agreed_win_rate": "win rate where both orders agree, %",
     "average_length": "length of the answers, characters",
     "baseline_length": "length of the reference's, characters",
 }
