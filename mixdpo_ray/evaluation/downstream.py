@@ -74,6 +74,20 @@ def downstream(recipe: Recipe, arms: Sequence[EvaluationArm]) -> tuple[Evaluated
     )
 
 
+def tasks_in_words(recipe: Recipe, arms: Sequence[EvaluationArm]) -> str:
+    """What a dry run tells of them; nothing where there are none."""
+    settings = recipe.answers.evaluate.tasks
+    models = [arm for arm in arms if arm.file("") is None]
+    if settings is None or not models:
+        return ""
+    told = ", ".join(f"{task} ({shots_text(shots)})" for task, shots in settings.shots.items())
+    return f"tasks: {told} by {len(models)} models, in lm-eval, at no price"
+
+
+def shots_text(shots: int) -> str:
+    return "one shot" if shots == 1 else f"{shots} shots"
+
+
 def _models(recipe: Recipe, arms: Sequence[EvaluationArm]) -> Iterator[tuple[str, ModelSettings]]:
     for arm in arms:
         if arm.file("") is None:
@@ -173,7 +187,7 @@ def evaluated_task(
     )
     plain = [name.rpartition("/")[2] for name in one.by_question]
     main = next((name for name in MAIN_METRICS if name in plain), plain[0] if plain else "acc")
-    shots = f"{LM_EVAL_KIND}, {'one shot' if one.shots == 1 else f'{one.shots} shots'}"
+    shots = f"{LM_EVAL_KIND}, {shots_text(one.shots)}"
     result = EvaluatedBenchmark(one.task, shots, main, one.questions, "", against if len(arms) > 1 else "", arms)
     return replace(result, differences=tuple(_differences(result, ratios)))
 
