@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_answers_are_rated_by_the_truth_and_become_pairs_without_ray(folder: Pat
 
 def test_rows_of_one_answer_belong_together_and_what_gives_no_pair_has_its_reason(folder: Path) -> None:
     """Answers as jobs/sample.py writes them, a row each, in any order."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "sort b a", "answer": "a b", "model": "one"},
         {"prompt": "sort c a", "answer": "a c"},
         {"prompt": [{"role": "user", "content": "sort b a"}], "answer": "b a", "model": "another"},
