@@ -153,7 +153,10 @@ def test_an_answer_that_nobody_can_rate_is_no_number_and_too_many_stop_the_job(f
         ),
         (["answers.rate.raters={j: {kind: jugde}}"], "unknown kind 'jugde'; did you mean judge?"),
         (["answers.rate.raters={j: {model: x}}"], "write {kind: ..., and its settings}; kind is one of reward_model"),
-        (["answers.rate.raters={j: {kind: judge, readin: x}}"], "answers.rate.raters.j.readin is unknown"),
+        (
+            ["answers.rate.raters={j: {kind: judge, readin: x}}"],
+            "answers.rate.raters.j.readin is unknown; did you mean reading?",
+        ),
         (["answers.rate.combine=agreement"], "combine agreement needs two raters at least"),
         (["answers.rate.pairs=true"], "pairs rates those of data.source, and source names answers: leave one out"),
         (["answers.rate.source.path=/no/where.jsonl"], "answers.rate.source"),
