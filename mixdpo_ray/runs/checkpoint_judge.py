@@ -45,7 +45,7 @@ from mixdpo_ray.training.judged_steps import (
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.wording import first_line
 
-SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LOOKS = 1.0
 _FAILURES = (MixDPOError, ray.exceptions.RayError, OSError, RuntimeError)  # of the judge, a node, memory, the disk
 
 
@@ -103,7 +103,7 @@ class CheckpointJudge:
         prune_checkpoints(RunRecord(run).checkpoints, settings, waits_for_judge(run, self.job.judge))
 
     def _follow(self, judge: ChatJudge, run_actor: Any) -> None:
-        while not self.training_ended.wait(SECONDS_BETWEEN_LOOKS):
+        while not self.training_ended.wait(_SECONDS_BETWEEN_LOOKS):
             there = set(committed_steps(RunRecord(self.job.run).checkpoints))
             for step in self.left:
                 if self.training_ended.is_set() or step in self.failed:
@@ -153,7 +153,7 @@ def checkpoint_judge(recipe: Recipe, job: TrainingJob, steps: int) -> Checkpoint
 
 
 def last_judgement(job: TrainingJob, steps: int) -> dict[str, Any]:
-    """Of the trained model, for the summary of its run; empty where there is none."""
+    """What was said of the trained model, for the summary of its run; empty where there is none."""
     judged = read_judgements(job.run, [steps]) if job.judge is not None else []
     return {"judged": {name: value for name, value in judged[0].items() if "/" in name}} if judged else {}
 

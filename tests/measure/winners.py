@@ -14,9 +14,8 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,19 @@ import ray
 
 from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.cluster.trial_slots import cpus_to_start_with
-from mixdpo_ray.comparison.judged_arms import both_judges
 from mixdpo_ray.evaluation.judged_model import PROMPTS, deviation_name
 from mixdpo_ray.intervals import NORMAL, Estimate
 from mixdpo_ray.playground.build import PlaygroundFolder
-from mixdpo_ray.playground.model_quality import model_quality
-from mixdpo_ray.playground.settings import PlaygroundSettings
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.space import with_settings
-from mixdpo_ray.search.trial import Trial
 from mixdpo_ray.search.tune import tune
 from mixdpo_ray.training.metric_names import WIN_RATE
+from tests.measure.winners_trial import ANSWERS_EACH, MeasuredTrial, playground_at
 
 RECIPE = Path(__file__).parents[2] / "jobs" / "recipes" / "playground-compare.yaml"
 OBJECTIVES = ("dpo", "ipo", "simpo", "orpo", "slic", "cpo", "kto", "apo_zero")
 ACCURACY = "eval_rewards/accuracies"
-ANSWERS_EACH = 4  # to every prompt, by either sampler
 CONSTANT = {
     "curriculum.mode": "sorted_dpo",  # the objective alone, on shuffled pairs
     "curriculum.order": "shuffled",
@@ -69,23 +64,6 @@ class Candidate:
     prompts: int
     quality: float  # true, on prompts that decided nothing
     true_win_rate: float  # there
-
-
-class MeasuredTrial(Trial):
-    """Also measures what its model is worth, while it is there."""
-
-    def done_with_model(self, folder: str) -> Callable[[str], dict[str, float]] | None:
-        recipe = self.shared.recipe
-        playground = playground_at(Path(recipe.model.path).parent, recipe.train.seed)
-        return both_judges(super().done_with_model(folder), partial(true_quality, playground))
-
-
-def true_quality(playground: PlaygroundFolder, model: str) -> dict[str, float]:
-    return model_quality(playground, Path(model), ANSWERS_EACH)
-
-
-def playground_at(folder: Path, seed: int) -> PlaygroundFolder:
-    return PlaygroundFolder(folder, PlaygroundSettings(seed=seed, base_steps=600, prompts=4000, spread=1.0, noise=2.0))
 
 
 def recipe_of_seed(out: Path, seed: int) -> Recipe:
