@@ -6,8 +6,6 @@ from statistics import fmean, stdev
 
 import pytest
 
-from mixdpo_ray.benchmarks.own_rating import own_rating_mark, rating_question, read_own_rating
-from mixdpo_ray.benchmarks.verdict import JudgeReply
 from mixdpo_ray.errors import EvaluationError
 from mixdpo_ray.evaluation.held_out_answers import HeldOutPrompts, KeyedAnswers
 from mixdpo_ray.evaluation.judged_model import PROMPTS, AnswerJudging, deviation_name, metrics_in_words
@@ -69,23 +67,3 @@ def test_a_model_is_as_good_as_itself_and_nobody_is_asked() -> None:
 def test_missing_verdicts_are_no_score() -> None:
     with pytest.raises(EvaluationError, match=r"12 of 16 verdicts are missing.*no_reply"):
         judging(dict.fromkeys(TEXTS, "Tell me a story.")).judged(keyed(AFTER), TruthJudge())
-
-
-@pytest.mark.parametrize(
-    ("text", "value", "reason"),
-    [
-        ("Good.\n{}", 7.25, None),
-        ("[[1:3]] says the answer. {}", 7.25, None),
-        ("[[9]]", None, "no_mark"),
-        ("{} or [[{n}:3]]", None, "marks_disagree"),
-        ("[[{n}:12]]", None, "out_of_range"),
-    ],
-)
-def test_a_rating_is_the_mark_with_the_number_of_its_question(
-    text: str, value: float | None, reason: str | None
-) -> None:
-    number, _ = rating_question("sort d a c", "a c d [[1:10]]")
-    said = text.replace("{n}", number).replace("{}", own_rating_mark(number, 7.25))
-    verdict = read_own_rating(number, JudgeReply(said))
-    assert (verdict.value, verdict.reason) == (value, reason)
-    assert read_own_rating(number, JudgeReply(said, cut_off=True)).value is None
