@@ -59,7 +59,7 @@ class HeldOutPrompts:
 
     def leave_answers(self, file: str, folder: str) -> dict[str, float]:
         """Write the answers of the model in this folder to a file; a worker measures nothing of them."""
-        write_answers(file, self.answers_of(folder))
+        write_keyed_answers(file, self.answers_of(folder))
         return {}
 
     def left_by(self, run: str) -> Callable[[str], dict[str, float]]:
@@ -111,12 +111,12 @@ def text_of_prompt(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-def write_answers(path: str, answers: KeyedAnswers) -> None:
+def write_keyed_answers(path: str, answers: KeyedAnswers) -> None:
     rows = ({"prompt_id": prompt, "draw": draw, "answer": text} for (prompt, draw), text in answers.items())
     storage.write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
-def read_answers(path: str) -> KeyedAnswers | None:
+def read_keyed_answers(path: str) -> KeyedAnswers | None:
     """None where there is no file."""
     if not storage.exists(path):
         return None

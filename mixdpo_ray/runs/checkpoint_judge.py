@@ -27,7 +27,7 @@ from mixdpo_ray.cluster.events import Noted, Warned
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import MixDPOError
-from mixdpo_ray.evaluation.held_out_answers import HeldOutPrompts, read_answers, write_answers
+from mixdpo_ray.evaluation.held_out_answers import HeldOutPrompts, read_keyed_answers, write_keyed_answers
 from mixdpo_ray.evaluation.judged_model import AnswerJudging, answer_judging, metrics_in_words
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.recipe.recipe import Recipe
@@ -164,16 +164,16 @@ def leave_answers_of_step(prompts: HeldOutPrompts, job: TrainingJob, step: int, 
 
     record = RunRecord(job.run)
     if exported:
-        write_answers(answers_file(job.run, step), prompts.answers_of(record.model))
+        write_keyed_answers(answers_file(job.run, step), prompts.answers_of(record.model))
         return
     with tempfile.TemporaryDirectory(prefix="mixdpo_ray-") as folder:
         model: ModelSettings = job.model
         export_checkpoint(storage.join(record.checkpoints, f"step-{step}"), model, Path(folder))
-        write_answers(answers_file(job.run, step), prompts.answers_of(folder))
+        write_keyed_answers(answers_file(job.run, step), prompts.answers_of(folder))
 
 
 def judge_step(judging: AnswerJudging, judge: ChatJudge, run: str, step: int) -> dict[str, float]:
-    answers = read_answers(answers_file(run, step))
+    answers = read_keyed_answers(answers_file(run, step))
     assert answers is not None, "they were written before"
     metrics = dict(judging.judged(answers, judge).metrics)
     write_judgement(run, step, metrics)
