@@ -27,7 +27,12 @@ from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
 
 USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
-KEPT = {"judged": "what a judge replied", "evaluations": "evaluation", "iterations": "rounds, with their models"}
+KEPT = {
+    "judged": "what a judge replied",
+    "evaluations": "evaluation",
+    "tasks": "figures of a model on downstream tasks",
+    "iterations": "rounds, with their models",
+}
 ASKERS = ("recipes that are not noted here, so only you can remove it",)
 
 
