@@ -6,7 +6,7 @@ import difflib
 import shlex
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 ASCII_SIGNS = {"±": "+-", "²": "^2", "·": "*", "…": "...", "✓": "+", "✗": "x"}
@@ -77,3 +77,12 @@ def what_was_meant(name: str, known: Collection[str]) -> str:
     close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.9)
     close = close or difflib.get_close_matches(name, known, n=2)
     return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Its lines; the first row is its head, and columns are as wide as they must be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]

@@ -47,6 +47,7 @@ class ArenaHard(PairwiseBenchmark):
     baselines: ClassVar[Mapping[str, str]]  # by category: the model whose answers are the reference; "" for all others
     features: ClassVar[StyleFeatures]  # of style
 
+    prompts: str = Field(description="File of its prompts, as the benchmark publishes it")
     references: tuple[str, ...] = Field(description="Files of the baselines' answers, as the benchmark publishes them")
     template: str = Field(
         description="YAML with system_prompt (a text, or one for each category), prompt_template and, for version 0.1, "

@@ -75,7 +75,6 @@ class Benchmark(Settings, ABC):
     main: ClassVar[str]  # the score that arms are compared by
     judge: ClassVar[JudgeSampling]  # how the judge is sampled
 
-    prompts: str = Field(description="File of its prompts, as the benchmark publishes it")
     max_missing: float = Field(0.02, ge=0, lt=1, description="Share of verdicts that may be missing from a score")
 
     @abstractmethod
@@ -121,7 +120,7 @@ class Benchmark(Settings, ABC):
         self, arms: Mapping[str, JudgedArm], *, seed: int = 0, resamples: int = RESAMPLES
     ) -> dict[str, ArmScores]:
         """Each arm's scores with intervals; an error where one lacks more verdicts than max_missing allows."""
-        missing = {name: missing_verdicts(self._verdicts(arm), self.max_missing) for name, arm in arms.items()}
+        missing = {name: self.missing(arm) for name, arm in arms.items()}
         scored = {}
         for name, statistics in self.statistics(arms).items():
             scores = {key: with_interval(one, seed=seed, resamples=resamples) for key, one in statistics.items()}
@@ -129,9 +128,13 @@ class Benchmark(Settings, ABC):
             scored[name] = ArmScores(scores, missing[name], notes)
         return scored
 
-    def _verdicts(self, arm: JudgedArm) -> Iterator[JudgeVerdict]:
-        for item, prompt in arm.prompts.items():
-            yield from (arm.verdict(item, game) for game in self.games(prompt))
+    def missing(self, arm: JudgedArm) -> Mapping[str, int]:
+        """Its missing verdicts by reason; an error where they are more than max_missing allows."""
+        return missing_verdicts(self.verdicts(arm), self.max_missing)
+
+    def verdicts(self, arm: JudgedArm) -> list[JudgeVerdict]:
+        """Those of all games of all prompts, the missing ones among them."""
+        return [arm.verdict(item, game) for item, prompt in arm.prompts.items() for game in self.games(prompt)]
 
 
 def _suspects(arm: JudgedArm) -> Sequence[str]:

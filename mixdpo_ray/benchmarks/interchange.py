@@ -117,7 +117,7 @@ def mt_bench_answers(model: str, answers: Mapping[str, tuple[str, ...]]) -> byte
     """model_answer/MODEL.jsonl of MT-Bench."""
     return json_lines(
         {
-            "question_id": int(item),
+            "question_id": int(item) if item.isdecimal() else item,
             "answer_id": f"{model}-{item}",
             "model_id": model,
             "choices": [{"index": 0, "turns": list(turns)}],

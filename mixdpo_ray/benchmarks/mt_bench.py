@@ -60,6 +60,7 @@ class MTBench(Benchmark):
     main: ClassVar[str] = "rating"
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=2048, temperature=0.0)
 
+    prompts: str = Field(description="File of its prompts, as the benchmark publishes it")
     references: str = Field(description="File of reference answers, corrected where the published ones are wrong")
     template: str = Field(description="The judge's templates, one JSON object a line, with their official names")
 

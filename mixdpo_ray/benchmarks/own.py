@@ -22,6 +22,7 @@ from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Ratio, Statistic
 from mixdpo_ray.benchmarks.rows import by_item, field_of, read_json_rows
 from mixdpo_ray.benchmarks.templates import filled_messages
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, mark_missing
+from mixdpo_ray.errors import EvaluationError
 
 Preferred = Literal["A", "B", "tie"]
 SHARES: dict[str, float] = {"A": 1.0, "tie": 0.5, "B": 0.0}
@@ -52,7 +53,11 @@ class Own(PairwiseBenchmark):
     main: ClassVar[str] = "win_rate"
     judge: ClassVar[JudgeSampling] = JudgeSampling(max_tokens=1024, temperature=0.0)
 
-    prompts: str = Field(description="JSON lines with prompt, and where wanted reference (an answer), category and id")
+    prompts: str | None = Field(
+        None,
+        description="JSON lines with prompt, and where wanted reference (an answer), category and id; by default the "
+        "held-out prompts of the recipe's own pairs",
+    )
     criterion: str = Field(
         "The better answer is the one that helps the person who asked most: right, complete and to the point.",
         description="What makes an answer better, said to the judge in a sentence or two",
@@ -60,6 +65,8 @@ class Own(PairwiseBenchmark):
 
     def read_prompts(self) -> tuple[BenchmarkPrompt, ...]:
         """Items are the given ids, or hashes of the prompts' texts: a subset keeps its items."""
+        if self.prompts is None:
+            raise EvaluationError("own.prompts: no file is named; give JSON lines with prompt")
         prompts = []
         for row in read_json_rows(self.prompts):
             text = field_of(row, "prompt", self.prompts)

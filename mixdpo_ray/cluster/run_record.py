@@ -6,7 +6,9 @@ here: the names stand in this module alone. What is written can be read by later
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,6 +25,12 @@ from mixdpo_ray.storage import join
 
 def run_folder(recipe: Recipe) -> str:
     return join(recipe.output.storage_path, "runs", recipe.output.name)
+
+
+def arm_folder(name: str, seed: int) -> str:
+    """Inside a comparison's; names are for people, and two of them may differ in a comma alone."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40]
+    return join(f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}", f"seed-{seed}")
 
 
 def identity_of(recipe: Recipe, prepared_digest: str) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass
 
+from mixdpo_ray.cluster.run_record import arm_folder
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.measure import why_unfair
 from mixdpo_ray.recipe.recipe import Recipe
@@ -38,9 +37,7 @@ class Arm:
 
     @property
     def folder(self) -> str:
-        """Inside the comparison's; names are for people, and two of them may differ in a comma alone."""
-        plain = re.sub(r"[^A-Za-z0-9]+", "-", self.name).strip("-").lower()[:40]
-        return join(f"{plain}-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}", f"seed-{self.seed}")
+        return arm_folder(self.name, self.seed)
 
 
 def playgrounds_folder(recipe: Recipe) -> str:

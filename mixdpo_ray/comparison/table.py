@@ -9,6 +9,7 @@ from statistics import median
 from mixdpo_ray.comparison.results import ResultRow
 from mixdpo_ray.intervals import Estimate, ends_of
 from mixdpo_ray.training.metric_names import metric_in_words
+from mixdpo_ray.wording import markdown_table
 
 INTERVAL = "(low to high) is a 95 % interval, cut where a share ends, and ± half of one,"
 ASIDE = {  # shown beside the metric that is compared
@@ -30,7 +31,7 @@ def table_text(rows: Sequence[ResultRow], metric: str, against: str) -> str:
     ]
     if any(row.same_pairs for row in rows):
         columns.insert(4, ["pairs", *(_pairs(row.mean(metric)) for row in rows)])
-    return "\n".join(_markdown([list(row) for row in zip(*columns, strict=True)]))
+    return "\n".join(markdown_table([list(row) for row in zip(*columns, strict=True)]))
 
 
 def notes_text(rows: Sequence[ResultRow], metric: str) -> str:
@@ -121,11 +122,3 @@ def _reading(rows: Sequence[ResultRow], metric: str) -> list[str]:
 
 def _pairs_known(row: ResultRow, metric: str) -> bool:
     return row.is_yardstick or not row.gaps(metric) or bool(row.difference(metric).pairs)
-
-
-def _markdown(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from typing import Any, Self
+from typing import Self
+
+from pydantic import TypeAdapter
 
 from mixdpo_ray.benchmarks.resampling import BenchmarkScore
 from mixdpo_ray.errors import EvaluationError
+from mixdpo_ray.wording import first_line
 
 EVALUATION_FILE = "results.json"
 POWERFUL = 1.96 + 0.84  # standard errors apart, two scores are told apart in 80 of 100 evaluations
@@ -110,20 +112,14 @@ class EvaluationResults:
     @classmethod
     def from_json(cls, content: bytes, path: str = EVALUATION_FILE) -> Self:
         try:
-            read: Self = _reader(cls).validate_python(json.loads(content))
+            read = TypeAdapter(cls).validate_python(json.loads(content))
         except ValueError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise EvaluationError(f"{path}: no results of an evaluation ({reason}); repeat jobs/evaluate.py") from None
+            raise EvaluationError(
+                f"{path}: no results of an evaluation ({first_line(error)}); repeat jobs/evaluate.py"
+            ) from None
         return read
 
 
 def smallest_shown(score: BenchmarkScore) -> float:
     """The distance from it that so many prompts would show in 80 of 100 evaluations."""
     return POWERFUL * score.error
-
-
-@cache
-def _reader(kind: type) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)

@@ -12,6 +12,7 @@ from mixdpo_ray.errors import RunConflictError
 from mixdpo_ray.iteration.page import rounds_page
 from mixdpo_ray.iteration.picture import rounds_picture
 from mixdpo_ray.iteration.results import RoundResult, best_round
+from mixdpo_ray.iteration.round_judge import own_benchmark
 from mixdpo_ray.iteration.round_recipes import model_before, round_folder
 from mixdpo_ray.iteration.table import outcome_text, rounds_table
 from mixdpo_ray.recipe.recipe import Recipe
@@ -99,6 +100,10 @@ def _identity(recipe: Recipe) -> dict[str, Any]:
         **recipe.training_identity(),
         "sample": {name: answers["sample"][name] for name in drawn},
         "rate": answers["rate"],
-        "judge": {"engine": judge.get("engine"), "model": judge.get("model") or served.get("model")},
+        "judge": {
+            "engine": judge.get("engine"),
+            "model": judge.get("model") or served.get("model"),
+            "criterion": own_benchmark(recipe).criterion,
+        },
         "iterate": {name: value for name, value in answers["iterate"].items() if name != "rounds"},
     }

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.judges.http import asked_over_http
+from mixdpo_ray.judges.local import LocalJudge
 from mixdpo_ray.judges.truth import TruthJudge
+from mixdpo_ray.judging.asking import AskingProgress
 from mixdpo_ray.judging.question import ChatQuestion
 from mixdpo_ray.judging.reply import ChatReply
 from mixdpo_ray.recipe.recipe import Recipe
@@ -22,12 +24,17 @@ class ChatJudge(Protocol):
     def name(self) -> str:
         """Whose verdicts they are, for people and in files."""
 
+    @property
+    def progress(self) -> AskingProgress:
+        """What this job has asked and spent so far, and what it found answered."""
+
     def ask(self, questions: Sequence[ChatQuestion], *, title: str = "judge", unit: str = "verdict") -> list[ChatReply]:
         """Their answers or failures, in their order; what was answered before costs nothing."""
 
 
 JUDGES: Mapping[str, Callable[[Recipe], AbstractContextManager[ChatJudge]]] = {
     "http": asked_over_http,
+    "hf": LocalJudge.of_recipe,
     "playground": TruthJudge.of_recipe,
 }
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Self
 
+from mixdpo_ray.judging.asking import AskingProgress
 from mixdpo_ray.judging.question import ChatQuestion
 from mixdpo_ray.judging.reply import ChatReply
 from mixdpo_ray.playground.truth import truthful_logps, truthful_reply
@@ -23,8 +25,15 @@ class TruthJudge:
     def of_recipe(cls, recipe: Recipe) -> Iterator[Self]:
         yield cls()
 
+    def __init__(self) -> None:
+        self.progress = AskingProgress()
+
     def ask(self, questions: Sequence[ChatQuestion], *, title: str = "judge", unit: str = "verdict") -> list[ChatReply]:
-        return [_reply(question) for question in questions]
+        replies = [_reply(question) for question in questions]
+        failed = sum(bool(reply.failure) for reply in replies)
+        before = self.progress
+        self.progress = replace(before, answered=before.answered + len(replies) - failed, failed=before.failed + failed)
+        return replies
 
 
 def _reply(question: ChatQuestion) -> ChatReply:

@@ -21,8 +21,9 @@ from mixdpo_ray.benchmarks.verdict import JudgeVerdict
 from mixdpo_ray.cluster.command import before_ray
 from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.errors import EvaluationError, RecipeError
+from mixdpo_ray.judges.judge import ChatJudge
 from mixdpo_ray.raters.judge import JudgeRater
-from mixdpo_ray.raters.rater import UNRATED, Rater, UnratedAnswer
+from mixdpo_ray.raters.rater import UNRATED, UnratedAnswer
 from mixdpo_ray.rating.answered_prompts import ReadAnswers, read_what_is_rated
 from mixdpo_ray.rating.combine import Groups, Ratings, combined
 from mixdpo_ray.rating.context import ClusterForRaters
@@ -33,21 +34,23 @@ from mixdpo_ray.recipe.recipe import Recipe
 
 
 @overload
-def rate(recipe: Recipe, *, dry_run: Literal[False] = False) -> RateReport: ...
+def rate(recipe: Recipe, *, dry_run: Literal[False] = False, judge: ChatJudge | None = None) -> RateReport: ...
 
 
 @overload
-def rate(recipe: Recipe, *, dry_run: bool) -> RateReport | RatingPlan: ...
+def rate(recipe: Recipe, *, dry_run: bool, judge: ChatJudge | None = None) -> RateReport | RatingPlan: ...
 
 
-def rate(recipe: Recipe, *, dry_run: bool = False) -> RateReport | RatingPlan:
-    """Rate what the recipe's section answers.rate names. `dry_run`: only tell what that would cost."""
-    raters = recipe.answers.rate.raters
+def rate(recipe: Recipe, *, dry_run: bool = False, judge: ChatJudge | None = None) -> RateReport | RatingPlan:
+    """Rate what the recipe's section answers.rate names. `dry_run`: only tell what that would cost.
+
+    `judge`: the recipe's, where a longer job has it open, whose budget counts what is asked here too.
+    """
     refuse_wrong_raters(recipe)
     if dry_run:
         return plan_ratings(recipe)
     read = read_what_is_rated(recipe)
-    verdicts = _verdicts(recipe, raters, [answer for prompt in read.prompts for answer in prompt.unrated])
+    verdicts = _verdicts(recipe, judge, [answer for prompt in read.prompts for answer in prompt.unrated])
     _refuse_too_many(verdicts, recipe.answers.rate.max_missing)
     ratings = {name: _numbers(of_one) for name, of_one in verdicts.items()}
     groups = groups_of(read)
@@ -77,13 +80,14 @@ def groups_of(read: ReadAnswers) -> Groups:
 
 
 def _verdicts(
-    recipe: Recipe, raters: Mapping[str, Rater], answers: Sequence[UnratedAnswer]
+    recipe: Recipe, judge: ChatJudge | None, answers: Sequence[UnratedAnswer]
 ) -> dict[str, list[JudgeVerdict]]:
+    raters = recipe.answers.rate.raters
     on_cluster = any(rater.needs_cluster for rater in raters.values())
     if on_cluster:
         before_ray("rate")
     with ready_cluster(recipe, trains=False) if on_cluster else nullcontext():
-        context = ClusterForRaters(recipe)
+        context = ClusterForRaters(recipe, judge)
         return {name: rater.rate(name, answers, context) for name, rater in raters.items()}
 
 

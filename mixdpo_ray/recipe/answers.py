@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from mixdpo_ray.recipe.evaluate import EvaluateSettings
 from mixdpo_ray.recipe.iterate import IterateSettings
 from mixdpo_ray.recipe.judge import JudgeSettings
 from mixdpo_ray.recipe.rate import RateSettings
@@ -15,4 +16,5 @@ class AnswersSettings(Settings):
     sample: SampleSettings = SampleSettings()
     rate: RateSettings = RateSettings()
     judge: JudgeSettings | None = Field(None, description="Who says which answer is better, and how good one is")
+    evaluate: EvaluateSettings = EvaluateSettings()
     iterate: IterateSettings = IterateSettings()

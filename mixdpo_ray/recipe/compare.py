@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +16,11 @@ from mixdpo_ray.wording import did_you_mean
 QUALITY = "quality"  # mean true quality of sampled answers, where the pairs come from a playground
 OF_A_PLAYGROUND = (QUALITY, "win_rate")
 Seed = Annotated[int, Field(ge=0)]
+
+
+def refuse_odd_names(arms: Iterable[str]) -> None:
+    if odd := [name for name in arms if not re.fullmatch(r"[^\s/.](?:[^/\n|]*\S)?", name)]:
+        raise ValueError(f"arm {odd[0]!r}: a name begins with a letter and holds no slash, bar or line break")
 
 
 class CompareSettings(Settings):
@@ -54,8 +60,7 @@ class CompareSettings(Settings):
             raise ValueError(f"against {self.against!r} is no arm; {did_you_mean(self.against, names)}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} name one twice")
-        if odd := [name for name in names if not re.fullmatch(r"[^\s/.](?:[^/\n|]*\S)?", name)]:
-            raise ValueError(f"arm {odd[0]!r}: a name begins with a letter and holds no slash, bar or line break")
+        refuse_odd_names(names)
         if self.metric in OF_A_PLAYGROUND and self.playground is None:
             raise ValueError(f"metric {self.metric} is known in a playground alone: give compare.playground")
         if self.playground is not None and self.playground.seed != PlaygroundSettings().seed:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from mixdpo_ray.benchmarks import BENCHMARKS
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
@@ -34,6 +35,10 @@ FIRST = (  # settings that a person needs before all others
     *("cluster.num_workers", "cluster.use_gpu", "output.storage_path", "output.name"),
 )
 BY_DEFAULT = {"output.name": "the name of the recipe's file"}  # what load_recipe fills in
+TABLES: Mapping[tuple[str, ...], Mapping[str, type[Settings]]] = {  # sections whose names say what their settings are
+    ("metrics",): METRICS,
+    ("answers", "evaluate", "benchmarks"): BENCHMARKS,
+}
 SECRET = ("tune.storage",)  # may hold a password, which no log should
 
 MOST_MEANT = 4  # settings of one name that are asked about
@@ -195,8 +200,9 @@ def _setting_inside(names: list[str], details: ErrorDetails) -> str:
 def _keys_at(names: Sequence[str], details: ErrorDetails) -> list[str]:
     """The settings that exist where an unknown one was found."""
     kind: type[Settings] = Recipe
-    if names[:1] == ["metrics"] and names[1:2]:
-        kind, names = METRICS[names[1]], names[2:]
+    for table, kinds in TABLES.items():
+        if tuple(names[: len(table)]) == table and len(names) > len(table):
+            kind, names = kinds[names[len(table)]], names[len(table) + 1 :]
     for name in names:
         inner = _inner_settings(kind.model_fields[name])
         if inner is Objective:
@@ -210,6 +216,8 @@ def _keys_at(names: Sequence[str], details: ErrorDetails) -> list[str]:
 
 
 def _inner_settings(field: FieldInfo) -> type[Settings] | None:
+    if get_origin(field.annotation) is dict:  # the names are the person's
+        return None
     for candidate in (field.annotation, *get_args(field.annotation)):
         if isinstance(candidate, type) and issubclass(candidate, Settings):
             return candidate
@@ -233,10 +241,11 @@ def describe_settings() -> str:
         for field_name, field in rule.model_fields.items():
             default = "(required)" if field.is_required() else field.default
             lines.append(f"data.select: {field_name} = {default}   (keep: {name})\n    {field.description}")
-    for name, metric in METRICS.items():
-        for field_name, field in metric.model_fields.items():
-            default = "(required)" if field.is_required() else field.default
-            lines.append(f"metrics.{name}.{field_name} = {default}\n    {field.description}")
+    for table, kinds in TABLES.items():
+        for name, kind in kinds.items():
+            for field_name, field in kind.model_fields.items():
+                default = "(required)" if field.is_required() else field.default
+                lines.append(f"{'.'.join(table)}.{name}.{field_name} = {default}\n    {field.description}")
     return "\n".join(lines)
 
 

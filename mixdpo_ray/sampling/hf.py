@@ -41,9 +41,9 @@ class HfEngine:
         self.settings, self._model = recipe.answers.sample, sampled_model(recipe)
         self.recipe = recipe.model_copy(update={"model": self._model})
         say(f"sample: loading the tokenizer of {self._model.tokenizer or self._model.path}")
-        with _without_weights(self._model) as here:
+        with without_weights(self._model) as here:
             where = SETTING if recipe.answers.sample.model else ""
-            self._tokenizer, self._context = load_tokenizer(here, where), _context_of(here)
+            self._tokenizer, self._context = load_tokenizer(here, where), context_of(here)
             if not self._tokenizer.chat_template:
                 raise ModelError(
                     f"tokenizer {self._model.tokenizer or self._model.path} has no chat template: name the model as "
@@ -98,7 +98,7 @@ class HfEngine:
         pool = Pool(
             title="sample",
             workers="sampling workers",
-            actor=_HfWorker,
+            actor=HfWorker,
             arguments=(self._model, SETTING if self.settings.model else "model.path", self.settings.decoding, gpu),
             gpu=gpu,
             settings=self.recipe.cluster,
@@ -131,7 +131,7 @@ class HfEngine:
 
 
 @contextmanager
-def _without_weights(model: ModelSettings) -> Iterator[ModelSettings]:
+def without_weights(model: ModelSettings) -> Iterator[ModelSettings]:
     """The model's small files on this machine's disk, where a training left it in an object store."""
     if storage.is_local(model.path):
         yield model
@@ -143,7 +143,7 @@ def _without_weights(model: ModelSettings) -> Iterator[ModelSettings]:
         yield model.model_copy(update={"path": folder})
 
 
-def _context_of(model: ModelSettings) -> int | None:
+def context_of(model: ModelSettings) -> int | None:
     """How many tokens the model was made for."""
     from transformers import AutoConfig
 
@@ -156,7 +156,7 @@ def _context_of(model: ModelSettings) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-class _HfWorker:
+class HfWorker:
     """One copy of the model."""
 
     def __init__(self, model: ModelSettings, setting: str, decoding: DecodingSettings, gpu: bool):
@@ -176,22 +176,22 @@ class _HfWorker:
         from mixdpo_ray.training.keyed_sampling import AskedRow
 
         rows = [AskedRow(*row) for row in json.loads(str(batch["asked"][0]))]
-        return _table(rows, self._drawn(rows))
+        return _table(rows, self.drawn(rows, self.decoding))
 
-    def _drawn(self, rows: Sequence[AskedRow]) -> list[DrawnAnswer]:
+    def drawn(self, rows: Sequence[AskedRow], decoding: DecodingSettings, likeliest: int = 0) -> list[DrawnAnswer]:
         """Half of them at a time where memory runs out: an answer does not depend on its batch."""
         import torch
 
         from mixdpo_ray.training.keyed_sampling import sample_answers
 
         try:
-            return sample_answers(self.model, self.tokenizer, rows, self.decoding)
+            return sample_answers(self.model, self.tokenizer, rows, decoding, likeliest)
         except torch.cuda.OutOfMemoryError:
             if len(rows) == 1:
                 raise
         torch.cuda.empty_cache()  # behind the handler: the exception held what the batch had in memory
         half = len(rows) // 2
-        return [*self._drawn(rows[:half]), *self._drawn(rows[half:])]
+        return [*self.drawn(rows[:half], decoding, likeliest), *self.drawn(rows[half:], decoding, likeliest)]
 
 
 def _table(rows: Sequence[AskedRow], drawn: Sequence[DrawnAnswer]) -> pa.Table:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ from mixdpo_ray.sampling.prompts import (
     samples_folder,
 )
 from mixdpo_ray.tables.answer_table import ANSWERS, MESSAGES, AnswerTable, Key
+from mixdpo_ray.tables.prepared_table import MANIFEST
 
 UNANSWERABLE = f"unanswerable.{QUARANTINE}"  # prompts that the engine refuses; the other file has rows without one
 ENGINES: Mapping[str, Callable[[Recipe], Engine]] = {"hf": HfEngine, "http": HttpEngine}
@@ -135,7 +137,17 @@ def _missing(recipe: Recipe, table: AnswerTable, prompts: Sequence[AskedPrompt])
 
 
 def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> SampleReport:
-    """Draw what is missing, and finish while the table is locked: the next process may settle these parts away."""
+    with complete_table(recipe, engine, prompts) as (table, drawn):
+        return _finish(recipe, engine, table, prompts, drawn)
+
+
+@contextmanager
+def complete_table(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> Iterator[tuple[AnswerTable, int]]:
+    """The table with the answers to these prompts, and how many of them were drawn now. Ray is connected.
+
+    It is locked while the body runs: the next process may settle its parts away. The engine was asked what it refuses,
+    and each prompt is there once.
+    """
     messages = {prompt.prompt_id: prompt.messages for prompt in prompts}
     with exclusive(_folder(recipe, engine)):
         table = _table(recipe, engine)
@@ -156,7 +168,13 @@ def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> Sam
         left = _missing(recipe, table, prompts)
         if len(left) < len(missing):
             table.settle()
-        return _finish(recipe, engine, table, prompts, len(missing) - len(left))
+        yield table, len(missing) - len(left)
+
+
+def known_table(recipe: Recipe, engine: Engine) -> AnswerTable | None:
+    """The table as it is, where there is one; without Ray."""
+    folder = _folder(recipe, engine)
+    return AnswerTable.open(folder) if storage.exists(storage.join(folder, MANIFEST)) else None
 
 
 def _with_prompts(rows: pa.Table, messages: Mapping[str, Sequence[Message]], model: str, settings: str) -> pa.Table:

@@ -18,8 +18,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,6 +52,7 @@ class DrawnAnswer:
     text: str
     token_ids: list[int]  # with those of a stop text, without the end token
     finish: str  # "stop": by itself or at a stop text; "length": cut
+    first_logps: Mapping[str, float] = field(default_factory=dict)  # the likeliest first tokens, where asked for
 
 
 def key_seed(prompt_id: str, draw: int, seed: int) -> int:
@@ -123,13 +124,28 @@ def sample_answers(
     tokenizer: PreTrainedTokenizerBase,
     asked: Sequence[AskedRow],
     settings: DecodingSettings,
+    likeliest: int = 0,
 ) -> list[DrawnAnswer]:
-    """The answers of one batch, in its order. A prompt that stands in it several times is read once."""
+    """The answers of one batch, in its order. A prompt that stands in it several times is read once.
+
+    `likeliest`: how many first tokens are told with their log-probs, which no temperature changes.
+    """
     with torch.inference_mode():
         batch = _Batch(model, tokenizer, asked, settings)
+        first = _first_logps(batch.logits, tokenizer, likeliest)
         while batch.alive:
             batch.step()
-    return batch.answers()
+    return [replace(answer, first_logps=told) for answer, told in zip(batch.answers(), first, strict=True)]
+
+
+def _first_logps(logits: Tensor, tokenizer: PreTrainedTokenizerBase, likeliest: int) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = [{} for _ in logits]
+    if likeliest:
+        logps, tokens = torch.log_softmax(logits.double(), -1).topk(min(likeliest, logits.shape[-1]), dim=-1)
+        for told, row, ids in zip(found, logps.tolist(), tokens.tolist(), strict=True):
+            for logp, token in zip(row, ids, strict=True):
+                told.setdefault(str(tokenizer.decode([token])), logp)  # likelier ones come first
+    return found
 
 
 @dataclass
