@@ -39,7 +39,7 @@ def read_answers(file: str) -> dict[str, str]:
 
 
 def own_benchmark(recipe: Recipe) -> Own:
-    """As answers.evaluate.benchmarks has it, whose criterion is the judge's here too."""
+    """The one of answers.evaluate.benchmarks, whose criterion is the judge's here too."""
     own = recipe.answers.evaluate.benchmarks.get("own")
     return own if isinstance(own, Own) else Own()
 
