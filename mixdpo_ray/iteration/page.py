@@ -91,6 +91,7 @@ def _facts(recipe: Recipe, rounds: Sequence[RoundResult], folder: str, best_mode
     asked, sample = recipe.answers.iterate, recipe.answers.sample
     first = "the first model, in all rounds" if asked.reference == "first" else "the model that each round begins with"
     judged = rounds[0].over_last.prompts if rounds else asked.judged
+    more = f"the same command with answers.iterate.rounds={max(asked.rounds, len(rounds) + 1)}"
     return {
         "best model": best_model,
         "first model": recipe.model.path,
@@ -100,6 +101,6 @@ def _facts(recipe: Recipe, rounds: Sequence[RoundResult], folder: str, best_mode
         **({"held close to": first} if recipe.objective.needs_reference else {}),
         "judged": f"on {judged:,} prompts that no round trains on, in both orders",
         "judge": ", ".join(dict.fromkeys(one.judge for one in rounds)),
-        "more rounds": f"the same command with answers.iterate.rounds={len(rounds) + 1}",
+        **({"more rounds": more} if not rounds or rounds[-1].gains else {}),
         "kept in": folder,
     }
