@@ -27,6 +27,7 @@ def tables() -> dict[Path, str]:
     places = [
         (ROOT / "README.md", "rooms", _rooms()),
         (ROOT / "jobs" / "README.md", "sample", _section("answers.sample")),
+        (ROOT / "jobs" / "README.md", "evaluate", _section("answers.evaluate")),
         (ROOT / "jobs" / "README.md", "iterate", _section("answers.iterate")),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),

@@ -65,7 +65,7 @@ SCRIPTS = ("jobs", "mixdpo_ray.cluster.fork_client")  # what is run by its path
 HEAVY = ("torch", "pyarrow", "pandas", "optuna", "ray")
 INSIDE_FUNCTIONS = (
     *("transformers", "plotly", "optuna.visualization", "deepspeed", "peft", "matplotlib"),
-    *("tensorboard", "torch.utils.tensorboard", "lm_eval"),
+    *("tensorboard", "torch.utils.tensorboard", "lm_eval", "ray.data.llm", "vllm"),
 )
 OUTSIDE_THE_PACKAGE = ("trl", "accelerate")  # the yardsticks that we are compared with
 

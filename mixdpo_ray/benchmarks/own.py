@@ -115,4 +115,5 @@ class Own(PairwiseBenchmark):
         }
 
     def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
+        yield from super().notes(scores, statistics)
         yield from notes_on_fit(scores["win_rate"], scores["length_controlled_win_rate"], calibrated=False)

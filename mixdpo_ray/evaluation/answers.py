@@ -9,13 +9,14 @@ from typing import Any
 
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt
 from mixdpo_ray.benchmarks.interchange import read_alpaca_outputs, read_arena_answers, read_turns
-from mixdpo_ray.errors import EvaluationError
+from mixdpo_ray.errors import EvaluationError, MixDPOError
 from mixdpo_ray.evaluation.arms import EvaluationArm
 from mixdpo_ray.evaluation.judged import Answers
 from mixdpo_ray.evaluation.prompts import BenchmarkPrompts
 from mixdpo_ray.evaluation.scored import ArmAnswers
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.sampling.engine import Engine
+from mixdpo_ray.sampling.model import SETTING
 from mixdpo_ray.sampling.prompts import AskedPrompt
 from mixdpo_ray.sampling.sample import ENGINES, complete_table, known_table
 from mixdpo_ray.tables.answer_table import AnswerTable
@@ -53,7 +54,10 @@ class ArmSampler:
     def engine(self, decoding: DecodingSettings) -> Engine:
         if decoding not in self.engines:
             recipe = self.arm.sampling(self.recipe, decoding)
-            self.engines[decoding] = ENGINES[recipe.answers.sample.engine](recipe)
+            try:
+                self.engines[decoding] = ENGINES[recipe.answers.sample.engine](recipe)
+            except MixDPOError as error:
+                raise type(error)(str(error).replace(SETTING, f"answers.evaluate.arms.{self.arm.name}")) from None
         return self.engines[decoding]
 
     def answers(self, prompts: BenchmarkPrompts, rows: Rows) -> ArmAnswers:

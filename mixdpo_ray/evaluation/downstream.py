@@ -24,12 +24,13 @@ from mixdpo_ray.benchmarks.resampling import Ratio, difference, with_interval
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.errors import EvaluationError, RecipeError
+from mixdpo_ray.evaluation.arms import EvaluationArm
 from mixdpo_ray.evaluation.results import ArmDifference, EvaluatedArm, EvaluatedBenchmark
 from mixdpo_ray.evaluation.task_process import AskedTask, TaskFigures, TaskRequest
 from mixdpo_ray.recipe.extras import Extra, lacks
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.recipe.tasks import TasksSettings
-from mixdpo_ray.sampling.model import weights_identity
+from mixdpo_ray.sampling.model import sampled_model, weights_identity
 from mixdpo_ray.training.settings import ModelSettings
 
 LM_EVAL = Extra("lm-eval", "lm_eval", "answers.evaluate.tasks", "leave that out")
@@ -38,29 +39,45 @@ MAIN_METRICS = ("acc", "exact_match", "f1")  # the first of these that a task ha
 SAID = 300  # signs of what a process said last
 
 
-def refuse_tasks_without_lm_eval(settings: TasksSettings | None) -> None:
-    """An error before any work where tasks are asked for and the library is not there."""
+def refuse_impossible_tasks(recipe: Recipe) -> None:
+    """An error before any work where tasks are asked for and cannot be run."""
+    settings = recipe.answers.evaluate.tasks
     if settings is None:
         return
     if lacks(LM_EVAL.module):
         raise RecipeError(LM_EVAL.lacking())
     if settings.folder is not None and not Path(settings.folder).is_dir():
         raise RecipeError(f"answers.evaluate.tasks.folder {settings.folder!r} is no folder; correct the path")
+    if recipe.answers.sample.engine == "http":
+        raise RecipeError(
+            "answers.evaluate.tasks needs the models themselves, and answers.sample.engine http has none: "
+            "set it to hf, or leave tasks out"
+        )
 
 
-def downstream(
-    recipe: Recipe, settings: TasksSettings, arms: Mapping[str, ModelSettings], against: str
-) -> tuple[EvaluatedBenchmark, ...]:
-    """Figures of every arm on every task. Ray is connected."""
-    asked = {name: _asked(recipe, settings, model) for name, model in arms.items()}
-    _run_missing(recipe, settings, arms, asked)
+def downstream(recipe: Recipe, arms: Sequence[EvaluationArm]) -> tuple[EvaluatedBenchmark, ...]:
+    """Figures of every arm that is a model on every task that the recipe asks for. Ray is connected."""
+    settings = recipe.answers.evaluate.tasks
+    models = {} if settings is None else dict(_models(recipe, arms))
+    if settings is None or not models:
+        return ()
+    asked = {name: _asked(recipe, settings, model) for name, model in models.items()}
+    _run_missing(recipe, settings, models, asked)
     found = {
         name: [TaskFigures.from_json(storage.read_bytes(task.file)) for task in tasks] for name, tasks in asked.items()
     }
+    against = recipe.answers.evaluate.against
+    against = against if against in models else next(iter(models))
     return tuple(
-        evaluated_task({name: figures[number] for name, figures in found.items()}, arms, against)
+        evaluated_task({name: figures[number] for name, figures in found.items()}, models, against)
         for number in range(len(settings.shots))
     )
+
+
+def _models(recipe: Recipe, arms: Sequence[EvaluationArm]) -> Iterator[tuple[str, ModelSettings]]:
+    for arm in arms:
+        if arm.file("") is None:
+            yield arm.name, sampled_model(arm.sampling(recipe, recipe.answers.sample.decoding))
 
 
 def _asked(recipe: Recipe, settings: TasksSettings, model: ModelSettings) -> tuple[AskedTask, ...]:
@@ -79,7 +96,7 @@ def _asked(recipe: Recipe, settings: TasksSettings, model: ModelSettings) -> tup
 
 
 def _digest(folder: str | None) -> str:
-    """Of all files in it: a changed task is another task."""
+    """A hash of all files in it: a changed task is another task."""
     found = hashlib.sha256()
     for path in sorted(Path(folder).rglob("*")) if folder else ():
         if path.is_file():
@@ -95,7 +112,8 @@ def _run_missing(
 ) -> None:
     gpu = uses_gpu(recipe.cluster)
     runner = ray.remote(_run_tasks).options(num_cpus=1, num_gpus=1 if gpu else 0)
-    running, files = {}, set()
+    running: dict[ray.ObjectRef, str] = {}
+    files: set[str] = set()
     for name, model in arms.items():
         missing = tuple(task for task in asked[name] if not storage.exists(task.file) and task.file not in files)
         files.update(task.file for task in missing)
@@ -111,7 +129,7 @@ def _run_missing(
 
 
 def _run_tasks(request: TaskRequest) -> None:
-    """On a node of the cluster."""
+    """What a node of the cluster does."""
     from mixdpo_ray.scoring.reference import fetched
 
     path = os.pathsep.join(filter(None, sys.path))

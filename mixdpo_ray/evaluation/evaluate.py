@@ -12,6 +12,7 @@ from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.command import before_ray
 from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.evaluation.answers import drawn_rows
+from mixdpo_ray.evaluation.downstream import downstream, refuse_impossible_tasks
 from mixdpo_ray.evaluation.dry_run import EvaluationEstimate, estimate_evaluation
 from mixdpo_ray.evaluation.inputs import EvaluationInputs
 from mixdpo_ray.evaluation.judged import judge_answers
@@ -25,11 +26,12 @@ from mixdpo_ray.recipe.recipe import Recipe
 
 def evaluate(recipe: Recipe, *, dry_run: bool = False) -> EvaluateReport | EvaluationEstimate:
     """Judge the answers that the recipe's `answers.evaluate` asks for; or tell what that would take."""
-    inputs = EvaluationInputs.read(recipe)
+    refuse_impossible_tasks(recipe)
+    inputs = EvaluationInputs.read(recipe, asks=not dry_run)
     if dry_run and not inputs.needs_ray:
         return estimate_evaluation(inputs)
     if not dry_run:
-        inputs.check_models()
+        inputs.check_arms()
     before_ray("evaluate", *([recipe] if inputs.needs_ray else []))
     with ready_cluster(recipe, cpus=_cpus(inputs), trains=False):
         inputs.read_held_out()
@@ -67,6 +69,9 @@ def _evaluate(recipe: Recipe, inputs: EvaluationInputs, judge: ChatJudge) -> Eva
         found.append(scored(name, benchmark, judged, told, compared, _prices(recipe)))
         results = _results(recipe, judge, tuple(found))
         storage.make_folder(folder)
+        write_evaluation(results, folder)
+    if tasks := downstream(recipe, inputs.arms):
+        results = _results(recipe, judge, (*found, *tasks))
         write_evaluation(results, folder)
     return EvaluateReport(results, folder)
 

@@ -11,7 +11,7 @@ from mixdpo_ray.benchmarks.arena_hard import ArenaHard
 from mixdpo_ray.benchmarks.benchmark import Benchmark
 from mixdpo_ray.benchmarks.own import Own
 from mixdpo_ray.errors import EndpointError, EvaluationError, RecipeError, StorageError
-from mixdpo_ray.evaluation.answers import ArmSampler, Rows, answers_in_file, decoding_of
+from mixdpo_ray.evaluation.answers import ArmSampler, Rows, answers_in_file, decoding_of, known_rows
 from mixdpo_ray.evaluation.arms import EvaluationArm, arms_of_evaluation
 from mixdpo_ray.evaluation.prompts import BenchmarkPrompts, is_held_out, read_benchmark
 from mixdpo_ray.evaluation.scored import ArmAnswers, ComparedWith
@@ -27,9 +27,9 @@ class EvaluationInputs:
     samplers: dict[str, ArmSampler] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, recipe: Recipe) -> EvaluationInputs:
-        """Raise what is wrong with the judge, the arms and the benchmarks' files."""
-        _check_judge(recipe)
+    def read(cls, recipe: Recipe, *, asks: bool = True) -> EvaluationInputs:
+        """Raise what is wrong with the judge, the arms and the benchmarks' files. Whoever asks needs a key."""
+        _check_judge(recipe, asks)
         arms, benchmarks = arms_of_evaluation(recipe), recipe.answers.evaluate.benchmarks
         prompts = {}
         for name, benchmark in benchmarks.items():
@@ -63,11 +63,13 @@ class EvaluationInputs:
             self.samplers[arm.name] = ArmSampler(self.recipe, arm)
         return self.samplers[arm.name]
 
-    def check_models(self) -> None:
-        """Load the tokenizer of every arm that is a model, and find out whose weights they are."""
-        for arm in self.arms:
-            for name, prompts in self.prompts.items():
-                if arm.file(name) is None:
+    def check_arms(self) -> None:
+        """Read the files of answers; of models load the tokenizers."""
+        for name, prompts in self.prompts.items():
+            for arm in sorted(self.arms, key=lambda arm: arm.file(name) is None):
+                if arm.file(name) is not None:
+                    self.answers(name, arm, known_rows)
+                else:
                     self.sampler(arm).engine(decoding_of(self.recipe, name, prompts.prompts[0]))
 
     def answers(self, name: str, arm: EvaluationArm, rows: Rows) -> ArmAnswers:
@@ -112,14 +114,14 @@ def _references_of(benchmark: Benchmark) -> str:
     return {AlpacaEval2: "its baseline", Own: "its file"}.get(type(benchmark), "")
 
 
-def _check_judge(recipe: Recipe) -> None:
+def _check_judge(recipe: Recipe, asks: bool) -> None:
     judge = recipe.answers.judge
     if judge is None:
         raise RecipeError("answers.judge: the recipe names none; give {engine: http, http: {url: ..., model: ...}}")
     odd = [name for name, one in recipe.answers.evaluate.benchmarks.items() if not isinstance(one, Own)]
     if judge.engine == "playground" and odd:
         raise RecipeError(f"answers.judge.engine playground judges own alone, and not {odd[0]}: name another judge")
-    if judge.http is not None and judge.engine == "http":
+    if asks and judge.http is not None and judge.engine == "http":
         try:
             EndpointKey.read(judge.http)
         except EndpointError as error:

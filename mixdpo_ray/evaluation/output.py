@@ -1,6 +1,6 @@
 """What an evaluation leaves: its results, a table, and the files that the benchmarks' own tools read.
 
-<storage>/evaluations/<name>/results.json, table.md
+<storage>/evaluations/<name>/results.json, table.md, page.html, evaluation.png
 <storage>/evaluations/<name>/<benchmark>/     AlpacaEval and own: ARM/outputs.json; Arena-Hard: model_answer/ARM.jsonl
                                               and model_judgment/JUDGE/ARM.jsonl; MT-Bench: model_answer/ARM.jsonl
 """
@@ -19,12 +19,14 @@ from mixdpo_ray.benchmarks.interchange import alpaca_outputs, arena_answers, are
 from mixdpo_ray.benchmarks.mt_bench import MTBench
 from mixdpo_ray.benchmarks.pairwise import BOTH_ORDERS
 from mixdpo_ray.evaluation.judged import Answers, JudgedAnswers
+from mixdpo_ray.evaluation.page import evaluation_page
+from mixdpo_ray.evaluation.picture import evaluation_picture
 from mixdpo_ray.evaluation.results import EVALUATION_FILE, EvaluationResults
 from mixdpo_ray.evaluation.scored import ArmAnswers
 from mixdpo_ray.evaluation.table import results_text
 from mixdpo_ray.recipe.recipe import Recipe
 
-EVALUATION_TABLE = "table.md"
+EVALUATION_TABLE, EVALUATION_PAGE, EVALUATION_PICTURE = "table.md", "page.html", "evaluation.png"
 _MARKS = {(verdict.value, verdict.battles): mark for mark, verdict in DEGREES.items()}
 
 
@@ -40,6 +42,7 @@ class EvaluateReport:
                 "",
                 f"  results  {self.folder}/{EVALUATION_FILE}",
                 f"  table    {self.folder}/{EVALUATION_TABLE}",
+                f"  page     {self.folder}/{EVALUATION_PAGE}, {EVALUATION_PICTURE}",
                 f"  answers  {self.folder}/{{{', '.join(one.name for one in self.results.benchmarks)}}}",
             ]
         )
@@ -52,6 +55,8 @@ def evaluation_folder(recipe: Recipe) -> str:
 def write_evaluation(results: EvaluationResults, folder: str) -> EvaluateReport:
     storage.write_bytes(storage.join(folder, EVALUATION_FILE), results.to_json())
     storage.write_bytes(storage.join(folder, EVALUATION_TABLE), f"{results_text(results)}\n".encode())
+    storage.write_bytes(storage.join(folder, EVALUATION_PAGE), evaluation_page(results))
+    storage.write_bytes(storage.join(folder, EVALUATION_PICTURE), evaluation_picture(results))
     return EvaluateReport(results, folder)
 
 

@@ -40,7 +40,7 @@ class DrawnAxis:
 
 @dataclass(frozen=True)
 class DrawnInterval:
-    """Where it lies, in percent of the axis."""
+    """Positions in percent of the axis."""
 
     left: float
     width: float

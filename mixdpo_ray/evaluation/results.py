@@ -11,10 +11,11 @@ from pydantic import TypeAdapter
 
 from mixdpo_ray.benchmarks.resampling import BenchmarkScore
 from mixdpo_ray.errors import EvaluationError
+from mixdpo_ray.intervals import NORMAL
 from mixdpo_ray.wording import first_line
 
 EVALUATION_FILE = "results.json"
-POWERFUL = 1.96 + 0.84  # standard errors apart, two scores are told apart in 80 of 100 evaluations
+POWERFUL = NORMAL + 0.84  # standard errors apart, two scores are told apart in 80 of 100 evaluations
 
 
 @dataclass(frozen=True)
@@ -122,4 +123,5 @@ class EvaluationResults:
 
 def smallest_shown(score: BenchmarkScore) -> float:
     """The distance from it that so many prompts would show in 80 of 100 evaluations."""
-    return POWERFUL * score.error
+    error = score.error or (score.high - score.low) / (2 * NORMAL)  # alike on every prompt is still not certain
+    return POWERFUL * error

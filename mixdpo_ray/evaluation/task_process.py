@@ -131,12 +131,12 @@ def figures_of(task: AskedTask, found: Mapping[str, Any]) -> TaskFigures:
         questions = dict(_by_question(found["samples"], name))
         if questions and abs(math.fsum(questions.values()) / len(questions) - value) < ALIKE_MEANS:
             by_question[name] = questions
-    questions = sum(len({sample["doc_id"] for sample in samples}) for samples in found["samples"].values())
-    return TaskFigures(task.name, task.shots, questions, values, by_question)
+    count = sum(len({sample["doc_id"] for sample in samples}) for samples in found["samples"].values())
+    return TaskFigures(task.name, task.shots, count, values, by_question)
 
 
 def _values(results: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """From keys such as `acc,none` and `exact_match,strict-match`."""
+    """Metrics from keys such as `acc,none` and `exact_match,strict-match`."""
     for key, value in results.items():
         metric, comma, filtered = key.partition(",")
         if comma and not metric.endswith("_stderr") and isinstance(value, int | float):

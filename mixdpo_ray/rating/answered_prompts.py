@@ -80,8 +80,8 @@ def read_what_is_rated(recipe: Recipe) -> ReadAnswers:
 
 def _answers(recipe: Recipe, settings: SourceSettings) -> ReadAnswers:
     source = find_source(settings)
-    _refuse_columns(settings, source.columns(recipe.data.max_row_bytes))
-    found, refused = _by_prompt(read_source(source, recipe.data.max_row_bytes), settings.columns)
+    _refuse_columns(settings, source.columns(settings.max_row_bytes))
+    found, refused = _by_prompt(read_source(source, settings.max_row_bytes), settings.columns)
     if not found:
         raise DataError(f"data.source {settings.name} has no answers that can be read: give others")
     return ReadAnswers(tuple(found), tuple(refused), settings.name)

@@ -17,6 +17,7 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.pairs.curating import CURATIONS, Curation, EmbeddingSettings
 from mixdpo_ray.pairs.selection import SELECTIONS, Selection
 from mixdpo_ray.recipe.dotted import set_dotted
 from mixdpo_ray.recipe.gone import GONE
@@ -209,6 +210,9 @@ def _keys_at(names: Sequence[str], details: ErrorDetails) -> list[str]:
             return sorted({"name", *(field for objective in OBJECTIVES.values() for field in objective.model_fields)})
         if inner is Selection:
             return sorted({"keep", *(field for rule in SELECTIONS.values() for field in rule.model_fields)})
+        if inner is Curation:
+            known = {"method", *(field for way in CURATIONS.values() for field in way.model_fields)}
+            return sorted(known) if name == names[-1] else list(EmbeddingSettings.model_fields)
         if inner is None:
             return []
         kind = inner
@@ -246,6 +250,10 @@ def describe_settings() -> str:
             for field_name, field in kind.model_fields.items():
                 default = "(required)" if field.is_required() else field.default
                 lines.append(f"{'.'.join(table)}.{name}.{field_name} = {default}\n    {field.description}")
+    for name, way in CURATIONS.items():
+        lines += [
+            _line(f"data.curate.{one}", f"{default}   (method: {name})", text) for one, default, text in _walk(way, "")
+        ]
     return "\n".join(lines)
 
 

@@ -106,6 +106,10 @@ class HfEngine:
         say(f"sample: {len(asked):,} answers to draw, by {copies_text(workers)}")
         return answers_to(pool, batches, workers, at_once=1)
 
+    def by_length(self, asked: Sequence[AskedAnswer]) -> list[AskedAnswer]:
+        """The longest prompts first, and the answers to one prompt side by side."""
+        return sorted(asked, key=lambda one: (-len(self._ids[one.prompt_id]), one.prompt_id, one.draw))
+
     def _tokenised(self, prompt: AskedPrompt) -> list[int] | str:
         """Its ids, or why it has none."""
         from mixdpo_ray.training.generation import chat_prompt_ids
@@ -121,11 +125,16 @@ class HfEngine:
         """Tokens that the model can read behind a prompt; None where its configuration does not say."""
         return None if self._context is None else max(0, self._context - len(ids))
 
+    def asked_rows(self, prompts: Sequence[AskedPrompt], answers_each: int) -> list[list[Any]]:
+        """The fields of a keyed_sampling.AskedRow, of every answer to prompts that were not refused."""
+        rows = [[one.prompt_id, self._ids[one.prompt_id], self._room(self._ids[one.prompt_id])] for one in prompts]
+        return [[prompt_id, draw, ids, room] for prompt_id, ids, room in rows for draw in range(answers_each)]
+
     def _batches(self, asked: Sequence[AskedAnswer]) -> Iterator[list[list[Any]]]:
         """Answers to one prompt side by side: in a batch it is read once."""
         ids = self._ids
-        by_length = sorted(asked, key=lambda one: (-len(ids[one.prompt_id]), one.prompt_id, one.draw))
-        rows = [[one.prompt_id, one.draw, ids[one.prompt_id], self._room(ids[one.prompt_id])] for one in by_length]
+        ordered = self.by_length(asked)
+        rows = [[one.prompt_id, one.draw, ids[one.prompt_id], self._room(ids[one.prompt_id])] for one in ordered]
         for first in range(0, len(rows), self.settings.batch_size):
             yield rows[first : first + self.settings.batch_size]
 

@@ -77,14 +77,18 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
     """Tokens that end an answer: the model's and the tokenizer's own, and the one that the chat template puts there."""
     own = model.generation_config.eos_token_id if model.generation_config else None
     ends = own if isinstance(own, list) else [own]
+    return sorted({*(end for end in ends if end is not None), *tokenizer_ends(tokenizer)})
+
+
+def tokenizer_ends(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokenizer's own end, and the token that the chat template puts behind an answer."""
     try:
         whole = _render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}])
     except TEMPLATE_ERRORS:  # one of prompts alone
         whole = ""
     behind = _ids(tokenizer, whole.rpartition(PROBE)[2])
     special = [token for token in behind if token in tokenizer.all_special_ids]
-    found = {end for end in (*ends, tokenizer.eos_token_id, *special[:1]) if end is not None}
-    return sorted(found)
+    return sorted({end for end in (tokenizer.eos_token_id, *special[:1]) if end is not None})
 
 
 def chat_prompt_ids(

@@ -10,12 +10,8 @@ from pathlib import Path
 import pytest
 
 from mixdpo_ray.errors import EvaluationError, RecipeError
-from mixdpo_ray.evaluation.downstream import (
-    LM_EVAL,
-    downstream,
-    evaluated_task,
-    refuse_tasks_without_lm_eval,
-)
+from mixdpo_ray.evaluation.arms import arms_of_evaluation
+from mixdpo_ray.evaluation.downstream import LM_EVAL, downstream, evaluated_task, refuse_impossible_tasks
 from mixdpo_ray.evaluation.page import evaluation_page
 from mixdpo_ray.evaluation.picture import evaluation_picture
 from mixdpo_ray.evaluation.results import EvaluationResults
@@ -23,6 +19,7 @@ from mixdpo_ray.evaluation.task_process import AskedTask, TaskFigures, TaskReque
 from mixdpo_ray.playground.sample import write_tiny_model
 from mixdpo_ray.recipe.extras import Extra
 from mixdpo_ray.recipe.file import load_recipe
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.tasks import TasksSettings
 from mixdpo_ray.training.settings import ModelSettings
 
@@ -114,13 +111,23 @@ def test_a_task_of_which_nothing_is_a_mean_has_no_score_and_says_so() -> None:
     assert task.arms[0].no_score == "none of its metrics is a mean over questions"
 
 
-def test_tasks_without_the_library_or_their_folder_are_refused_in_one_line(tmp_path: Path) -> None:
-    refuse_tasks_without_lm_eval(None)
+def written_recipe(folder: Path, tasks: str, *overrides: str) -> Recipe:
+    (folder / "recipe.yaml").write_text(
+        f"model: {{path: {folder}/a, dtype: float32}}\ndata: {{source: {{path: {folder}/letters.jsonl}}}}\n"
+        "cluster: {num_workers: 1, use_gpu: false}\n"
+        f"answers: {{evaluate: {{tasks: {tasks}, arms: {{a: {folder}/a, b: {folder}/b, filed: answers.json}}}}}}\n"
+    )
+    return load_recipe(str(folder / "recipe.yaml"), [f"output.storage_path={folder}/out", *overrides])
+
+
+def test_tasks_that_cannot_be_run_are_refused_in_one_line(tmp_path: Path) -> None:
+    refuse_impossible_tasks(written_recipe(tmp_path, "null"))
     missing = Extra("lm-eval", "lm_eval", "answers.evaluate.tasks", "leave that out").lacking()
-    assert missing == ("answers.evaluate.tasks needs lm_eval: pip install 'mixdpo_ray[lm-eval]', or leave that out")
-    settings = TasksSettings(folder=str(tmp_path / "none"))
+    assert missing == "answers.evaluate.tasks needs lm_eval: pip install 'mixdpo_ray[lm-eval]', or leave that out"
     with pytest.raises(RecipeError, match="is no folder; correct the path" if HERE else "pip install"):
-        refuse_tasks_without_lm_eval(settings)
+        refuse_impossible_tasks(written_recipe(tmp_path, f"{{folder: {tmp_path}/none}}"))
+    with pytest.raises(RecipeError, match="engine http has none" if HERE else "pip install"):
+        refuse_impossible_tasks(written_recipe(tmp_path, "{}", "answers.sample.engine=http"))
 
 
 def test_the_papers_tasks_and_shots_are_the_default() -> None:
@@ -139,20 +146,15 @@ def test_a_task_of_ones_own_is_run_once_for_each_model(tmp_path: Path) -> None:
     (tmp_path / "tasks" / "tiny.yaml").write_text(TASK.format(folder=tmp_path))
     rows = [{"prompt": f"sort {a} {b}", "choices": [f"{a} {b}", f"{b} {a}"], "gold": 0} for a in "abc" for b in "def"]
     (tmp_path / "letters.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    (tmp_path / "recipe.yaml").write_text(
-        f"model: {{path: {tmp_path}/a, dtype: float32}}\ndata: {{source: {{path: {tmp_path}/letters.jsonl}}}}\n"
-        "cluster: {num_workers: 1, use_gpu: false}\n"
-        f"answers: {{evaluate: {{tasks: {{folder: {tmp_path}/tasks, shots: {{tiny_letters: 1}}}}}}}}\n"
-    )
-    recipe = load_recipe(str(tmp_path / "recipe.yaml"), [f"output.storage_path={tmp_path}/out"])
-    settings = recipe.answers.evaluate.tasks
-    assert settings is not None
-    models = {name: ModelSettings(path=str(tmp_path / name), dtype="float32") for name in ("a", "b")}
-    (task,) = downstream(recipe, settings, models, "a")
+    recipe = written_recipe(tmp_path, f"{{folder: {tmp_path}/tasks, shots: {{tiny_letters: 1}}}}")
+    refuse_impossible_tasks(recipe)
+    arms = arms_of_evaluation(recipe)
+    (task,) = downstream(recipe, arms)
     assert task.prompts == 9
     assert {arm.name: 0 <= arm.scores["acc"].value <= 100 for arm in task.arms} == {"a": True, "b": True}
     began = time.monotonic()
-    assert downstream(recipe, settings, models, "a") == (task,)
+    assert downstream(recipe, arms) == (task,)
     assert time.monotonic() - began < 2
+    other = written_recipe(tmp_path, f"{{folder: {tmp_path}/tasks, shots: {{unknown_one: 0}}}}")
     with pytest.raises(EvaluationError, match="lm-eval ended with status 1 in unknown_one"):
-        downstream(recipe, settings.model_copy(update={"shots": {"unknown_one": 0}}), models, "a")
+        downstream(other, arms)

@@ -14,6 +14,7 @@ from mixdpo_ray.search.report.importances import importance_by_setting
 from mixdpo_ray.search.report.scores import (
     DRIFT,
     Target,
+    counted,
     error_interval,
     guard_holds,
     held_out_pairs,
@@ -128,7 +129,7 @@ def doubt_of_winner(study: Study, facts: StudyFacts, number: int) -> str:
     winner, metric = winner_of(study, facts), objectives(facts)[number]
     ends = None if winner is None else _interval_text(metric, winner)
     pairs = None if winner is None else held_out_pairs(winner, metric.metric)
-    return f"95 % interval {ends} of {pairs:,} held-out pairs" if ends and pairs else ""
+    return f"95 % interval {ends} of {pairs:,} {counted(metric.metric)}" if ends and pairs else ""
 
 
 def _error_text(error: float) -> str:
@@ -140,8 +141,8 @@ def _doubt(objective: Target, winner: FrozenTrial, error: float | None) -> str:
     if error is None or pairs is None:
         return "How far chance alone moves it is not known from one training."
     return (
-        f"Measured on {pairs:,} held-out pairs; ± is one standard error, and the 95 % interval is where endless such "
-        "pairs would put it."
+        f"Measured on {pairs:,} {counted(objective.metric)}; ± is one standard error, and the 95 % interval is where "
+        "endless such ones would put it."
     )
 
 
