@@ -15,6 +15,7 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective
+from mixdpo_ray.raters import RATERS
 from mixdpo_ray.recipe.file import describe_first_settings
 from tests.test_imports import ROOMS
 
@@ -27,17 +28,22 @@ def tables() -> dict[Path, str]:
     places = [
         (ROOT / "README.md", "rooms", _rooms()),
         (ROOT / "jobs" / "README.md", "sample", _section("answers.sample")),
+        (ROOT / "jobs" / "README.md", "rate", _section("answers.rate")),
+        (ROOT / "jobs" / "README.md", "raters", _raters()),
         (ROOT / "jobs" / "README.md", "evaluate", _section("answers.evaluate")),
         (ROOT / "jobs" / "README.md", "iterate", _section("answers.iterate")),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),
         (PACKAGE / "benchmarks" / "README.md", "benchmarks", _benchmarks()),
     ]
-    return {file: with_table(file, name, rows) for file, name, rows in places}
+    texts = {file: file.read_text() for file, _, _ in places}
+    for file, name, rows in places:
+        texts[file] = with_table(file, texts[file], name, rows)
+    return texts
 
 
-def with_table(file: Path, name: str, rows: list[str]) -> str:
-    before, _, rest = file.read_text().partition(f"<!-- {name} -->\n")
+def with_table(file: Path, text: str, name: str, rows: list[str]) -> str:
+    before, _, rest = text.partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- end of {name} -->")
     assert end, f"{file} has no place for the table of {name}"
     return before + "\n".join([f"<!-- {name} -->", *rows, f"<!-- end of {name} -->"]) + after
@@ -77,6 +83,14 @@ def _metrics() -> list[str]:
         for name, kind in METRICS.items()
     ]
     return ["| metric | | settings | needs |", "|---|---|---|---|", *rows]
+
+
+def _raters() -> list[str]:
+    rows = [
+        f"| `{name}` | {_about(kind, False)} | {_settings(kind) or 'none'} | {kind.needs} |"
+        for name, kind in RATERS.items()
+    ]
+    return ["| kind | | settings | needs |", "|---|---|---|---|", *rows]
 
 
 def _benchmarks() -> list[str]:

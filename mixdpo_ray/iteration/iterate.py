@@ -33,7 +33,7 @@ from mixdpo_ray.iteration.round_recipes import (
 )
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.preparation.prepare import prepared_table
-from mixdpo_ray.rating.rate import rate, refuse_wrong_raters
+from mixdpo_ray.rating.rate import rate
 from mixdpo_ray.rating.report import RateReport
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import delete_and_say
@@ -50,7 +50,6 @@ QUARTILES = (0.25, 0.5, 0.75)
 def iterate(recipe: Recipe) -> IterateOutput:
     """Go through the rounds that are not done yet. What cannot work is refused before Ray starts."""
     check_iteration(recipe)
-    refuse_wrong_raters(recipe)
     refuse_missing_folder("model.path", recipe.model.path)
     output = IterateOutput(recipe, iteration_folder(recipe))
     if not recipe.output.fresh:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from mixdpo_ray import storage
-from mixdpo_ray.errors import DataError
+from mixdpo_ray.errors import DataError, RecipeError
 from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter, Refusal
@@ -21,6 +21,7 @@ from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.reading import RawRow
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.preparation.sources import find_source
+from mixdpo_ray.raters.judge import JudgeRater
 from mixdpo_ray.raters.rater import UnratedAnswer
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.sampling.prompts import prompt_turns, read_source, samples_folder
@@ -63,6 +64,7 @@ class ReadAnswers:
 
 
 def read_what_is_rated(recipe: Recipe) -> ReadAnswers:
+    _refuse_wrong_raters(recipe)
     asked = recipe.answers.rate
     if asked.pairs:
         return _pairs(recipe)
@@ -171,3 +173,18 @@ def _pairs(recipe: Recipe) -> ReadAnswers:
     if not found:
         raise DataError(f"data.source {source.name} has no pair that can be rated: jobs/prepare.py tells why")
     return ReadAnswers(tuple(found), tuple(refused), source.name)
+
+
+def _refuse_wrong_raters(recipe: Recipe) -> None:
+    raters = recipe.answers.rate.raters
+    if not raters:
+        raise RecipeError(
+            "answers.rate.raters names none: give one, such as {reward: {kind: reward_model, model: ...}} or "
+            "{judge: {kind: judge}}"
+        )
+    judges = [name for name, rater in raters.items() if isinstance(rater, JudgeRater)]
+    if judges and recipe.answers.judge is None:
+        raise RecipeError(
+            f"answers.rate.raters.{judges[0]} asks the recipe's judge, and there is none: give answers.judge, such as "
+            "{engine: http, http: {url: ..., model: ...}}"
+        )

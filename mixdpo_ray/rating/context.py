@@ -52,7 +52,7 @@ class ClusterForRaters:
         longest_first = sorted(answers, key=lambda one: -len(one.text) - sum(len(m["content"]) for m in one.messages))
         texts = {one.answer_id: [one.messages, one.text] for one in longest_first}
         pool = self._pool(name, RewardWorker, (model, where, max_length))
-        numbers = numbers_of(self.recipe, pool, content, texts, batch_size)
+        numbers = numbers_of(self.recipe, pool, model.path, content, texts, batch_size)
         return [numbers[one.answer_id] for one in answers]
 
     def logps(
@@ -76,7 +76,7 @@ class ClusterForRaters:
         pool = self._pool(
             setting.rpartition("raters.")[2], LogpWorker, (model, setting, self.recipe.train.logp_chunk_tokens)
         )
-        numbers = numbers_of(self.recipe, pool, content, longest_first, batch_size)
+        numbers = numbers_of(self.recipe, pool, model.path, content, longest_first, batch_size)
         return [
             ids if isinstance(ids, str) else numbers[one.answer_id] for one, ids in zip(answers, encoded, strict=True)
         ]
@@ -118,4 +118,4 @@ class ClusterForRaters:
 
 
 def _identity(model: ModelSettings) -> Mapping[str, Any]:
-    return {"model": model.logps_identity(), "weights": weights_identity(model)}
+    return {"settings": model.logps_identity(), "weights": weights_identity(model)}

@@ -13,42 +13,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Literal, overload
 
 import numpy as np
 
 from mixdpo_ray.benchmarks.verdict import JudgeVerdict
 from mixdpo_ray.cluster.command import before_ray
 from mixdpo_ray.cluster.preflight import ready_cluster
-from mixdpo_ray.errors import EvaluationError, RecipeError
+from mixdpo_ray.errors import EvaluationError
 from mixdpo_ray.judges.judge import ChatJudge
-from mixdpo_ray.raters.judge import JudgeRater
 from mixdpo_ray.raters.rater import UNRATED, UnratedAnswer
 from mixdpo_ray.rating.answered_prompts import ReadAnswers, read_what_is_rated
 from mixdpo_ray.rating.combine import Groups, Ratings, combined
 from mixdpo_ray.rating.context import ClusterForRaters
-from mixdpo_ray.rating.dry_run import RatingPlan, plan_ratings
 from mixdpo_ray.rating.output import write_ratings
 from mixdpo_ray.rating.report import RateReport
 from mixdpo_ray.recipe.recipe import Recipe
 
 
-@overload
-def rate(recipe: Recipe, *, dry_run: Literal[False] = False, judge: ChatJudge | None = None) -> RateReport: ...
-
-
-@overload
-def rate(recipe: Recipe, *, dry_run: bool, judge: ChatJudge | None = None) -> RateReport | RatingPlan: ...
-
-
-def rate(recipe: Recipe, *, dry_run: bool = False, judge: ChatJudge | None = None) -> RateReport | RatingPlan:
-    """Rate what the recipe's section answers.rate names. `dry_run`: only tell what that would cost.
+def rate(recipe: Recipe, *, judge: ChatJudge | None = None) -> RateReport:
+    """Rate what the recipe's section answers.rate names.
 
     `judge`: the recipe's, where a longer job has it open, whose budget counts what is asked here too.
     """
-    refuse_wrong_raters(recipe)
-    if dry_run:
-        return plan_ratings(recipe)
     read = read_what_is_rated(recipe)
     verdicts = _verdicts(recipe, judge, [answer for prompt in read.prompts for answer in prompt.unrated])
     _refuse_too_many(verdicts, recipe.answers.rate.max_missing)
@@ -57,21 +43,6 @@ def rate(recipe: Recipe, *, dry_run: bool = False, judge: ChatJudge | None = Non
     settings = recipe.answers.rate
     scores = combined(list(ratings.values()), groups, settings.combine, settings.scale)
     return write_ratings(recipe, read, verdicts, ratings, groups, scores)
-
-
-def refuse_wrong_raters(recipe: Recipe) -> None:
-    raters = recipe.answers.rate.raters
-    if not raters:
-        raise RecipeError(
-            "answers.rate.raters names none: give one, such as {reward: {kind: reward_model, model: ...}} or "
-            "{judge: {kind: judge}}"
-        )
-    judges = [name for name, rater in raters.items() if isinstance(rater, JudgeRater)]
-    if judges and recipe.answers.judge is None:
-        raise RecipeError(
-            f"answers.rate.raters.{judges[0]} asks the recipe's judge, and there is none: give answers.judge, such as "
-            "{engine: http, http: {url: ..., model: ...}}"
-        )
 
 
 def groups_of(read: ReadAnswers) -> Groups:

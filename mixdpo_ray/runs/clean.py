@@ -25,7 +25,7 @@ from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.preparation.table_key import read_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
-from mixdpo_ray.tables.keyed_table import SCORES
+from mixdpo_ray.tables.keyed_table import RATED_FOLDER, SCORES
 from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
 from mixdpo_ray.wording import size_text
@@ -90,7 +90,8 @@ def survey_storage(storage_path: str) -> list[Item]:
         *_prepared(storage.join(storage_path, "prepared"), users),
         *_references(storage.join(storage_path, "reference"), users),
         *_scores(storage.join(storage_path, SCORES), users),
-        *_answers(storage.join(storage_path, SAMPLES_FOLDER)),
+        *_answers(storage.join(storage_path, SAMPLES_FOLDER), "answers"),
+        *_answers(storage.join(storage_path, RATED_FOLDER), "ratings"),
         *(item for run in [*runs, *comparisons] for item in _of_run(run)),
     ]
 
@@ -192,16 +193,16 @@ def _scores(folder: str, runs: list[RunItem]) -> Iterator[Item]:
             yield _item(path, f"scores: {metric}", users, FolderLock(path))
 
 
-def _answers(folder: str) -> Iterator[Item]:
-    """Tables of answers, and the files that were written of them."""
+def _answers(folder: str, what: str) -> Iterator[Item]:
+    """Tables of answers or of their ratings, and the files that were written of them."""
     for name in _tables(folder):
         path = storage.join(folder, name)
         if (facts := _facts(path)) is not None:
-            yield _item(path, f"answers of {facts.get('model')}", ASKERS)
+            yield _item(path, f"{what} of {facts.get('model')}", ASKERS)
         elif name.endswith(QUARANTINE):
             yield _item(path, "refused prompts")
         else:
-            yield _item(path, "answers written out", ASKERS)
+            yield _item(path, f"{what} written out", ASKERS)
 
 
 def _facts(table: str) -> dict[str, Any] | None:

@@ -48,7 +48,7 @@ def write_reward_model(folder: Path) -> None:
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlamaConfig(vocab_size=len(tokenizer), num_labels=1, initializer_range=0.3, **size)  # type: ignore[arg-type]
+    config = LlamaConfig(vocab_size=len(tokenizer), num_labels=1, initializer_range=0.3, **size)
     LlamaForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

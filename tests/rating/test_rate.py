@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_answers_are_rated_by_the_truth_and_become_pairs_without_ray(folder: Pat
 
 def test_rows_of_one_answer_belong_together_and_what_gives_no_pair_has_its_reason(folder: Path) -> None:
     """Answers as jobs/sample.py writes them, a row each, in any order."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "sort b a", "answer": "a b", "model": "one"},
         {"prompt": "sort c a", "answer": "a c"},
         {"prompt": [{"role": "user", "content": "sort b a"}], "answer": "b a", "model": "another"},
@@ -152,7 +153,10 @@ def test_an_answer_that_nobody_can_rate_is_no_number_and_too_many_stop_the_job(f
         ),
         (["answers.rate.raters={j: {kind: jugde}}"], "unknown kind 'jugde'; did you mean judge?"),
         (["answers.rate.raters={j: {model: x}}"], "write {kind: ..., and its settings}; kind is one of reward_model"),
-        (["answers.rate.raters={j: {kind: judge, readin: x}}"], "answers.rate.raters.j.readin is unknown"),
+        (
+            ["answers.rate.raters={j: {kind: judge, readin: x}}"],
+            "answers.rate.raters.j.readin is unknown; did you mean reading?",
+        ),
         (["answers.rate.combine=agreement"], "combine agreement needs two raters at least"),
         (["answers.rate.pairs=true"], "pairs rates those of data.source, and source names answers: leave one out"),
         (["answers.rate.source.path=/no/where.jsonl"], "answers.rate.source"),

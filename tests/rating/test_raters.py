@@ -14,6 +14,7 @@ from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.playground.base_model import make_tokenizer
 from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
 from mixdpo_ray.playground.truth import true_share
+from mixdpo_ray.rating.dry_run import plan_ratings
 from mixdpo_ray.rating.rate import rate
 from mixdpo_ray.rating.rated_table import AnswerNumbers
 from mixdpo_ray.rating.report import RateReport
@@ -57,7 +58,9 @@ def expected_log_ratios(folder: Path, report: RateReport) -> list[float]:
     found = []
     for line in lines(report):
         for answer in line["answers"]:
-            prompt, ids = encoder.encode_answer(line["prompt"], answer["text"])
+            encoded = encoder.encode_answer(line["prompt"], answer["text"])
+            assert not isinstance(encoded, str)
+            prompt, ids = encoded
             with torch.no_grad():
                 logits = [model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1] for model in both]
             sums = [one.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum() for one in logits]
@@ -132,7 +135,7 @@ def test_what_a_judge_cannot_say_is_a_row_with_a_reason_and_its_budget_is_kept(f
     ]
     with serving(JudgeServer(true_share)) as server:
         http = f"url: '{server.url}', model: judge, at_once: 1, prices: {{input: 1, output: 10}}"
-        plan = rate(recipe(folder, *changed, f"answers.judge={{http: {{{http}}}}}", out="why"), dry_run=True)
+        plan = plan_ratings(recipe(folder, *changed, f"answers.judge={{http: {{{http}}}}}", out="why"))
         assert not server.begun
         with pytest.raises(EndpointError, match="budget"):
             rate(recipe(folder, *changed, f"answers.judge={{http: {{{http}, budget: {{calls: 3}}}}}}", out="why"))
