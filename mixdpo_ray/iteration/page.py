@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mixdpo_ray.iteration.picture import rounds_picture
 from mixdpo_ray.iteration.results import EVEN, RoundResult, best_round
-from mixdpo_ray.iteration.table import READ_AS, ROUND_COLUMNS, interval_text, outcome_text, round_cells
+from mixdpo_ray.iteration.table import READ_AS, ROUND_COLUMNS, interval_text, length_text, outcome_text, round_cells
 from mixdpo_ray.pages import rendered_page
 from mixdpo_ray.pairs.checking import REASONS
 from mixdpo_ray.recipe.recipe import Recipe, objective_name
@@ -70,7 +70,7 @@ def _sentences(rounds: Sequence[RoundResult], best: int) -> list[str]:
         one = rounds[best - 1]
         found.append(
             f"With lengths made equal its model wins {one.over_first.length_controlled:.1%} over the first one "
-            f"(answers of {one.length:.0f} and {one.first_length:.0f} characters)."
+            f"(answers of {length_text(one.length)} and {length_text(one.first_length)} characters)."
         )
     flips = max((max(one.over_last.flip_rate, one.over_first.flip_rate) for one in rounds), default=0.0)
     if flips:
