@@ -13,7 +13,7 @@ from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.comparison.arms import Arm
 from mixdpo_ray.errors import EvaluationError
-from mixdpo_ray.evaluation.held_out_answers import ANSWERS_FILE, Answers, read_answers
+from mixdpo_ray.evaluation.held_out_answers import ANSWERS_FILE, KeyedAnswers, read_keyed_answers
 from mixdpo_ray.evaluation.judged_model import JUDGED_FILE, AnswerJudging, answer_judging
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
@@ -62,12 +62,12 @@ def judge_arms(
     """Add to each summary what the judge says of the answers that the arm's model left."""
     if not is_judged(recipe):
         return
-    left: list[tuple[Arm, RunRecord, dict[str, Any], Answers]] = []
+    left: list[tuple[Arm, RunRecord, dict[str, Any], KeyedAnswers]] = []
     for arm, record in arms:
         summary = record.summary()
         if summary is None or _is_done(recipe, summary):
             continue
-        answers = read_answers(join(record.folder, ANSWERS_FILE))
+        answers = read_keyed_answers(join(record.folder, ANSWERS_FILE))
         if answers is None:
             say(f"warning: {arm.label} was trained when nothing was to be judged: it has no answers; train it anew")
         else:
@@ -88,7 +88,7 @@ def _is_done(recipe: Recipe, summary: Mapping[str, Any]) -> bool:
 
 
 def _judge(
-    arm: Arm, record: RunRecord, summary: dict[str, Any], answers: Answers, judge: ChatJudge, known: JudgingOfArms
+    arm: Arm, record: RunRecord, summary: dict[str, Any], answers: KeyedAnswers, judge: ChatJudge, known: JudgingOfArms
 ) -> None:
     judging = judging_of(arm.recipe, known)
     assert judging is not None, "whoever asks has found the metric to be the judge's"

@@ -16,7 +16,7 @@ LARGEST_RATE = 0.49  # of labels that are wrong: robust_dpo divides by 1 - 2 rat
 
 @dataclass(frozen=True)
 class CuratedPairs:
-    """One of each by position of the table that was curated: [pairs]. Scores are those of the answers as they stood there."""
+    """Each by position of the table that was curated: [pairs]. Scores are those of the answers as they stood there."""
 
     kept: _Mask
     exchanged: _Mask  # chosen and rejected

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixdpo_ray.curation.curated import CuratedPairs
 from mixdpo_ray.curation.mixture import Mixture
@@ -76,8 +77,12 @@ def _surprise(left: Any, middle: Any, curated: CuratedPairs) -> None:
     ):
         density = np.exp(-((middles - mean) ** 2) / (2 * fit.deviation**2)) / (fit.deviation * np.sqrt(2 * np.pi))
         left.plot(middles, counts.sum() * width * share * density, color=colour, label=label)
-    left.axvline(fit.threshold, color=INK, linestyle="--", linewidth=1, label=f"threshold {fit.threshold:.3g}")
-    left.set_xlabel("surprise of the chosen answer minus the rejected one's, nats a token")
+    inside = edges[0] <= fit.threshold <= edges[-1]
+    left.axvline(
+        fit.threshold if inside else edges[-1], color=INK, linestyle="--" if inside else "", linewidth=1,
+        label=f"flipped from {fit.threshold:.3g} on",
+    )  # fmt: skip
+    left.set_xlabel("surprise, chosen minus rejected, nats a token")
     left.set_ylabel("pairs")
     left.set_ylim(0, 1.35 * max(int(counts.max()), 1))
     left.legend(frameon=False, loc="upper right", fontsize=9)
@@ -88,6 +93,7 @@ def _surprise(left: Any, middle: Any, curated: CuratedPairs) -> None:
     middle.set_xticks(range(len(separation)))
     middle.set_xlabel("round")
     middle.set_ylabel("share of pairs told apart rightly")
+    middle.set_ylim(0.45, 1.02)
     middle.set_title("Separation, by the fitted mixture", loc="left", fontsize=11)
 
 
@@ -120,7 +126,7 @@ def _before_and_after(axes: Any, curated: CuratedPairs, base: PreparedTable) -> 
     )
     values = np.concatenate([old, new])
     low, high = float(values.min()), float(values.max())
-    edges = np.linspace(low - 1e-9, high + 1e-9, _BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
+    edges = _edges(values, low, high)
     axes.hist(old, edges, color=LIGHT, label=f"before: {len(old):,}")
     axes.hist(new, edges, histtype="step", color=HARD, linewidth=1.5, label=f"after: {len(new):,}")
     axes.set_xlabel("rating" if rated else "margin; below 0: of the order that the source had")
@@ -128,3 +134,12 @@ def _before_and_after(axes: Any, curated: CuratedPairs, base: PreparedTable) -> 
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
     axes.legend(frameon=False, loc="upper right", ncols=2)
     axes.set_title("Ratings before and after" if rated else "Margins before and after", loc="left", fontsize=11)
+
+
+def _edges(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """A bin for each value of a grid, where there are few."""
+    grid = np.unique(np.round(values, 6))
+    if 1 < len(grid) <= _BINS:
+        width = float(np.diff(grid).min())
+        return np.arange(low - width / 2, high + width, width)
+    return np.linspace(low - 1e-9, high + 1e-9, _BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])

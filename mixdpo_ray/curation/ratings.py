@@ -148,7 +148,11 @@ def curated_by_ratings(
         score_chosen=chosen,
         score_rejected=rejected,
         margin=margin,
-        columns={"rarity": np.maximum(rare[rows.chosen], rare[rows.rejected])},
+        columns={
+            "doubt_chosen": verdicts.marked_share[rows.chosen],
+            "doubt_rejected": verdicts.marked_share[rows.rejected],
+            "rarity": np.maximum(rare[rows.chosen], rare[rows.rejected]),
+        },
         facts={
             "method": "ds2",
             "edges": list(settings.edges),

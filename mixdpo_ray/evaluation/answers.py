@@ -11,7 +11,7 @@ from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt
 from mixdpo_ray.benchmarks.interchange import read_alpaca_outputs, read_arena_answers, read_turns
 from mixdpo_ray.errors import EvaluationError, MixDPOError
 from mixdpo_ray.evaluation.arms import EvaluationArm
-from mixdpo_ray.evaluation.judged import Answers
+from mixdpo_ray.evaluation.judged import AnswerTexts
 from mixdpo_ray.evaluation.prompts import BenchmarkPrompts
 from mixdpo_ray.evaluation.scored import ArmAnswers
 from mixdpo_ray.recipe.recipe import Recipe
@@ -30,8 +30,10 @@ GREEDY = {
 }
 TURN_TOKENS = 1024
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # of MT-Bench; 0 elsewhere
-Row = Mapping[str, Any]  # of an answer table
-Rows = Callable[[Recipe, Engine, Sequence[AskedPrompt]], dict[str, Row]]  # answers that are there, by prompt_id
+AnswerRow = Mapping[str, Any]  # of an answer table
+AnswerRows = Callable[
+    [Recipe, Engine, Sequence[AskedPrompt]], dict[str, AnswerRow]
+]  # answers that are there, by prompt_id
 
 
 def decoding_of(recipe: Recipe, benchmark: str, prompt: BenchmarkPrompt) -> DecodingSettings:
@@ -60,11 +62,11 @@ class ArmSampler:
                 raise type(error)(str(error).replace(SETTING, f"answers.evaluate.arms.{self.arm.name}")) from None
         return self.engines[decoding]
 
-    def answers(self, prompts: BenchmarkPrompts, rows: Rows) -> ArmAnswers:
+    def answers(self, prompts: BenchmarkPrompts, rows: AnswerRows) -> ArmAnswers:
         """Turn after turn; an item that lacks one is unanswered. `rows`: drawn_rows, or known_rows without Ray."""
         texts: dict[str, tuple[str, ...]] = {prompt.item: () for prompt in prompts.prompts}
         unanswered: Counter[str] = Counter()
-        finished: list[Row] = []
+        finished: list[AnswerRow] = []
         for turn in range(max(len(prompt.turns) for prompt in prompts.prompts)):
             due = [prompt for prompt in prompts.prompts if len(prompt.turns) > turn and prompt.item in texts]
             for decoding in dict.fromkeys(decoding_of(self.recipe, prompts.benchmark, prompt) for prompt in due):
@@ -96,8 +98,8 @@ class ArmSampler:
         return next(iter(self.engines.values())).model if self.engines else self.arm.model or self.recipe.model.path
 
     def _rows(
-        self, decoding: DecodingSettings, prompts: Sequence[AskedPrompt], rows: Rows
-    ) -> tuple[dict[str, Row], dict[str, str]]:
+        self, decoding: DecodingSettings, prompts: Sequence[AskedPrompt], rows: AnswerRows
+    ) -> tuple[dict[str, AnswerRow], dict[str, str]]:
         """Answers by prompt_id, and why prompts that the engine refuses have none."""
         engine = self.engine(decoding)
         unique = list({prompt.prompt_id: prompt for prompt in prompts}.values())
@@ -107,19 +109,19 @@ class ArmSampler:
         return rows(self.arm.sampling(self.recipe, decoding), engine, taken) if taken else {}, refused
 
 
-def drawn_rows(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[str, Row]:
+def drawn_rows(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[str, AnswerRow]:
     """All of them, drawn where they were not there. Ray is connected."""
     with complete_table(recipe, engine, prompts) as (table, _):
         return _rows_of(table, prompts)
 
 
-def known_rows(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[str, Row]:
+def known_rows(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[str, AnswerRow]:
     """Those that were drawn before."""
     table = known_table(recipe, engine)
     return {} if table is None else _rows_of(table, prompts)
 
 
-def _rows_of(table: AnswerTable, prompts: Sequence[AskedPrompt]) -> dict[str, Row]:
+def _rows_of(table: AnswerTable, prompts: Sequence[AskedPrompt]) -> dict[str, AnswerRow]:
     keys = [(prompt.prompt_id, 0) for prompt in prompts]
     there = table.keys
     found = table.rows([key for key in keys if key in there])
@@ -138,7 +140,7 @@ def answers_in_file(arm: EvaluationArm, path: str, prompts: BenchmarkPrompts) ->
     return ArmAnswers(path, kept, {"not_in_file": lacking} if lacking else {}, empty)
 
 
-def _read_answers(name: str, path: str, prompts: BenchmarkPrompts) -> Answers:
+def _read_answers(name: str, path: str, prompts: BenchmarkPrompts) -> AnswerTexts:
     if prompts.benchmark == "mt_bench":
         return read_turns(path)
     if not prompts.benchmark.startswith("arena_hard"):

@@ -25,7 +25,7 @@ from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.errors import EvaluationError, RecipeError
 from mixdpo_ray.evaluation.arms import EvaluationArm
-from mixdpo_ray.evaluation.results import ArmDifference, EvaluatedArm, EvaluatedBenchmark
+from mixdpo_ray.evaluation.results import LM_EVAL_KIND, ArmDifference, EvaluatedArm, EvaluatedBenchmark
 from mixdpo_ray.evaluation.task_process import AskedTask, TaskFigures, TaskRequest
 from mixdpo_ray.recipe.extras import Extra, lacks
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
@@ -173,7 +173,7 @@ def evaluated_task(
     )
     plain = [name.rpartition("/")[2] for name in one.by_question]
     main = next((name for name in MAIN_METRICS if name in plain), plain[0] if plain else "acc")
-    shots = f"lm-eval, {one.shots} shots" if one.shots != 1 else "lm-eval, one shot"
+    shots = f"{LM_EVAL_KIND}, {'one shot' if one.shots == 1 else f'{one.shots} shots'}"
     result = EvaluatedBenchmark(one.task, shots, main, one.questions, "", against if len(arms) > 1 else "", arms)
     return replace(result, differences=tuple(_differences(result, ratios)))
 

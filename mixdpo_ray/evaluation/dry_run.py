@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mixdpo_ray.errors import MixDPOError
-from mixdpo_ray.evaluation.answers import Row, decoding_of, known_rows
+from mixdpo_ray.evaluation.answers import AnswerRow, decoding_of, known_rows
 from mixdpo_ray.evaluation.arms import EvaluationArm
 from mixdpo_ray.evaluation.inputs import EvaluationInputs
 from mixdpo_ray.evaluation.judged import chat_question, games_of
@@ -62,7 +62,7 @@ class EvaluationEstimate:
 
 
 def estimate_evaluation(inputs: EvaluationInputs) -> EvaluationEstimate:
-    """Without Ray, but for held-out prompts, which are read already."""
+    """Calls, tokens and price, told without Ray; held-out prompts are read already."""
     found, questions, warnings = [], list[ChatQuestion](), list[str]()
     for name, benchmark in inputs.benchmarks.items():
         assumed = _Assumed()
@@ -89,13 +89,13 @@ class _Assumed:
     tokens: int = 0
     arm: str = ""
 
-    def rows(self, recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[str, Row]:
+    def rows(self, recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[str, AnswerRow]:
         known = known_rows(recipe, engine, prompts)
         longest = recipe.answers.sample.decoding.max_new_tokens
         made = {one.prompt_id: self.row(one.prompt_id, longest) for one in prompts if one.prompt_id not in known}
         return {**known, **made}
 
-    def row(self, key: str, longest: int) -> Row:
+    def row(self, key: str, longest: int) -> AnswerRow:
         return {"answer": self.text(key, longest), "finish": "stop"}
 
     def text(self, key: str, longest: int) -> str:

@@ -18,7 +18,7 @@ from mixdpo_ray.evaluation.inputs import EvaluationInputs
 from mixdpo_ray.evaluation.judged import judge_answers
 from mixdpo_ray.evaluation.output import EvaluateReport, evaluation_folder, write_evaluation, write_interchange
 from mixdpo_ray.evaluation.results import EvaluatedBenchmark, EvaluationResults, JudgingCost
-from mixdpo_ray.evaluation.scored import scored
+from mixdpo_ray.evaluation.scored import score_arms
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.recipe.judge import PriceSettings
 from mixdpo_ray.recipe.recipe import Recipe
@@ -42,12 +42,11 @@ def evaluate(recipe: Recipe, *, dry_run: bool = False) -> EvaluateReport | Evalu
 
 
 def _cpus(inputs: EvaluationInputs) -> int:
-    """For the largest of the arms, which are loaded one after another, and a judge of this cluster's after them."""
+    """So many as the largest of the arms needs, which are loaded one after another, or a judge of this cluster's."""
     cluster, judge = inputs.recipe.cluster, inputs.recipe.answers.judge
-    engines = [engine.cpus for sampler in inputs.samplers.values() for engine in sampler.engines.values()]
     workers = cluster.reference_workers or cluster.fewest_workers
-    local = judge is not None and judge.engine == "hf"
-    return max(2, *engines, (judge.workers or workers) + 1 if judge and local else 0, workers + 1)
+    engines = [engine.cpus for sampler in inputs.samplers.values() for engine in sampler.engines.values()]
+    return max(2, *engines, ((judge and judge.workers) or workers) + 1)
 
 
 def _evaluate(recipe: Recipe, inputs: EvaluationInputs, judge: ChatJudge) -> EvaluateReport:
@@ -66,7 +65,7 @@ def _evaluate(recipe: Recipe, inputs: EvaluationInputs, judge: ChatJudge) -> Eva
         )
         write_interchange(folder, name, benchmark, judged, every, judge.name)
         say(f"{name}: drawing prompts anew for the intervals")
-        found.append(scored(name, benchmark, judged, told, compared, _prices(recipe)))
+        found.append(score_arms(name, benchmark, judged, told, compared, _prices(recipe)))
         results = _results(recipe, judge, tuple(found))
         storage.make_folder(folder)
         write_evaluation(results, folder)

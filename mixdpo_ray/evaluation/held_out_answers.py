@@ -1,4 +1,4 @@
-"""Answers to held-out prompts by every model of a search, a comparison or a run: the same keys for all of them.
+"""KeyedAnswers to held-out prompts by every model of a search, a comparison or a run: the same keys for all of them.
 
 A worker that has just trained a model, or a task that has put one together, draws them where the model is, and leaves
 them in a file. Whoever asks the judge later needs no model, and nothing is trained or drawn again where that fails.
@@ -25,7 +25,7 @@ from mixdpo_ray.training.decoding import DecodingSettings
 from mixdpo_ray.training.settings import ModelSettings
 
 ANSWERS_FILE = "judged_answers.jsonl"  # in the folder of a run
-Answers = Mapping[Key, str]
+KeyedAnswers = Mapping[Key, str]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class HeldOutPrompts:
     model: ModelSettings  # whose path is each time another one
     gpu: bool
 
-    def answers_of(self, folder: str) -> Answers:
+    def answers_of(self, folder: str) -> KeyedAnswers:
         """What the model of this folder writes, by this process."""
         import torch
 
@@ -59,7 +59,7 @@ class HeldOutPrompts:
 
     def leave_answers(self, file: str, folder: str) -> dict[str, float]:
         """Write the answers of the model in this folder to a file; a worker measures nothing of them."""
-        write_answers(file, self.answers_of(folder))
+        write_keyed_answers(file, self.answers_of(folder))
         return {}
 
     def left_by(self, run: str) -> Callable[[str], dict[str, float]]:
@@ -69,7 +69,7 @@ class HeldOutPrompts:
 
 def held_out_prompts(
     recipe: Recipe, gpu: bool, *, most: int | None = None, untrained: bool
-) -> tuple[HeldOutPrompts, Answers]:
+) -> tuple[HeldOutPrompts, KeyedAnswers]:
     """The prompts, and what the model before training answers, where it is wanted. Ray is connected.
 
     They are those of answers.sample.prompts.source, or of the recipe's held-out pairs; nothing is trained on them.
@@ -111,12 +111,12 @@ def text_of_prompt(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-def write_answers(path: str, answers: Answers) -> None:
+def write_keyed_answers(path: str, answers: KeyedAnswers) -> None:
     rows = ({"prompt_id": prompt, "draw": draw, "answer": text} for (prompt, draw), text in answers.items())
     storage.write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
-def read_answers(path: str) -> Answers | None:
+def read_keyed_answers(path: str) -> KeyedAnswers | None:
     """None where there is no file."""
     if not storage.exists(path):
         return None

@@ -11,7 +11,7 @@ from mixdpo_ray.benchmarks.arena_hard import ArenaHard
 from mixdpo_ray.benchmarks.benchmark import Benchmark
 from mixdpo_ray.benchmarks.own import Own
 from mixdpo_ray.errors import EndpointError, EvaluationError, RecipeError, StorageError
-from mixdpo_ray.evaluation.answers import ArmSampler, Rows, answers_in_file, decoding_of, known_rows
+from mixdpo_ray.evaluation.answers import AnswerRows, ArmSampler, answers_in_file, decoding_of, known_rows
 from mixdpo_ray.evaluation.arms import EvaluationArm, arms_of_evaluation
 from mixdpo_ray.evaluation.prompts import BenchmarkPrompts, is_held_out, read_benchmark
 from mixdpo_ray.evaluation.scored import ArmAnswers, ComparedWith
@@ -72,7 +72,7 @@ class EvaluationInputs:
                 else:
                     self.sampler(arm).engine(decoding_of(self.recipe, name, prompts.prompts[0]))
 
-    def answers(self, name: str, arm: EvaluationArm, rows: Rows) -> ArmAnswers:
+    def answers(self, name: str, arm: EvaluationArm, rows: AnswerRows) -> ArmAnswers:
         path, prompts = arm.file(name), self.prompts[name]
         if path is None:
             return self.sampler(arm).answers(prompts, rows)

@@ -19,7 +19,7 @@ from mixdpo_ray.judging.question import ChatQuestion
 from mixdpo_ray.judging.reply import ChatReply
 from mixdpo_ray.recipe.judge import PriceSettings
 
-Answers = Mapping[str, tuple[str, ...]]  # the turns of one arm by item
+AnswerTexts = Mapping[str, tuple[str, ...]]  # the turns of one arm by item
 AskedGame = tuple[str, str, Game]  # arm, item, game
 
 
@@ -46,7 +46,7 @@ class JudgedAnswers:
 def judge_answers(
     benchmark: Benchmark,
     prompts: Sequence[BenchmarkPrompt],
-    answers: Mapping[str, Answers],
+    answers: Mapping[str, AnswerTexts],
     judge: ChatJudge,
     *,
     title: str = "judge",
@@ -80,7 +80,7 @@ def judge_answers(
 
 
 def games_of(
-    benchmark: Benchmark, prompts: Sequence[BenchmarkPrompt], answers: Mapping[str, Answers]
+    benchmark: Benchmark, prompts: Sequence[BenchmarkPrompt], answers: Mapping[str, AnswerTexts]
 ) -> dict[AskedGame, JudgeQuestion]:
     """Every question that is asked of every arm."""
     template = benchmark.read_template()

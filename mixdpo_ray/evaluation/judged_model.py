@@ -24,7 +24,7 @@ from mixdpo_ray.benchmarks.pairwise import won
 from mixdpo_ray.benchmarks.single_rating import RATING_CRITERION, marked_rating, rating_question
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, missing_verdicts
 from mixdpo_ray.cluster.connect import uses_gpu
-from mixdpo_ray.evaluation.held_out_answers import Answers, HeldOutPrompts, held_out_prompts
+from mixdpo_ray.evaluation.held_out_answers import HeldOutPrompts, KeyedAnswers, held_out_prompts
 from mixdpo_ray.intervals import NORMAL
 from mixdpo_ray.judges.judge import ChatJudge
 from mixdpo_ray.judging.question import ChatQuestion
@@ -49,11 +49,11 @@ class AnswerJudging:
     """What is asked of every model, and of the judge."""
 
     prompts: HeldOutPrompts
-    untrained: Answers  # of the model before training; none where nothing is compared with it
+    untrained: KeyedAnswers  # of the model before training; none where nothing is compared with it
     metrics: tuple[str, ...]
     comparison: Own = field(default_factory=lambda: Own(prompts="held out"))
 
-    def judged(self, answers: Answers, judge: ChatJudge) -> JudgedModel:
+    def judged(self, answers: KeyedAnswers, judge: ChatJudge) -> JudgedModel:
         values: dict[str, dict[str, float]] = {}
         metrics: dict[str, float] = {}
         if WIN_RATE in self.metrics:
@@ -73,7 +73,7 @@ class AnswerJudging:
         metrics |= {PROMPTS: float(len(ids)), LENGTH: fmean(map(len, answers.values()))}
         return JudgedModel(metrics, HeldOutPairs.of(ids, columns))
 
-    def _compared(self, answers: Answers, judge: ChatJudge) -> JudgedArm:
+    def _compared(self, answers: KeyedAnswers, judge: ChatJudge) -> JudgedArm:
         """Each draw with the same draw of the model before training, as an item of its own."""
         prompts = {
             _item(key): BenchmarkPrompt(_item(key), (self.prompts.texts[key[0]],), reference=(self.untrained[key],))
@@ -98,7 +98,7 @@ class AnswerJudging:
     def _read(self, question: JudgeQuestion, reply: ChatReply) -> JudgeVerdict:
         return JudgeVerdict.unreadable("no_reply") if reply.failure else self.comparison.read(question, _reply(reply))
 
-    def _rated(self, answers: Answers, judge: ChatJudge) -> dict[str, float]:
+    def _rated(self, answers: KeyedAnswers, judge: ChatJudge) -> dict[str, float]:
         texts = self.prompts.texts
         asked = [
             (key, *rating_question(RATING_CRITERION, texts[key[0]], answer, "mark")) for key, answer in answers.items()

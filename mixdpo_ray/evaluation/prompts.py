@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt
 from mixdpo_ray.benchmarks.own import Own
 from mixdpo_ray.errors import EvaluationError
-from mixdpo_ray.evaluation.judged import Answers
+from mixdpo_ray.evaluation.judged import AnswerTexts
 from mixdpo_ray.evaluation.scored import evenly_spread
 from mixdpo_ray.pairs.pair import Message, prompt_hash
 from mixdpo_ray.recipe.recipe import Recipe
@@ -32,8 +32,8 @@ class BenchmarkPrompts:
             later += (Message(role="assistant", content=answer), Message(role="user", content=turn))
         return (*first, *later)
 
-    def against(self, answers: Answers) -> BenchmarkPrompts:
-        """With an arm's answers as the references; prompts that it gave none to are left out."""
+    def against(self, answers: AnswerTexts) -> BenchmarkPrompts:
+        """The same with an arm's answers as the references; prompts that it gave none to are left out."""
         kept = [replace(prompt, reference=answers[prompt.item]) for prompt in self.prompts if prompt.item in answers]
         return replace(self, prompts=tuple(kept))
 

@@ -12,7 +12,7 @@ from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, JudgedAr
 from mixdpo_ray.benchmarks.pairwise import PairwiseBenchmark, won
 from mixdpo_ray.benchmarks.resampling import RESAMPLES, difference
 from mixdpo_ray.errors import EvaluationError
-from mixdpo_ray.evaluation.judged import Answers, JudgedAnswers
+from mixdpo_ray.evaluation.judged import AnswerTexts, JudgedAnswers
 from mixdpo_ray.evaluation.results import (
     ArmDifference,
     EvaluatedArm,
@@ -30,7 +30,7 @@ class ArmAnswers:
     """What one arm answered to the prompts of a benchmark."""
 
     model: str  # whose answers they are, for people
-    texts: Answers
+    texts: AnswerTexts
     unanswered: Mapping[str, int] = field(default_factory=dict)  # prompts by reason
     empty: int = 0
     cut: int = 0
@@ -44,7 +44,7 @@ class ComparedWith:
     against: str = ""
 
 
-def scored(
+def score_arms(
     name: str,
     benchmark: Benchmark,
     judged: JudgedAnswers,

@@ -114,7 +114,7 @@ def _difference(one: EvaluatedBenchmark, arm: str, name: str) -> str:
 
 
 def _shows(one: EvaluatedBenchmark, arm: EvaluatedArm, name: str) -> str:
-    """Of the difference from another arm where there is one, of the score itself where not."""
+    """The smallest distance that is shown: from another arm where there is one, else from the score itself."""
     apart = next((each.apart for each in one.differences if (each.arm, each.score) == (arm.name, name)), None)
     score = apart or arm.scores.get(name)
     return "" if score is None else f"{smallest_shown(score):.2f}"

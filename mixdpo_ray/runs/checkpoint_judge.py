@@ -27,7 +27,7 @@ from mixdpo_ray.cluster.events import Noted, Warned
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import MixDPOError
-from mixdpo_ray.evaluation.held_out_answers import HeldOutPrompts, read_answers, write_answers
+from mixdpo_ray.evaluation.held_out_answers import HeldOutPrompts, read_keyed_answers, write_keyed_answers
 from mixdpo_ray.evaluation.judged_model import AnswerJudging, answer_judging, metrics_in_words
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.recipe.recipe import Recipe
@@ -45,7 +45,7 @@ from mixdpo_ray.training.judged_steps import (
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.wording import first_line
 
-SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LOOKS = 1.0
 _FAILURES = (MixDPOError, ray.exceptions.RayError, OSError, RuntimeError)  # of the judge, a node, memory, the disk
 
 
@@ -103,7 +103,7 @@ class CheckpointJudge:
         prune_checkpoints(RunRecord(run).checkpoints, settings, waits_for_judge(run, self.job.judge))
 
     def _follow(self, judge: ChatJudge, run_actor: Any) -> None:
-        while not self.training_ended.wait(SECONDS_BETWEEN_LOOKS):
+        while not self.training_ended.wait(_SECONDS_BETWEEN_LOOKS):
             there = set(committed_steps(RunRecord(self.job.run).checkpoints))
             for step in self.left:
                 if self.training_ended.is_set() or step in self.failed:
@@ -153,7 +153,7 @@ def checkpoint_judge(recipe: Recipe, job: TrainingJob, steps: int) -> Checkpoint
 
 
 def last_judgement(job: TrainingJob, steps: int) -> dict[str, Any]:
-    """Of the trained model, for the summary of its run; empty where there is none."""
+    """What was said of the trained model, for the summary of its run; empty where there is none."""
     judged = read_judgements(job.run, [steps]) if job.judge is not None else []
     return {"judged": {name: value for name, value in judged[0].items() if "/" in name}} if judged else {}
 
@@ -164,16 +164,16 @@ def leave_answers_of_step(prompts: HeldOutPrompts, job: TrainingJob, step: int, 
 
     record = RunRecord(job.run)
     if exported:
-        write_answers(answers_file(job.run, step), prompts.answers_of(record.model))
+        write_keyed_answers(answers_file(job.run, step), prompts.answers_of(record.model))
         return
     with tempfile.TemporaryDirectory(prefix="mixdpo_ray-") as folder:
         model: ModelSettings = job.model
         export_checkpoint(storage.join(record.checkpoints, f"step-{step}"), model, Path(folder))
-        write_answers(answers_file(job.run, step), prompts.answers_of(folder))
+        write_keyed_answers(answers_file(job.run, step), prompts.answers_of(folder))
 
 
 def judge_step(judging: AnswerJudging, judge: ChatJudge, run: str, step: int) -> dict[str, float]:
-    answers = read_answers(answers_file(run, step))
+    answers = read_keyed_answers(answers_file(run, step))
     assert answers is not None, "they were written before"
     metrics = dict(judging.judged(answers, judge).metrics)
     write_judgement(run, step, metrics)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import EvaluationError, MixDPOError
-from mixdpo_ray.evaluation.held_out_answers import ANSWERS_FILE, read_answers
+from mixdpo_ray.evaluation.held_out_answers import ANSWERS_FILE, read_keyed_answers
 from mixdpo_ray.evaluation.judged_model import JUDGED_FILE, AnswerJudging, answer_judging
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.recipe.recipe import Recipe
@@ -30,7 +30,7 @@ class TrialJudge:
         """The summary with what the judge says of the answers that were left beside it. Nothing is asked twice."""
         if self.judging.metrics[0] in summary["eval_after"]:
             return summary
-        answers = read_answers(join(record.folder, ANSWERS_FILE))
+        answers = read_keyed_answers(join(record.folder, ANSWERS_FILE))
         if answers is None:
             raise EvaluationError(f"{record.folder} has no {ANSWERS_FILE} to judge: delete that folder, and repeat")
         try:

@@ -48,12 +48,13 @@ PREPARED_SCHEMA = pa.schema(
 # and index alike), what several raters said, and what curating found and changed
 RATER_MARGINS = "rater_margins"
 BEFORE = {"score_chosen": "rated_chosen", "score_rejected": "rated_rejected", "margin": "rated_margin"}
+DOUBTS = ("doubt_chosen", "doubt_rejected")  # of their ratings: above a half they were found wrong
 OPTIONAL = {
     "difficulty": pa.float64(),
     "flipped": pa.bool_(),
     RATER_MARGINS: pa.list_(pa.float64()),
     "exchanged": pa.bool_(),  # the source had chosen and rejected the other way round
-    **dict.fromkeys((*BEFORE.values(), "rarity", "flip_probability", "disagreement"), pa.float64()),
+    **dict.fromkeys((*BEFORE.values(), *DOUBTS, "rarity", "flip_probability", "disagreement"), pa.float64()),
 }
 INDEX_SCHEMA = pa.schema(
     {

@@ -105,7 +105,7 @@ class Evaluation:
         return HeldOutPairs.of(list(self.held_out.index.pair_id), {**columns, "hard": self.held_out.hard})
 
 
-def evaluate(policy: Policy, objective: Objective, held_out: HeldOut, world: World) -> Evaluation:
+def evaluate_held_out(policy: Policy, objective: Objective, held_out: HeldOut, world: World) -> Evaluation:
     """Collective. The same on every rank."""
     found = torch.zeros(len(held_out.index), len(MEASURES), dtype=torch.float64, device=world.torch_device)
     with policy.evaluating():

@@ -26,7 +26,7 @@ from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversi
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning, references_for
 from mixdpo_ray.training.engine import Policy, make_policy
-from mixdpo_ray.training.evaluation import HeldOut, evaluate, hard_boundary, read_held_out, refuse_not_finite
+from mixdpo_ray.training.evaluation import HeldOut, evaluate_held_out, hard_boundary, read_held_out, refuse_not_finite
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, describe_held_out
@@ -241,7 +241,7 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
         return {}
     run.say("evaluating")
     run.listener.at_location(f"the evaluation after step {step}", slow=True)
-    evaluation = evaluate(run.policy, run.job.objective, run.held_out, run.world)
+    evaluation = evaluate_held_out(run.policy, run.job.objective, run.held_out, run.world)
     metrics = evaluation.metrics
     refuse_not_finite(metrics, step, run.job.objective)
     if run.world.leads and step in (0, run.steps):

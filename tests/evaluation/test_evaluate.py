@@ -29,19 +29,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def results_of(report: EvaluateReport | EvaluationEstimate) -> EvaluationResults:
+def evaluated(folder: Path, *overrides: str) -> EvaluateReport:
+    report = evaluate(evaluation_recipe(folder, *overrides))
     assert isinstance(report, EvaluateReport)
-    read = EvaluationResults.from_json(Path(report.folder, "results.json").read_bytes())
-    assert read == report.results
-    return read
+    assert EvaluationResults.from_json(Path(report.folder, "results.json").read_bytes()) == report.results
+    return report
 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("local_ray")
 def test_the_verdict_on_a_run_and_the_model_before_it_is_their_true_quality(folder: Path) -> None:
     """Of the recipe's own held-out prompts, where nothing but the judge is named."""
-    report = evaluate(evaluation_recipe(folder))
-    (found,) = results_of(report).benchmarks
+    report = evaluated(folder)
+    (found,) = report.results.benchmarks
     (trained,) = found.arms
     assert (found.references, trained.name, found.against) == ("before", "trained", "")
     assert found.prompts == trained.answers == 18
@@ -68,13 +68,13 @@ def test_a_judge_that_fails_and_a_job_that_ends_half_way_pay_no_verdict_twice(fo
             evaluate(evaluation_recipe(folder, *asked, f"answers.judge.http.budget.calls={HALF_ASKED}"))
         assert 0 < len(server.begun) <= HALF_ASKED
         half = len(server.paid)
-        results = results_of(evaluate(evaluation_recipe(folder, *asked)))
+        results = evaluated(folder, *asked).results
         assert len(server.paid) > half
         assert set(server.paid.values()) == {1}
         assert results.cached == half
         assert results.spent.price > 0
         calls = len(server.begun)
-        again = results_of(evaluate(evaluation_recipe(folder, *asked)))
+        again = evaluated(folder, *asked).results
         assert len(server.begun) == calls
     assert (again.spent.calls, again.cached) == (0, len(server.paid))
     assert again.benchmarks == results.benchmarks

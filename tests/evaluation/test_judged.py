@@ -19,7 +19,7 @@ from mixdpo_ray.benchmarks.own import Own
 from mixdpo_ray.evaluation.judged import JudgedAnswers, judge_answers
 from mixdpo_ray.evaluation.output import file_name, write_interchange
 from mixdpo_ray.evaluation.results import EvaluatedBenchmark, EvaluationResults, smallest_shown
-from mixdpo_ray.evaluation.scored import ArmAnswers, ComparedWith, scored
+from mixdpo_ray.evaluation.scored import ArmAnswers, ComparedWith, score_arms
 from mixdpo_ray.evaluation.table import results_text
 from mixdpo_ray.judges.truth import TruthJudge
 from mixdpo_ray.judging.reply import ChatReply
@@ -37,7 +37,7 @@ ANSWERS = {name: {task.text: (noisy_demonstration(DRAW, task),) for task in TASK
 def told(judged: JudgedAnswers, against: str = "one", benchmark: Own | None = None) -> EvaluatedBenchmark:
     answers = {name: ArmAnswers(name, arm.answers) for name, arm in judged.arms.items()}
     compared = ComparedWith("its file", against)
-    return scored("own", benchmark or Own(), judged, answers, compared, PriceSettings(), resamples=200)
+    return score_arms("own", benchmark or Own(), judged, answers, compared, PriceSettings(), resamples=200)
 
 
 def test_the_win_rate_by_the_playgrounds_judge_is_the_comparison_of_true_qualities_exactly() -> None:

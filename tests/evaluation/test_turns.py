@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixdpo_ray.evaluation.answers import ArmSampler, Row
+from mixdpo_ray.evaluation.answers import AnswerRow, ArmSampler
 from mixdpo_ray.evaluation.arms import EvaluationArm
 from mixdpo_ray.evaluation.prompts import read_benchmark
 from mixdpo_ray.evaluation.scored import ArmAnswers
@@ -31,7 +31,7 @@ def answers(folder: Path, tmp_path: Path, silent: str = "") -> tuple[ArmAnswers,
     """Of a model that says what it was asked last, and nothing to the silent question."""
     asked: Asked = {}
 
-    def rows(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[str, Row]:
+    def rows(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[str, AnswerRow]:
         for prompt in prompts:
             shown = tuple(message["content"] for message in prompt.messages)
             asked[shown] = recipe.answers.sample.decoding.temperature

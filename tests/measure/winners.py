@@ -4,8 +4,8 @@
 
 Every seed is a playground with a search of its own, one trial an objective at its defaults. Both metrics are measured
 on the same held-out pairs and their prompts, so that the same trials have two winners. What each model is worth is the
-true quality of its answers to other prompts, which decided nothing, by another sampler. A trial that has ended is not
-trained again: the same command goes on. Written: winners.json and winners.txt.
+true quality of its answers to other prompts, drawn with other noise, which decided nothing. A trial that has ended is
+not trained again: the same command goes on. Written: winners.json and winners.txt.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,20 @@ import ray
 
 from mixdpo_ray.cluster.connect import connected
 from mixdpo_ray.cluster.trial_slots import cpus_to_start_with
-from mixdpo_ray.comparison.judged_arms import both_judges
 from mixdpo_ray.evaluation.judged_model import PROMPTS, deviation_name
 from mixdpo_ray.intervals import NORMAL, Estimate
 from mixdpo_ray.playground.build import PlaygroundFolder
-from mixdpo_ray.playground.model_quality import model_quality
-from mixdpo_ray.playground.settings import PlaygroundSettings
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.space import with_settings
-from mixdpo_ray.search.trial import Trial
 from mixdpo_ray.search.tune import tune
-from mixdpo_ray.training.metric_names import WIN_RATE
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, JUDGED_QUALITY, WIN_RATE
+from tests.measure.winners_trial import ANSWERS_EACH, MeasuredTrial, playground_at
 
 RECIPE = Path(__file__).parents[2] / "jobs" / "recipes" / "playground-compare.yaml"
 OBJECTIVES = ("dpo", "ipo", "simpo", "orpo", "slic", "cpo", "kto", "apo_zero")
 ACCURACY = "eval_rewards/accuracies"
-ANSWERS_EACH = 4  # to every prompt, by either sampler
+SHOWN = ("accuracy", "win_rate", "true_win_rate", "independent_win_rate", "quality")
 CONSTANT = {
     "curriculum.mode": "sorted_dpo",  # the objective alone, on shuffled pairs
     "curriculum.order": "shuffled",
@@ -52,6 +48,7 @@ CONSTANT = {
         "sampler": "grid",
         "num_samples": len(OBJECTIVES),
         "metric": [ACCURACY, WIN_RATE],
+        "guard": "judge/quality >= 1",  # always kept: it is measured, too
         "early_stopping": {"pruner": "none"},
         "max_concurrent_trials": 2,
         "workers_per_trial": 1,
@@ -66,26 +63,15 @@ class Candidate:
     accuracy: float
     win_rate: float  # by the judge, on the prompts of the held-out pairs
     half: float  # of its 95 % interval over prompts
+    rating: float  # by the judge, there
+    rating_half: float
     prompts: int
     quality: float  # true, on prompts that decided nothing
-    true_win_rate: float  # there
-
-
-class MeasuredTrial(Trial):
-    """Also measures what its model is worth, while it is there."""
-
-    def done_with_model(self, folder: str) -> Callable[[str], dict[str, float]] | None:
-        recipe = self.shared.recipe
-        playground = playground_at(Path(recipe.model.path).parent, recipe.train.seed)
-        return both_judges(super().done_with_model(folder), partial(true_quality, playground))
-
-
-def true_quality(playground: PlaygroundFolder, model: str) -> dict[str, float]:
-    return model_quality(playground, Path(model), ANSWERS_EACH)
-
-
-def playground_at(folder: Path, seed: int) -> PlaygroundFolder:
-    return PlaygroundFolder(folder, PlaygroundSettings(seed=seed, base_steps=600, prompts=4000, spread=1.0, noise=2.0))
+    quality_half: float
+    true_win_rate: float  # there, over the model before training with the same noise
+    true_half: float
+    independent_win_rate: float  # there, over answers of other draws
+    base_quality: float  # of the model before training, there
 
 
 def recipe_of_seed(out: Path, seed: int) -> Recipe:
@@ -126,9 +112,23 @@ def made(playground: PlaygroundFolder) -> None:
 def candidate(seed: int, summary: dict[str, Any], path: Path) -> Candidate:
     objective = json.loads(path.with_name("recipe.json").read_text())["recipe"]["objective"]["name"]
     found, true = summary["eval_after"], summary["judged"]
-    half = NORMAL * found[deviation_name(WIN_RATE)] / math.sqrt(found[PROMPTS])
-    count = round(found[PROMPTS])
-    return Candidate(seed, objective, found[ACCURACY], found[WIN_RATE], half, count, true["quality"], true["win_rate"])
+    halves = [NORMAL * found[deviation_name(name)] / math.sqrt(found[PROMPTS]) for name in JUDGE_METRICS]
+    return Candidate(
+        seed=seed,
+        objective=objective,
+        accuracy=found[ACCURACY],
+        win_rate=found[WIN_RATE],
+        half=halves[0],
+        rating=found[JUDGED_QUALITY],
+        rating_half=halves[1],
+        prompts=round(found[PROMPTS]),
+        quality=true["quality"],
+        quality_half=true["quality_half"],
+        true_win_rate=true["win_rate"],
+        true_half=true["win_rate_half"],
+        independent_win_rate=true["independent_win_rate"],
+        base_quality=true["base_quality"],
+    )
 
 
 def report(found: Sequence[Candidate], seconds: float) -> str:
@@ -138,30 +138,44 @@ def report(found: Sequence[Candidate], seconds: float) -> str:
     by_judge = [max(of_seed[seed], key=lambda one: one.win_rate) for seed in seeds]
     best = [max(of_seed[seed], key=lambda one: one.quality) for seed in seeds]
     lines = [f"{len(seeds)} seeds, {len(OBJECTIVES)} objectives each, {seconds:.0f} s", ""]
-    lines.append(f"{'objective':<12}{'accuracy':>20}{'win rate (judge)':>20}{'true win rate':>20}{'true quality':>20}")
+    heads = ("accuracy", "win rate (judge)", "true win rate", "independent", "true quality")
+    lines.append(f"{'objective':<12}" + "".join(f"{head:>20}" for head in heads))
     for name in OBJECTIVES:
         own = [one for one in found if one.objective == name]
-        columns = [[getattr(one, key) for one in own] for key in ("accuracy", "win_rate", "true_win_rate", "quality")]
+        columns = [[getattr(one, key) for one in own] for key in SHOWN]
         lines.append(f"{name:<12}" + "".join(f"{interval(column):>20}" for column in columns))
     lines += ["", f"{'seed':<6}{'by accuracy':<22}{'by the judge':<22}{'best of all':<22}"]
     for winners in zip(by_accuracy, by_judge, best, strict=True):
         told = "".join(f"{f'{one.objective} {one.quality:.3f}':<22}" for one in winners)
         lines.append(f"{winners[0].seed:<6}{told}")
+    base = [of_seed[seed][0].base_quality for seed in seeds]
     worth = {"accuracy": by_accuracy, "the judge": by_judge, "true quality itself": best}
     lines += [
         "",
         *(f"winner by {name}: true quality {interval([w.quality for w in won])}" for name, won in worth.items()),
     ]
+    lines.append(f"the model before training: true quality {interval(base)}")
     cost = [judge.quality - accuracy.quality for judge, accuracy in zip(by_judge, by_accuracy, strict=True)]
     lines.append(f"what the wrong metric costs: {interval(cost)} of true quality, 1 to 10")
-    inside = sum(abs(one.win_rate - one.true_win_rate) <= one.half for one in found)
-    apart = [one.win_rate - one.true_win_rate for one in found]
-    lines.append(
-        f"the judge's win rate on {found[0].prompts} prompts against the true one on others: within its 95 % interval "
-        f"in {inside} of {len(found)}, {sum(apart) / len(apart):+.4f} on average"
-    )
-    lines.append("intervals: 95 %, over seeds (Student's t); differences are paired by seed")
+    lines += [*agreement(found), "intervals: 95 %, over seeds (Student's t); differences are paired by seed"]
     return "\n".join(lines)
+
+
+def agreement(found: Sequence[Candidate]) -> list[str]:
+    """Whether what the judge says of some prompts holds on others; objectives share prompts, and err together."""
+    kinds = {
+        "win rate": [(one.win_rate, one.half, one.true_win_rate, one.true_half) for one in found],
+        "rating": [(one.rating, one.rating_half, one.quality, one.quality_half) for one in found],
+    }
+    lines = []
+    for name, rows in kinds.items():
+        inside = sum(abs(said - true) <= math.hypot(half, other) for said, half, true, other in rows)
+        apart = sum(said - true for said, _, true, _ in rows) / len(rows)
+        lines.append(
+            f"the judge's {name} on {found[0].prompts} prompts against the truth on others: equal within the 95 % "
+            f"interval of both in {inside} of {len(rows)}, {apart:+.4f} on average"
+        )
+    return lines
 
 
 def interval(values: Sequence[float]) -> str:

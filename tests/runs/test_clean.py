@@ -11,7 +11,8 @@ import pytest
 from mixdpo_ray.cluster.folder_lock import FolderLock
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.rating.rated_table import AnswerNumbers
-from mixdpo_ray.runs.clean import Item, describe_items, remove_unused, survey_storage
+from mixdpo_ray.runs.clean import survey_storage
+from mixdpo_ray.runs.storage_items import Item, describe_items, remove_unused
 from mixdpo_ray.storage import may_be_one
 from mixdpo_ray.tables.answer_table import AnswerTable
 from mixdpo_ray.tables.prepared_table import Manifest, SplitFacts, commit
@@ -188,6 +189,9 @@ def test_what_was_sampled_is_listed_and_stays_and_its_leftovers_go(tmp_path: Pat
         (tmp_path / "rated" / name).write_text("{}\n")
     for name in ("mine.jsonl", "mine.quarantine.jsonl", "mine.unanswerable.quarantine.jsonl"):
         (samples / name).write_text("{}\n")
+    for name in ("judged/m-1", "evaluations/mine", "iterations/mine"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "some.json").write_text("{}\n")
     for name in ("step-5", ".unfinished-step-10"):
         (exported / name).mkdir(parents=True)
         (exported / name / "config.json").write_text("{}")
@@ -206,6 +210,9 @@ def test_what_was_sampled_is_listed_and_stays_and_its_leftovers_go(tmp_path: Pat
         "rated/def": "ratings of a-judge",
         "rated/mine.jsonl": "ratings written out",
         "rated/mine.png": "ratings written out",
+        "judged/m-1": "what a judge replied",
+        "evaluations/mine": "evaluation",
+        "iterations/mine": "rounds, with their models",
         "runs/mine/exported/step-5": "model of a checkpoint",
     }
     with FolderLock(str(exported / "step-10")).or_wait():

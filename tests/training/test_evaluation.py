@@ -18,7 +18,7 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.tables.prepared_table import PreparedTable, commit, index_rows, write_index, write_part
 from mixdpo_ray.training.engine import make_policy
-from mixdpo_ray.training.evaluation import _named, evaluate, hard_boundary, read_held_out, refuse_not_finite
+from mixdpo_ray.training.evaluation import _named, evaluate_held_out, hard_boundary, read_held_out, refuse_not_finite
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.metric_names import EDGES, HELD_OUT_METRICS, MEASURES, bucket_name, needs_reference
 from mixdpo_ray.training.world import World
@@ -33,7 +33,7 @@ def evaluated(world: World, job: TrainingJob, per_device: int) -> dict[str, floa
     packed = policy.rows == "packed"
     held_out = read_held_out(table, world, per_device, 7, boundary, job.reference, packed=packed)
     assert held_out is not None
-    return evaluate(policy, job.objective, held_out, world).metrics
+    return evaluate_held_out(policy, job.objective, held_out, world).metrics
 
 
 @pytest.mark.parametrize("packing", [False, True])

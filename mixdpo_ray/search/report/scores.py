@@ -102,7 +102,7 @@ def held_out_pairs(trial: FrozenTrial, metric: str) -> int | None:
     return round(sum(count for name, count in counts if name.startswith(f"eval_pairs/{bucket}"))) or None
 
 
-def counted(metric: str) -> str:
+def what_is_counted(metric: str) -> str:
     """What a metric is a mean over."""
     return "held-out prompts" if metric in JUDGE_METRICS else "held-out pairs"
 
