@@ -133,7 +133,7 @@ def candidate(seed: int, summary: dict[str, Any], path: Path) -> Candidate:
     )
 
 
-def report(found: Sequence[Candidate], told: Sequence[EvaluatedWinner], seconds: float) -> str:
+def report(found: Sequence[Candidate], evaluations: Sequence[EvaluatedWinner], seconds: float) -> str:
     seeds = sorted({one.seed for one in found})
     of_seed = {seed: [one for one in found if one.seed == seed] for seed in seeds}
     by_accuracy = [max(of_seed[seed], key=lambda one: one.accuracy) for seed in seeds]
@@ -165,7 +165,7 @@ def report(found: Sequence[Candidate], told: Sequence[EvaluatedWinner], seconds:
         "jobs/evaluate.py on the judge's winner, share won against the model before training:",
     ]
     lines += [
-        *(one.describe() for one in told),
+        *(one.describe() for one in evaluations),
         "",
         "intervals: 95 %, over seeds (Student's t); differences are paired by seed",
     ]
