@@ -43,6 +43,7 @@ help:
 	@echo "  tests.measure.flips           whether a flipped bit in any file is noticed, and what noticing costs"
 	@echo "  tests.measure.rungs           whether the rungs of a search foretell its end"
 	@echo "  tests.measure.winners         what it costs to decide a search over objectives by accuracy and not by a judge"
+	@echo "  tests.measure.curating        what curating finds of planted noise, and what a model gains by it"
 	@echo "  tests.measure.sampling        whether sampled answers depend on workers, batches or a kill"
 	@echo "  tests.measure.rounds          true quality of three rounds on own answers against one long one"
 	@echo "  tests.measure.scale.prepare   time, memory and disk of preparing, against the number of pairs"
