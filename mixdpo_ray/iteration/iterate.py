@@ -20,7 +20,7 @@ from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import RunConflictError
 from mixdpo_ray.iteration.output import IterateOutput
 from mixdpo_ray.iteration.results import RoundPairs, RoundResult
-from mixdpo_ray.iteration.round_judge import judge_answers, read_answers
+from mixdpo_ray.iteration.round_judge import judge_round, read_answers
 from mixdpo_ray.iteration.round_prompts import RoundPrompts, take_prompts
 from mixdpo_ray.iteration.round_recipes import (
     check_iteration,
@@ -76,16 +76,17 @@ def iterate(recipe: Recipe) -> IterateOutput:
 
 
 def _round(recipe: Recipe, number: int, prompts: RoundPrompts, judge: ChatJudge) -> RoundResult:
+    """The one judge's budget is that of all rounds, ratings and verdicts together."""
     began = time.monotonic()
     asked = sampling_recipe(recipe, number)
     sampled = sample(asked)
-    rated = rate(asked)
+    rated = rate(asked, judge=judge)
     training = training_recipe(recipe, number, rated.file)
     table = prepared_table(training)
     ran = train(training).summary
     answers = {name: read_answers(sample(judged_recipe(recipe, which)).file) for name, which in _compared(number)}
     others = {name: texts for name, texts in answers.items() if name != "mine"}
-    judged = judge_answers(recipe, judge, prompts.judged, answers["mine"], others)
+    judged = judge_round(recipe, judge, prompts.judged, answers["mine"], others)
     return RoundResult(
         number,
         _weights(recipe, number),

@@ -12,8 +12,10 @@ from mixdpo_ray.errors import RunConflictError
 from mixdpo_ray.iteration.page import rounds_page
 from mixdpo_ray.iteration.picture import rounds_picture
 from mixdpo_ray.iteration.results import RoundResult, best_round
+from mixdpo_ray.iteration.round_judge import own_benchmark
 from mixdpo_ray.iteration.round_recipes import model_before, round_folder
 from mixdpo_ray.iteration.table import outcome_text, rounds_table
+from mixdpo_ray.recipe.rate import rater_kind
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.storage import join
 
@@ -24,6 +26,8 @@ ROUND, ROUNDS, ROUNDS_TABLE, ROUNDS_PICTURE, ROUNDS_PAGE = (
     "rounds.png",
     "report.html",
 )
+
+DRAWN_BY = {"prompts", "answers_each", "decoding", "system_prompt", "chat_template_kwargs", "engine"}
 
 
 class IterateOutput:
@@ -90,15 +94,24 @@ class IterateOutput:
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:
-    """What a round is made of: how many there are, where the work is done and what it may cost are not."""
-    answers = recipe.to_dict()["answers"]
-    judge = answers["judge"] or {}
-    drawn = ("prompts", "answers_each", "decoding", "system_prompt", "chat_template_kwargs", "revision", "engine")
-    served = judge.get("http") or {}
+    """What a round is made of: how many there are, where the work is done and what it may cost are not.
+
+    What is as by default is left out, since an earlier version may not have had the setting.
+    """
+    answers, judge = recipe.answers, recipe.answers.judge
+    served = judge.http.model if judge and judge.http else None
+    raters = {
+        name: {"kind": rater_kind(rater), **rater.model_dump(mode="json", exclude_defaults=True)}
+        for name, rater in answers.rate.raters.items()
+    }
     return {
         **recipe.training_identity(),
-        "sample": {name: answers["sample"][name] for name in drawn},
-        "rate": answers["rate"],
-        "judge": {"engine": judge.get("engine"), "model": judge.get("model") or served.get("model")},
-        "iterate": {name: value for name, value in answers["iterate"].items() if name != "rounds"},
+        "sample": answers.sample.model_dump(mode="json", exclude_defaults=True, include=DRAWN_BY),
+        "rate": {"raters": raters} | answers.rate.model_dump(exclude_defaults=True, exclude={"raters"}),
+        "judge": {
+            "engine": judge.engine if judge else None,
+            "model": judge.model or served if judge else None,
+            "criterion": own_benchmark(recipe).criterion,
+        },
+        "iterate": answers.iterate.model_dump(mode="json", exclude_defaults=True, exclude={"rounds"}),
     }

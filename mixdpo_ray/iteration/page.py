@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mixdpo_ray.iteration.picture import rounds_picture
 from mixdpo_ray.iteration.results import EVEN, RoundResult, best_round
-from mixdpo_ray.iteration.table import READ_AS, ROUND_COLUMNS, interval_text, outcome_text, round_cells
+from mixdpo_ray.iteration.table import READ_AS, ROUND_COLUMNS, interval_text, length_text, outcome_text, round_cells
 from mixdpo_ray.pages import rendered_page
 from mixdpo_ray.pairs.checking import REASONS
 from mixdpo_ray.recipe.recipe import Recipe, objective_name
@@ -70,7 +70,7 @@ def _sentences(rounds: Sequence[RoundResult], best: int) -> list[str]:
         one = rounds[best - 1]
         found.append(
             f"With lengths made equal its model wins {one.over_first.length_controlled:.1%} over the first one "
-            f"(answers of {one.length:.0f} and {one.first_length:.0f} characters)."
+            f"(answers of {length_text(one.length)} and {length_text(one.first_length)} characters)."
         )
     flips = max((max(one.over_last.flip_rate, one.over_first.flip_rate) for one in rounds), default=0.0)
     if flips:
@@ -91,6 +91,7 @@ def _facts(recipe: Recipe, rounds: Sequence[RoundResult], folder: str, best_mode
     asked, sample = recipe.answers.iterate, recipe.answers.sample
     first = "the first model, in all rounds" if asked.reference == "first" else "the model that each round begins with"
     judged = rounds[0].over_last.prompts if rounds else asked.judged
+    more = f"the same command with answers.iterate.rounds={max(asked.rounds, len(rounds) + 1)}"
     return {
         "best model": best_model,
         "first model": recipe.model.path,
@@ -100,6 +101,6 @@ def _facts(recipe: Recipe, rounds: Sequence[RoundResult], folder: str, best_mode
         **({"held close to": first} if recipe.objective.needs_reference else {}),
         "judged": f"on {judged:,} prompts that no round trains on, in both orders",
         "judge": ", ".join(dict.fromkeys(one.judge for one in rounds)),
-        "more rounds": f"the same command with answers.iterate.rounds={len(rounds) + 1}",
+        **({"more rounds": more} if not rounds or rounds[-1].gains else {}),
         "kept in": folder,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, Literal
 
 from mixdpo_ray.iteration.results import EVEN, RoundResult
@@ -15,6 +16,7 @@ APART = 0.06  # of a round's width: two intervals side by side
 
 
 def rounds_picture(rounds: Sequence[RoundResult], kind: Literal["png", "svg"]) -> bytes:
+    """An svg has no ground of its own: a page gives it one, light or dark."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -23,13 +25,13 @@ def rounds_picture(rounds: Sequence[RoundResult], kind: Literal["png", "svg"]) -
     for draw, axis in zip((_win_rates, _lengths, _margins, _prompts), axes.flat, strict=True):
         draw(axis, rounds)
         axis.set_xlabel("round")
-        axis.set_xlim(-0.4, max(1, len(rounds)) + 0.4)
+        axis.set_xlim(-0.4 if draw is _lengths else 0.5, max(1, len(rounds)) + 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="#e6e8eb", linewidth=0.8)
         axis.set_axisbelow(True)
     file = io.BytesIO()
-    figure.savefig(file, format=kind, dpi=144, metadata={"Date": None} if kind == "svg" else None)
+    figure.savefig(file, format=kind, dpi=144, transparent=kind == "svg")
     return file.getvalue()
 
 
@@ -54,7 +56,7 @@ def _intervals(axis: Any, numbers: Sequence[float], judged: Sequence[JudgedAgain
 
 
 def _lengths(axis: Any, rounds: Sequence[RoundResult]) -> None:
-    axis.set_title("length of answers to the judged prompts (characters)")
+    axis.set_title("length of answers (characters); 0: first model")
     lengths = [*(one.first_length for one in rounds[:1]), *(one.length for one in rounds)]
     axis.plot(range(len(lengths)), lengths, color=OVER_LAST, marker="o", markersize=5, linewidth=1.2)
     axis.set_ylim(0, 1.15 * max([*lengths, 1]))
@@ -63,9 +65,10 @@ def _lengths(axis: Any, rounds: Sequence[RoundResult]) -> None:
 def _margins(axis: Any, rounds: Sequence[RoundResult]) -> None:
     axis.set_title("rating of a round's answers, and margin of its pairs")
     numbers = [one.number for one in rounds]
-    for rater in dict.fromkeys(rater for one in rounds for rater in one.pairs.ratings):
+    raters = dict.fromkeys(rater for one in rounds for rater in one.pairs.ratings)
+    for rater, marker in zip(raters, cycle("o^Dv"), strict=False):
         ratings = [one.pairs.ratings.get(rater, math.nan) for one in rounds]
-        axis.plot(numbers, ratings, color=OVER_LAST, marker="o", linewidth=1.2, label=f"mean rating ({rater})")
+        axis.plot(numbers, ratings, color=OVER_LAST, marker=marker, linewidth=1.2, label=f"mean rating ({rater})")
     low, middle, high = zip(*(one.pairs.margins for one in rounds), strict=True) if rounds else ((), (), ())
     axis.plot(numbers, middle, color=OVER_FIRST, marker="s", markersize=5, linewidth=1.2, label="margin, median")
     axis.vlines(numbers, low, high, color=OVER_FIRST, linewidth=5, alpha=0.3, label="margin, quartiles")

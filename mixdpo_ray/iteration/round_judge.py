@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mixdpo_ray import storage
-from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, JudgeQuestion
+from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, JudgedArm
 from mixdpo_ray.benchmarks.own import Own
-from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict
-from mixdpo_ray.iteration.round_recipes import judged_prompts_file
+from mixdpo_ray.evaluation.judged import judge_answers
 from mixdpo_ray.judges.judge import ChatJudge
-from mixdpo_ray.judging.question import ChatQuestion
-from mixdpo_ray.judging.reply import ChatReply
-from mixdpo_ray.pairs.pair import Message
+from mixdpo_ray.raters.judge import conversation_text
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.sampling.prompts import AskedPrompt
 
-AnswerTexts = Mapping[str, str]  # an answer by prompt_id
+RoundAnswers = Mapping[str, str]  # an answer by prompt_id
+Others = Mapping[str, RoundAnswers]  # of each model that a round's is compared with
 
 
 @dataclass(frozen=True)
@@ -40,48 +38,27 @@ def read_answers(file: str) -> dict[str, str]:
     return {row["prompt_id"]: row["answer"] for row in rows}
 
 
-def judge_answers(
-    recipe: Recipe,
-    judge: ChatJudge,
-    prompts: Sequence[AskedPrompt],
-    mine: AnswerTexts,
-    others: Mapping[str, AnswerTexts],
+def own_benchmark(recipe: Recipe) -> Own:
+    """The one of answers.evaluate.benchmarks, whose criterion is the judge's here too."""
+    own = recipe.answers.evaluate.benchmarks.get("own")
+    return own if isinstance(own, Own) else Own()
+
+
+def judge_round(
+    recipe: Recipe, judge: ChatJudge, prompts: Sequence[AskedPrompt], mine: RoundAnswers, others: Others
 ) -> dict[str, JudgedAgainst]:
     """One model's answers against each other model's."""
-    benchmark, judged = Own(prompts=judged_prompts_file(recipe)), {}
+    benchmark, judged = own_benchmark(recipe), {}
     for name, theirs in others.items():
         both = [one for one in prompts if one.prompt_id in mine and one.prompt_id in theirs]
-        shown = {
-            one.prompt_id: BenchmarkPrompt(one.prompt_id, (_request(one.messages),), "", (theirs[one.prompt_id],))
+        shown = [
+            BenchmarkPrompt(one.prompt_id, (conversation_text(one.messages),), "", (theirs[one.prompt_id],))
             for one in both
-        }
-        answers = {item: (mine[item],) for item in shown}
-        template = benchmark.read_template()
-        questions = [
-            question
-            for item, prompt in shown.items()
-            for question in benchmark.questions(prompt, answers[item], template)
         ]
-        arm = JudgedArm(shown, answers, _verdicts(benchmark, judge, questions))
-        judged[name] = _summed_up(benchmark, arm)
+        answers = {name: {one.prompt_id: (mine[one.prompt_id],) for one in both}}
+        arms = judge_answers(benchmark, shown, answers, judge, title=f"judge, over the {name}").arms
+        judged[name] = _summed_up(benchmark, arms[name])
     return judged
-
-
-def _verdicts(
-    benchmark: Own, judge: ChatJudge, questions: Sequence[JudgeQuestion]
-) -> dict[tuple[str, Game], JudgeVerdict]:
-    verdicts = {(one.item, one.game): one.settled for one in questions if one.settled is not None}
-    open_questions, how = [one for one in questions if one.settled is None], benchmark.judge
-    asked = [ChatQuestion(one.messages, how.max_tokens, how.temperature, how.top_logprobs) for one in open_questions]
-    for question, reply in zip(open_questions, judge.ask(asked), strict=True):
-        verdicts[question.item, question.game] = _read(benchmark, question, reply)
-    return verdicts
-
-
-def _read(benchmark: Own, question: JudgeQuestion, reply: ChatReply) -> JudgeVerdict:
-    if reply.failure:
-        return JudgeVerdict.unreadable("no_reply")
-    return benchmark.read(question, JudgeReply(reply.text, reply.first_logps, reply.cut_off))
 
 
 def _summed_up(benchmark: Own, arm: JudgedArm) -> JudgedAgainst:
@@ -97,10 +74,3 @@ def _summed_up(benchmark: Own, arm: JudgedArm) -> JudgedAgainst:
         prompts=win_rate.prompts,
         missing=found.missing,
     )
-
-
-def _request(messages: Sequence[Message]) -> str:
-    """What a judge is shown of a conversation: the text alone where there is one turn."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)

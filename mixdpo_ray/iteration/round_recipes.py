@@ -29,6 +29,11 @@ def check_iteration(recipe: Recipe) -> None:
         )
     if answers.sample.engine == "http":
         raise RecipeError("answers.sample.engine http: a server does not learn with the rounds; take hf")
+    if answers.rate.pairs or answers.rate.source is not None:
+        setting = "pairs" if answers.rate.pairs else "source"
+        raise RecipeError(f"answers.rate.{setting}: rounds rate their own answers; leave it out")
+    if not answers.rate.raters:
+        raise RecipeError("answers.rate.raters names none: say who rates the answers; see jobs/rate.py --help")
     if answers.judge is None:
         raise RecipeError("answers.judge is missing: it says whether a round was any good; give {engine: ...}")
     if source.format not in ("auto", RATED):

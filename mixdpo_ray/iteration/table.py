@@ -15,6 +15,7 @@ READ_AS = (
     "length: of its answers to these, in characters. rating: mean of the round's answers, by each rater. margin: "
     "median of its training pairs. refused: prompts that gave no pair, mostly for want of a better and a worse answer.",
 )
+BRIEF = 100  # characters: below, tenths are told
 ROUND_COLUMNS = (
     "round", "win rate over the last", "win rate over the first", "length", "rating", "answers", "pairs", "ties",
     "refused", "margin", "accuracy", "seconds",
@@ -52,7 +53,7 @@ def round_cells(one: RoundResult) -> list[str]:
         f"{one.number}",
         against_text(one.over_last),
         against_text(one.over_first),
-        f"{one.length:.0f}",
+        length_text(one.length),
         ", ".join(f"{mean:.2f}" for mean in pairs.ratings.values()),
         f"{pairs.answers}",
         f"{pairs.trained}",
@@ -62,6 +63,10 @@ def round_cells(one: RoundResult) -> list[str]:
         "" if one.accuracy is None else f"{one.accuracy:.3f}",
         f"{one.seconds:.0f}",
     ]
+
+
+def length_text(characters: float) -> str:
+    return f"{characters:.0f}" if characters >= BRIEF else f"{characters:.1f}"
 
 
 def against_text(judged: JudgedAgainst) -> str:

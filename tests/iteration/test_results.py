@@ -43,8 +43,8 @@ def test_the_table_and_its_sentence_tell_what_came_of_the_rounds() -> None:
     )
     lines = rounds_table(rounds)
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == [
-        "2", "48.0% (44.0% to 52.0%)", "60.0% (56.0% to 64.0%)", "22", "6.50", "400", "80", "9", "16", "1.25", "0.750",
-        "3",
+        "2", "48.0% (44.0% to 52.0%)", "60.0% (56.0% to 64.0%)", "22.0", "6.50", "400", "80", "9", "16", "1.25",
+        "0.750", "3",
     ]  # fmt: skip
     assert outcome_text(RECIPE, []) == "made: no round is done"
     assert "no round beats the first model" in outcome_text(RECIPE, [made_round(1, 0.4, 0.4)])

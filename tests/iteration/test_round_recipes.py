@@ -24,6 +24,7 @@ model: {path: MODEL}
 data: {source: {path: rated.jsonl}}
 answers:
   sample: {prompts: {source: {path: PROMPTS}}}
+  rate: {raters: {truth: {kind: playground}}}
   judge: {engine: playground}
   iterate: {rounds: 2, prompts_each: 3, judged: 2}
 """
@@ -110,6 +111,9 @@ def test_spa_begins_with_a_seed_that_its_recipe_tells_how_to_train() -> None:
         ("answers.sample.prompts.source=null", "answers.sample.prompts.source is missing: name the prompts"),
         ("answers.sample.model=other", "answers.sample.model 'other': the first round is answered by model.path"),
         ("answers.sample.engine=http", "answers.sample.engine http: a server does not learn"),
+        ("answers.rate.pairs=true", "answers.rate.pairs: rounds rate their own answers; leave it out"),
+        ("answers.rate.source={path: x}", "answers.rate.source: rounds rate their own answers; leave it out"),
+        ("answers.rate.raters={}", "answers.rate.raters names none: say who rates the answers"),
         ("answers.judge=null", "answers.judge is missing: it says whether a round was any good"),
         ("data.source.format=plain", "data.source.format 'plain': rounds rate their own answers"),
         ("train.max_steps=3", "train.max_steps would cut the curriculum of every round"),

@@ -14,9 +14,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mixdpo_ray.comparison.table import shown
 from mixdpo_ray.intervals import Estimate
 from mixdpo_ray.iteration.iterate import iterate
 from mixdpo_ray.iteration.output import IterateOutput
+from mixdpo_ray.iteration.results import best_round
 from mixdpo_ray.playground.build import PlaygroundFolder, draw_all_prompts
 from mixdpo_ray.playground.model_quality import model_quality
 from mixdpo_ray.playground.settings import PlaygroundSettings
@@ -69,6 +71,8 @@ def measure_seed(arguments: argparse.Namespace, seed: int) -> Qualities:
         known[f"{arm}, rounds done"] = len(done.rounds)
         for one in done.rounds:
             measure(round_name(arm, one.number), one.model)
+        best = best_round(done.rounds)
+        known[best_name(arm)] = known[round_name(arm, best) if best else BASE]
         known[f"{arm}, steps"] = sum(one.steps for one in done.rounds)
     (long,) = run_arm(folder, arguments, 1, arguments.rounds * arguments.prompts, "first").rounds
     measure(LONG, long.model)
@@ -117,14 +121,20 @@ def round_name(arm: str, number: int) -> str:
     return f"{arm}, round {number}"
 
 
+def best_name(arm: str) -> str:
+    """What the arm would be used by: rounds may end before the last one."""
+    return f"{arm}, the best round"
+
+
 def summary(measured: Mapping[int, Qualities], rounds: int) -> str:
-    names = [BASE, *(round_name(arm, number) for arm in ROUNDS for number in range(1, rounds + 1)), LONG]
+    of_arms = {arm: [round_name(arm, number) for number in range(1, rounds + 1)] for arm in ROUNDS}
+    names = [BASE, *(name for arm, each in of_arms.items() for name in (*each, best_name(arm))), LONG]
     found = {name: {seed: known[name] for seed, known in measured.items() if name in known} for name in names}
     rows = [["", "true quality", "minus one long round", "seeds"]]
     for name, values in found.items():
         apart = [values[seed] - found[LONG][seed] for seed in values if seed in found[LONG]]
-        shown = "" if name == LONG else estimate_text(apart, "+")
-        rows.append([name, estimate_text(list(values.values())), shown, f"{len(values)}"])
+        against = "" if name == LONG else shown(Estimate.of(apart), 3, "+")
+        rows.append([name, shown(Estimate.of(list(values.values())), 3), against, f"{len(values)}"])
     steps = [f"{name}: {[int(known[name]) for known in measured.values()]}" for name in steps_names()]
     return "\n".join([*markdown(rows), "", "95 % intervals over seeds; differences are paired by seed.", *steps, ""])
 
@@ -139,11 +149,6 @@ def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def steps_names() -> list[str]:
     return [*(f"{arm}, {what}" for arm in ROUNDS for what in ("rounds done", "steps")), f"{LONG}, steps"]
-
-
-def estimate_text(values: Sequence[float], sign: str = "") -> str:
-    estimate = Estimate.of(values)
-    return f"{estimate.mean:{sign}.3f} ± {estimate.half:.3f}" if values else ""
 
 
 if __name__ == "__main__":
