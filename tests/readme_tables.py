@@ -6,15 +6,18 @@ python -m tests.readme_tables    # writes them between their marks
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from mixdpo_ray.benchmarks import BENCHMARKS
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective
+from mixdpo_ray.pairs.curating import CURATIONS, EmbeddingSettings
 from mixdpo_ray.raters import RATERS
 from mixdpo_ray.recipe.file import describe_first_settings
 from tests.test_imports import ROOMS
@@ -32,6 +35,7 @@ def tables() -> dict[Path, str]:
         (ROOT / "jobs" / "README.md", "raters", _raters()),
         (ROOT / "jobs" / "README.md", "evaluate", _section("answers.evaluate")),
         (ROOT / "jobs" / "README.md", "iterate", _section("answers.iterate")),
+        (ROOT / "jobs" / "README.md", "curate", _curations()),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),
         (PACKAGE / "benchmarks" / "README.md", "benchmarks", _benchmarks()),
@@ -100,16 +104,29 @@ def _benchmarks() -> list[str]:
     return ["| benchmark | | settings | compared by |", "|---|---|---|---|", *rows]
 
 
+def _curations() -> list[str]:
+    rows = [f"| `{name}` | {_about(kind, False)} | {_settings(kind)} |" for name, kind in CURATIONS.items()]
+    return ["| `data.curate.method` | | settings |", "|---|---|---|", *rows]
+
+
 def _about(kind: type, experimental: bool) -> str:
     return (kind.__doc__ or "").splitlines()[0].rstrip(".") + (" (experimental)" if experimental else "")
 
 
 def _settings(kind: type[BaseModel]) -> str:
     shown = (
-        f"`{name}`" if info.is_required() else f"`{name} {_value(info.default)}`"
-        for name, info in kind.model_fields.items()
+        f"`{name}`" if info.is_required() else f"`{name} {_value(info.default)}`" for name, info in _fields(kind, "")
     )
     return ", ".join(shown)
+
+
+def _fields(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    """A section's own settings by their dotted names; those of adapters stay one value."""
+    for name, info in kind.model_fields.items():
+        if isinstance(info.default, EmbeddingSettings):
+            yield from _fields(type(info.default), f"{name}.")
+        else:
+            yield f"{prefix}{name}", info
 
 
 def _needs(kind: type[Objective]) -> str:

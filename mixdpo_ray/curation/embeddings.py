@@ -2,8 +2,8 @@
 
 States of an encoder, or of the policy before training, say what a text is about; the policy's surprise (how likely it
 finds each token of an answer, in fourteen numbers) says how good it is to a model that knows right from wrong. In the
-playground two neighbours share their class of six in 63 % by surprise and in 28 to 35 % by states, which chance reaches
-by 28: look at the report before you believe a transition matrix.
+playground two neighbours share their class of five in 63 % by surprise and in 28 to 35 % by states, where chance has
+28: look at the report before you believe a transition matrix.
 """
 
 from __future__ import annotations

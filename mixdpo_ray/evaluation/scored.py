@@ -142,7 +142,7 @@ def _verdicts(
 
 
 def evenly_spread(every: Sequence[BenchmarkPrompt], most: int | None) -> list[BenchmarkPrompt]:
-    """At most so many of them, in their order, the first one among them."""
+    """The first one and others, in their order: at most so many."""
     if most is None or len(every) <= most:
         return list(every)
     return [every[number * len(every) // most] for number in range(most)]

@@ -29,6 +29,7 @@ from mixdpo_ray.training.tokenizer import load_tokenizer
 
 RATED_SOURCE = "answers.rate.source"
 ANSWER_COLUMNS = ("answers", "answer")
+TEXTS = ("text", "response", "content")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,10 @@ def _read(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], list[DrawnText]]
 
 
 def _drawn_text(answer: Any, model: Any) -> DrawnText | None:
-    text, own = (answer.get("text"), answer.get("model")) if isinstance(answer, Mapping) else (answer, None)
+    """An answer is a text, or a mapping that has it by one of TEXTS: UltraFeedback's completions are some."""
+    text, own = answer, None
+    if isinstance(answer, Mapping):
+        text, own = next((answer[name] for name in TEXTS if name in answer), None), answer.get("model")
     name = own if isinstance(own, str) else model if isinstance(model, str) else None
     return DrawnText(text, name) if isinstance(text, str) else None
 
@@ -160,8 +164,8 @@ def _pairs(recipe: Recipe) -> ReadAnswers:
     name = find_format(data, source.columns(data.max_row_bytes))
     if FORMATS[name].answers is not None:
         raise DataError(
-            f"data.source.format {name} holds rated answers and no pairs: leave answers.rate.pairs out, and name them "
-            f"by {RATED_SOURCE}.path"
+            f"data.source.format {name} holds several answers to a prompt and no pairs: leave answers.rate.pairs out, "
+            f"and name them by {RATED_SOURCE}, as in {{path: FILE, columns: {{prompt: instruction, answers: replies}}}}"
         )
     converter = Converter(data, name, load_tokenizer(recipe.model))
     pairs, refused = converter.checked(read_source(source, data.max_row_bytes))

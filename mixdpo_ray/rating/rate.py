@@ -70,7 +70,8 @@ def _refuse_too_many(verdicts: Mapping[str, Sequence[JudgeVerdict]], allowed: fl
             told = ", ".join(f"{count} {reason} ({UNRATED[reason]})" for reason, count in reasons.most_common(3))
             raise EvaluationError(
                 f"{missing} of {len(of_one)} ratings by {name} are missing, more than answers.rate.max_missing allows "
-                f"({allowed:g}): {told}; what was rated is kept: repeat the job, or raise that share"
+                f"({allowed:g}): {told}; the same command asks again where a call failed and keeps all else: look at "
+                "what the rater was given, or raise that share"
             )
 
 

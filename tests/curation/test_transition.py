@@ -11,6 +11,7 @@ from mixdpo_ray.curation.transition import (
     consensus_of,
     estimate_transition,
     fit_transition,
+    named,
     wrong_shares,
 )
 
@@ -69,3 +70,9 @@ def test_a_copy_as_the_neighbour_would_hide_the_noise() -> None:
     copies = np.column_stack([rows, rows, nearest[:, 0]])
     found = fit_transition(consensus_among(seen, copies, 3))
     assert np.diag(found.matrix).min() > 0.85 > np.diag(WORKED.matrix).max()
+
+
+def test_the_true_classes_are_named_by_what_most_rows_are_rated() -> None:
+    mirrored = Transition(WORKED.matrix[::-1], WORKED.prior[::-1])
+    assert named(mirrored).matrix == pytest.approx(WORKED.matrix)
+    assert named(mirrored).prior == pytest.approx(WORKED.prior)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import fmean, stdev
 
 import pytest
@@ -20,13 +21,13 @@ BEFORE = {"one": ("d a c", "a d"), "two": ("c b a", "a"), "three": ("b a d c", "
 AFTER = {"one": ("a c d", "a c"), "two": ("c b a", "c b"), "three": ("a b c d", "d"), "four": ("e e f f", "f")}
 
 
-def keyed(answers: dict[str, tuple[str, ...]]) -> KeyedAnswers:
+def keyed(answers: Mapping[str, tuple[str, ...]]) -> KeyedAnswers:
     return {(name, draw): text for name, given in answers.items() for draw, text in enumerate(given)}
 
 
-def judging(texts: dict[str, str] | None = None) -> AnswerJudging:
+def judging(texts: Mapping[str, str] = TEXTS) -> AnswerJudging:
     prompts = HeldOutPrompts(
-        texts=texts or TEXTS,
+        texts=texts,
         asked=(),
         decoding=DecodingSettings(),
         batch_size=1,
@@ -36,7 +37,7 @@ def judging(texts: dict[str, str] | None = None) -> AnswerJudging:
     return AnswerJudging(prompts, keyed(BEFORE), (WIN_RATE, JUDGED_QUALITY))
 
 
-def true(answers: dict[str, tuple[str, ...]], name: str) -> list[float]:
+def true(answers: Mapping[str, tuple[str, ...]], name: str) -> list[float]:
     return [quality(Prompt.of_text(TEXTS[name]), answer) for answer in answers[name]]
 
 

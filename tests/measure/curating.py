@@ -41,11 +41,13 @@ from tests.measure.planted_noise import EDGES, Planted, class_of
 
 RECIPE = Path(__file__).parents[2] / "jobs" / "recipes" / "playground.yaml"
 ANSWERS_EACH = 4
+SURE = 0.85
 TRUSTED = 100  # pairs that perpcorrect begins with
 DS2 = {"method": "ds2", "edges": list(EDGES), "embedding": {"kind": "surprise"}}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> kind of noise, settings beside raw ones
     "raw": ("ratings", {}),
     "ds2": ("ratings", {"data.curate": DS2}),
+    "ds2, sure": ("ratings", {"data.curate": {**DS2, "confidence": SURE}}),
     "ds2, dropped": ("ratings", {"data.curate": {**DS2, "wrong": "drop"}}),
     "ds2, only rate": ("ratings", {"data.curate": {**DS2, "wrong": "keep"}, "objective": "cdpo"}),
     "raw orders": ("orders", {}),

@@ -15,8 +15,8 @@ from mixdpo_ray.playground.annotator import RatedPair
 from mixdpo_ray.playground.build import PlaygroundFolder
 from mixdpo_ray.playground.prompts import quality
 
-EDGES = (4.25, 5.75, 7.75)  # of true qualities: four classes, of which none is rare
-CENTRES = (3.25, 5.0, 6.5, 9.0)
+EDGES = (4.75, 7.5)  # of true qualities: three classes, of which none is rare
+CENTRES = (3.25, 6.0, 9.0)
 RATERS = 3
 
 

@@ -31,6 +31,7 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.space import with_settings
 from mixdpo_ray.search.tune import tune
 from mixdpo_ray.training.metric_names import JUDGE_METRICS, JUDGED_QUALITY, WIN_RATE
+from tests.measure.winners_evaluated import EvaluatedWinner, evaluated
 from tests.measure.winners_trial import ANSWERS_EACH, MeasuredTrial, playground_at
 
 RECIPE = Path(__file__).parents[2] / "jobs" / "recipes" / "playground-compare.yaml"
@@ -88,18 +89,19 @@ def recipe_of_seed(out: Path, seed: int) -> Recipe:
     return with_settings(load_recipe(str(RECIPE)), {**own, **CONSTANT})
 
 
-def searched(out: Path, seed: int) -> list[Candidate]:
-    """Every objective of a seed; what is there already is read."""
+def searched(out: Path, seed: int) -> tuple[list[Candidate], EvaluatedWinner]:
+    """Every objective of a seed, and what jobs/evaluate.py says of the judge's winner; what is there is read."""
     recipe = recipe_of_seed(out, seed)
+    playground = playground_at(out / f"seed-{seed}" / "playground", seed)
     with connected(recipe.cluster, cpus_to_start_with(recipe.cluster, recipe.tune.max_concurrent_trials)):
-        playground = playground_at(out / f"seed-{seed}" / "playground", seed)
         if not playground.exists:
             ray.get(ray.remote(num_cpus=1)(made).remote(playground))
-        output = tune(recipe, MeasuredTrial)
-    folder = Path(output.folder) / "trials"
-    return [
-        candidate(seed, json.loads(path.read_text()), path) for path in sorted(folder.glob("*/rung-1/summary.json"))
-    ]
+        folder = Path(tune(recipe, MeasuredTrial).folder)
+        summaries = sorted(folder.glob("trials/*/rung-1/summary.json"))
+        found = {path.parents[1].name: candidate(seed, json.loads(path.read_text()), path) for path in summaries}
+        winner = max(found, key=lambda name: found[name].win_rate)
+        told = evaluated(recipe, playground, folder / "pareto" / f"trial-{winner}.yaml")
+    return list(found.values()), told
 
 
 def made(playground: PlaygroundFolder) -> None:
@@ -131,7 +133,7 @@ def candidate(seed: int, summary: dict[str, Any], path: Path) -> Candidate:
     )
 
 
-def report(found: Sequence[Candidate], seconds: float) -> str:
+def report(found: Sequence[Candidate], evaluations: Sequence[EvaluatedWinner], seconds: float) -> str:
     seeds = sorted({one.seed for one in found})
     of_seed = {seed: [one for one in found if one.seed == seed] for seed in seeds}
     by_accuracy = [max(of_seed[seed], key=lambda one: one.accuracy) for seed in seeds]
@@ -157,7 +159,16 @@ def report(found: Sequence[Candidate], seconds: float) -> str:
     lines.append(f"the model before training: true quality {interval(base)}")
     cost = [judge.quality - accuracy.quality for judge, accuracy in zip(by_judge, by_accuracy, strict=True)]
     lines.append(f"what the wrong metric costs: {interval(cost)} of true quality, 1 to 10")
-    lines += [*agreement(found), "intervals: 95 %, over seeds (Student's t); differences are paired by seed"]
+    lines += [
+        *agreement(found),
+        "",
+        "jobs/evaluate.py on the judge's winner, share won against the model before training:",
+    ]
+    lines += [
+        *(one.describe() for one in evaluations),
+        "",
+        "intervals: 95 %, over seeds (Student's t); differences are paired by seed",
+    ]
     return "\n".join(lines)
 
 
@@ -190,11 +201,15 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    began, found = time.monotonic(), list[Candidate]()
+    began = time.monotonic()
+    found, told = list[Candidate](), list[EvaluatedWinner]()
     for seed in range(options.seeds):
-        found += searched(out, seed)
-        (out / "winners.json").write_text(json.dumps([asdict(one) for one in found], indent=1))
-        text = report(found, time.monotonic() - began)
+        candidates, winner = searched(out, seed)
+        found += candidates
+        told.append(winner)
+        everything = {"candidates": [asdict(one) for one in found], "evaluated": [asdict(one) for one in told]}
+        (out / "winners.json").write_text(json.dumps(everything, indent=1))
+        text = report(found, told, time.monotonic() - began)
         (out / "winners.txt").write_text(f"{text}\n")
         print(text, flush=True)
 

@@ -77,7 +77,7 @@ def test_rows_of_one_answer_belong_together_and_what_gives_no_pair_has_its_reaso
 
 def test_columns_of_other_names_are_mapped(folder: Path) -> None:
     file = write_rows(
-        folder / "named.jsonl", [{"question": "sort b a", "responses": ["a b", {"text": "b", "model": "m"}]}]
+        folder / "named.jsonl", [{"question": "sort b a", "responses": ["a b", {"response": "b", "model": "m"}]}]
     )
     source = f"answers.rate.source={{path: {file}, columns: {{prompt: question, answers: responses}}}}"
     assert [(one["score"], one["model"]) for one in answers(rate(recipe(folder, source, out="named")))] == [
@@ -164,7 +164,7 @@ def test_an_answer_that_nobody_can_rate_is_no_number_and_too_many_stop_the_job(f
         (["answers.rate.source={path: '{folder}/answers.jsonl', format: plain}"], "format plain is one of pairs"),
         (
             ["answers.rate.source=null", "answers.rate.pairs=true", "data.source.path={folder}/rated.jsonl"],
-            "data.source.format rated_answers holds rated answers and no pairs",
+            "data.source.format rated_answers holds several answers to a prompt and no pairs",
         ),
     ],
 )

@@ -78,7 +78,7 @@ def test_models_rate_as_they_would_one_answer_at_a_time_and_nothing_twice(
     rate(recipe(folder, alone, f"answers.rate.source.path={few}", "output.name=few"))
 
     report = rate(recipe(folder, models(folder)))
-    assert "reward: 18 of 46 answers are rated already" in capsys.readouterr().err
+    assert "reward: 20 of 46 answers are rated already" in capsys.readouterr().err
     rated = answers(report)
     assert [one["ratings"]["reward"] for one in rated] == pytest.approx(expected_rewards(folder, report), abs=1e-5)
     assert [one["ratings"]["own"] for one in rated] == pytest.approx(expected_log_ratios(folder, report), abs=1e-5)

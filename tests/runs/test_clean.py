@@ -189,7 +189,7 @@ def test_what_was_sampled_is_listed_and_stays_and_its_leftovers_go(tmp_path: Pat
         (tmp_path / "rated" / name).write_text("{}\n")
     for name in ("mine.jsonl", "mine.quarantine.jsonl", "mine.unanswerable.quarantine.jsonl"):
         (samples / name).write_text("{}\n")
-    for name in ("judged/m-1", "evaluations/mine", "iterations/mine"):
+    for name in ("judged/m-1", "evaluations/mine", "tasks/0123", "iterations/mine"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "some.json").write_text("{}\n")
     for name in ("step-5", ".unfinished-step-10"):
@@ -212,6 +212,7 @@ def test_what_was_sampled_is_listed_and_stays_and_its_leftovers_go(tmp_path: Pat
         "rated/mine.png": "ratings written out",
         "judged/m-1": "what a judge replied",
         "evaluations/mine": "evaluation",
+        "tasks/0123": "figures of a model on downstream tasks",
         "iterations/mine": "rounds, with their models",
         "runs/mine/exported/step-5": "model of a checkpoint",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from mixdpo_ray.training.judged_steps import (
     answers_file,
@@ -19,7 +20,7 @@ from mixdpo_ray.training.metrics import MetricsLog, read_lines, write_lines
 from mixdpo_ray.training.settings import CheckpointJudgeSettings
 
 EVERY_SECOND = CheckpointJudgeSettings(every_steps=2)
-LINES = [
+LINES: list[dict[str, Any]] = [
     {"kind": "eval", "step": 0},
     {"step": 0, "loss": 1.0},
     {"step": 1, "loss": 0.9},
