@@ -58,6 +58,8 @@ def measure_seed(arguments: argparse.Namespace, seed: int) -> Qualities:
     playground = made_playground(folder / "world", arguments, seed)
     file = folder / "qualities.json"
     known: Qualities = json.loads(file.read_text()) if file.exists() else {}
+    if f"{LONG}, steps" in known:
+        return known
 
     def measure(name: str, model: str | Path) -> None:
         if name not in known:
@@ -131,7 +133,7 @@ def summary(measured: Mapping[int, Qualities], rounds: int) -> str:
     names = [BASE, *(name for arm, each in of_arms.items() for name in (*each, best_name(arm))), LONG]
     found = {name: {seed: known[name] for seed, known in measured.items() if name in known} for name in names}
     rows = [["", "true quality", "minus one long round", "seeds"]]
-    for name, values in found.items():
+    for name, values in ((name, values) for name, values in found.items() if values):
         apart = [values[seed] - found[LONG][seed] for seed in values if seed in found[LONG]]
         against = "" if name == LONG else shown(Estimate.of(apart), 3, "+")
         rows.append([name, shown(Estimate.of(list(values.values())), 3), against, f"{len(values)}"])
