@@ -10,9 +10,13 @@ if TYPE_CHECKING:
 
 
 def rate(recipe: Recipe, *, dry_run: bool) -> Report:
+    if dry_run:
+        from mixdpo_ray.rating.dry_run import plan_ratings
+
+        return plan_ratings(recipe)
     from mixdpo_ray.rating.rate import rate as rate_answers
 
-    return rate_answers(recipe, dry_run=dry_run)
+    return rate_answers(recipe)
 
 
 DRY_RUN = "tell how many questions a judge would be asked, and what that costs; ask and load nothing"

@@ -85,7 +85,7 @@ class Estimate:
 
 
 def kind_of(metric: str, *, difference: bool = False) -> Kind:
-    if not metric.startswith("eval_rewards/accuracies"):
+    if not metric.startswith(("eval_rewards/accuracies", "judge/win_rate")):
         return "number"
     return "difference of shares" if difference else "share"
 

@@ -6,15 +6,19 @@ python -m tests.readme_tables    # writes them between their marks
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from mixdpo_ray.benchmarks import BENCHMARKS
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective
+from mixdpo_ray.pairs.curating import CURATIONS, EmbeddingSettings
+from mixdpo_ray.raters import RATERS
 from mixdpo_ray.recipe.file import describe_first_settings
 from tests.test_imports import ROOMS
 
@@ -27,16 +31,23 @@ def tables() -> dict[Path, str]:
     places = [
         (ROOT / "README.md", "rooms", _rooms()),
         (ROOT / "jobs" / "README.md", "sample", _section("answers.sample")),
+        (ROOT / "jobs" / "README.md", "rate", _section("answers.rate")),
+        (ROOT / "jobs" / "README.md", "raters", _raters()),
         (ROOT / "jobs" / "README.md", "evaluate", _section("answers.evaluate")),
+        (ROOT / "jobs" / "README.md", "iterate", _section("answers.iterate")),
+        (ROOT / "jobs" / "README.md", "curate", _curations()),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),
         (PACKAGE / "benchmarks" / "README.md", "benchmarks", _benchmarks()),
     ]
-    return {file: with_table(file, name, rows) for file, name, rows in places}
+    texts = {file: file.read_text() for file, _, _ in places}
+    for file, name, rows in places:
+        texts[file] = with_table(file, texts[file], name, rows)
+    return texts
 
 
-def with_table(file: Path, name: str, rows: list[str]) -> str:
-    before, _, rest = file.read_text().partition(f"<!-- {name} -->\n")
+def with_table(file: Path, text: str, name: str, rows: list[str]) -> str:
+    before, _, rest = text.partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- end of {name} -->")
     assert end, f"{file} has no place for the table of {name}"
     return before + "\n".join([f"<!-- {name} -->", *rows, f"<!-- end of {name} -->"]) + after
@@ -58,7 +69,7 @@ def _section(name: str) -> list[str]:
     lines = describe_first_settings(section=name).splitlines()
     shown = [(line.partition(" = "), text.strip()) for line, text in zip(lines[::2], lines[1::2], strict=True)]
     rows = [f"| `{setting}` | `{default}` | {text} |" for (setting, _, default), text in shown]
-    own = [row for row in rows if row.startswith(f"| `{name}.") and not row.startswith(f"| `{name}.prompts.source.")]
+    own = [row for row in rows if row.startswith(f"| `{name}.") and "source." not in row.split("`")[1]]
     return ["| setting | default | |", "|---|---|---|", *own]
 
 
@@ -78,11 +89,24 @@ def _metrics() -> list[str]:
     return ["| metric | | settings | needs |", "|---|---|---|---|", *rows]
 
 
+def _raters() -> list[str]:
+    rows = [
+        f"| `{name}` | {_about(kind, False)} | {_settings(kind) or 'none'} | {kind.needs} |"
+        for name, kind in RATERS.items()
+    ]
+    return ["| kind | | settings | needs |", "|---|---|---|---|", *rows]
+
+
 def _benchmarks() -> list[str]:
     rows = [
         f"| `{name}` | {_about(kind, False)} | {_settings(kind)} | `{kind.main}` |" for name, kind in BENCHMARKS.items()
     ]
     return ["| benchmark | | settings | compared by |", "|---|---|---|---|", *rows]
+
+
+def _curations() -> list[str]:
+    rows = [f"| `{name}` | {_about(kind, False)} | {_settings(kind)} |" for name, kind in CURATIONS.items()]
+    return ["| `data.curate.method` | | settings |", "|---|---|---|", *rows]
 
 
 def _about(kind: type, experimental: bool) -> str:
@@ -91,10 +115,18 @@ def _about(kind: type, experimental: bool) -> str:
 
 def _settings(kind: type[BaseModel]) -> str:
     shown = (
-        f"`{name}`" if info.is_required() else f"`{name} {_value(info.default)}`"
-        for name, info in kind.model_fields.items()
+        f"`{name}`" if info.is_required() else f"`{name} {_value(info.default)}`" for name, info in _fields(kind, "")
     )
     return ", ".join(shown)
+
+
+def _fields(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    """A section's own settings by their dotted names; those of adapters stay one value."""
+    for name, info in kind.model_fields.items():
+        if isinstance(info.default, EmbeddingSettings):
+            yield from _fields(type(info.default), f"{name}.")
+        else:
+            yield f"{prefix}{name}", info
 
 
 def _needs(kind: type[Objective]) -> str:

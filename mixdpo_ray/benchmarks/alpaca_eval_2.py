@@ -120,6 +120,7 @@ class AlpacaEval2(PairwiseBenchmark):
         calibrated = self.calibration is not None
         if calibrated and isinstance(fitted, FittedWinRate):
             yield f"the length-controlled win rate was fitted with C = {fitted.c:.6g}"
+        yield from super().notes(scores, statistics)
         yield from notes_on_fit(scores["win_rate"], scores["length_controlled_win_rate"], calibrated=calibrated)
 
     def _controlled(self, lengths: Mapping[str, ArmLengths]) -> dict[str, FittedWinRate]:

@@ -137,6 +137,7 @@ class ArenaHard(PairwiseBenchmark):
         return found
 
     def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
+        yield from super().notes(scores, statistics)
         yield "style_controlled_score is at equal style; the centred one is the official script's, over these arms"
 
     def _styled(self, arm: JudgedArm) -> StyledBattles:

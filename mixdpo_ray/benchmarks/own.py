@@ -110,9 +110,19 @@ class Own(PairwiseBenchmark):
                 "win_rate": Ratio.mean(lengths[name].outcome),
                 "length_controlled_win_rate": controlled[name],
                 **self.leaning(arm),
+                **_of_categories(arm, lengths[name].outcome),
             }
             for name, arm in arms.items()
         }
 
     def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
+        yield from super().notes(scores, statistics)
         yield from notes_on_fit(scores["win_rate"], scores["length_controlled_win_rate"], calibrated=False)
+
+
+def _of_categories(arm: JudgedArm, outcome: Mapping[str, float]) -> dict[str, Statistic]:
+    """Win rates by category, win_rate:CATEGORY, where prompts have several."""
+    won: dict[str, dict[str, float]] = {}
+    for item, share in outcome.items():
+        won.setdefault(arm.prompts[item].category or "without a category", {})[item] = share
+    return {f"win_rate:{category}": Ratio.mean(won[category]) for category in sorted(won) if len(won) > 1}

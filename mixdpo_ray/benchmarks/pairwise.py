@@ -8,17 +8,18 @@ where both orders agree, `agreed_win_rate`, he does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, Game, JudgedArm
 from mixdpo_ray.benchmarks.length_control import ArmLengths
-from mixdpo_ray.benchmarks.resampling import Ratio, Statistic
+from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Ratio, Statistic
 from mixdpo_ray.benchmarks.verdict import JudgeVerdict
 from mixdpo_ray.errors import EvaluationError
 
+FIRST_SHOWN, AGREED = "first_shown_share", "agreed_win_rate"
 BOTH_ORDERS: tuple[Game, ...] = ("baseline_first", "model_first")
 
 
@@ -70,24 +71,41 @@ class PairwiseBenchmark(Benchmark):
         model = {item: sum(map(len, arm.answers[item])) for item in outcome}
         return ArmLengths(outcome, model, {item: sum(map(len, arm.prompts[item].reference)) for item in outcome})
 
+    def notes(self, scores: Mapping[str, BenchmarkScore], statistics: Mapping[str, Statistic]) -> Iterator[str]:
+        for name, share in scores.items():
+            category, _, measured = name.rpartition("/")
+            if measured == FIRST_SHOWN and not share.low <= 50 <= share.high:
+                yield from _note_on_position(category, scores)
+
     def leaning(self, arm: JudgedArm) -> dict[str, Statistic]:
-        """What the judge and the lengths have to do with a win rate."""
+        """What the judge and the lengths have to do with a win rate; equal answers were shown to no judge."""
         played = self.played(arm)
+        equal = {item for item in played if arm.answers[item] == arm.prompts[item].reference}
+        shown = set(played) - equal or equal
         first = {
             item: (sum((v.value or 0) * v.battles for v in games.values()), sum(v.battles for v in games.values()))
             for item, games in played.items()
+            if item in shown
         }
         both = {item: games for item, games in played.items() if len(games) == len(BOTH_ORDERS)}
         agreed = {item: wins.pop() for item, games in both.items() if len(wins := _wins(games)) == 1}
-        flips = {item: float(_flips(games)) for item, games in both.items()}
+        flips = {item: float(_flips(games)) for item, games in both.items() if item in shown}
         lengths = self.lengths(arm)
         return {
-            "first_shown_share": Ratio.of(first),
+            FIRST_SHOWN: Ratio.of(first),
             **({"flip_rate": Ratio.mean(flips)} if flips else {}),
-            **({"agreed_win_rate": Ratio.mean(agreed)} if agreed else {}),
+            **({AGREED: Ratio.mean(agreed)} if agreed else {}),
             "average_length": Ratio.mean(lengths.model, percent=False),
             "baseline_length": Ratio.mean(lengths.baseline, percent=False),
         }
+
+
+def _note_on_position(category: str, scores: Mapping[str, BenchmarkScore]) -> Iterator[str]:
+    of = f"{category}/" if category else ""
+    share, agreed = scores[of + FIRST_SHOWN], scores.get(of + AGREED)
+    bias, low, high = (2 * end / 100 - 1 for end in (share.value, share.low, share.high))
+    told = f"{of}position bias {bias:+.2f} ({low:+.2f} to {high:+.2f}) for the answer shown first, unseen"
+    yield told + (f"; where both orders agree the win rate is {agreed.value:.1f}" if agreed else "")
 
 
 def _wins(games: Mapping[Game, JudgeVerdict]) -> set[float]:

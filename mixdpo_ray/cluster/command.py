@@ -60,7 +60,7 @@ def before_ray(job: str, *recipes: Recipe) -> None:
     """Refuse what is wrong with the recipes' own files, and say what the first seconds of a job go to.
 
     Every verb that needs Ray passes by here, before it imports or starts anything that takes seconds. What is said is
-    said again until Ray is there.
+    said again until Ray is there. A verb that is a step of another one finds it there, and has nothing to say.
     """
     import os
 
@@ -68,6 +68,8 @@ def before_ray(job: str, *recipes: Recipe) -> None:
     from mixdpo_ray.recipe.inputs import refuse_wrong_inputs
 
     refuse_wrong_inputs(*recipes, trains=job not in ("prepare", "score"))
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return
     address = os.environ.get("RAY_ADDRESS")
     doing = f"joining the Ray at {address}" if address else "loading libraries and starting Ray on this machine"
     say(f"{job}: {doing}", meanwhile=f"{job}: {doing}")

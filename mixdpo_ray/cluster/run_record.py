@@ -137,7 +137,7 @@ class RunRecord:
 
         if committed_steps(self.checkpoints) or self.summary() is not None:
             return True
-        return any(line.get("kind") != "eval" for line in read_lines(join(self.folder, STEP_METRICS)))
+        return any("kind" not in line for line in read_lines(join(self.folder, STEP_METRICS)))
 
     def write_recipe(
         self, recipe: Recipe, identity: Mapping[str, Any], models: Sequence[dict[str, Any]] | None = None

@@ -26,6 +26,7 @@ from mixdpo_ray.comparison.arms import arms_of, check_arms, of_seed
 from mixdpo_ray.comparison.display import CompareDisplay
 from mixdpo_ray.comparison.inputs import Unit, make_units
 from mixdpo_ray.comparison.job_sequence import RecordedJob, train_in_sequence
+from mixdpo_ray.comparison.judged_arms import JudgingOfArms, judge_arms
 from mixdpo_ray.comparison.output import CompareOutput
 from mixdpo_ray.comparison.playgrounds import judge_untrained, make_playgrounds
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -49,12 +50,14 @@ def compare(recipe: Recipe) -> CompareOutput:
         if recipe.compare.playground is not None:
             make_playgrounds(recipe)
             preflight(of_seed(recipe, recipe.compare.seeds[0]))  # of the models that are there only now
-        units = make_units(recipe, storage.absolute(folder))
+        judging: JudgingOfArms = {}
+        units = make_units(recipe, storage.absolute(folder), judging)
         output.claim(units)
         try:
             _run(recipe, output, units)
             if recipe.compare.playground is not None and recipe.compare.untrained is not None:
                 judge_untrained(recipe, output.untrained_folders)
+            judge_arms(recipe, output.arm_records, output.untrained_records, judging)
         finally:
             output.write()
     return output

@@ -13,6 +13,7 @@ from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_record import RunRecord, identity_of
 from mixdpo_ray.comparison.arms import Arm, all_arms
 from mixdpo_ray.comparison.job_sequence import RecordedJob
+from mixdpo_ray.comparison.judged_arms import JudgingOfArms, both_judges, is_judged, judging_of
 from mixdpo_ray.comparison.playgrounds import judge_of
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.preparation.held_out import require_held_out
@@ -65,7 +66,8 @@ class Unit:
                 storage.delete(job.record.checkpoints)
 
 
-def make_units(recipe: Recipe, folder: str) -> list[Unit]:
+def make_units(recipe: Recipe, folder: str, judging: JudgingOfArms) -> list[Unit]:
+    """`judging`: is filled with what is asked of the arms' models, where the metric is of a judge."""
     tables: dict[str, PreparedTable] = {}
     entries = [_entry(arm, tables, folder) for arm in all_arms(recipe)]
     entries = _with_references(entries)
@@ -73,7 +75,7 @@ def make_units(recipe: Recipe, folder: str) -> list[Unit]:
     for entry in entries:
         stage = first_stage(entry.job, entry.table, join(folder, "stages"))
         groups.setdefault(f"{stage.run} {entry.arm.recipe.cluster.model_dump_json()}", []).append(entry)
-    return [_unit(group, folder) for group in groups.values()]
+    return [_unit(group, folder, judging) for group in groups.values()]
 
 
 def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
@@ -95,7 +97,7 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
 
 
 def _leaves_model(recipe: Recipe) -> bool:
-    return recipe.compare.keep_models or recipe.compare.playground is not None
+    return recipe.compare.keep_models or recipe.compare.playground is not None or is_judged(recipe)
 
 
 def _table_key(recipe: Recipe) -> str:
@@ -125,7 +127,7 @@ def _pairs_of_reference(entry: Entry) -> int:
     return int(np.count_nonzero(entry.job.reference_positions(entry.job.plan(entry.table))))
 
 
-def _unit(group: Sequence[Entry], folder: str) -> Unit:
+def _unit(group: Sequence[Entry], folder: str, known: JudgingOfArms) -> Unit:
     first = group[0]
     digests = tuple(entry.table.manifest.content_digest for entry in group)
     jobs: list[RecordedJob] = []
@@ -137,6 +139,9 @@ def _unit(group: Sequence[Entry], folder: str) -> Unit:
     for entry in group:
         recipe, job = entry.arm.recipe, entry.job
         steps = job.steps(job.plan(entry.table)) - (stage.step if stage else 0)
-        queued = QueuedJob(replace(job, start_from=stage), entry.arm.label, judge_of(recipe, entry.arm.seed))
+        judging = judging_of(recipe, known)
+        leave_answers = judging.prompts.left_by(job.run) if judging else None
+        judge = both_judges(judge_of(recipe, entry.arm.seed), leave_answers)
+        queued = QueuedJob(replace(job, start_from=stage), entry.arm.label, judge)
         jobs.append(RecordedJob(queued, steps, recipe.compare.keep_models))
     return Unit(first.arm.recipe.cluster, tuple(jobs), tuple(entry.arm for entry in group), digests)

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.comparison.arms import Arm, all_arms, windows_left_out
+from mixdpo_ray.comparison.arms import Arm, all_arms, of_seed, windows_left_out
 from mixdpo_ray.comparison.inputs import Unit
 from mixdpo_ray.comparison.picture import picture
 from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write_results
 from mixdpo_ray.comparison.table import notes_text, table_text
+from mixdpo_ray.evaluation.judged_model import JUDGED_FILE
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.storage import join
 from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, HeldOutPairs
@@ -46,6 +47,18 @@ class CompareOutput:
     @property
     def untrained_folders(self) -> list[str]:
         return [storage.absolute(join(self.folder, self._untrained(seed).folder)) for seed in self.recipe.compare.seeds]
+
+    @property
+    def arm_records(self) -> list[tuple[Arm, RunRecord]]:
+        return [(arm, self._record(arm)) for arm in all_arms(self.recipe)]
+
+    @property
+    def untrained_records(self) -> list[tuple[Arm, RunRecord]]:
+        """The model before training, once for each seed; none where it is no arm."""
+        if self.recipe.compare.untrained is None:
+            return []
+        found = [self._untrained(seed) for seed in self.recipe.compare.seeds]
+        return [(arm, self._record(arm)) for arm in found]
 
     @property
     def against(self) -> str:
@@ -99,7 +112,7 @@ class CompareOutput:
         return "\n".join([head, "", table_text(rows, self.metric, self.against), "", *notes])
 
     def _untrained(self, seed: int) -> Arm:
-        return Arm(self.recipe.compare.untrained or "", seed, self.recipe)
+        return Arm(self.recipe.compare.untrained or "", seed, of_seed(self.recipe, seed))
 
     def _record(self, arm: Arm) -> RunRecord:
         return RunRecord(join(self.folder, arm.folder))
@@ -112,7 +125,8 @@ class CompareOutput:
         if summary is None:
             return Outcome(arm.name, arm.seed)
         metrics = {**_finite(summary["eval_after"]), **summary.get("judged", {})}
-        return Outcome(arm.name, arm.seed, metrics, summary["seconds"], pairs=HeldOutPairs.read(join(folder, AFTER)))
+        pairs, prompts = (HeldOutPairs.read(join(folder, name)) for name in (AFTER, JUDGED_FILE))
+        return Outcome(arm.name, arm.seed, metrics, summary["seconds"], pairs=pairs, prompts=prompts)
 
     def _untouched(self, seed: int) -> Outcome:
         """Judged in its playground; elsewhere as a run found it before its first step."""
@@ -124,8 +138,10 @@ class CompareOutput:
                 metrics |= _finite(summary["eval_before"])
                 pairs = HeldOutPairs.read(join(self.folder, arm.folder, BEFORE))
                 break
-        summary = self._record(self._untrained(seed)).summary()
-        return Outcome(self._untrained(seed).name, seed, {**metrics, **(summary or {}).get("judged", {})}, pairs=pairs)
+        record = self._record(self._untrained(seed))
+        prompts = HeldOutPairs.read(join(record.folder, JUDGED_FILE))
+        metrics |= (record.summary() or {}).get("judged", {})
+        return Outcome(self._untrained(seed).name, seed, metrics, pairs=pairs, prompts=prompts)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

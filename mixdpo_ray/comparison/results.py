@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from mixdpo_ray.intervals import Estimate, kind_of
 from mixdpo_ray.training.held_out_pairs import HeldOutPairs, matrix
+from mixdpo_ray.training.metric_names import JUDGE_METRICS
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,15 @@ class Outcome:
     seconds: float = 0.0
     failure: str = ""
     pairs: HeldOutPairs | None = field(default=None, compare=False, repr=False)  # not kept by earlier versions
+    prompts: HeldOutPairs | None = field(default=None, compare=False, repr=False)  # where answers were judged
 
     @property
     def state(self) -> str:
         return "failed" if self.failure else "ended" if self.metrics else "missing"
+
+    def behind(self, metric: str) -> HeldOutPairs | None:
+        """The pairs, or prompts, that a metric is a mean over."""
+        return self.prompts if metric in JUDGE_METRICS else self.pairs
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class ResultRow:
         alone = Estimate.of([one.metrics[metric] for one in measured])
         if not self.same_pairs:
             return alone
-        found = matrix([one.pairs for one in measured], metric)
+        found = matrix([one.behind(metric) for one in measured], metric)
         return replace(alone, complete=False) if found is None else Estimate.crossed(found[1], kind_of(metric))
 
     def gaps(self, metric: str) -> list[float]:
@@ -57,7 +63,7 @@ class ResultRow:
         if not self.same_pairs:
             return alone
         both = self._both(metric)
-        mine, theirs = (matrix([one[side].pairs for one in both], metric) for side in (0, 1))
+        mine, theirs = (matrix([one[side].behind(metric) for one in both], metric) for side in (0, 1))
         if mine is None or theirs is None or mine[0] != theirs[0]:
             return replace(alone, complete=False)
         return Estimate.crossed(mine[1] - theirs[1], kind_of(metric, difference=True))

@@ -8,7 +8,7 @@ from statistics import median
 
 from mixdpo_ray.comparison.results import ResultRow
 from mixdpo_ray.intervals import Estimate, ends_of
-from mixdpo_ray.training.metric_names import metric_in_words
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, metric_in_words
 from mixdpo_ray.wording import markdown_table
 
 INTERVAL = "(low to high) is a 95 % interval, cut where a share ends, and ± half of one,"
@@ -30,7 +30,8 @@ def table_text(rows: Sequence[ResultRow], metric: str, against: str) -> str:
         ["seconds", *(f"{row.seconds:.1f}" if row.seconds > 0 else "" for row in rows)],
     ]
     if any(row.same_pairs for row in rows):
-        columns.insert(4, ["pairs", *(_pairs(row.mean(metric)) for row in rows)])
+        counted = "prompts" if metric in JUDGE_METRICS else "pairs"
+        columns.insert(4, [counted, *(_pairs(row.mean(metric)) for row in rows)])
     return "\n".join(markdown_table([list(row) for row in zip(*columns, strict=True)]))
 
 

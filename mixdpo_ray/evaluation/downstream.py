@@ -1,6 +1,6 @@
 """Downstream tasks by lm-eval: for each arm a process of its own on a node of the cluster, and no task twice.
 
-<storage>/evaluations/tasks/<fingerprint>.json   figures of one model on one task, question by question
+<storage>/tasks/<fingerprint>/<task>.json   figures of one model on one task, question by question; both are hashes
 
 Intervals and differences are those of all other scores: of questions drawn with replacement, the same for all arms.
 """
@@ -25,7 +25,7 @@ from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.errors import EvaluationError, RecipeError
 from mixdpo_ray.evaluation.arms import EvaluationArm
-from mixdpo_ray.evaluation.results import ArmDifference, EvaluatedArm, EvaluatedBenchmark
+from mixdpo_ray.evaluation.results import LM_EVAL_KIND, ArmDifference, EvaluatedArm, EvaluatedBenchmark
 from mixdpo_ray.evaluation.task_process import AskedTask, TaskFigures, TaskRequest
 from mixdpo_ray.recipe.extras import Extra, lacks
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
@@ -35,6 +35,7 @@ from mixdpo_ray.training.settings import ModelSettings
 
 LM_EVAL = Extra("lm-eval", "lm_eval", "answers.evaluate.tasks", "leave that out")
 PROGRAM = "from mixdpo_ray.evaluation.task_process import run_asked_tasks; run_asked_tasks()"
+TASKS_FOLDER = "tasks"  # beneath output.storage_path
 MAIN_METRICS = ("acc", "exact_match", "f1")  # the first of these that a task has is the one that arms are compared by
 SAID = 300  # signs of what a process said last
 
@@ -74,6 +75,20 @@ def downstream(recipe: Recipe, arms: Sequence[EvaluationArm]) -> tuple[Evaluated
     )
 
 
+def tasks_in_words(recipe: Recipe, arms: Sequence[EvaluationArm]) -> str:
+    """What a dry run tells of them; nothing where there are none."""
+    settings = recipe.answers.evaluate.tasks
+    models = [arm for arm in arms if arm.file("") is None]
+    if settings is None or not models:
+        return ""
+    told = ", ".join(f"{task} ({shots_text(shots)})" for task, shots in settings.shots.items())
+    return f"tasks: {told} by {len(models)} models, in lm-eval, at no price"
+
+
+def shots_text(shots: int) -> str:
+    return "one shot" if shots == 1 else f"{shots} shots"
+
+
 def _models(recipe: Recipe, arms: Sequence[EvaluationArm]) -> Iterator[tuple[str, ModelSettings]]:
     for arm in arms:
         if arm.file("") is None:
@@ -88,9 +103,9 @@ def _asked(recipe: Recipe, settings: TasksSettings, model: ModelSettings) -> tup
         "own": _digest(settings.folder),
         "lm_eval": version(LM_EVAL.module),
     }
-    folder = storage.join(storage.absolute(recipe.output.storage_path), "evaluations", "tasks")
+    folder = storage.join(storage.absolute(recipe.output.storage_path), TASKS_FOLDER, fingerprint(decides))
     return tuple(
-        AskedTask(task, shots, storage.join(folder, f"{fingerprint({**decides, 'task': task, 'shots': shots})}.json"))
+        AskedTask(task, shots, storage.join(folder, f"{fingerprint({'task': task, 'shots': shots})}.json"))
         for task, shots in settings.shots.items()
     )
 
@@ -173,7 +188,7 @@ def evaluated_task(
     )
     plain = [name.rpartition("/")[2] for name in one.by_question]
     main = next((name for name in MAIN_METRICS if name in plain), plain[0] if plain else "acc")
-    shots = f"lm-eval, {one.shots} shots" if one.shots != 1 else "lm-eval, one shot"
+    shots = f"{LM_EVAL_KIND}, {shots_text(one.shots)}"
     result = EvaluatedBenchmark(one.task, shots, main, one.questions, "", against if len(arms) > 1 else "", arms)
     return replace(result, differences=tuple(_differences(result, ratios)))
 

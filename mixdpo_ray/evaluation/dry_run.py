@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from mixdpo_ray.errors import MixDPOError
 from mixdpo_ray.evaluation.answers import AnswerRow, decoding_of, known_rows
 from mixdpo_ray.evaluation.arms import EvaluationArm
+from mixdpo_ray.evaluation.downstream import refuse_impossible_tasks, tasks_in_words
 from mixdpo_ray.evaluation.inputs import EvaluationInputs
 from mixdpo_ray.evaluation.judged import chat_question, games_of
 from mixdpo_ray.evaluation.prompts import BenchmarkPrompts
@@ -48,6 +49,7 @@ class EvaluationEstimate:
     judge: str
     asking: AskingEstimate | None  # None: of a judge that costs nothing
     warnings: tuple[str, ...]
+    tasks: str = ""  # downstream ones, which no judge sees
 
     def describe(self) -> str:
         lines = [one.describe() for one in self.benchmarks]
@@ -57,6 +59,7 @@ class EvaluationEstimate:
             lines += [f"judge: {line}" for line in self.asking.describe().splitlines()]
             if not self.asking.seconds and self.asking.cost.calls:
                 lines.append("judge: for a time, give answers.judge.http.requests_per_minute or tokens_per_minute")
+        lines += filter(None, [self.tasks])
         warnings = [f"warning: {warning}" for warning in self.warnings]
         return "\n".join([*warnings, *lines, "dry run: nothing was drawn, asked or paid"])
 
@@ -78,7 +81,13 @@ def estimate_evaluation(inputs: EvaluationInputs) -> EvaluationEstimate:
                 name, len(prompts.prompts), len(answers), turns, assumed.count, assumed.tokens, len(asked)
             )
         )
-    return EvaluationEstimate(tuple(found), *_asking(inputs.recipe, questions), tuple(dict.fromkeys(warnings)))
+    tasks = tasks_in_words(inputs.recipe, inputs.arms)
+    try:
+        refuse_impossible_tasks(inputs.recipe)
+    except MixDPOError as error:
+        warnings.append(str(error))
+    judge, asking = _asking(inputs.recipe, questions)
+    return EvaluationEstimate(tuple(found), judge, asking, tuple(dict.fromkeys(warnings)), tasks)
 
 
 @dataclass

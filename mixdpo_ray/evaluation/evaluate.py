@@ -26,7 +26,8 @@ from mixdpo_ray.recipe.recipe import Recipe
 
 def evaluate(recipe: Recipe, *, dry_run: bool = False) -> EvaluateReport | EvaluationEstimate:
     """Judge the answers that the recipe's `answers.evaluate` asks for; or tell what that would take."""
-    refuse_impossible_tasks(recipe)
+    if not dry_run:
+        refuse_impossible_tasks(recipe)
     inputs = EvaluationInputs.read(recipe, asks=not dry_run)
     if dry_run and not inputs.needs_ray:
         return estimate_evaluation(inputs)

@@ -21,7 +21,7 @@ from mixdpo_ray.benchmarks.pairwise import BOTH_ORDERS
 from mixdpo_ray.evaluation.judged import AnswerTexts, JudgedAnswers
 from mixdpo_ray.evaluation.page import evaluation_page
 from mixdpo_ray.evaluation.picture import evaluation_picture
-from mixdpo_ray.evaluation.results import EVALUATION_FILE, EvaluationResults
+from mixdpo_ray.evaluation.results import EVALUATION_FILE, LM_EVAL_KIND, EvaluationResults
 from mixdpo_ray.evaluation.scored import ArmAnswers
 from mixdpo_ray.evaluation.table import results_text
 from mixdpo_ray.recipe.recipe import Recipe
@@ -35,6 +35,10 @@ class EvaluateReport:
     results: EvaluationResults
     folder: str
 
+    @property
+    def with_answers(self) -> list[str]:
+        return [one.name for one in self.results.benchmarks if not one.kind.startswith(LM_EVAL_KIND)]
+
     def describe(self) -> str:
         return "\n".join(
             [
@@ -43,7 +47,7 @@ class EvaluateReport:
                 f"  results  {self.folder}/{EVALUATION_FILE}",
                 f"  table    {self.folder}/{EVALUATION_TABLE}",
                 f"  page     {self.folder}/{EVALUATION_PAGE}, {EVALUATION_PICTURE}",
-                f"  answers  {self.folder}/{{{', '.join(one.name for one in self.results.benchmarks)}}}",
+                f"  answers  {self.folder}/{{{', '.join(self.with_answers)}}}",
             ]
         )
 

@@ -69,15 +69,27 @@ def _shown(results: EvaluationResults, benchmark: EvaluatedBenchmark) -> ShownBe
         apart=tuple(apart_tables(benchmark)),
         scores=score_table(benchmark),
         shortfalls=tuple((arm.name, found) for arm in benchmark.arms if (found := tuple(shortfalls(benchmark, arm)))),
-        notes=tuple((arm.name, arm.notes) for arm in benchmark.arms if arm.notes),
+        notes=tuple(_notes(benchmark)),
         examples=tuple(shown_examples(benchmark)),
         cost=tuple(_cost(benchmark.cost, results.currency_known)) if benchmark.cost.calls else (),
     )
 
 
+def _notes(benchmark: EvaluatedBenchmark) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What concerns all arms is said once."""
+    arms = benchmark.arms
+    shared = [note for note in arms[0].notes if all(note in arm.notes for arm in arms)] if len(arms) > 1 else []
+    if shared:
+        yield "all arms", tuple(shared)
+    for arm in arms:
+        if own := tuple(note for note in arm.notes if note not in shared):
+            yield arm.name, own
+
+
 def _cost(cost: JudgingCost, currency_known: bool) -> Iterator[tuple[str, str]]:
     yield "calls", f"{cost.calls:,}"
-    yield "tokens read", f"{cost.input_tokens:,}"
-    yield "tokens written", f"{cost.output_tokens:,}"
+    if cost.input_tokens or cost.output_tokens:  # as the judge's server counts them, where it does
+        yield "tokens read", f"{cost.input_tokens:,}"
+        yield "tokens written", f"{cost.output_tokens:,}"
     if currency_known:
         yield "price", f"{cost.price:,.2f}"

@@ -78,6 +78,7 @@ class HeadlineTable:
     title: str
     lines: tuple[ArmLine, ...]
     pairwise: bool
+    with_lengths: bool
     can_show: str
 
 
@@ -113,7 +114,9 @@ def headline_tables(benchmark: EvaluatedBenchmark) -> Iterator[HeadlineTable]:
         axis = DrawnAxis.over([*ends, *([] if middle is None else [middle])] or [0.0])
         lines = tuple(_line(benchmark, arm, name, axis) for arm in benchmark.arms)
         pairwise = any(score_of_category(category, "first_shown_share") in arm.scores for arm in benchmark.arms)
-        yield HeadlineTable(score_title(name, benchmark.main), lines, pairwise, _can_show(benchmark, name))
+        with_lengths = any(line.length != _NONE for line in lines)
+        can_show = _can_show(benchmark, name)
+        yield HeadlineTable(score_title(name, benchmark.main), lines, pairwise, with_lengths, can_show)
 
 
 def _line(benchmark: EvaluatedBenchmark, arm: EvaluatedArm, name: str, axis: DrawnAxis) -> ArmLine:
@@ -146,7 +149,7 @@ def _can_show(benchmark: EvaluatedBenchmark, name: str) -> str:
     apart = [one.apart for one in benchmark.differences if one.score == name]
     scores = [arm.scores[name] for arm in benchmark.arms if name in arm.scores]
     shown = apart or scores
-    known = [one for one in shown if math.isfinite(smallest_shown(one))]
+    known = [one for one in shown if 0 < smallest_shown(one) < math.inf]
     if not known:
         return ""
     most = max(known, key=smallest_shown)

@@ -72,6 +72,9 @@ def _draw_scores(axis: Any, row: PictureRow) -> None:
 
 
 def _draw_lengths(axis: Any, row: PictureRow) -> None:
+    if not any(map(row.length, row.arms)):
+        axis.set_axis_off()
+        return
     _prepare(axis, row, "length, characters")
     axis.set_yticklabels([])
     for height, arm in enumerate(row.arms):

@@ -15,6 +15,7 @@ from mixdpo_ray.intervals import NORMAL
 from mixdpo_ray.wording import first_line
 
 EVALUATION_FILE = "results.json"
+LM_EVAL_KIND = "lm-eval"  # how the kind of downstream tasks begins, which no judge has seen
 POWERFUL = NORMAL + 0.84  # standard errors apart, two scores are told apart in 80 of 100 evaluations
 
 

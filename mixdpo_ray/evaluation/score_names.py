@@ -21,16 +21,20 @@ SCORE_WORDS: dict[str, str] = {
     "acc": "accuracy, %",
     "acc_norm": "accuracy by likelihood per character, %",
     "exact_match": "exact match, %",
+    "agreed_win_rate": "win rate where both orders agree, %",
     "average_length": "length of the answers, characters",
     "baseline_length": "length of the reference's, characters",
 }
 _HALF = ("win_rate", "length_controlled_win_rate", "discrete_win_rate", "score", "style_controlled_score")
 _RATINGS = ("rating", "first_turn", "second_turn")
-_LENGTHS = ("average_length", "baseline_length")
+LENGTH_SCORES = ("average_length", "baseline_length")
 
 
 def score_parts(name: str, main: str) -> tuple[str, str]:
-    """Category and plain name: hard/score is a score of the category hard, and writing the main one of writing."""
+    """Category and plain name: of hard/score, of win_rate:coding, and of writing, the main score of that category."""
+    plain, colon, category = name.partition(":")
+    if colon:
+        return category, plain
     category, _, plain = name.rpartition("/")
     return (name, main) if main == "rating" and plain not in SCORE_WORDS else (category, plain)
 
@@ -45,10 +49,9 @@ def score_title(name: str, main: str) -> str:
 
 
 def score_value(value: float, plain: str, *, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    if plain in _LENGTHS:
-        return f"{value:{sign},.0f}"
-    return f"{value:{sign}.2f}" if plain in _RATINGS else f"{value:{sign}.1f}"
+    """The number with as many digits as matter; nothing is written as -0.0."""
+    digits = 2 if plain in _RATINGS else 0 if plain in LENGTH_SCORES and abs(value) >= 100 else 1
+    return f"{round(value, digits) + 0.0:{'+' if signed else ''},.{digits}f}"
 
 
 def interval_words(score: BenchmarkScore, plain: str, *, signed: bool = False) -> str:

@@ -108,9 +108,17 @@ class _JudgeActor:
         self.settings, self.folder = settings, folder
         self.asking: Asking | None = None
         self.lock = ExitStack()
+        self.askers = 0  # of this job, at the same time: they share the store, the limits and the budget
+        self.one_begins = asyncio.Lock()
 
     async def begin(self, wait: bool) -> bool:
-        """Whether the store is this process's now."""
+        """Whether the store is this process's now, for one asker more."""
+        async with self.one_begins:
+            there = self.askers > 0 or await self._take_store(wait)
+            self.askers += there
+            return there
+
+    async def _take_store(self, wait: bool) -> bool:
         with ExitStack() as lock:
             if wait:
                 await asyncio.to_thread(lock.enter_context, FolderLock(self.folder).or_wait())
@@ -131,7 +139,9 @@ class _JudgeActor:
         return AskingProgress() if self.asking is None else self.asking.progress
 
     async def end(self) -> None:
-        self.lock.close()
+        self.askers -= 1
+        if not self.askers:
+            self.lock.close()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import field_validator
 
@@ -32,6 +32,10 @@ class Objective(Settings, ABC):
         if isinstance(value, float) and abs(value) > LARGEST:
             raise ValueError("it is too large for a loss in 32-bit numbers: give a smaller one")
         return value
+
+    def with_noise_rate(self, rate: float | None) -> Self:
+        """The same with the share of flipped labels that curating estimates, where it is asked to take that."""
+        return self
 
     @abstractmethod
     def losses(self, pairs: PairLogps) -> Tensor:

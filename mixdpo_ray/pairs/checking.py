@@ -11,12 +11,14 @@ from mixdpo_ray.pairs.pair import Candidate, Message, Pair
 from mixdpo_ray.pairs.ratings import is_number
 from mixdpo_ray.pairs.settings import DataSettings
 
+SEVERAL_RATERS = "several_raters"  # among the notes
+
 REASONS: dict[str, str] = {
     # the source
     "corrupt_file": "the file, or a part of it, cannot be read",
     "corrupt_line": "the line is not one JSON object in valid UTF-8",
     "malformed_row": "the row's columns do not hold what its format has there",
-    "oversized_row": "the row's text takes more than data.max_row_bytes",
+    "oversized_row": "the row's text takes more than data.source.max_row_bytes",
     "too_few_rated_answers": "fewer than two answers to the prompt have a usable rating",
     "all_answers_equal": "all answers to the prompt are the same text",
     "all_scores_tie": "no answer to the prompt is rated above another",
@@ -50,6 +52,7 @@ REASONS: dict[str, str] = {
     "duplicate_pair": "the same prompt and answers were read before",
     "prompt_in_heldout": "the prompt is also in the held-out split",
     "not_selected": "nothing is wrong with it: data.select left it out",
+    "curated_away": "its ratings are wrong, or its raters disagree, as far as data.curate can tell",
     "heldout_is_full": "nothing is wrong with it: data.heldout.max_pairs others are held out",
 }
 
@@ -85,10 +88,22 @@ def check_pair(candidate: Candidate, data: DataSettings) -> Pair | str:
         source=candidate.source,
         score_chosen=_float(candidate.score_chosen),
         score_rejected=_float(candidate.score_rejected),
+        rater_margins=(several := _rater_margins(*candidate.ratings)),
+        notes=(SEVERAL_RATERS,) if several else (),
     )
     if math.isnan(margin):
-        return replace(pair, margin=0.0, notes=("missing_score_made_hard",))
+        return replace(pair, margin=0.0, notes=(*pair.notes, "missing_score_made_hard"))
     return _not_negative(pair, data)
+
+
+def _rater_margins(chosen: Any, rejected: Any) -> tuple[float, ...]:
+    """What each of several raters says of a pair; nothing where there are fewer than two of them."""
+    if not isinstance(chosen, Mapping) or not isinstance(rejected, Mapping):
+        return ()
+    names = sorted({*chosen, *rejected})
+    if len(names) < 2:
+        return ()
+    return tuple(_float(chosen.get(name)) - _float(rejected.get(name)) for name in names)
 
 
 def _check_turns(candidate: Candidate, max_bytes: int) -> tuple[tuple[Message, ...], str, str] | str:
@@ -175,10 +190,11 @@ def _not_negative(pair: Pair, data: DataSettings) -> Pair | str:
             score_chosen=pair.score_rejected,
             score_rejected=pair.score_chosen,
             margin=-pair.margin,
-            notes=("swapped",),
+            rater_margins=tuple(-margin for margin in pair.rater_margins),
+            notes=(*pair.notes, "swapped"),
         )
     if data.negative_margin == "hard":
-        return replace(pair, margin=0.0, notes=("negative_margin_made_hard",))
+        return replace(pair, margin=0.0, notes=(*pair.notes, "negative_margin_made_hard"))
     return "negative_margin"
 
 

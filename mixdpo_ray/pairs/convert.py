@@ -37,6 +37,7 @@ CONVERTED_SCHEMA = pa.schema(
         "file": pa.string(),
         "row": pa.int64(),
         "candidate": pa.int32(),
+        "rater_margins": pa.list_(pa.float64()),  # null where there are not several raters
     }
 )
 
@@ -178,6 +179,7 @@ def _row(origin: Origin, pair: Pair, encoded: EncodedPair) -> dict[str, Any]:
         "file": origin.file,
         "row": origin.row,
         "candidate": origin.candidate,
+        "rater_margins": pair.rater_margins or None,
     }
 
 

@@ -19,6 +19,7 @@ from mixdpo_ray.curriculum.order import PairIdColumn, seeded_hashes
 FLIP_SALT = 1 << 41  # not the hash that breaks ties: among equal margins noise would come first
 EXCHANGED = (
     ("chosen_ids", "rejected_ids"), ("score_chosen", "score_rejected"), ("chosen_length", "rejected_length"),
+    ("rated_chosen", "rated_rejected"), ("doubt_chosen", "doubt_rejected"),
 )  # fmt: skip
 
 
@@ -32,19 +33,30 @@ def flipped_id(pair_id: str) -> str:
     return hashlib.sha256(f"flipped {pair_id}".encode()).hexdigest()[:32]
 
 
-def with_flips(rows: pa.Table, flip: NDArray[np.bool_]) -> pa.Table:
-    """Rows of parts or of an index, `flip` [rows] of them exchanged, and a column that says which."""
+def with_flips(rows: pa.Table, flip: NDArray[np.bool_], mark: str = "flipped") -> pa.Table:
+    """Rows of parts or of an index, `flip` [rows] of them exchanged, and a column `mark` that says which."""
     numbers = np.arange(len(rows))
     for one, other in EXCHANGED:
         if one in rows.column_names:
             rows = _exchanged(rows, one, other, np.where(flip, numbers + len(rows), numbers))
+    if (several := "rater_margins") in rows.column_names:
+        rows = rows.set_column(rows.column_names.index(several), several, _negated(rows[several], flip))
     ids = rows["pair_id"]
     named = pa.array([flipped_id(pair_id) for pair_id in ids.filter(pa.array(flip)).to_pylist()], ids.type)
     source = np.where(flip, len(rows) + np.cumsum(flip) - 1, numbers)
     both = pa.chunked_array([*ids.chunks, named], ids.type)
     return rows.set_column(rows.column_names.index("pair_id"), "pair_id", both.take(source)).append_column(
-        "flipped", pa.array(flip)
+        mark, pa.array(flip)
     )
+
+
+def _negated(lists: pa.ChunkedArray, flip: NDArray[np.bool_]) -> pa.Array:
+    """Lists of numbers, with the other sign where a row is flipped."""
+    turned = [
+        None if one is None else [-number for number in one] if flips else one
+        for one, flips in zip(lists.to_pylist(), flip.tolist(), strict=True)
+    ]
+    return pa.array(turned, lists.type)
 
 
 def _exchanged(rows: pa.Table, one: str, other: str, source: NDArray[np.int64]) -> pa.Table:

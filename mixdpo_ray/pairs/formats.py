@@ -59,6 +59,7 @@ def plain(row: Row) -> Found:
             score_chosen=row.get("score_chosen"),
             score_rejected=row.get("score_rejected"),
             margin=row.get("margin"),
+            ratings=(row.get("ratings_chosen"), row.get("ratings_rejected")),
         )
     ]
 
@@ -124,7 +125,7 @@ FORMATS: dict[str, Format] = {
         ("chosen", "rejected"),
         plain,
         "prompt, chosen, rejected, and a margin or two scores",
-        optional=("prompt", "source", *RATINGS),
+        optional=("prompt", "source", *RATINGS, "ratings_chosen", "ratings_rejected"),
         rated=False,
     ),
     "ultrafeedback_binarized": Format(

@@ -26,6 +26,7 @@ class Candidate:
     score_rejected: Any = None
     margin: Any = None  # for sources that rate the difference; where given it is what counts
     scale: tuple[float, float] | None = None  # the lowest and the highest rating; for a margin alone, (0, largest)
+    ratings: tuple[Any, Any] = (None, None)  # of several raters by name, of the chosen and of the rejected answer
 
 
 Row = Mapping[str, Any]
@@ -45,6 +46,7 @@ class Pair:
     score_rejected: float = float("nan")
     notes: tuple[str, ...] = ()  # what a policy changed
     group: str | None = None  # prompt_id of the pair that this one was made of
+    rater_margins: tuple[float, ...] = ()  # of each of several raters, in the order of their names; NaN: it has none
 
     @cached_property
     def pair_id(self) -> str:

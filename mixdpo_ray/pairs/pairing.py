@@ -139,6 +139,7 @@ def paired(answers: Answers | str, settings: PairSettings) -> Candidate | str:
         chosen.score,
         rejected.score,
         scale=answers.scale,
+        ratings=(chosen.ratings, rejected.ratings),
     )
 
 

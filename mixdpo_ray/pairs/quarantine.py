@@ -16,7 +16,12 @@ from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.settings import DataSettings
 
 QUARANTINE = "quarantine.jsonl"
-NOT_AT_FAULT = ("heldout_is_full", "not_selected", "tie_not_augmented")  # nothing is wrong with these rows
+NOT_AT_FAULT = (
+    "heldout_is_full",
+    "not_selected",
+    "curated_away",
+    "tie_not_augmented",
+)  # nothing is wrong with these rows
 NAMED = 5
 
 

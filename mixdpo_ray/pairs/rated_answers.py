@@ -35,7 +35,7 @@ def different_answers(answers: list[Mapping[str, Any]]) -> list[RatedAnswer]:
     for answer in answers:
         text = answer.get("text")
         if isinstance(text, str):
-            found.setdefault(text.strip(), RatedAnswer(text, answer.get("score")))
+            found.setdefault(text.strip(), RatedAnswer(text, answer.get("score"), answer.get("ratings")))
     return list(found.values())
 
 

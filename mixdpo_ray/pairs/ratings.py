@@ -14,6 +14,7 @@ ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 class RatedAnswer:
     text: Any
     score: Any
+    ratings: Any = None  # of each of several raters, by name
 
 
 def overall_score(completion: Mapping[str, Any]) -> Any:

@@ -20,7 +20,11 @@ MOST_LINES = 24
 QUANTILES = (0.05, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5)
 OWN, DEFAULT = "<- this recipe's", "<- the default"
 MARGINS_PICTURE = "margins.png"
-NOTES = {"missing_score_made_hard": "no score, margin 0", "negative_margin_made_hard": "negative, margin 0"}
+NOTES = {
+    "several_raters": "rated by several",
+    "missing_score_made_hard": "no score, margin 0",
+    "negative_margin_made_hard": "negative, margin 0",
+}
 EASY, HARD, INK = "#2a6f97", "#e07a3f", "#333333"
 
 

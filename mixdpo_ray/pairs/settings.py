@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
+from mixdpo_ray.pairs.curating import CurateField
 from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.selection import Rules
@@ -13,6 +14,7 @@ from mixdpo_ray.settings import Settings
 from mixdpo_ray.wording import did_you_mean
 
 HELD_OUT_SOURCE = "data.heldout.source"
+MAX_ROW_BYTES = 1 << 20
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
 
 
@@ -31,6 +33,7 @@ class SourceSettings(Settings):
         default_factory=dict,
         description="Our column's name -> the source's, as {chosen: best, score_chosen: best_score}",
     )
+    max_row_bytes: int = Field(MAX_ROW_BYTES, ge=1, description="A row whose text takes more bytes is refused")
 
     @field_validator("format")
     @classmethod
@@ -73,10 +76,29 @@ class DataSettings(Settings):
     truncation: Literal["drop", "truncate", "raise"] = Field(
         "drop", description="Too long: refuse the row, cut prompts on the left and answers on the right, or stop"
     )
-    max_row_bytes: int = Field(1 << 20, ge=1, description="A row whose text takes more bytes is refused")
+    curate: CurateField = Field(
+        None, description="Find wrong ratings and orders: {method: ds2, perpcorrect or agreement, and its settings}"
+    )
     select: Rules = Field((), description="Train only the pairs that these rules keep, one after another")
     pair: PairSettings = Field(PairSettings(), description="How answers become pairs, and what is made of pairs")
     max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
+
+    @property
+    def max_row_bytes(self) -> int:
+        return self.source.max_row_bytes
+
+    def identity(self) -> dict[str, Any]:
+        """What tells other pairs. What came later is left out where it is off, since earlier versions had nothing else,
+        and what has moved stands where it stood.
+        """
+        content = self.model_dump(mode="json")
+        content["max_row_bytes"] = content["source"].pop("max_row_bytes")
+        held = content["heldout"]["source"]
+        if held is not None and held["max_row_bytes"] == MAX_ROW_BYTES:
+            del held["max_row_bytes"]
+        if self.curate is None:
+            del content["curate"]
+        return content
 
     @property
     def by_source(self) -> dict[str, DataSettings]:

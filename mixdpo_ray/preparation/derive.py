@@ -9,6 +9,7 @@ over as it is, whole and in its order, so that tables of one base are judged by 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -90,7 +91,7 @@ def arrange_again(recipe: Recipe, base: PreparedTable) -> Derived:
                 f"curriculum.difficulty {metric}: {int(np.isnan(values).sum())} of the {len(values)} pairs of {split} "
                 "have no value: take another metric"
             )
-    pair_id = _ids(base.index("train"))
+    pair_id = ids_of_index(base.index("train"))
     pairs = Selectable(
         {name: splits["train"] for name, splits in columns.items()},
         pair_id,
@@ -140,7 +141,7 @@ def _write(
         for split in SPLITS
         for name in LENGTH_COLUMNS
     )
-    rows = base_rows(base, recipe.data.pair, small=tokens <= sizes.part_tokens)
+    rows = base_rows(base, partial(_with_flips, recipe.data.pair), small=tokens <= sizes.part_tokens)
     written = write_all(rows, where, folder, tokens, sizes.part_tokens, partial(progress.reach, doing="sort and write"))
     indexes = {split: _write_index(folder, split, recipe, base, derived) for split in SPLITS}
     seals = {split: seal for split, (seal, _) in indexes.items()}
@@ -175,29 +176,35 @@ def _facts(recipe: Recipe, base: PreparedTable, derived: Derived) -> dict[str, A
     }
 
 
-def base_rows(base: PreparedTable, pair: PairSettings, small: bool) -> Dataset:
-    """Rows of the base with a key and their flips; a small table is read by the driver, before a worker is there."""
+Change = Callable[[str, pa.Table], pa.Table]  # of a split's rows, with their positions
+
+
+def base_rows(base: PreparedTable, change: Change, small: bool) -> Dataset:
+    """Rows of the base, changed and with a key; a small table is read by the driver, before a worker is there."""
     parts = [(split, number) for split in SPLITS for number in range(len(base.parts(split)))]
     if small:
-        return ray.data.from_arrow([_part_rows(base, split, number, pair) for split, number in parts])
+        return ray.data.from_arrow([_part_rows(base, split, number, change) for split, number in parts])
     folder = base.folder
 
     def read(block: dict[str, Any]) -> pa.Table:
         table = PreparedTable.open(folder)
         named = zip(block["split"], block["number"], strict=True)
-        return pa.concat_tables([_part_rows(table, str(split), int(number), pair) for split, number in named])
+        return pa.concat_tables([_part_rows(table, str(split), int(number), change) for split, number in named])
 
     items = [{"split": split, "number": number} for split, number in parts]
     listed = ray.data.from_items(items, override_num_blocks=len(items))
     return listed.map_batches(read, batch_size=1, batch_format="numpy")
 
 
-def _part_rows(base: PreparedTable, split: str, number: int, pair: PairSettings) -> pa.Table:
+def _part_rows(base: PreparedTable, split: str, number: int, change: Change) -> pa.Table:
     part = base.parts(split)[number]
     rows = base.read(split, np.arange(part.first_position, part.first_position + part.rows))
     offset = base.rows("train") if split == "eval" else 0
     rows = rows.append_column("row_key", pa.array((rows["position"].to_numpy() + offset).astype(np.uint64)))
-    rows = rows.drop_columns(["position"])
+    return change(split, rows).drop_columns(["position"])
+
+
+def _with_flips(pair: PairSettings, split: str, rows: pa.Table) -> pa.Table:
     return with_flips(rows, _flips(rows["pair_id"], split, pair)) if pair.flip else rows
 
 
@@ -211,7 +218,7 @@ def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, d
     index, members, pair = base.index(split), derived.rows[split], recipe.data.pair
     columns: dict[str, Any] = {
         "position": np.arange(len(members)),
-        "pair_id": _ids(index).take(members),
+        "pair_id": ids_of_index(index).take(members),
         **{name: np.asarray(getattr(index, name)[members]) for name in ("margin", *LENGTH_COLUMNS)},
     }
     if recipe.curriculum.difficulty != RATING_MARGIN:
@@ -223,7 +230,7 @@ def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, d
     return write_index(folder, split, rows), flips
 
 
-def _ids(index: Index) -> pa.ChunkedArray:
+def ids_of_index(index: Index) -> pa.ChunkedArray:
     """The pair ids as large strings: more than 67 million ids are more text than others hold."""
     ids = pa.array(index.pair_id, pa.large_string())
     return ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([ids])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,9 +27,11 @@ from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
+from mixdpo_ray.curation.report import CURATION, CURATION_PICTURE, curation_text
 from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.pairs.blamed_setting import blamed_on
+from mixdpo_ray.pairs.checking import SEVERAL_RATERS
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS
@@ -46,11 +48,25 @@ from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, sh
 from mixdpo_ray.preparation.derive import derive
 from mixdpo_ray.preparation.held_out import lack_of_held_out
 from mixdpo_ray.preparation.sources import Source, find_sources
-from mixdpo_ray.preparation.table_key import base_recipe, is_derived, table_name, write_recipe
+from mixdpo_ray.preparation.table_key import (
+    base_recipe,
+    is_derived,
+    table_name,
+    trusted_recipes,
+    uncurated,
+    write_recipe,
+)
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.tables.prepared_table import Manifest, PreparedTable, commit, with_index_seals, write_index
+from mixdpo_ray.tables.prepared_table import (
+    RATER_MARGINS,
+    Manifest,
+    PreparedTable,
+    commit,
+    with_index_seals,
+    write_index,
+)
 from mixdpo_ray.tables.verification import verify_parts
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
@@ -71,7 +87,9 @@ class PreparationReport:
         index, curriculum = self.table.index("train"), self.recipe.curriculum
         hard = curriculum.threshold.hard_pairs(index.difficulty)
         warning = doubt_of_threshold(curriculum, hard, index.difficulty)
-        lines = (f"prepared table: {folder}", f"picture: {storage.join(folder, MARGINS_PICTURE)}")
+        names = [MARGINS_PICTURE, *([CURATION_PICTURE] if CURATION in self.table.manifest.facts else [])]
+        shown = [one for name in names if storage.exists(one := storage.join(folder, name))]
+        lines = (f"prepared table: {folder}", *(f"picture: {one}" for one in shown))
         warned = ["", f"warning: {warning}"] if warning else []  # train and the doctor say it of a plan
         return "\n".join([describe_table(self.table, self.recipe), *warned, "", *lines])
 
@@ -105,6 +123,13 @@ def prepared_table(
             base = prepared_table(base_recipe(recipe), sizes, described=False, as_base=True)
             with plain_errors():
                 table = derive(recipe, base, name, folder, sizes)
+        elif recipe.data.curate is not None:
+            from mixdpo_ray.preparation.curate import curate_table  # torch
+
+            trusted = [prepared_table(one, sizes, described=False, as_base=True) for one in trusted_recipes(recipe)]
+            base = prepared_table(uncurated(recipe), sizes, described=False, as_base=True)
+            with plain_errors():
+                table = curate_table(recipe, base, name, folder, sizes, *trusted)
         else:
             quiet_ray_data()
             wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
@@ -185,9 +210,11 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     lack = lack_of_held_out(recipe, table)
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
     rated = len(manifest.margins.count) > 1 or not other  # one margin of all pairs says nothing beside another metric
+    curated = [] if as_base or CURATION not in manifest.facts else [_curation(table)]
     return "\n\n".join(
         [
             accounting_text(manifest.rows_in, manifest.rows_kept, manifest.quarantined, manifest.notes),
+            *curated,
             held,
             *([histogram_text(manifest.margins)] if rated else []),
             *other,
@@ -195,6 +222,11 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
             *([f"warning: {lack}"] if lack else []),
         ]
     )
+
+
+def _curation(table: PreparedTable) -> str:
+    facts = table.manifest.facts[CURATION]
+    return curation_text(facts, table.rows("train") + facts["dropped"])
 
 
 def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[ConversionSettings]:
@@ -245,6 +277,8 @@ def _write(
     keys = staged.keys.select(["row_key", *lengths]).take(order)
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
     where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
+    if SEVERAL_RATERS not in staged.notes:
+        where = replace(where, without=(RATER_MARGINS,))
     written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
     seals = {}
     for split, members in splits.items():

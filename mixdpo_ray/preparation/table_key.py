@@ -14,11 +14,19 @@ from mixdpo_ray.scoring.metric_columns import metric_identities
 
 CODE_VERSION = 1  # raise it when the same request would now give another table
 DERIVING_VERSION = 1  # the same for what is derived from a table
+CURATING_VERSION = 1  # and for what is curated
 
 
 def is_derived(recipe: Recipe) -> bool:
     """Whether the table is made from another one, without reading or tokenising a source again."""
     return bool(recipe.curriculum.difficulty != RATING_MARGIN or recipe.data.select or recipe.data.pair.flip)
+
+
+def uncurated(recipe: Recipe) -> Recipe:
+    """The recipe of the table that is curated, which is the one of all who do not curate."""
+    return recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"curate": None}), "curriculum": CurriculumSettings()}
+    )
 
 
 def base_recipe(recipe: Recipe) -> Recipe:
@@ -30,6 +38,19 @@ def base_recipe(recipe: Recipe) -> Recipe:
             "curriculum": CurriculumSettings(),
         }
     )
+
+
+def trusted_recipes(recipe: Recipe) -> list[Recipe]:
+    """The recipe of the table of pairs that data.curate trusts, where it names some."""
+    path = getattr(recipe.data.curate, "trusted", None)
+    if path is None:
+        return []
+    source = recipe.data.source.model_copy(update={"path": path, "revision": None, "config": None, "data_dir": None})
+    plain = uncurated(base_recipe(recipe))
+    heldout = plain.data.heldout.model_copy(update={"source": None, "fraction": 0.0})
+    data = plain.data.model_copy(update={"source": source, "heldout": heldout})
+    train = plain.train.model_copy(update={"global_batch_size": 1, "per_device_train_batch_size": 1})
+    return [plain.model_copy(update={"data": data, "train": train})]
 
 
 RECIPE = "recipe.json"
@@ -50,14 +71,29 @@ def read_recipe(folder: str) -> dict[str, Any]:
 def table_name(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
     """The name of the table that a recipe asks for, derived or not."""
     if not is_derived(recipe):
-        return _request(recipe, tokenizer, sources)
+        return (
+            _request(recipe, tokenizer, sources) if recipe.data.curate is None else _curated(recipe, tokenizer, sources)
+        )
     return fingerprint(
         {
             "code": DERIVING_VERSION,
-            "base": _request(base_recipe(recipe), tokenizer, sources),
+            "base": table_name(base_recipe(recipe), tokenizer, sources),
             "metrics": metric_identities(recipe),
             "select": recipe.to_dict()["data"]["select"],
             "flip": [recipe.data.pair.flip, recipe.data.pair.flip_seed if recipe.data.pair.flip else None],
+            "order": recipe.curriculum.order_identity,
+        }
+    )
+
+
+def _curated(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
+    from mixdpo_ray.curation.identity import curation_identity  # torch
+
+    return fingerprint(
+        {
+            "code": CURATING_VERSION,
+            "base": _request(uncurated(recipe), tokenizer, sources),
+            "curate": curation_identity(recipe),
             "order": recipe.curriculum.order_identity,
         }
     )
@@ -78,5 +114,6 @@ def _request(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
 def _rows_made_by(data: DataSettings) -> dict[str, Any]:
     """The settings that decide which pairs there are; those that were added later count where they are given."""
     pair = data.pair.model_dump(mode="json", exclude={"flip", "flip_seed"}, exclude_defaults=True)
-    given = data.model_dump(mode="json", exclude={"max_quarantined_fraction", "select", "pair"})
+    aside = ("max_quarantined_fraction", "select", "pair", "curate")
+    given = {name: value for name, value in data.identity().items() if name not in aside}
     return {**given, "pair": pair} if pair else given

@@ -47,6 +47,7 @@ class RowPositions:
     margin: NDArray[np.float64]
     train_rows: int
     difficulty: NDArray[np.float64] | None = None  # where the table is ordered by another metric than the margin
+    without: tuple[str, ...] = ()  # optional columns that are not written
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def with_positions(block: pa.Table, positions: RowPositions) -> pa.Table:
     rows = rows.append_column("margin", pa.array(positions.margin[at]))
     if positions.difficulty is not None:
         rows = rows.append_column("difficulty", pa.array(positions.difficulty[at]))
-    return rows.select([*PREPARED_SCHEMA.names, *(name for name in OPTIONAL if name in rows.column_names)])
+    optional = [name for name in OPTIONAL if name in rows.column_names and name not in positions.without]
+    return rows.select([*PREPARED_SCHEMA.names, *optional])
 
 
 def write_parts(block: pa.Table, positions: RowPositions, folder: str, starts: list[int]) -> pa.Table:

@@ -11,6 +11,7 @@ from mixdpo_ray.benchmarks.benchmark import JudgeSampling
 from mixdpo_ray.benchmarks.single_rating import (
     HIGHEST,
     LOWEST,
+    RATING_CRITERION,
     Reading,
     expected_rating,
     marked_rating,
@@ -37,7 +38,7 @@ class JudgeRater(Rater):
         "mark", description="mark: the rating that the judge writes; expected: its mean over the log-probs of the ten"
     )
     criterion: str = Field(
-        "A good answer helps the person who asked most: it is right, complete and to the point.",
+        RATING_CRITERION,
         description="What makes an answer good, said to the judge in a sentence or two",
     )
     max_tokens: int | None = Field(None, ge=1, description="Longest reply; 1024 with a mark, 2 where it is expected")

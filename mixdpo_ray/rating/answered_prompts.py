@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from mixdpo_ray import storage
-from mixdpo_ray.errors import DataError
+from mixdpo_ray.errors import DataError, RecipeError
 from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter, Refusal
@@ -21,6 +21,7 @@ from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.reading import RawRow
 from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.preparation.sources import find_source
+from mixdpo_ray.raters.judge import JudgeRater
 from mixdpo_ray.raters.rater import UnratedAnswer
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.sampling.prompts import prompt_turns, read_source, samples_folder
@@ -28,6 +29,7 @@ from mixdpo_ray.training.tokenizer import load_tokenizer
 
 RATED_SOURCE = "answers.rate.source"
 ANSWER_COLUMNS = ("answers", "answer")
+TEXTS = ("text", "response", "content")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class ReadAnswers:
 
 
 def read_what_is_rated(recipe: Recipe) -> ReadAnswers:
+    _refuse_wrong_raters(recipe)
     asked = recipe.answers.rate
     if asked.pairs:
         return _pairs(recipe)
@@ -80,8 +83,8 @@ def read_what_is_rated(recipe: Recipe) -> ReadAnswers:
 
 def _answers(recipe: Recipe, settings: SourceSettings) -> ReadAnswers:
     source = find_source(settings)
-    _refuse_columns(settings, source.columns(recipe.data.max_row_bytes))
-    found, refused = _by_prompt(read_source(source, recipe.data.max_row_bytes), settings.columns)
+    _refuse_columns(settings, source.columns(settings.max_row_bytes))
+    found, refused = _by_prompt(read_source(source, settings.max_row_bytes), settings.columns)
     if not found:
         raise DataError(f"data.source {settings.name} has no answers that can be read: give others")
     return ReadAnswers(tuple(found), tuple(refused), settings.name)
@@ -137,7 +140,10 @@ def _read(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], list[DrawnText]]
 
 
 def _drawn_text(answer: Any, model: Any) -> DrawnText | None:
-    text, own = (answer.get("text"), answer.get("model")) if isinstance(answer, Mapping) else (answer, None)
+    """An answer is a text, or a mapping that has it by one of TEXTS: UltraFeedback's completions are some."""
+    text, own = answer, None
+    if isinstance(answer, Mapping):
+        text, own = next((answer[name] for name in TEXTS if name in answer), None), answer.get("model")
     name = own if isinstance(own, str) else model if isinstance(model, str) else None
     return DrawnText(text, name) if isinstance(text, str) else None
 
@@ -158,8 +164,8 @@ def _pairs(recipe: Recipe) -> ReadAnswers:
     name = find_format(data, source.columns(data.max_row_bytes))
     if FORMATS[name].answers is not None:
         raise DataError(
-            f"data.source.format {name} holds rated answers and no pairs: leave answers.rate.pairs out, and name them "
-            f"by {RATED_SOURCE}.path"
+            f"data.source.format {name} holds several answers to a prompt and no pairs: leave answers.rate.pairs out, "
+            f"and name them by {RATED_SOURCE}, as in {{path: FILE, columns: {{prompt: instruction, answers: replies}}}}"
         )
     converter = Converter(data, name, load_tokenizer(recipe.model))
     pairs, refused = converter.checked(read_source(source, data.max_row_bytes))
@@ -171,3 +177,18 @@ def _pairs(recipe: Recipe) -> ReadAnswers:
     if not found:
         raise DataError(f"data.source {source.name} has no pair that can be rated: jobs/prepare.py tells why")
     return ReadAnswers(tuple(found), tuple(refused), source.name)
+
+
+def _refuse_wrong_raters(recipe: Recipe) -> None:
+    raters = recipe.answers.rate.raters
+    if not raters:
+        raise RecipeError(
+            "answers.rate.raters names none: give one, such as {reward: {kind: reward_model, model: ...}} or "
+            "{judge: {kind: judge}}"
+        )
+    judges = [name for name, rater in raters.items() if isinstance(rater, JudgeRater)]
+    if judges and recipe.answers.judge is None:
+        raise RecipeError(
+            f"answers.rate.raters.{judges[0]} asks the recipe's judge, and there is none: give answers.judge, such as "
+            "{engine: http, http: {url: ..., model: ...}}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +13,7 @@ from mixdpo_ray.cluster.actor_pool import Pool
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.difficulty.metric import language_model
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.judges.judge import open_judge
+from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.judging.question import ChatQuestion
 from mixdpo_ray.judging.reply import ChatReply
 from mixdpo_ray.pairs.tokens import PairTokenizer
@@ -31,8 +32,9 @@ Encoded = tuple[list[int], list[int]] | str  # prompt and answer, or the reason 
 class ClusterForRaters:
     """Ray is connected before anything is asked."""
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, judge: ChatJudge | None = None):
+        """`judge`: one that is open already, and whose budget is that of the whole job; else the recipe's is opened."""
+        self.recipe, self.judge = recipe, judge
         self._encoded: dict[str, Encoded] = {}
 
     def rewards(
@@ -50,7 +52,7 @@ class ClusterForRaters:
         longest_first = sorted(answers, key=lambda one: -len(one.text) - sum(len(m["content"]) for m in one.messages))
         texts = {one.answer_id: [one.messages, one.text] for one in longest_first}
         pool = self._pool(name, RewardWorker, (model, where, max_length))
-        numbers = numbers_of(self.recipe, pool, content, texts, batch_size)
+        numbers = numbers_of(self.recipe, pool, model.path, content, texts, batch_size)
         return [numbers[one.answer_id] for one in answers]
 
     def logps(
@@ -74,7 +76,7 @@ class ClusterForRaters:
         pool = self._pool(
             setting.rpartition("raters.")[2], LogpWorker, (model, setting, self.recipe.train.logp_chunk_tokens)
         )
-        numbers = numbers_of(self.recipe, pool, content, longest_first, batch_size)
+        numbers = numbers_of(self.recipe, pool, model.path, content, longest_first, batch_size)
         return [
             ids if isinstance(ids, str) else numbers[one.answer_id] for one, ids in zip(answers, encoded, strict=True)
         ]
@@ -82,7 +84,7 @@ class ClusterForRaters:
     def judged(
         self, name: str, questions: Sequence[tuple[JudgeMessage, ...]], sampling: JudgeSampling
     ) -> list[ChatReply]:
-        with open_judge(self.recipe) as judge:
+        with nullcontext(self.judge) if self.judge else open_judge(self.recipe) as judge:
             asked = [
                 ChatQuestion(messages, sampling.max_tokens, sampling.temperature, sampling.top_logprobs)
                 for messages in questions
@@ -116,4 +118,4 @@ class ClusterForRaters:
 
 
 def _identity(model: ModelSettings) -> Mapping[str, Any]:
-    return {"model": model.logps_identity(), "weights": weights_identity(model)}
+    return {"settings": model.logps_identity(), "weights": weights_identity(model)}

@@ -35,7 +35,7 @@ def _price(recipe: Recipe, rater: Rater, answers: Sequence[UnratedAnswer]) -> li
     if not isinstance(rater, JudgeRater):
         return ["computed here, for nothing" if rater.needs_cluster else "known, for nothing"]
     judge = recipe.answers.judge
-    assert judge is not None, "refuse_wrong_raters has seen to it"
+    assert judge is not None, "read_what_is_rated has seen to it"
     questions = chat_questions(rater, answers)
     if judge.http is None or judge.engine != "http":
         return [f"{len(questions):,} questions to the judge {judge.engine}, which costs nothing"]

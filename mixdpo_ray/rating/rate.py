@@ -13,41 +13,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Literal, overload
 
 import numpy as np
 
 from mixdpo_ray.benchmarks.verdict import JudgeVerdict
 from mixdpo_ray.cluster.command import before_ray
 from mixdpo_ray.cluster.preflight import ready_cluster
-from mixdpo_ray.errors import EvaluationError, RecipeError
-from mixdpo_ray.raters.judge import JudgeRater
-from mixdpo_ray.raters.rater import UNRATED, Rater, UnratedAnswer
+from mixdpo_ray.errors import EvaluationError
+from mixdpo_ray.judges.judge import ChatJudge
+from mixdpo_ray.raters.rater import UNRATED, UnratedAnswer
 from mixdpo_ray.rating.answered_prompts import ReadAnswers, read_what_is_rated
 from mixdpo_ray.rating.combine import Groups, Ratings, combined
 from mixdpo_ray.rating.context import ClusterForRaters
-from mixdpo_ray.rating.dry_run import RatingPlan, plan_ratings
 from mixdpo_ray.rating.output import write_ratings
 from mixdpo_ray.rating.report import RateReport
 from mixdpo_ray.recipe.recipe import Recipe
 
 
-@overload
-def rate(recipe: Recipe, *, dry_run: Literal[False] = False) -> RateReport: ...
+def rate(recipe: Recipe, *, judge: ChatJudge | None = None) -> RateReport:
+    """Rate what the recipe's section answers.rate names.
 
-
-@overload
-def rate(recipe: Recipe, *, dry_run: bool) -> RateReport | RatingPlan: ...
-
-
-def rate(recipe: Recipe, *, dry_run: bool = False) -> RateReport | RatingPlan:
-    """Rate what the recipe's section answers.rate names. `dry_run`: only tell what that would cost."""
-    raters = recipe.answers.rate.raters
-    refuse_wrong_raters(recipe)
-    if dry_run:
-        return plan_ratings(recipe)
+    `judge`: the recipe's, where a longer job has it open, whose budget counts what is asked here too.
+    """
     read = read_what_is_rated(recipe)
-    verdicts = _verdicts(recipe, raters, [answer for prompt in read.prompts for answer in prompt.unrated])
+    verdicts = _verdicts(recipe, judge, [answer for prompt in read.prompts for answer in prompt.unrated])
     _refuse_too_many(verdicts, recipe.answers.rate.max_missing)
     ratings = {name: _numbers(of_one) for name, of_one in verdicts.items()}
     groups = groups_of(read)
@@ -56,34 +45,20 @@ def rate(recipe: Recipe, *, dry_run: bool = False) -> RateReport | RatingPlan:
     return write_ratings(recipe, read, verdicts, ratings, groups, scores)
 
 
-def refuse_wrong_raters(recipe: Recipe) -> None:
-    raters = recipe.answers.rate.raters
-    if not raters:
-        raise RecipeError(
-            "answers.rate.raters names none: give one, such as {reward: {kind: reward_model, model: ...}} or "
-            "{judge: {kind: judge}}"
-        )
-    judges = [name for name, rater in raters.items() if isinstance(rater, JudgeRater)]
-    if judges and recipe.answers.judge is None:
-        raise RecipeError(
-            f"answers.rate.raters.{judges[0]} asks the recipe's judge, and there is none: give answers.judge, such as "
-            "{engine: http, http: {url: ..., model: ...}}"
-        )
-
-
 def groups_of(read: ReadAnswers) -> Groups:
     ends = np.cumsum([len(prompt.answers) for prompt in read.prompts]).tolist()
     return [slice(first, last) for first, last in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _verdicts(
-    recipe: Recipe, raters: Mapping[str, Rater], answers: Sequence[UnratedAnswer]
+    recipe: Recipe, judge: ChatJudge | None, answers: Sequence[UnratedAnswer]
 ) -> dict[str, list[JudgeVerdict]]:
+    raters = recipe.answers.rate.raters
     on_cluster = any(rater.needs_cluster for rater in raters.values())
     if on_cluster:
         before_ray("rate")
     with ready_cluster(recipe, trains=False) if on_cluster else nullcontext():
-        context = ClusterForRaters(recipe)
+        context = ClusterForRaters(recipe, judge)
         return {name: rater.rate(name, answers, context) for name, rater in raters.items()}
 
 
@@ -95,7 +70,8 @@ def _refuse_too_many(verdicts: Mapping[str, Sequence[JudgeVerdict]], allowed: fl
             told = ", ".join(f"{count} {reason} ({UNRATED[reason]})" for reason, count in reasons.most_common(3))
             raise EvaluationError(
                 f"{missing} of {len(of_one)} ratings by {name} are missing, more than answers.rate.max_missing allows "
-                f"({allowed:g}): {told}; what was rated is kept: repeat the job, or raise that share"
+                f"({allowed:g}): {told}; the same command asks again where a call failed and keeps all else: look at "
+                "what the rater was given, or raise that share"
             )
 
 

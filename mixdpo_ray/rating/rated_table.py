@@ -17,9 +17,8 @@ from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.actor_pool import Pool, answers_to, copies_text, until_done
 from mixdpo_ray.cluster.folder_lock import exclusive
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
-from mixdpo_ray.tables.keyed_table import KeyedTable
+from mixdpo_ray.tables.keyed_table import RATED_FOLDER, KeyedTable
 
-RATED_FOLDER = "rated"  # beneath output.storage_path
 ANSWERS_PER_PART = 256  # what a killed job has to compute again
 NUMBER = "number"
 
@@ -35,16 +34,16 @@ def rated_folder(recipe: Recipe) -> str:
 
 
 def numbers_of(
-    recipe: Recipe, pool: Pool, content: Mapping[str, Any], answers: Mapping[str, Any], batch_size: int
+    recipe: Recipe, pool: Pool, model: str, content: Mapping[str, Any], answers: Mapping[str, Any], batch_size: int
 ) -> dict[str, float]:
     """The number of each answer by its id: what the table lacks is computed, in this order.
 
-    `content`: what decides the numbers; `answers`: id -> what the pool's actors read, as JSON.
+    `model`: its name, for people; `content`: what decides the numbers; `answers`: id -> what actors read, as JSON.
     """
     name = fingerprint(content)
     folder = storage.join(rated_folder(recipe), name)
     with exclusive(folder):
-        table = AnswerNumbers.create(folder, name, dict(content))
+        table = AnswerNumbers.create(folder, name, {"model": model, **content})
 
         def attempt() -> None:
             if missing := table.missing(list(answers)):

@@ -34,7 +34,9 @@ class CompareSettings(Settings):
     )
     against: str | None = Field(None, description="The arm that differences are taken from; the first one by default")
     metric: str | None = Field(
-        None, description="What is compared; held-out accuracy by default, true quality where there is a playground"
+        None,
+        description="What is compared: of held-out pairs, or judge/win_rate or judge/quality of what models write; by "
+        "default held-out accuracy, or true quality where there is a playground",
     )
     untrained: str | None = Field(None, description="Name of an arm that is the model before any training")
     playground: PlaygroundSettings | None = Field(

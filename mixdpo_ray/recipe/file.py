@@ -17,7 +17,9 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.pairs.curating import CURATIONS, Curation, EmbeddingSettings
 from mixdpo_ray.pairs.selection import SELECTIONS, Selection
+from mixdpo_ray.raters import RATERS
 from mixdpo_ray.recipe.dotted import set_dotted
 from mixdpo_ray.recipe.gone import GONE
 from mixdpo_ray.recipe.plain_words import choice_meant, grouped, in_words
@@ -39,6 +41,7 @@ TABLES: Mapping[tuple[str, ...], Mapping[str, type[Settings]]] = {  # sections w
     ("metrics",): METRICS,
     ("answers", "evaluate", "benchmarks"): BENCHMARKS,
 }
+OF_RATERS = ("answers", "rate", "raters")  # a table whose names are the person's
 SECRET = ("tune.storage",)  # may hold a password, which no log should
 
 MOST_MEANT = 4  # settings of one name that are asked about
@@ -200,6 +203,8 @@ def _setting_inside(names: list[str], details: ErrorDetails) -> str:
 def _keys_at(names: Sequence[str], details: ErrorDetails) -> list[str]:
     """The settings that exist where an unknown one was found."""
     kind: type[Settings] = Recipe
+    if tuple(names[: len(OF_RATERS)]) == OF_RATERS and len(names) > len(OF_RATERS):
+        return sorted({"kind", *(field for rater in RATERS.values() for field in rater.model_fields)})
     for table, kinds in TABLES.items():
         if tuple(names[: len(table)]) == table and len(names) > len(table):
             kind, names = kinds[names[len(table)]], names[len(table) + 1 :]
@@ -209,6 +214,9 @@ def _keys_at(names: Sequence[str], details: ErrorDetails) -> list[str]:
             return sorted({"name", *(field for objective in OBJECTIVES.values() for field in objective.model_fields)})
         if inner is Selection:
             return sorted({"keep", *(field for rule in SELECTIONS.values() for field in rule.model_fields)})
+        if inner is Curation:
+            known = {"method", *(field for way in CURATIONS.values() for field in way.model_fields)}
+            return sorted(known) if name == names[-1] else list(EmbeddingSettings.model_fields)
         if inner is None:
             return []
         kind = inner
@@ -246,6 +254,15 @@ def describe_settings() -> str:
             for field_name, field in kind.model_fields.items():
                 default = "(required)" if field.is_required() else field.default
                 lines.append(f"{'.'.join(table)}.{name}.{field_name} = {default}\n    {field.description}")
+    for name, rater in RATERS.items():
+        lines += [
+            _line(f"{'.'.join(OF_RATERS)}.NAME.{one}", f"{default}   (kind: {name})", text)
+            for one, default, text in _walk(rater, "")
+        ]
+    for name, way in CURATIONS.items():
+        lines += [
+            _line(f"data.curate.{one}", f"{default}   (method: {name})", text) for one, default, text in _walk(way, "")
+        ]
     return "\n".join(lines)
 
 

@@ -15,11 +15,16 @@ GONE = {  # setting -> what does this now
     "cluster.windows_per_read": "a read task fetches 10 windows; leave it out",
     "compare.world": "compare.playground does this now, and paths begin with <playground>",
     "curriculum.threshold.tolerance": "margins within 1e-9 of value count as equal to it; leave it out",
+    "data.max_row_bytes": "data.source.max_row_bytes does this now",
     "deepspeed.allgather_bucket_size": _BUCKETS,
     "deepspeed.reduce_bucket_size": _BUCKETS,
     "sample": "answers.sample does this now",
 }
-RENAMED = {"compare.world": "compare.playground", "sample": "answers.sample"}
+RENAMED = {
+    "compare.world": "compare.playground",
+    "data.max_row_bytes": "data.source.max_row_bytes",
+    "sample": "answers.sample",
+}
 
 
 def recorded_recipe(content: Mapping[str, Any]) -> Recipe:

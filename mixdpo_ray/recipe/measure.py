@@ -1,4 +1,9 @@
-"""What trials are compared by: measures of the held-out pairs, their direction, and what a winner must keep."""
+"""What trials are compared by: measures of held-out pairs or of what models write, and what a winner must keep.
+
+judge/win_rate is the share of held-out prompts on which the trained model's answer beats that of the model before
+training, judge/quality the mean rating, 1 to 10; both by answers.judge. Nothing else compares objectives fairly:
+some of them lead in held-out accuracy and write worse answers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mixdpo_ray.training.metric_names import unknown_metric
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, unknown_metric
 
 Direction = Literal["max", "min"]
 SHORT = {"chosen_drift": "eval_logps/chosen_drift", "accuracy": "eval_rewards/accuracies"}
@@ -49,7 +54,7 @@ def read_metric(written: str, others: Sequence[str] = ()) -> Measure:
     name = SHORT.get(name, name)
     if direction not in ("", "max", "min"):
         raise ValueError(f"{written!r} is no metric: write its name, or min or max before it")
-    if problem := unknown_metric(name, others):
+    if name not in JUDGE_METRICS and (problem := unknown_metric(name, (*JUDGE_METRICS, *others))):
         raise ValueError(problem)
     falls = re.match(r"eval_(loss|nll)\b", name) is not None
     return Measure(name, "min" if direction == "min" or (falls and not direction) else "max")
@@ -65,7 +70,7 @@ def read_guard(written: str) -> MeasureGuard:
         raise ValueError("write a measure, >= or <=, and a number, such as: chosen_drift >= -20")
     name, sign, bound = match.groups()
     name = SHORT.get(name, name)
-    if problem := unknown_metric(name):
+    if name not in JUDGE_METRICS and (problem := unknown_metric(name, JUDGE_METRICS)):
         raise ValueError(problem)
     return MeasureGuard(name, sign == ">=", float(bound))
 

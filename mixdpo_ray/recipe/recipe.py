@@ -17,6 +17,7 @@ from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.metric import Metric
 from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.label_noise import CURATED
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.formats import FORMATS, idle_rule
 from mixdpo_ray.pairs.settings import DataSettings
@@ -25,6 +26,7 @@ from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.compare import CompareSettings
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.training.metric_names import JUDGE_METRICS
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.wording import did_you_mean
 
@@ -119,6 +121,15 @@ class Recipe(Settings):
                 "train.per_device_train_batch_size counts tokens, for which rows must be packed: give a number of "
                 "pairs, or model.packing auto or on"
             )
+        if getattr(self.objective, "label_smoothing", None) == CURATED and self.data.curate is None:
+            raise ValueError(
+                "objective.label_smoothing curated is what data.curate estimates: give data.curate, or a share"
+            )
+        if (setting := self.needs_judge) and self.answers.judge is None:
+            raise ValueError(
+                f"{setting} asks a judge, and answers.judge names none: give it, such as {{engine: http, http: {{url: "
+                "..., model: ...}}"
+            )
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
         if self.model.reference and not self.objective.needs_reference:
@@ -134,8 +145,20 @@ class Recipe(Settings):
         selecting = [metric for rule in self.data.select for metric in rule.metrics]
         return tuple(dict.fromkeys([self.curriculum.difficulty, *selecting]))
 
+    @property
+    def needs_judge(self) -> str | None:
+        """A setting that has what models write judged; none where nothing is."""
+        if named := [name for name in self.tune.named_metrics if name in JUDGE_METRICS]:
+            return f"tune.metric or tune.guard {named[0]}"
+        if self.compare.metric is not None and self.compare.measure.name in JUDGE_METRICS:
+            return f"compare.metric {self.compare.measure.name}"
+        return None if self.train.evaluation.judge is None else "train.evaluation.judge"
+
     def trains_for(self, metrics: Iterable[str]) -> bool:
-        """Whether computing these metrics, or one that they combine, trains models."""
+        """Whether curating, or computing these metrics or one that they combine, trains models."""
+        curate = self.data.curate
+        if curate is not None and curate.trains:
+            return True
         return any(metric.trains for metric in needed_metrics(metrics, self.metrics).values())
 
     def _check_metrics(self) -> None:
@@ -160,7 +183,8 @@ class Recipe(Settings):
         train = {k: v for k, v in everything["train"].items() if k not in ("evaluation", "checkpoints", "max_steps")}
         return {
             "model": self.model.identity(),
-            **{section: everything[section] for section in ("data", "curriculum", "objective")},
+            "data": self.data.identity(),
+            **{section: everything[section] for section in ("curriculum", "objective")},
             "train": train,
             "deepspeed": {"zero_stage": self.deepspeed.zero_stage},
         }

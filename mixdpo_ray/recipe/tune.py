@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mixdpo_ray.recipe.measure import read_guard, read_metric
+from mixdpo_ray.recipe.measure import read_guard, read_metric, read_metrics
 from mixdpo_ray.recipe.ranges import read_range
 from mixdpo_ray.settings import Settings
 
@@ -39,7 +39,9 @@ class TuneSettings(Settings):
     )
     num_samples: int = Field(20, ge=1, description="Trials of the whole study; raise it later to extend the study")
     metric: str | tuple[str, ...] = Field(
-        "eval_rewards/accuracies", description="What is compared, of the held-out pairs; two give a Pareto front"
+        "eval_rewards/accuracies",
+        description="What is compared, of the held-out pairs, or judge/win_rate or judge/quality of what models write; "
+        "two give a Pareto front",
     )
     guard: str | None = Field(None, description="What a winner must keep, such as: chosen_drift >= -20")
     sampler: Sampler = Field("tpe", description="How settings are drawn; gp and cmaes need the extra of their name")
@@ -66,6 +68,12 @@ class TuneSettings(Settings):
         for name in names:
             read_metric(name)
         return metric
+
+    @property
+    def named_metrics(self) -> tuple[str, ...]:
+        """What trials are compared by, and what a winner must keep."""
+        metrics = tuple(metric.name for metric in read_metrics(self.metric))
+        return metrics if self.guard is None else (*metrics, read_guard(self.guard).name)
 
     @field_validator("guard")
     @classmethod

@@ -3,20 +3,16 @@
 A prepared table is used by the runs and studies whose recipe.json names its content and no other files, a reference
 table by those with its model, scores by those whose recipe names their metric, a checkpoint by its run until that has
 finished and exported its model. Paths that may lead to one folder count as one. What a live process holds the lock of
-stays. Answers, and the models that are put together of checkpoints to draw them, are read by recipes that are
-noted nowhere here: they are listed, and never removed.
+stays. Answers, ratings, verdicts, what was made of them, and the models that are put together of checkpoints are read
+by people and by recipes that are noted nowhere here: they are listed, and never removed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import pyarrow.fs as pafs
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.folder_lock import UNFINISHED, FolderLock
@@ -24,30 +20,20 @@ from mixdpo_ray.cluster.run_record import RecordedRecipe, RunRecord
 from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.preparation.table_key import read_recipe
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.runs.storage_items import Item, describe_items, item_at, remove_unused, too_young
 from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
-from mixdpo_ray.tables.keyed_table import SCORES
+from mixdpo_ray.tables.keyed_table import RATED_FOLDER, SCORES
 from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
-from mixdpo_ray.wording import size_text
 
 USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
+KEPT = {
+    "judged": "what a judge replied",
+    "evaluations": "evaluation",
+    "tasks": "figures of a model on downstream tasks",
+    "iterations": "rounds, with their models",
+}
 ASKERS = ("recipes that are not noted here, so only you can remove it",)
-USERS_TOLD = 3  # of those who use a table
-OLD = timedelta(days=1)  # object stores have no locks: what is younger may still be being written
-
-
-@dataclass(frozen=True)
-class Item:
-    path: str
-    bytes: int
-    about: str
-    used_by: tuple[str, ...] = ()
-    lock: FolderLock | None = None  # held by whoever is writing it
-    file: bool = False  # and no folder
-
-    @property
-    def unused(self) -> bool:
-        return not self.used_by
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,9 @@ def survey_storage(storage_path: str) -> list[Item]:
         *_prepared(storage.join(storage_path, "prepared"), users),
         *_references(storage.join(storage_path, "reference"), users),
         *_scores(storage.join(storage_path, SCORES), users),
-        *_answers(storage.join(storage_path, SAMPLES_FOLDER)),
+        *_answers(storage.join(storage_path, SAMPLES_FOLDER), "answers"),
+        *_answers(storage.join(storage_path, RATED_FOLDER), "ratings"),
+        *_kept(storage_path),
         *(item for run in [*runs, *comparisons] for item in _of_run(run)),
     ]
 
@@ -103,38 +91,6 @@ def find_runs(storage_path: str, kind: str) -> list[RunItem]:
         if (asked := record.recorded()) is not None:
             runs.append(RunItem(f"{USERS[kind]} {name}", kind, record, asked))
     return runs
-
-
-def remove_unused(items: Sequence[Item]) -> list[Item]:
-    """Those of the items that were removed: unused, and locked by nobody."""
-    removed = []
-    for item in items:
-        if not item.unused:
-            continue
-        with nullcontext(True) if item.lock is None else item.lock.if_free() as free:
-            if free:
-                storage.delete(item.path)
-                removed.append(item)
-    return removed
-
-
-def describe_items(items: Sequence[Item]) -> str:
-    lines = [
-        f"{size_text(item.bytes):>10}  {item.path}  {item.about}; used by {_some(item.used_by) or 'nothing'}"
-        for item in sorted(items, key=lambda item: (item.unused, -item.bytes))
-    ]
-    unused = [item for item in items if item.unused]
-    if not unused:
-        return "\n".join([*lines, "everything is used" if lines else "nothing is there"])
-    counts = ((sum(item.file == kind for item in unused), word) for kind, word in ((False, "folder"), (True, "file")))
-    found = " and ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count)
-    return "\n".join([*lines, f"used by nothing: {found}, {size_text(sum(item.bytes for item in unused))}"])
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few of many."""
-    more = len(names) - USERS_TOLD
-    return ", ".join(names) if more <= 1 else f"{', '.join(names[:USERS_TOLD])} and {more} more"
 
 
 def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
@@ -158,24 +114,24 @@ def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
             # another metric or selection is derived from the base again: without it everything is tokenised anew
             derived = [other for other, manifest in tables.items() if manifest.facts.get("base") == name]
             using = dict.fromkeys([*users[name], *(user for other in derived for user in users[other])])
-            yield _item(path, "prepared table", tuple(using), FolderLock(path))
+            yield item_at(path, "prepared table", tuple(using), FolderLock(path))
         elif name.endswith(QUARANTINE):
-            yield _item(path, "refused rows of a preparation that stopped")
+            yield item_at(path, "refused rows of a preparation that stopped")
         elif not name.endswith(".lock"):
             table = storage.join(folder, name.removeprefix(UNFINISHED))
-            yield _item(path, "unfinished prepared table", _too_young(path), FolderLock(table))
+            yield item_at(path, "unfinished prepared table", too_young(path), FolderLock(table))
 
 
 def _references(folder: str, runs: list[RunItem]) -> Iterator[Item]:
     for name in _tables(folder):
         path = storage.join(folder, name)
         if (facts := _facts(path)) is None:
-            yield _item(path, "unfinished reference table", _too_young(path), FolderLock(path))
+            yield item_at(path, "unfinished reference table", too_young(path), FolderLock(path))
             continue
         model = facts.get("model", {})
         users = tuple(run.name for run in runs if any(_same_weights(model, one) for one in run.asked.models))
         metrics = tuple(run.name for run in runs if run.name not in users and _mentions(run, model.get("path")))
-        yield _item(path, "reference table", (*users, *metrics), FolderLock(path))
+        yield item_at(path, "reference table", (*users, *metrics), FolderLock(path))
 
 
 def _scores(folder: str, runs: list[RunItem]) -> Iterator[Item]:
@@ -183,25 +139,33 @@ def _scores(folder: str, runs: list[RunItem]) -> Iterator[Item]:
     for name in _tables(folder):
         path = storage.join(folder, name)
         if name.endswith(".png"):
-            yield _item(path, "picture of rank correlations")
+            yield item_at(path, "picture of rank correlations")
         elif (facts := _facts(path)) is None:
-            yield _item(path, "unfinished table of scores", _too_young(path), FolderLock(path))
+            yield item_at(path, "unfinished table of scores", too_young(path), FolderLock(path))
         else:
             metric = facts.get("metric")
             users = tuple(run.name for run in runs if _mentions(run, metric))
-            yield _item(path, f"scores: {metric}", users, FolderLock(path))
+            yield item_at(path, f"scores: {metric}", users, FolderLock(path))
 
 
-def _answers(folder: str) -> Iterator[Item]:
-    """Tables of answers, and the files that were written of them."""
+def _answers(folder: str, what: str) -> Iterator[Item]:
+    """Tables of answers or of their ratings, and the files that were written of them."""
     for name in _tables(folder):
         path = storage.join(folder, name)
         if (facts := _facts(path)) is not None:
-            yield _item(path, f"answers of {facts.get('model')}", ASKERS)
+            yield item_at(path, f"{what} of {facts.get('model')}", ASKERS)
         elif name.endswith(QUARANTINE):
-            yield _item(path, "refused prompts")
+            yield item_at(path, "refused prompts")
         else:
-            yield _item(path, "answers written out", ASKERS)
+            yield item_at(path, f"{what} written out", ASKERS)
+
+
+def _kept(storage_path: str) -> Iterator[Item]:
+    """What people read, and verdicts that were paid."""
+    for kind, about in KEPT.items():
+        folder = storage.join(storage_path, kind)
+        for name in _tables(folder):
+            yield item_at(storage.join(folder, name), about, ASKERS)
 
 
 def _facts(table: str) -> dict[str, Any] | None:
@@ -257,42 +221,17 @@ def _of_run(run: RunItem) -> Iterator[Item]:
     for name in storage.names(folder):
         path = storage.join(folder, name)
         if name not in committed:
-            yield _item(path, "unfinished or damaged checkpoint", _too_young(path), lock)
+            yield item_at(path, "unfinished or damaged checkpoint", too_young(path), lock)
         elif finished:
-            yield _item(path, "checkpoint of a finished run, whose model is exported", (), lock)
+            yield item_at(path, "checkpoint of a finished run, whose model is exported", (), lock)
         else:
-            yield _item(path, "checkpoint", (run.name,), lock)
+            yield item_at(path, "checkpoint", (run.name,), lock)
     for name in _tables(folder := run.record.exported):
         path = storage.join(folder, name)
         if storage.exists(storage.join(path, "config.json")) and not name.startswith(UNFINISHED):
-            yield _item(path, "model of a checkpoint", ASKERS)
+            yield item_at(path, "model of a checkpoint", ASKERS)
         else:
             step = FolderLock(storage.join(folder, name.removeprefix(UNFINISHED)))
-            yield _item(path, "unfinished model of a checkpoint", _too_young(path), step)
+            yield item_at(path, "unfinished model of a checkpoint", too_young(path), step)
     if storage.exists(scratch := run.record.scratch):
-        yield _item(scratch, "Ray's notes on an attempt that was killed", _too_young(scratch), lock)
-
-
-def _item(path: str, about: str, used_by: tuple[str, ...] = (), lock: FolderLock | None = None) -> Item:
-    files = _files(path)
-    file = [info.path for info in files] == [storage.open_filesystem(path)[1]]
-    return Item(path, sum(info.size or 0 for info in files), about, used_by, lock, file)
-
-
-def _too_young(path: str) -> tuple[str, ...]:
-    """Name who may still be writing: where there is no lock to look at, time tells."""
-    if storage.is_local(path):
-        return ()
-    newest = max((info.mtime for info in _files(path) if info.mtime), default=None)
-    young = newest is not None and datetime.now(UTC) - newest < OLD
-    return ("whoever wrote it less than a day ago",) if young else ()
-
-
-def _files(path: str) -> list[pafs.FileInfo]:
-    filesystem, inner = storage.open_filesystem(path)
-    with storage.explained(path):
-        itself = filesystem.get_file_info(inner)
-        if itself.type == pafs.FileType.File:
-            return [itself]
-        found = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
-    return [info for info in found if info.type == pafs.FileType.File]
+        yield item_at(scratch, "Ray's notes on an attempt that was killed", too_young(scratch), lock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mixdpo_ray import storage
 from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.run_record import RunRecord, identity_of, run_folder
+from mixdpo_ray.curation.report import noise_rate
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.job import TrainingJob
@@ -30,7 +31,7 @@ def job_in(run: str, recipe: Recipe, table: PreparedTable, fingerprint: str) -> 
     return TrainingJob(
         model=with_absolute_paths(recipe.model),
         curriculum=recipe.curriculum,
-        objective=recipe.objective,
+        objective=recipe.objective.with_noise_rate(noise_rate(table)),
         train=recipe.train,
         deepspeed=recipe.deepspeed,
         prepared=storage.absolute(table.folder),

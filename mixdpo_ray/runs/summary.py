@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mixdpo_ray.evaluation.judged_model import metrics_in_words
 from mixdpo_ray.intervals import wilson
 from mixdpo_ray.training.metric_names import metric_in_words
 from mixdpo_ray.wording import duration_text
@@ -34,6 +35,8 @@ class RunReport:
                 f"  (low to high), or ± half of it, is a 95 % interval over {pairs:,} held-out pairs{few}; another "
                 "seed may move it further"
             )
+        if judged := summary.get("judged"):
+            lines.append(f"  judged                         {metrics_in_words(judged)}")
         lines.append(f"  peak memory of a worker        {summary['peak_memory_gib']:8.2f} GiB")
         lines.append(f"  model                          {folder}/model")
         lines.append(f"  picture                        {folder}/curves.png")

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +29,14 @@ from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.preparation.held_out import check_training_metrics
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.runs.checkpoint_judge import CheckpointJudge, checkpoint_judge, last_judgement
 from mixdpo_ray.runs.job import make_job
 from mixdpo_ray.runs.summary import RunReport
 from mixdpo_ray.scoring.reference import reference
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.idle_gradient import IdleGradient
+from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.judged_steps import join_judgements
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 from mixdpo_ray.training.run_picture import draw_curves
 from mixdpo_ray.training.schedule import check_warmup
@@ -38,7 +44,8 @@ from mixdpo_ray.training.schedule import check_warmup
 
 def train(recipe: Recipe) -> RunReport:
     """Train as the recipe says, continuing where a killed run stopped."""
-    with ready_cluster(recipe):
+    judged = recipe.train.evaluation.judge is not None
+    with ready_cluster(recipe, cpus=recipe.cluster.cpus_for(recipe.cluster.most_workers) + judged):
         return _train(recipe, prepared_table(recipe))
 
 
@@ -46,11 +53,12 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
     record = RunRecord(run_folder(recipe))
     with record.locked():
         recipe = record.as_begun(recipe)
-        job = make_job(recipe, table)
+        job = replace(make_job(recipe, table), judge=recipe.train.evaluation.judge)
         plan = job.plan(table)
         check_warmup(plan, recipe.train.schedule)
         steps = job.steps(plan)
         if summary := record.finished(steps):
+            summary = _judge_rest(record, job, summary, checkpoint_judge(recipe, job, steps))
             return RunReport(run_folder(recipe), summary, already_finished=True)
         check_training_metrics(recipe, table)
         if steps < plan.steps:
@@ -61,6 +69,7 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
             job = replace(job, card={**job.card, "note": warning.rpartition(": ")[0]})  # without the advice
         job = job.with_reference(reference(recipe, table, job))
+        judge = checkpoint_judge(recipe, job, steps)
         run_actor = claim_run(job.run)
         with TrainingDisplay("train", steps) as display:
             if wait_for_resources(recipe.cluster, lambda text: display.show(PhaseBegan(text))):
@@ -68,13 +77,29 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
             began = time.monotonic()
             import_meanwhile("matplotlib.figure")  # for the picture, while this process only waits
             display.show(PhaseBegan("starting the workers"))
-            with watching(run_actor, display, lambda: missing_resources(recipe.cluster, to_start=False)):
+            missing = partial(missing_resources, recipe.cluster, to_start=False)
+            beside = judge.beside(run_actor) if judge else nullcontext()
+            with beside, watching(run_actor, display, missing):
                 summary = fit(recipe.cluster, job, run_actor)
         idle = IdleGradient(read_lines(storage.join(job.run, STEP_METRICS))).warning
         summary = {**summary, "warning": idle, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
         draw_curves(job.run)
         record.write_summary(summary)
-        return RunReport(run_folder(recipe), summary)
+        return RunReport(run_folder(recipe), _judge_rest(record, job, summary, judge))
+
+
+def _judge_rest(
+    record: RunRecord, job: TrainingJob, summary: dict[str, Any], judge: CheckpointJudge | None
+) -> dict[str, Any]:
+    """The summary with what the judge says of the trained model, after all that was left to judge."""
+    if judge is None:
+        return summary
+    judge.rest()
+    join_judgements(job.run, judge.due)
+    draw_curves(job.run)
+    summary = {**summary, **last_judgement(job, judge.steps)}
+    record.write_summary(summary)
+    return summary
 
 
 def cut_short(steps: int, plan: Plan) -> str:

@@ -125,6 +125,11 @@ class HfEngine:
         """Tokens that the model can read behind a prompt; None where its configuration does not say."""
         return None if self._context is None else max(0, self._context - len(ids))
 
+    def asked_rows(self, prompts: Sequence[AskedPrompt], answers_each: int) -> list[list[Any]]:
+        """The fields of a keyed_sampling.AskedRow, of every answer to prompts that were not refused."""
+        rows = [[one.prompt_id, self._ids[one.prompt_id], self._room(self._ids[one.prompt_id])] for one in prompts]
+        return [[prompt_id, draw, ids, room] for prompt_id, ids, room in rows for draw in range(answers_each)]
+
     def _batches(self, asked: Sequence[AskedAnswer]) -> Iterator[list[list[Any]]]:
         """Answers to one prompt side by side: in a batch it is read once."""
         ids = self._ids

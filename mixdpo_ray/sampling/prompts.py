@@ -51,12 +51,12 @@ class AskedPrompt:
         return prompt_hash(self.messages)
 
 
-def prompts_of_source(recipe: Recipe, settings: SourceSettings) -> list[AskedPrompt]:
-    """Read without Ray."""
-    with blamed_on(SOURCE):
+def prompts_of_source(recipe: Recipe, settings: SourceSettings, setting: str = SOURCE) -> list[AskedPrompt]:
+    """Read without Ray. `setting`: the one that names the source."""
+    with blamed_on(setting):
         source = find_source(settings)
-        column = _column(source, settings, recipe.data.max_row_bytes)
-        found, refused = _asked(read_source(source, recipe.data.max_row_bytes), column, settings.columns)
+        column = _column(source, settings, settings.max_row_bytes)
+        found, refused = _asked(read_source(source, settings.max_row_bytes), column, settings.columns)
     return _chosen(recipe, found, refused, source.name)
 
 

@@ -91,18 +91,19 @@ def sample(recipe: Recipe) -> SampleReport:
         prompts = prompts_of_source(recipe, source)
     engine = ENGINES[recipe.answers.sample.engine](recipe)
     if prompts is not None:
-        prompts = _answerable(recipe, engine, prompts)
+        prompts = answerable_prompts(recipe, engine, prompts)
         table = _table(recipe, engine)
         if not _missing(recipe, table, prompts):
             return _finish(recipe, engine, table, prompts, 0)
     before_ray("sample", *([recipe] if prompts is None else []))
     with ready_cluster(engine.recipe, cpus=engine.cpus, trains=False):
         if prompts is None:
-            prompts = _answerable(recipe, engine, prompts_of_pairs(recipe))
+            prompts = answerable_prompts(recipe, engine, prompts_of_pairs(recipe))
         return _draw(recipe, engine, prompts)
 
 
-def _answerable(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> list[AskedPrompt]:
+def answerable_prompts(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> list[AskedPrompt]:
+    """Those that the engine can answer; more of the others than data.max_quarantined_fraction allows are refused."""
     refused = engine.refused(prompts)
     refuse_too_many(recipe, refused, len(prompts), "those asked for", UNANSWERABLE)
     rows = {(refusal.file, refusal.row) for refusal in refused}
@@ -135,6 +136,13 @@ def _missing(recipe: Recipe, table: AnswerTable, prompts: Sequence[AskedPrompt])
     there, of_id = table.keys, {prompt.prompt_id: prompt for prompt in prompts}
     wanted = _wanted(recipe, prompts)
     return [AskedAnswer(of_id[prompt_id], draw) for prompt_id, draw in wanted if (prompt_id, draw) not in there]
+
+
+def keyed_answers(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[Key, str]:
+    """The answers by their keys, of which those are drawn that are not there yet. Ray is connected."""
+    report = _draw(recipe, engine, prompts)
+    rows = map(json.loads, storage.read_bytes(report.file).splitlines())
+    return {(row["prompt_id"], row["draw"]): row["answer"] for row in rows}
 
 
 def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> SampleReport:

@@ -19,27 +19,21 @@ from numpy.typing import NDArray
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
-from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
-from mixdpo_ray.cluster.events import PhaseBegan
 from mixdpo_ray.cluster.folder_lock import exclusive
-from mixdpo_ray.cluster.progress import DisplayInTurn, watching
-from mixdpo_ray.cluster.queued_job import QueuedJob
-from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.cluster.run_workers import fit_in_turn
 from mixdpo_ray.curriculum.halves import Half
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.difficulty.metric import AnswerLogps, HalfTraining, Unseen
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.scoring.reference import logps_pool
+from mixdpo_ray.scoring.short_training import short_training, train_models
 from mixdpo_ray.tables.keyed_table import SCORES
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.model_files import model_digest
-from mixdpo_ray.training.schedule import check_warmup
-from mixdpo_ray.training.settings import CheckpointSettings, EvaluationSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.settings import ModelSettings, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -111,21 +105,7 @@ class CrossFit:
     def _train(self, fits: Mapping[str, HalfFit]) -> None:
         """Those whose models are not there from before a death."""
         jobs = {title: self._job(fit) for title, fit in fits.items() if fit.record.summary() is None}
-        if not jobs:
-            return
-        steps = {}
-        for title, job in jobs.items():
-            plan = job.plan(self.table)
-            check_warmup(plan, job.train.schedule)
-            steps[title] = plan.steps
-        run_actors = [claim_run(job.run) for job in jobs.values()]  # all of them: each is a lock inside the cluster
-        cluster, queued = self.recipe.cluster, [QueuedJob(job, title) for title, job in jobs.items()]
-        with DisplayInTurn(steps) as display:
-            wait_for_resources(cluster, lambda text: display.show(PhaseBegan(text)))
-            with watching(run_actors[0], display, lambda: missing_resources(cluster, to_start=False)):
-                summaries = fit_in_turn(cluster, queued, queued[0].job.run, run_actors[0])
-        for title, summary in zip(jobs, summaries, strict=True):
-            fits[title].record.write_summary(summary)
+        train_models(self.recipe.cluster, jobs, self.table)
 
     def _logps(self, fit: HalfFit, title: str) -> AnswerLogps:
         """Log-probs of the pairs that a half scores, under the model that was trained on the rest."""
@@ -159,19 +139,9 @@ class CrossFit:
         }
 
     def _train_settings(self, seed: int) -> TrainSettings:
-        train, training = self.recipe.train, self.training
-        return train.model_copy(
-            update={
-                "optimizer": train.optimizer.model_copy(update={"learning_rate": training.learning_rate}),
-                "num_train_epochs": training.num_train_epochs,
-                "global_batch_size": training.global_batch_size or train.global_batch_size,
-                "seed": seed,
-                "max_steps": None,
-                "evaluation": EvaluationSettings(
-                    per_device_eval_batch_size=train.evaluation.per_device_eval_batch_size
-                ),
-                "checkpoints": CheckpointSettings(every_steps=train.checkpoints.every_steps, keep_last=1),
-            }
+        training = self.training
+        return short_training(
+            self.recipe.train, training.learning_rate, training.num_train_epochs, training.global_batch_size, seed
         )
 
     def _job(self, fit: HalfFit) -> TrainingJob:

@@ -8,6 +8,7 @@ from mixdpo_ray.recipe.measure import read_metrics, why_unfair
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.samplers import refuse_missing_extra
 from mixdpo_ray.search.space import Space, starting_points
+from mixdpo_ray.training.metric_names import JUDGE_METRICS
 
 
 def check_search(recipe: Recipe) -> Space:
@@ -17,6 +18,12 @@ def check_search(recipe: Recipe) -> Space:
     for metric in read_metrics(recipe.tune.metric):
         if reason := why_unfair(metric, space.settings):
             raise RecipeError(f"tune.metric {metric.name}: {reason}; take eval_rewards/accuracies")
+    judge = recipe.answers.judge
+    if judge is not None and judge.engine == "hf" and any(name in JUDGE_METRICS for name in recipe.tune.named_metrics):
+        raise RecipeError(
+            "answers.judge.engine hf: trials hold the room that its model would need; serve it by itself (vLLM) and "
+            "give engine http"
+        )
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every trial: thin it, with curriculum.thin")
     if not recipe.data.holds_out:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.evaluation.judged_model import judging_identity
 from mixdpo_ray.objectives.step_objective import reads_mismatched
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.measure import read_guard, read_metrics
@@ -16,6 +17,7 @@ from mixdpo_ray.runs.job import job_in
 from mixdpo_ray.scoring.reference import cover, cover_tokens
 from mixdpo_ray.search.space import Space, default_space, with_settings
 from mixdpo_ray.search.trial import rung_recipe
+from mixdpo_ray.search.trial_judge import judged_names
 from mixdpo_ray.tables.mismatched import MISMATCHED
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.metric_names import needs_reference
@@ -72,6 +74,7 @@ def identity(recipe: Recipe, tables: Tables) -> dict[str, Any]:
             **{name: tune[name] for name in ("metric", "guard", "early_stopping")},
             "space": recipe.tune.space or default_space(recipe),
         },
+        **({"judge": judging_identity(recipe)} if judged_names(recipe) else {}),
         "workers": recipe.cluster.fewest_workers,
         "prepared": sorted(table.manifest.content_digest for table in tables.values()),
     }

@@ -27,6 +27,7 @@ from mixdpo_ray.search.attempts import FOLDER, first_number
 from mixdpo_ray.search.samplers import GUARD
 from mixdpo_ray.search.space import Space
 from mixdpo_ray.search.study import SETTINGS, complete, fail, prune, report
+from mixdpo_ray.search.trial_judge import JudgeStoppedError
 from mixdpo_ray.search.trials import CPU_SECONDS, METRICS, PAIRS, SECONDS, TrialRow, rows
 from mixdpo_ray.storage import join
 
@@ -60,6 +61,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self.last = recipe.tune.early_stopping.budgets[-1]
         self.guard = read_guard(recipe.tune.guard) if recipe.tune.guard else None
         self.folder, self.tell = folder, tell
+        self.stopped: JudgeStoppedError | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         trial = self.study.ask()
@@ -104,6 +106,9 @@ class StudySearch(Searcher):  # type: ignore[misc]
         if trial_id in self.ended or (result is None and not error):
             return
         self.ended.add(trial_id)
+        if result and "stopped" in result:  # the trial has not ended: it goes on when the command is repeated
+            self.stopped = JudgeStoppedError(result["stopped"])
+            return
         trial, result = self.trials[trial_id], result or {}
         if error:
             fail(self.study, trial, self._why(trial))
@@ -149,6 +154,8 @@ class StopAfterRung(FIFOScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         self.check()
+        if self.search.stopped is not None:
+            raise self.search.stopped
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.page import write_report
 from mixdpo_ray.search.report.study_of_trials import folded_study
-from mixdpo_ray.search.report.winner import doubt_of_winner, rivals_of_winner
+from mixdpo_ray.search.report.winner import doubt_across_objectives, doubt_of_winner, rivals_of_winner
 from mixdpo_ray.search.space import Space, with_settings
 from mixdpo_ray.search.trials import TrialRow, best, front, rows, write_trials
 from mixdpo_ray.storage import join
@@ -82,8 +82,8 @@ class StudyOutput:
             lines.append(f"  train    {self._train_command}")
         lines.append(f"  trials   {self.folder}/{CSV}")
         lines.append(f"  picture  {self.folder}/{REPORT}")
-        if rivals := rivals_of_winner(study, facts):
-            lines.append(f"  {rivals}")
+        told = [rivals_of_winner(study, facts), doubt_across_objectives(study, facts)]
+        lines += [f"  {sentence}" for sentence in told if sentence]
         return "\n".join(lines)
 
     @property

@@ -10,7 +10,7 @@ Tune keeps the process of a trial that has ended well for the next one, and with
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from mixdpo_ray.errors import MixDPOError, WorkersError
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.runs.job import job_in
 from mixdpo_ray.search.space import with_settings
+from mixdpo_ray.search.trial_judge import JudgeStoppedError, TrialJudge
 from mixdpo_ray.storage import join
 from mixdpo_ray.tables.prepared_table import PreparedTable
 
@@ -39,6 +40,7 @@ class Shared:
     tables: Mapping[str, str]  # fingerprint of an order -> folder of the prepared table
     reference: str | None
     watcher: Any  # the study's actor
+    judge: TrialJudge | None = None  # where trials are compared by what they write
 
     def rung_folder(self, trial: str, budget: int) -> str:
         return join(self.folder, trial, f"rung-{budget}")
@@ -73,6 +75,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
                 goes_on = f"it continues where it was, up to {retries} times (tune.max_failures)"
                 self.shared.watcher.tell.remote(Warned(f"{error}; {goes_on}", job=self.trial["number"]))
             raise
+        except JudgeStoppedError as error:
+            return {"stopped": str(error), "done": True}
         except MixDPOError as error:
             return {"failure": str(error), "done": True}
         except Exception as error:
@@ -90,6 +94,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         if summary is None:
             table = PreparedTable.open(shared.tables[fingerprint(recipe.curriculum.order_identity)])
             summary = self._train(folder, recipe, table)
+        if shared.judge is not None:
+            summary = shared.judge.add_to(RunRecord(folder), summary)
         return {
             "budget": budget,
             "metrics": json.dumps(summary["eval_after"]),
@@ -101,13 +107,19 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def _train(self, folder: str, recipe: Recipe, table: PreparedTable) -> dict[str, Any]:
         record, identity = RunRecord(folder), identity_of(recipe, table.manifest.content_digest)
         record.write_recipe(recipe, identity)
-        job = (
-            job_in(folder, recipe, table, fingerprint(identity)).without_export().with_reference(self.shared.reference)
-        )
-        summary = self.group.train(QueuedJob(job, label=self.trial["number"]))
+        job, judge = job_in(folder, recipe, table, fingerprint(identity)), self.shared.judge
+        job = (job if judge else job.without_export()).with_reference(self.shared.reference)
+        queued = QueuedJob(job, self.trial["number"], self.done_with_model(folder))
+        summary = {**self.group.train(queued), "model": None}
+        storage.delete(record.model)
         record.write_summary(summary)
         storage.delete(record.checkpoints)
         return summary
+
+    def done_with_model(self, folder: str) -> Callable[[str], dict[str, float]] | None:
+        """What a worker does with the model that it has exported."""
+        judge = self.shared.judge
+        return judge.judging.prompts.left_by(folder) if judge else None
 
     def _note(self, reason: str) -> None:
         """Note a failure for the driver, whom Tune does not tell why a trial died."""

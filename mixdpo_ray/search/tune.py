@@ -51,6 +51,7 @@ from mixdpo_ray.search.study import (
     was_in_vain,
 )
 from mixdpo_ray.search.trial import Shared, Trial
+from mixdpo_ray.search.trial_judge import JudgeStoppedError, judge_of_trials
 from mixdpo_ray.search.trials import rows
 from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training.model_files import with_absolute_paths
@@ -130,12 +131,16 @@ def _search(output: StudyOutput, tables: Tables, points: list[dict[str, Any]], s
     # where workers die, Tune starts the trial again, which continues: two counts of failures would multiply
     cluster = recipe.cluster.model_copy(update={"max_failures": 0})
     inside = recipe.model_copy(update={"model": with_absolute_paths(recipe.model), "cluster": cluster})
-    shared = Shared(inside, folder, {order: table.folder for order, table in tables.items()}, reference, watcher)
+    folders = {order: table.folder for order, table in tables.items()}
     try:
         if wanted:
-            _run(output, shared, min(seats.at_once, wanted), wanted, kind)
-    except KeyboardInterrupt:
+            with judge_of_trials(recipe) as judge:
+                shared = Shared(inside, folder, folders, reference, watcher, judge)
+                _run(output, shared, min(seats.at_once, wanted), wanted, kind)
+    except (KeyboardInterrupt, JudgeStoppedError) as stopped:
         forgive(study)
+        if isinstance(stopped, JudgeStoppedError):
+            ray.kill(watcher)  # who keeps the study's name while this process lives
         raise
     finally:
         output.write({**counted, **_passes(reference, "after the last one")})

@@ -44,9 +44,18 @@ PREPARED_SCHEMA = pa.schema(
         "margin": pa.float64(),
     }
 )
-# columns that only some tables have, in parts and index alike: what they are ordered by where it is not the margin, and
-# whose label was flipped
-OPTIONAL = {"difficulty": pa.float64(), "flipped": pa.bool_()}
+# columns that only some tables have: what they are ordered by where it is no margin, whose label was flipped (in parts
+# and index alike), what several raters said, and what curating found and changed
+RATER_MARGINS = "rater_margins"
+BEFORE = {"score_chosen": "rated_chosen", "score_rejected": "rated_rejected", "margin": "rated_margin"}
+DOUBTS = ("doubt_chosen", "doubt_rejected")  # of their ratings: above a half they were found wrong
+OPTIONAL = {
+    "difficulty": pa.float64(),
+    "flipped": pa.bool_(),
+    RATER_MARGINS: pa.list_(pa.float64()),
+    "exchanged": pa.bool_(),  # the source had chosen and rejected the other way round
+    **dict.fromkeys((*BEFORE.values(), *DOUBTS, "rarity", "flip_probability", "disagreement"), pa.float64()),
+}
 INDEX_SCHEMA = pa.schema(
     {
         "position": pa.int64(),
@@ -232,6 +241,11 @@ class PreparedTable:
                 pieces.append(file.read([name])[name])
         kind = OPTIONAL[name] if name in OPTIONAL else PREPARED_SCHEMA.field(name).type
         return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], kind)
+
+    def has_column(self, split: str, name: str) -> bool:
+        """Whether its parts have one of the optional columns."""
+        parts = self.parts(split)
+        return bool(parts) and name in ParquetColumns(parts[0].path, parts[0].seal, self.remedy).names
 
     def numbers(self, split: str, name: str) -> NDArray[np.float64]:
         """One narrow column of all rows: of the index, or a score."""

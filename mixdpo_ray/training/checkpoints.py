@@ -64,6 +64,7 @@ class Checkpoints:
     settings: CheckpointSettings
     world: World
     warn: Callable[[str], None]
+    needed: Callable[[int], bool] = lambda step: False  # besides the newest and the best
 
     def path(self, step: int) -> str:
         return storage.join(self.folder, f"step-{step}")
@@ -158,13 +159,7 @@ class Checkpoints:
                 storage.delete(storage.join(self.folder, name))
 
     def _prune(self) -> None:
-        steps = committed_steps(self.folder)
-        kept = set(steps[-self.settings.keep_last :])
-        if (best := best_step(self.folder, self.settings.keep_best)) is not None:
-            kept.add(best)
-        for step in set(steps) - kept:
-            storage.delete(storage.join(self.path(step), MARK))  # first: a half-deleted folder must not count
-            storage.delete(self.path(step))
+        prune_checkpoints(self.folder, self.settings, self.needed)
 
     def _from_everyone(self, mine: T) -> list[T]:
         """Rank by rank."""
@@ -178,6 +173,19 @@ class Checkpoints:
         import torch.distributed as dist
 
         dist.barrier()
+
+
+def prune_checkpoints(folder: str, settings: CheckpointSettings, needed: Callable[[int], bool]) -> None:
+    """Delete all but the newest, the best, and what somebody still needs."""
+    steps = committed_steps(folder)
+    kept = set(steps[-settings.keep_last :])
+    if (best := best_step(folder, settings.keep_best)) is not None:
+        kept.add(best)
+    for step in set(steps) - kept:
+        if not needed(step):
+            path = storage.join(folder, f"step-{step}")
+            storage.delete(storage.join(path, MARK))  # first: a half-deleted folder must not count
+            storage.delete(path)
 
 
 def committed_steps(folder: str) -> list[int]:

@@ -22,7 +22,7 @@ class IdleGradient:
 
     def observe(self, metrics: Mapping[str, Any]) -> str | None:
         """The warning, once."""
-        if metrics.get("kind") == "eval" or self.warning:
+        if "kind" in metrics or self.warning:
             return None
         if metrics.get("grad_norm") != 0 or metrics.get("loss") == 0:
             self.since = None

@@ -16,7 +16,7 @@ from mixdpo_ray.curriculum.threshold import TOLERANCE
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.tables.prepared_table import PreparedTable
-from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.settings import CheckpointJudgeSettings, DeepSpeedSettings, ModelSettings, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class TrainingJob:
     exports_model: bool = True  # a search wants to know how good it is, and trains the winner again
     keeps_state: bool = False  # others begin where it ends
     start_from: StartFrom | None = None  # instead of the model as it is
+    judge: CheckpointJudgeSettings | None = None  # whoever sets it looks at the checkpoints
     half: Half | None = None  # of the pairs, in random order, instead of what the curriculum says
 
     def plan(self, table: PreparedTable) -> Plan:

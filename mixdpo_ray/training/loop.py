@@ -6,7 +6,6 @@ Everything that follows from a step's number is computed from it. What is carrie
 from __future__ import annotations
 
 import random
-import resource
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -32,6 +31,7 @@ from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, describe_held_out
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.judged_steps import waits_for_judge
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.metrics import MetricsLog, speed_metrics, step_metrics, window_facts
@@ -103,6 +103,8 @@ def _train(run: Run, evaluation: dict[str, float], windows: WindowSource) -> dic
         if _due(run, step + 1, job.train.evaluation.every_steps) or _best_needs_it(run, step + 1):
             evaluation = _evaluate(run, step + 1)
         due, wanted = _due(run, step + 1, job.train.checkpoints.every_steps), run.listener.checkpoint_wanted()
+        if job.judge is not None and _due(run, step + 1, job.judge.every_steps):
+            wanted = wanted or "to be judged"
         if (due or wanted) and (job.exports_model or job.keeps_state or step + 1 < run.steps):
             _save(run, step + 1, evaluation if due else {}, wanted)
     run.listener.at_location(None)
@@ -130,7 +132,8 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     plan = job.plan(table)
     check_warmup(plan, job.train.schedule)
     folder = storage.join(job.run, "checkpoints")
-    checkpoints = Checkpoints(folder, job.fingerprint, job.train.checkpoints, world, listener.on_warning)
+    waits = waits_for_judge(job.run, job.judge)
+    checkpoints = Checkpoints(folder, job.fingerprint, job.train.checkpoints, world, listener.on_warning, waits)
     found = checkpoints.find()
     if found is not None and world.leads:
         listener.on_resume(found.manifest.step, job.steps(plan))
@@ -288,13 +291,6 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
         "eval_after": evaluation,
         "held_out": describe_held_out(run.job.run) if run.world.leads else None,
         "last_step": last,
-        "peak_memory_gib": peak_memory_gib(run.world),
+        "peak_memory_gib": run.world.peak_memory_gib(),
         "model": model,
     }
-
-
-def peak_memory_gib(world: World) -> float:
-    """Peak memory of the device, in GiB; of this process where there is none."""
-    if world.torch_device.type == "cuda":
-        return torch.cuda.max_memory_allocated(world.torch_device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Final
 
 from mixdpo_ray.errors import RecipeError
 
@@ -29,6 +30,11 @@ HELD_OUT_METRICS = (
     *(f"eval_{name}/{bucket}" for name in (*BY_BUCKET, "pairs") for bucket in MARGIN_BUCKETS),
 )
 
+WIN_RATE: Final = "judge/win_rate"  # of what a model writes, by the recipe's judge
+JUDGED_QUALITY: Final = "judge/quality"
+JUDGE_METRICS = (WIN_RATE, JUDGED_QUALITY)
+_JUDGED_WORDS = {WIN_RATE: "win rate over the model before training", JUDGED_QUALITY: "quality by the judge (1 to 10)"}
+
 _WORDS = {
     "loss": "loss", "logps/chosen": "log-prob of chosen answers", "logps/rejected": "log-prob of rejected answers",
     "rewards/chosen": "reward of chosen answers", "rewards/rejected": "reward of rejected answers",
@@ -41,7 +47,7 @@ _WORDS = {
 def metric_in_words(metric: str) -> str:
     """What a table calls a metric: held-out preference accuracy. A name of another kind stays, but for its strokes."""
     if metric not in HELD_OUT_METRICS:
-        return metric.replace("_", " ")
+        return _JUDGED_WORDS.get(metric) or metric.replace("_", " ")
     measure = metric.removeprefix("eval_")
     if measure in _WORDS:
         return f"held-out {_WORDS[measure]}"

@@ -84,9 +84,9 @@ class MetricsLog:
         """Continue at `step`: lines of it and later ones, left by a killed run, are cut."""
         self.target = storage.join(run, STEP_METRICS)
         self.remote = not storage.is_local(run)
-        # the evaluation after k steps was made before the checkpoint of k steps; at the start there is no checkpoint
+        # what was measured after k steps belongs to the checkpoint of k steps; at the start there is none
         before = read_lines(self.target) if step else []
-        kept = [line for line in before if line["step"] < step + (line.get("kind") == "eval")]
+        kept = [line for line in before if line["step"] < step + ("kind" in line)]
         self.first_evaluation: dict[str, Any] | None = next((line for line in kept if line.get("kind") == "eval"), None)
         self.gradient = IdleGradient(kept)
         if self.remote:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mixdpo_ray import storage
-from mixdpo_ray.intervals import t95, wilson
+from mixdpo_ray.intervals import NORMAL, t95, wilson
 from mixdpo_ray.training.evaluation import ACCURACY, DRIFT
+from mixdpo_ray.training.judged_steps import JUDGEMENT
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, WIN_RATE
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 
-TRAINED, HELD_OUT, MARGIN, INK = "#1b6ca8", "#c8553d", "#9aa1a9", "#555555"
+TRAINED, HELD_OUT, JUDGED, MARGIN, INK = "#1b6ca8", "#c8553d", "#3b8a53", "#9aa1a9", "#555555"
 MANY = 400  # steps, from which a thinner line keeps the held-out points visible
 MetricsLine = Mapping[str, Any]
 Errors = Callable[[MetricsLine], tuple[float, float] | None]  # below and above the value of an evaluation
@@ -25,14 +27,16 @@ def draw_curves(run: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     lines = read_lines(storage.join(run, STEP_METRICS))
-    steps = [line for line in lines if line.get("kind") != "eval"]
+    steps = [line for line in lines if "kind" not in line]
     evaluations = [line for line in lines if line.get("kind") == "eval"]
     panels = [
         *_losses(steps),
         ("preference accuracy", ACCURACY, _accuracy_error),
         ("chosen drift (nats)", DRIFT, _drift_error),
     ]
-    heights = [2.0] * len(panels) + [1.0]
+    judged = [line for line in lines if line.get("kind") == JUDGEMENT]
+    measured = [name for name in JUDGE_METRICS if any(name in line for line in judged)]
+    heights = [2.0] * (len(panels) + len(measured)) + [1.0]
     figure = Figure(figsize=(7.5, 0.95 * sum(heights) + 0.8), layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     for axis, (title, key, errors) in zip(axes, panels, strict=False):
@@ -40,6 +44,8 @@ def draw_curves(run: str) -> None:
         if errors is not None:
             _held_out(axis, evaluations, f"eval_{key}", errors)
         axis.set_ylabel(title)
+    for axis, name in zip(axes[len(panels) :], measured, strict=False):
+        _judged(axis, [line for line in judged if name in line], name)
     _margins(axes[-1], steps)
     for axis in axes:
         _switches(axis, steps)
@@ -101,6 +107,20 @@ def _held_out(axis: Any, evaluations: Sequence[MetricsLine], key: str, errors: E
         axis.plot(xs, ys, color=HELD_OUT, linewidth=1, alpha=0.6, zorder=3)
     look = {"color": HELD_OUT, "markersize": 4.5, "capsize": 3, "elinewidth": 1.2, "zorder": 4}
     axis.errorbar(xs, ys, yerr=list(zip(*bars, strict=True)), fmt="o", label=label, **look)
+
+
+def _judged(axis: Any, lines: Sequence[MetricsLine], name: str) -> None:
+    """What a judge said of what checkpoints wrote, with 95 % intervals over prompts."""
+    xs, ys = [line["step"] for line in lines], [line[name] for line in lines]
+    counts, deviation = [line["judge/prompts"] for line in lines], name.replace("judge/", "judge/std/", 1)
+    halves = [NORMAL * line.get(deviation, 0.0) / math.sqrt(n) for line, n in zip(lines, counts, strict=True)]
+    if name == WIN_RATE:
+        axis.axhline(0.5, color=INK, linewidth=0.8, linestyle=":")  # no better than before training
+    if len(lines) > 2:
+        axis.plot(xs, ys, color=JUDGED, linewidth=1, alpha=0.6, zorder=3)
+    label = f"judged, {counts[-1]:,.0f} prompts (bars: 95 % interval)"
+    axis.errorbar(xs, ys, yerr=halves, fmt="o", label=label, color=JUDGED, markersize=4.5, capsize=3, zorder=4)
+    axis.set_ylabel("win rate by the judge" if name == WIN_RATE else "quality by the judge")
 
 
 def _accuracy_error(line: MetricsLine) -> tuple[float, float] | None:

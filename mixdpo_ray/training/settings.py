@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.settings import Settings
-from mixdpo_ray.training.metric_names import unknown_metric
+from mixdpo_ray.training.metric_names import WIN_RATE, unknown_metric
 
 Dtype = Literal["bfloat16", "float32"]
 Packing = bool | Literal["auto"]  # YAML reads on and off as true and false
@@ -89,6 +89,18 @@ class ScheduleSettings(Settings):
         return self.kind == "per_stage" if self.reset_optimizer is None else self.reset_optimizer
 
 
+class CheckpointJudgeSettings(Settings):
+    """Checkpoints are judged by answers.judge beside the training, which waits for none of it; the last one always."""
+
+    every_steps: int = Field(ge=1, description="Judge what the model writes after every so many steps; saves them")
+    prompts: int = Field(64, ge=2, description="Held-out prompts, or the first of answers.sample.prompts.source")
+    metrics: tuple[Literal["judge/win_rate", "judge/quality"], ...] = Field(
+        (WIN_RATE,),
+        min_length=1,
+        description="What is measured: the win rate takes two questions an answer, quality one",
+    )
+
+
 class EvaluationSettings(Settings):
     """The held-out split is always evaluated before the first step and after the last one."""
 
@@ -96,6 +108,7 @@ class EvaluationSettings(Settings):
     per_device_eval_batch_size: int | None = Field(
         None, ge=1, description="Pairs per forward pass; the training's where not given"
     )
+    judge: CheckpointJudgeSettings | None = Field(None, description="Have what checkpoints write judged")
 
 
 class CheckpointSettings(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,3 +27,11 @@ class World:
         import torch
 
         return torch.device(self.device)
+
+    def peak_memory_gib(self) -> float:
+        """Peak memory of the device, in GiB; of this process where there is none."""
+        import torch
+
+        if self.torch_device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.torch_device) / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

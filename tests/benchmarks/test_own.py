@@ -140,6 +140,37 @@ def test_a_tie_in_one_order_is_no_flip() -> None:
     assert leaning["agreed_win_rate"].items == ("b",)
 
 
+def test_prompts_of_several_categories_have_a_win_rate_of_each() -> None:
+    prompts = {
+        item: BenchmarkPrompt(item, ("?",), category=category, reference=("r",))
+        for item, category in {"a": "sums", "b": "sums", "c": ""}.items()
+    }
+    verdicts = {(item, game): JudgeVerdict(float(game == "model_first")) for item in "ab" for game in BOTH_ORDERS}
+    answers = dict.fromkeys(prompts, ("x",))
+    one = OWN.statistics({"x": JudgedArm(prompts, answers, verdicts)})["x"]
+    assert not any(name.startswith("win_rate:") for name in one)
+    verdicts |= {("c", game): JudgeVerdict(0.5) for game in BOTH_ORDERS}
+    both = OWN.statistics({"x": JudgedArm(prompts, answers, verdicts)})["x"]
+    assert both["win_rate:sums"].value(np.ones(2)) == 100
+    assert both["win_rate:without a category"].value(np.ones(1)) == 50
+
+
+def test_a_judge_who_takes_the_first_answer_is_told_of() -> None:
+    """Of 100 prompts 60 are judged by what is shown and 40 by what is shown first."""
+    prompts = {f"{n:03d}": BenchmarkPrompt(f"{n:03d}", ("?",), reference=("r",)) for n in range(100)}
+    verdicts = {
+        (item, game): JudgeVerdict(1.0 if n < 40 else float(game == "model_first"))
+        for n, item in enumerate(prompts)
+        for game in BOTH_ORDERS
+    }
+    (notes,) = [
+        one.notes for one in OWN.scores({"x": JudgedArm(prompts, dict.fromkeys(prompts, ("x",)), verdicts)}).values()
+    ]
+    assert [
+        note for note in notes if "position bias +0.40 (" in note and "both orders agree the win rate is 100" in note
+    ]
+
+
 SHARE = st.sampled_from([0, 0.5, 1])
 
 

@@ -38,6 +38,10 @@ def tiny(folder: Path, **compare_: Any) -> Recipe:
         "curriculum.threshold.hard_fraction": 0.3,
         "compare.playground": {"base_steps": 20, "base_batch": 16, "prompts": 130, "judged": 20},
         "compare.answers_each": 2,
+        "compare.metric": "judge/win_rate",
+        "answers.judge.engine": "playground",
+        "answers.sample.answers_each": 2,
+        "answers.sample.decoding.max_new_tokens": 14,
         "compare.seeds": [0, 1],
         "compare.arms": ARMS,
         "compare.against": "shuffled",
@@ -72,6 +76,7 @@ def test_every_arm_and_seed_has_a_row_and_the_broken_one_stops_nobody(said: str,
     assert {rows["broken", seed]["state"] for seed in (0, 1)} == {"failed"}
     assert "is not finite" in rows["broken", 0]["failure"]
     for name in TRAINED:
+        assert 0 <= float(rows[name, 0]["judge/win_rate"]) <= 1
         assert 1 <= float(rows[name, 0]["quality"]) <= 10
         assert 0 <= float(rows[name, 0]["eval_rewards/accuracies"]) <= 1
 
@@ -95,6 +100,7 @@ def test_the_base_model_is_judged_as_it_is(said: str, folder: Path) -> None:
         assert made.exists
         row = table(folder)["base model", seed]
         assert float(row["win_rate"]) == 0.5
+        assert float(row["judge/win_rate"]) == 0.5
         assert float(row["eval_logps/chosen_drift"]) == pytest.approx(0, abs=1e-4)
 
 

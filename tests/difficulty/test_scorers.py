@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from mixdpo_ray.difficulty.ches import CHES
 from mixdpo_ray.difficulty.dcrm import DCRM
 from mixdpo_ray.difficulty.embedding_distance import EmbeddingDistance
 from mixdpo_ray.difficulty.reward_margin import RewardMargin
+from mixdpo_ray.difficulty.reward_model import RewardModel
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.pairs.edit_distance import edit_distance
 from mixdpo_ray.pairs.pair import Message, Pair
@@ -187,3 +190,58 @@ def test_edits_are_counted_among_the_first_tokens(folder: Path) -> None:
     found = DCRM(max_tokens=2).scorer(policy(folder), "cpu")(rows())["edits"]
     pairs = zip(token_lists("chosen"), token_lists("rejected"), strict=True)
     assert found == [edit_distance(one[:2], two[:2]) for one, two in pairs]
+
+
+CUSTOM = """
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaForSequenceClassification
+
+
+@dataclass
+class Rated:
+    score: torch.Tensor
+
+
+class RatingLlama(LlamaForSequenceClassification):
+    def forward(self, **inputs):
+        return Rated(score=super().forward(**inputs).logits[:, :1] * 2)
+"""
+
+
+def test_a_head_of_its_own_is_read_by_its_score(folder: Path, tmp_path: Path) -> None:
+    """Its configuration counts other outputs than the reward."""
+    shutil.copytree(folder / "classes", tmp_path / "custom")
+    (tmp_path / "custom" / "rating.py").write_text(CUSTOM)
+    config = json.loads((tmp_path / "custom" / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForSequenceClassification": "rating.RatingLlama"}
+    (tmp_path / "custom" / "config.json").write_text(json.dumps(config))
+    settings = ModelSettings(path=str(tmp_path / "custom"), dtype="float32", trust_remote_code=True)
+    found = RewardModel(settings, "here", 4096, "cpu")([[Message(role="user", content="Hi!")]], ["Hello!"])
+    model = LlamaForSequenceClassification.from_pretrained(folder / "classes", dtype=torch.float32).eval()
+    ids = small_tokenizer(LLAMA3)(in_llama3("Hi!", "Hello!"), add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        assert found.tolist() == pytest.approx([2 * float(model(torch.tensor([ids])).logits[0, 0])], abs=1e-5)
+
+
+def test_a_batch_that_memory_has_no_room_for_is_halved(folder: Path) -> None:
+    """Rewards are those of the whole batch; of a single answer there is no half."""
+    model = RewardModel(ModelSettings(path=str(folder / "reward"), dtype="float32"), "here", 4096, "cpu")
+    prompts = [[Message(role="user", content=question)] for question in QUESTIONS]
+    texts = [chosen for chosen, _ in ANSWERS]
+    whole, forward, sizes = model(prompts, texts), model.model.forward, []
+
+    def little_memory(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > most:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return forward(**inputs)
+
+    model.model.forward = little_memory
+    most = 1
+    assert model(prompts, texts) == pytest.approx(whole, abs=1e-5)
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    most = 0
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        model(prompts, texts)

@@ -75,7 +75,7 @@ def test_the_token_that_ray_makes_is_for_its_owner_alone(examined: Examined) -> 
 @pytest.mark.usefixtures("local_ray")
 def test_a_red_check_is_exit_status_1_and_named_in_one_line(recipe: Path) -> None:
     status, out, err = job("doctor", str(recipe), "train.global_batch_size=100", "train.schedule.warmup_steps=50")
-    assert (status, err) == (1, f"{STARTS}failed: 1 of 18 checks is red: steps\n")
+    assert (status, err) == (1, "failed: 1 of 18 checks is red: steps\n")
     assert "RED   steps      80 pairs are fewer than train.global_batch_size 100: give more pairs" in out
 
 
@@ -85,7 +85,7 @@ def test_a_mistake_in_the_recipes_own_files_is_said_first_and_red_in_its_turn(re
     status, out, err = job("doctor", str(recipe), "data.source.columns={prompt: promt}")
     mistake, *rest = err.splitlines(keepends=True)
     assert mistake.startswith("data.source.columns names promt (for prompt), which the source does not have")
-    assert (status, rest) == (1, [STARTS, "failed: 1 of 18 checks is red: data\n"])
+    assert (status, rest) == (1, ["failed: 1 of 18 checks is red: data\n"])
     assert f"RED   data       {mistake}" in out
 
 

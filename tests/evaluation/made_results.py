@@ -33,6 +33,7 @@ def pairwise_scores(win_rate: float, length: float, prefix: str = "") -> dict[st
         "length_controlled_win_rate": score(win_rate - 2.5, 2.9),
         "first_shown_share": score(38.4, 1.5),
         "flip_rate": score(21.7, 2.8),
+        "win_rate:coding": score(win_rate + 1, 8.0),
         "average_length": score(length, 60),
         "baseline_length": score(2050, 55),
     }

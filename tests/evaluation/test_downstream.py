@@ -12,6 +12,7 @@ import pytest
 from mixdpo_ray.errors import EvaluationError, RecipeError
 from mixdpo_ray.evaluation.arms import arms_of_evaluation
 from mixdpo_ray.evaluation.downstream import LM_EVAL, downstream, evaluated_task, refuse_impossible_tasks
+from mixdpo_ray.evaluation.evaluate import evaluate
 from mixdpo_ray.evaluation.page import evaluation_page
 from mixdpo_ray.evaluation.picture import evaluation_picture
 from mixdpo_ray.evaluation.results import EvaluationResults
@@ -22,6 +23,7 @@ from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.tasks import TasksSettings
 from mixdpo_ray.training.settings import ModelSettings
+from tests.evaluation.small_evaluation import evaluation_recipe, own, write_evaluation_files
 
 HERE = find_spec(LM_EVAL.module) is not None
 TASK = """
@@ -128,6 +130,14 @@ def test_tasks_that_cannot_be_run_are_refused_in_one_line(tmp_path: Path) -> Non
         refuse_impossible_tasks(written_recipe(tmp_path, f"{{folder: {tmp_path}/none}}"))
     with pytest.raises(RecipeError, match="engine http has none" if HERE else "pip install"):
         refuse_impossible_tasks(written_recipe(tmp_path, "{}", "answers.sample.engine=http"))
+
+
+def test_a_dry_run_tells_of_tasks_and_of_what_is_lacking(tmp_path: Path) -> None:
+    write_evaluation_files(tmp_path)
+    asked = evaluation_recipe(tmp_path, own(tmp_path), "answers.evaluate.tasks={shots: {mmlu: 5, piqa: 1}}")
+    told = evaluate(asked, dry_run=True).describe()
+    assert "tasks: mmlu (5 shots), piqa (one shot) by 2 models, in lm-eval, at no price" in told
+    assert HERE or "warning: answers.evaluate.tasks needs lm_eval: pip install" in told
 
 
 def test_the_papers_tasks_and_shots_are_the_default() -> None:

@@ -15,7 +15,7 @@ from mixdpo_ray.benchmarks.verdict import UNREADABLE
 from mixdpo_ray.evaluation.page import evaluation_page
 from mixdpo_ray.evaluation.picture import evaluation_picture
 from mixdpo_ray.evaluation.results import EvaluatedArm, EvaluatedBenchmark, EvaluationResults
-from tests.evaluation.made_results import ATTACKS, alpaca, attacked_example, grades, made_results
+from tests.evaluation.made_results import ATTACKS, alpaca, attacked_example, grades, made_results, pairwise_scores
 from tests.search.written_page import WrittenPage
 
 
@@ -72,7 +72,7 @@ def test_what_a_prompt_an_answer_or_a_judge_says_is_shown_as_text_and_changes_no
 def test_every_reason_for_a_missing_verdict_is_told_in_words() -> None:
     words = read(made_results()).words
     assert all(f"2 verdicts: {meaning}" in words for meaning in UNREADABLE.values())
-    assert "18 of 1,610 verdicts are missing (1.1%)" in words
+    assert f"{2 * len(UNREADABLE)} of 1,610 verdicts are missing" in words
     assert "2 calls to the judge failed: HTTP 400: <b>too long</b>" in words
     assert "2 of 805 prompts have no answer" in words
     assert "3 of 803 answers are empty" in words
@@ -100,6 +100,7 @@ def test_categories_have_scores_and_lengths_of_their_own() -> None:
     assert "hard_prompt: style-controlled score, %" in words
     assert "base 21.5 18.1 to 24.9 2,100 - 50.2 - 500" in words
     assert "base 25.5 22.1 to 28.9 2,500 - 50.2 - 500" in words
+    assert "coding: win rate, % 49.2 (41.2 to 57.2) 56.1 (48.1 to 64.1) -" in words
     assert "writing: rating, 1 to 10 9.50 (9.20 to 9.80)" in words
 
 
@@ -146,6 +147,17 @@ def test_the_picture_draws_every_score_that_there_is() -> None:
     assert drawn(evaluation_picture(made_results())) > more
     assert drawn(evaluation_picture(with_arms(alpaca().arms[2]))) == 0
     assert evaluation_picture(EvaluationResults("none", "nobody", ())).startswith(b"\x89PNG")
+
+
+def test_what_concerns_all_arms_is_said_once_and_small_numbers_keep_their_digits() -> None:
+    arm = EvaluatedArm("one", "one", 5, 10, pairwise_scores(50.0, 8.64), notes=("of both", "of one"))
+    other = replace(arm, name="other", notes=("of both",))
+    flips = {**arm.scores, "flip_rate": BenchmarkScore(0.0, -1e-17, 6.0, 1.0, 60)}
+    words = read(with_arms(replace(arm, scores=flips), other, kind="alpaca")).words
+    assert words.count("of both") == 1
+    assert "all arms of both one of one" in words
+    assert "47.5 44.6 to 50.4 8.6 2,050" in words
+    assert "0.0 (0.0 to 6.0)" in words
 
 
 def test_an_arm_that_lacks_a_benchmarks_score_is_still_named() -> None:

@@ -153,6 +153,7 @@ def with_a_key(trial: Trial) -> Iterator[str]:
     """Under a Ray of its own whose dashboard is asked, until a server refuses the key and quotes it."""
     import ray
 
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # else the dashboard, on loopback, answers nothing without a token
     session = trial.folder / "ray"
     info = ray.init(num_cpus=2, include_dashboard=True, dashboard_port=18265, _temp_dir=str(session))
     try:

@@ -8,7 +8,7 @@ from mixdpo_ray.pairs.checking import FATAL, REASONS, check_pair, is_fatal
 from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.margin_scale import quantile_margins, resolve_scale
 from mixdpo_ray.pairs.pair import Candidate, Message, Pair, content_hash
-from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.pairs.settings import DataSettings, SourceSettings
 from tests.pairs.samples import BAD, GOOD, QUESTION, conversation, data
 
 
@@ -95,8 +95,8 @@ def test_a_tie_is_kept() -> None:
 
 def test_row_size_is_counted_in_bytes_of_all_texts() -> None:
     size = len((QUESTION + GOOD + BAD).encode())
-    assert isinstance(check_pair(candidate(), data(max_row_bytes=size)), Pair)
-    assert check_pair(candidate(), data(max_row_bytes=size - 1)) == "oversized_row"
+    assert isinstance(check_pair(candidate(), data(source=SourceSettings(path="x", max_row_bytes=size))), Pair)
+    assert check_pair(candidate(), data(source=SourceSettings(path="x", max_row_bytes=size - 1))) == "oversized_row"
 
 
 def test_the_pair_id_depends_on_the_texts_and_their_places_and_on_nothing_else() -> None:

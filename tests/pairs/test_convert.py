@@ -27,6 +27,9 @@ LONG = "Honey and wax, and wax and honey. " * 30
 ROOM = {"max_prompt_length": 60, "max_length": 100}
 
 
+SHORT_ROWS = {"path": "x", "max_row_bytes": 10_000}
+
+
 @dataclass(frozen=True)
 class Case:
     """A row that is refused for one reason, and what it takes for that."""
@@ -50,8 +53,8 @@ CASES: dict[str, list[Case]] = {
     "corrupt_line": [Case('{"chosen": ', parquet=False), Case("17", parquet=False)],
     "malformed_row": [Case({"instruction": QUESTION, "completions": None}, "ultrafeedback")],
     "oversized_row": [
-        Case(binarized("wax " * 3000), settings={"max_row_bytes": 10_000}),
-        Case("x" * 20_000, settings={"max_row_bytes": 10_000}, parquet=False),
+        Case(binarized("wax " * 3000), settings={"source": SHORT_ROWS}),
+        Case("x" * 20_000, settings={"source": SHORT_ROWS}, parquet=False),
     ],
     "too_few_rated_answers": [
         Case({"instruction": QUESTION, "completions": [completion(GOOD, 8.0, "4")]}, "ultrafeedback"),
@@ -97,6 +100,7 @@ ELSEWHERE = {
     "prompt_in_heldout",
     "heldout_is_full",
     "not_selected",
+    "curated_away",
     "no_ratings_to_state",
     "tie_not_augmented",
     "raters_disagree",

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mixdpo_ray.errors import RecipeError
+from mixdpo_ray.recipe.dotted import set_dotted
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.gone import GONE, recorded_recipe
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
@@ -28,12 +30,10 @@ def told(path: str, *overrides: str) -> str:
 def test_a_setting_that_is_gone_is_one_line_that_says_what_does_its_work(setting: str, tmp_path: Path) -> None:
     value = VALUES.get(setting, "7")
     assert told(PLAYGROUND, f"{setting}={value}") == f"command line: {setting} is gone: {GONE[setting]}"
-    section, *keys = setting.split(".")
-    inner = value
-    for key in reversed(keys):
-        inner = f"{{{key}: {inner}}}"
+    tree: dict[str, Any] = {"model": {"path": "m"}, "data": {"source": {"path": "p.jsonl"}}}
+    set_dotted(tree, setting, yaml.safe_load(value))
     path = tmp_path / "old.yaml"
-    path.write_text(f"model: {{path: m}}\ndata: {{source: {{path: p.jsonl}}}}\n{section}: {inner}\n")
+    path.write_text(yaml.safe_dump(tree))
     assert told(str(path)) == f"{path}: {setting} is gone: {GONE[setting]}"
 
 

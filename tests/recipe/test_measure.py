@@ -26,6 +26,8 @@ RATE = "train.optimizer.learning_rate"
         ("eval_loss/easy", "eval_loss/easy", "min"),
         ("eval_nll/chosen", "eval_nll/chosen", "min"),
         ("max eval_loss", "eval_loss", "max"),
+        ("judge/win_rate", "judge/win_rate", "max"),
+        ("judge/quality", "judge/quality", "max"),
     ],
 )
 def test_a_measure_is_read_with_its_direction(written: str, name: str, direction: str) -> None:
@@ -36,6 +38,7 @@ def test_a_measure_is_read_with_its_direction(written: str, name: str, direction
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
+        ("judge/wins", "'judge/wins' is not measured on held-out pairs; did you mean judge/win_rate?"),
         ("loss", "'loss' is not measured on held-out pairs; did you mean eval_loss?"),
         ("maximise eval_loss", "'maximise eval_loss' is no metric: write its name, or min or max before it"),
         ("", "'' is not measured on held-out pairs"),

@@ -10,7 +10,9 @@ import pytest
 
 from mixdpo_ray.cluster.folder_lock import FolderLock
 from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.runs.clean import Item, describe_items, remove_unused, survey_storage
+from mixdpo_ray.rating.rated_table import AnswerNumbers
+from mixdpo_ray.runs.clean import survey_storage
+from mixdpo_ray.runs.storage_items import Item, describe_items, remove_unused
 from mixdpo_ray.storage import may_be_one
 from mixdpo_ray.tables.answer_table import AnswerTable
 from mixdpo_ray.tables.prepared_table import Manifest, SplitFacts, commit
@@ -182,8 +184,14 @@ def test_what_was_sampled_is_listed_and_stays_and_its_leftovers_go(tmp_path: Pat
     samples, exported = tmp_path / "samples", run(tmp_path, "mine", "d1", finished=True) / "exported"
     AnswerTable.create(str(samples / "abc"), "abc", {"model": "a-model"})
     FolderLock(str(samples / "abc")).path.touch()
+    AnswerNumbers.create(str(tmp_path / "rated" / "def"), "def", {"model": "a-judge"})
+    for name in ("mine.jsonl", "mine.quarantine.jsonl", "mine.png"):
+        (tmp_path / "rated" / name).write_text("{}\n")
     for name in ("mine.jsonl", "mine.quarantine.jsonl", "mine.unanswerable.quarantine.jsonl"):
         (samples / name).write_text("{}\n")
+    for name in ("judged/m-1", "evaluations/mine", "tasks/0123", "iterations/mine"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "some.json").write_text("{}\n")
     for name in ("step-5", ".unfinished-step-10"):
         (exported / name).mkdir(parents=True)
         (exported / name / "config.json").write_text("{}")
@@ -191,6 +199,7 @@ def test_what_was_sampled_is_listed_and_stays_and_its_leftovers_go(tmp_path: Pat
     leftovers = {
         "samples/mine.quarantine.jsonl",
         "samples/mine.unanswerable.quarantine.jsonl",
+        "rated/mine.quarantine.jsonl",
         "runs/mine/exported/.unfinished-step-10",
     }
     assert unused(items, tmp_path) == leftovers
@@ -198,10 +207,17 @@ def test_what_was_sampled_is_listed_and_stays_and_its_leftovers_go(tmp_path: Pat
     assert kept == {
         "samples/abc": "answers of a-model",
         "samples/mine.jsonl": "answers written out",
+        "rated/def": "ratings of a-judge",
+        "rated/mine.jsonl": "ratings written out",
+        "rated/mine.png": "ratings written out",
+        "judged/m-1": "what a judge replied",
+        "evaluations/mine": "evaluation",
+        "tasks/0123": "figures of a model on downstream tasks",
+        "iterations/mine": "rounds, with their models",
         "runs/mine/exported/step-5": "model of a checkpoint",
     }
     with FolderLock(str(exported / "step-10")).or_wait():
-        assert len(remove_unused(items)) == 2
+        assert len(remove_unused(items)) == 3
 
 
 def test_half_written_leftovers_may_go_unless_their_lock_is_held(tmp_path: Path) -> None:

@@ -22,6 +22,11 @@ BETA = "objective.beta"
         ({}, {"train": {"max_steps": 9}}, "train.max_steps would cut the curriculum of every trial"),
         ({}, {"data": {"source": {"path": "a"}, "heldout": {"fraction": 0}}}, "data.heldout holds out no pairs"),
         ({}, {"output": {"storage_path": "s3://bucket"}}, "tune.storage: Optuna's file needs a disk"),
+        (
+            {"metric": "judge/quality"},
+            {"answers": {"judge": {"engine": "hf", "model": "some/judge"}}},
+            "answers.judge.engine hf: trials hold the room",
+        ),
         ({"first_trials": [{BETA: 9}]}, {}, "tune.first_trials: objective.beta=9 does not lie in the space"),
     ],
     ids=str,

@@ -16,6 +16,7 @@ from mixdpo_ray.search.optuna_search import RungEnded, StopAfterRung, StudySearc
 from mixdpo_ray.search.space import Space
 from mixdpo_ray.search.study import queue, release_stale, still_wanted
 from mixdpo_ray.search.trial import rung_recipe
+from mixdpo_ray.search.trial_judge import JudgeStoppedError
 from mixdpo_ray.search.trials import rows
 from tests.search.driven_study import ACCURACY, DRIFT, DrivenStudy
 from tests.search.recipes import make_recipe
@@ -50,6 +51,16 @@ def test_a_trial_that_the_pruner_stops_is_pruned_and_has_no_score(tmp_path: Path
     assert study.report(number, 1, {ACCURACY: 0.5})
     row = study.end(number)
     assert (row.state, row.values, row.rungs) == ("PRUNED", (), {1: 0.5})
+
+
+def test_a_trial_whose_judge_stopped_has_not_ended_and_the_search_stops(tmp_path: Path) -> None:
+    """It goes on when the command is repeated: an end would have it trained in vain."""
+    study = driven(tmp_path)
+    number, _ = study.start()
+    study.search.on_trial_complete(study.ids[number], {"stopped": "nobody answers", "done": True})
+    assert states(study) == ["INTERRUPTED"]
+    with pytest.raises(JudgeStoppedError, match="nobody answers"):
+        StopAfterRung(study.search, lambda: None).choose_trial_to_run(None)
 
 
 def test_after_the_last_rung_nobody_is_stopped(tmp_path: Path) -> None:

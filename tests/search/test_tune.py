@@ -29,6 +29,10 @@ SEARCH = (
     "tune.num_samples=4",
     "tune.max_concurrent_trials=1",
     "tune.max_failures=1",
+    "tune.guard=judge/win_rate >= 0",
+    "answers.judge.engine=playground",
+    "answers.sample.answers_each=1",
+    "answers.sample.decoding.max_new_tokens=8",
 )
 pytestmark = pytest.mark.cluster
 
@@ -65,6 +69,19 @@ def test_trials_end_as_what_they_were_and_none_that_failed_is_best(study: StudyJ
     assert best["train"]["optimizer"]["learning_rate"] == float(whole[RATE])
 
 
+def test_what_models_write_is_judged_where_they_were_trained_and_their_weights_go(study: StudyJob) -> None:
+    """Each rung; the model before training is asked once, and a trial that failed leaves nothing to judge."""
+    asked = (study.folder / "out" / "samples" / "search-untrained.jsonl").read_text().splitlines()
+    for trial in study.trials()[:2]:
+        metrics = trial.user_attrs["metrics"]
+        assert 0 <= metrics["judge/win_rate"] <= 1
+        assert metrics["judge/prompts"] == len(asked)
+    rungs = {path.parent for path in study.study.glob("trials/*/rung-*/judged_prompts.parquet")}
+    assert rungs == {path.parent for path in study.finished_rungs()}
+    assert not list(study.study.glob("trials/*/rung-*/model"))
+    assert {row["guard kept"] for row in study.table()} == {"True", ""}
+
+
 def test_storage_agrees_with_the_table(study: StudyJob) -> None:
     assert_storage_agrees(study)
 
@@ -95,7 +112,8 @@ def test_the_recipe_of_the_winner_trains_to_exactly_what_its_trial_measured(stud
     status, _, said = run_job("train", str(study.study / "best.yaml"), folder=study.folder)
     assert status == 0, said
     trained = json.loads((study.folder / "out" / "runs" / "search-best" / "summary.json").read_text())
-    assert trained["eval_after"] == study.summary("trials/0000", 3)["eval_after"]
+    measured = study.summary("trials/0000", 3)["eval_after"]
+    assert trained["eval_after"] == {name: value for name, value in measured.items() if name.startswith("eval_")}
     assert trained["eval_after"]["eval_rewards/accuracies"] == study.trials()[0].value
     assert json.loads(manifest.read_text())["passes"] == 1
 

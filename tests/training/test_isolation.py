@@ -23,7 +23,7 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.training.isolation import isolated
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.logps import Scorer
-from mixdpo_ray.training.loop import peak_memory_gib, run_training
+from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.settings import OptimizerSettings
 from mixdpo_ray.training.world import World
 from tests.training.gang import Gang
@@ -150,7 +150,7 @@ def peaks(world: World) -> list[float]:
     for numbers in (1 << 25, 1):
         with isolated(world):
             np.ones(numbers)
-            found.append(peak_memory_gib(world))
+            found.append(world.peak_memory_gib())
     return found
 
 

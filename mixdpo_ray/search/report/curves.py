@@ -92,7 +92,7 @@ def read_curve(trial: FrozenTrial, facts: StudyFacts) -> Curve | None:
     folder = storage.join(facts.folder, trial.user_attrs.get("folder", f"trials/{trial.number:04d}"))
     for budget, steps in sorted(facts.rungs, reverse=True):
         lines = read_lines(storage.join(folder, f"rung-{budget}", STEP_METRICS))
-        trained = [line for line in lines if line.get("kind") != "eval" and line.get("loss") is not None]
+        trained = [line for line in lines if "kind" not in line and line.get("loss") is not None]
         if trained:
             ended = budget in trial.intermediate_values or trial.state.name == "COMPLETE"
             last = max(line["step"] for line in trained) + 1

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mixdpo_ray.intervals import NORMAL, wilson
+from mixdpo_ray.intervals import NORMAL, ends_of, wilson
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.training.metric_names import metric_in_words
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, metric_in_words
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -92,12 +92,19 @@ def guard_holds(trial: FrozenTrial) -> bool:
 
 
 def held_out_pairs(trial: FrozenTrial, metric: str) -> int | None:
-    """How many pairs stand behind a mean; None where it is of easy or hard pairs alone, which are not counted."""
+    """How many pairs, or prompts, stand behind a mean; None of easy or hard pairs alone, which are not counted."""
+    if metric in JUDGE_METRICS:
+        return round(metrics_of(trial).get("judge/prompts", 0)) or None
     if metric.endswith(("/easy", "/hard")):
         return None
     bucket = metric.rpartition("/")[2] if "/margin_" in metric else "margin_"
     counts = metrics_of(trial).items()
     return round(sum(count for name, count in counts if name.startswith(f"eval_pairs/{bucket}"))) or None
+
+
+def what_is_counted(metric: str) -> str:
+    """What a metric is a mean over."""
+    return "held-out prompts" if metric in JUDGE_METRICS else "held-out pairs"
 
 
 def standard_error(objective: Target, trial: FrozenTrial) -> float | None:
@@ -113,11 +120,12 @@ def error_interval(objective: Target, trial: FrozenTrial) -> tuple[float, float]
         return None
     if objective.metric.startswith(ACCURACY):
         return wilson(score, pairs) if 0 <= score <= 1 else None
-    deviation = metrics_of(trial).get(objective.metric.replace("eval_", "eval_std/", 1))
-    if not deviation:
+    named = objective.metric.replace("eval_", "eval_std/", 1).replace("judge/", "judge/std/", 1)
+    if not (deviation := metrics_of(trial).get(named)):
         return None
     half = NORMAL * deviation / math.sqrt(pairs)
-    return score - half, score + half
+    low, high = ends_of(objective.metric) or (-math.inf, math.inf)
+    return max(low, score - half), min(high, score + half)
 
 
 def same_score(done: Sequence[FrozenTrial], facts: StudyFacts) -> str | None:

@@ -12,6 +12,7 @@ from mixdpo_ray.search.report.comparable import comparable
 from mixdpo_ray.search.report.facts import StudyFacts
 from mixdpo_ray.search.report.importances import importance_by_setting
 from mixdpo_ray.search.report.scores import (
+    ACCURACY,
     DRIFT,
     Target,
     error_interval,
@@ -25,6 +26,7 @@ from mixdpo_ray.search.report.scores import (
     settings_shown,
     standard_error,
     trial_by_number,
+    what_is_counted,
     winner_of,
     words_for_list,
 )
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+OBJECTIVE = "objective.name"
 NAMED_SETTINGS = 6  # trials that a sentence lists before it counts
 
 
@@ -101,7 +104,7 @@ def _score(objective: Target, winner: FrozenTrial, own: FrozenTrial | None, done
     gain = None
     if own is not None and own in done:
         gain = f"{value - objective.of(own):+.4f}" if error else f"{value - objective.of(own):+.4g}"
-    sentences = [_doubt(objective, winner, error), _comparison(objective, winner, own, done)]
+    sentences = [_doubt(objective, winner, error), _comparison(objective, winner, own, done), across(objective, done)]
     if objective.without_export:
         rivals = [trial for trial in done if guard_holds(trial)]
         sentences += [_close(objective, winner, rivals), _luck(rivals)]
@@ -123,12 +126,28 @@ def rivals_of_winner(study: Study, facts: StudyFacts) -> str | None:
     return _close(first, winner, [trial for trial in scored(study) if guard_holds(trial)])
 
 
+def doubt_across_objectives(study: Study, facts: StudyFacts) -> str | None:
+    """A sentence, where objectives were compared by a metric that compares them badly."""
+    told = [across(objective, scored(study)) for objective in objectives(facts)]
+    return next(filter(None, told), None) if len(told) == 1 else None
+
+
+def across(objective: Target, done: Sequence[FrozenTrial]) -> str | None:
+    compared = {str(settings_shown(trial).get(OBJECTIVE)) for trial in done}
+    if len(compared) < 2 or not objective.metric.startswith(ACCURACY):
+        return None
+    return (
+        "Held-out accuracy compares objectives badly: some lead it and write worse answers. tune.metric judge/win_rate "
+        "decides by what models write (answers.judge says who judges)."
+    )
+
+
 def doubt_of_winner(study: Study, facts: StudyFacts, number: int) -> str:
     """How sure the winner's score in a metric is, in a few words; empty where that is not known."""
     winner, metric = winner_of(study, facts), objectives(facts)[number]
     ends = None if winner is None else _interval_text(metric, winner)
     pairs = None if winner is None else held_out_pairs(winner, metric.metric)
-    return f"95 % interval {ends} of {pairs:,} held-out pairs" if ends and pairs else ""
+    return f"95 % interval {ends} of {pairs:,} {what_is_counted(metric.metric)}" if ends and pairs else ""
 
 
 def _error_text(error: float) -> str:
@@ -140,8 +159,8 @@ def _doubt(objective: Target, winner: FrozenTrial, error: float | None) -> str:
     if error is None or pairs is None:
         return "How far chance alone moves it is not known from one training."
     return (
-        f"Measured on {pairs:,} held-out pairs; ± is one standard error, and the 95 % interval is where endless such "
-        "pairs would put it."
+        f"Measured on {pairs:,} {what_is_counted(objective.metric)}; ± is one standard error, and the 95 % interval "
+        "is where endless such ones would put it."
     )
 
 

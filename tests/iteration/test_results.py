@@ -1,0 +1,67 @@
+"""When rounds end, which of them is the best, and what is shown of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mixdpo_ray.errors import StorageError
+from mixdpo_ray.iteration.page import rounds_page
+from mixdpo_ray.iteration.picture import rounds_picture
+from mixdpo_ray.iteration.results import RoundResult, best_round
+from mixdpo_ray.iteration.table import outcome_text, rounds_table
+from mixdpo_ray.recipe.file import load_recipe
+from tests.iteration.made_rounds import made_round
+
+RECIPE = load_recipe(str(Path(__file__).parents[2] / "jobs/recipes/playground-iterate.yaml"), ["output.name=made"])
+
+
+@pytest.mark.parametrize(("win_rate", "gains"), [(0.5001, True), (0.5, False), (0.499, False)])
+def test_a_round_that_wins_no_more_than_half_is_the_last(win_rate: float, gains: bool) -> None:
+    assert made_round(1, win_rate).gains == gains
+
+
+def test_the_best_round_is_the_last_that_beat_the_one_before_it() -> None:
+    assert best_round([made_round(1, 0.6), made_round(2, 0.55), made_round(3, 0.5)]) == 2
+    assert best_round([made_round(1, 0.4)]) == 0
+
+
+def test_a_round_is_read_as_it_was_written_and_a_damaged_one_is_named() -> None:
+    one = made_round(2, 0.55)
+    assert RoundResult.from_json(one.to_json(), "round.json") == one
+    with pytest.raises(StorageError, match=r"^out/round.json is damaged .*remove it"):
+        RoundResult.from_json(one.to_json()[:50], "out/round.json")
+
+
+def test_the_table_and_its_sentence_tell_what_came_of_the_rounds() -> None:
+    rounds = [made_round(1, 0.6), made_round(2, 0.48)]
+    assert outcome_text(RECIPE, rounds) == (
+        "made: 2 of 3 rounds, ended by round 2, which does not beat the one before it; the best is that of round 1, "
+        "60.0% (56.0% to 64.0%) over the first model"
+    )
+    lines = rounds_table(rounds)
+    assert [cell.strip() for cell in lines[3].strip("|").split("|")] == [
+        "2", "48.0% (44.0% to 52.0%)", "60.0% (56.0% to 64.0%)", "22.0", "6.50", "400", "80", "9", "16", "1.25",
+        "0.750", "3",
+    ]  # fmt: skip
+    assert outcome_text(RECIPE, []) == "made: no round is done"
+    assert "no round beats the first model" in outcome_text(RECIPE, [made_round(1, 0.4, 0.4)])
+
+
+def test_the_page_opens_offline_and_shows_the_rounds_their_doubt_and_what_gave_no_pair() -> None:
+    page = rounds_page(RECIPE, [made_round(1, 0.52), made_round(2, 0.48)], "out/iterations/made", "best/model").decode()
+    assert "Round 1 is the best" in page
+    assert "Round 2 ended it: its model wins 48.0% of the prompts over the one before it, which may be chance." in page
+    assert "Round 1 beats the one before it by less than its interval" in page
+    assert page.count('class="wins"') == 1
+    assert "all_answers_equal" not in page  # in words
+    assert "default-src 'none'" in page
+    assert "&lt;b&gt;a judge" in page
+    assert set(re.findall(r'(?:src|href)="(data:[^;,]*|[^"]*)', page)) == {"data:image/svg+xml", "data:"}
+
+
+def test_pages_and_pictures_can_be_drawn_before_the_first_round() -> None:
+    assert rounds_picture([], "png").startswith(b"\x89PNG")
+    assert b"No round yet" in rounds_page(RECIPE, [], "out", "base")
