@@ -45,6 +45,7 @@ help:
 	@echo "  tests.measure.winners         what it costs to decide a search over objectives by accuracy and not by a judge"
 	@echo "  tests.measure.curating        what curating finds of planted noise, and what a model gains by it"
 	@echo "  tests.measure.sampling        whether sampled answers depend on workers, batches or a kill"
+	@echo "  tests.measure.judging         whether a faulty, costly judge with a secret key leaves the truth and nothing else"
 	@echo "  tests.measure.rounds          true quality of three rounds on own answers against one long one"
 	@echo "  tests.measure.scale.prepare   time, memory and disk of preparing, against the number of pairs"
 	@echo "  tests.measure.scale.opening   what a rank holds before its first window, against the number of pairs"

@@ -27,7 +27,7 @@ from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
 
 USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
-KEPT = {
+_KEPT = {
     "judged": "what a judge replied",
     "evaluations": "evaluation",
     "tasks": "figures of a model on downstream tasks",
@@ -162,7 +162,7 @@ def _answers(folder: str, what: str) -> Iterator[Item]:
 
 def _kept(storage_path: str) -> Iterator[Item]:
     """What people read, and verdicts that were paid."""
-    for kind, about in KEPT.items():
+    for kind, about in _KEPT.items():
         folder = storage.join(storage_path, kind)
         for name in _tables(folder):
             yield item_at(storage.join(folder, name), about, ASKERS)

@@ -44,8 +44,7 @@ PREPARED_SCHEMA = pa.schema(
         "margin": pa.float64(),
     }
 )
-# columns that only some tables have: what they are ordered by where it is no margin, whose label was flipped (in parts
-# and index alike), what several raters said, and what curating found and changed
+# columns that only some tables have: what they are ordered by, whose label was flipped, what raters and curating said
 RATER_MARGINS = "rater_margins"
 BEFORE = {"score_chosen": "rated_chosen", "score_rejected": "rated_rejected", "margin": "rated_margin"}
 DOUBTS = ("doubt_chosen", "doubt_rejected")  # of their ratings: above a half they were found wrong

@@ -26,7 +26,8 @@ def test_the_fit_finds_what_was_drawn(share: float) -> None:
     draw = np.random.default_rng(0)
     flipped = draw.random(20_000) < share
     found = fit_mixture(np.where(flipped, 0.6, -0.6) + 0.4 * draw.standard_normal(20_000))
-    assert (found.mean, found.deviation) == (pytest.approx(-0.6, abs=0.02), pytest.approx(0.4, abs=0.02))
+    assert found.mean == pytest.approx(-0.6, abs=0.02)
+    assert found.deviation == pytest.approx(0.4, abs=0.02)
     assert found.noise_rate == pytest.approx(share, abs=0.015)
 
 
