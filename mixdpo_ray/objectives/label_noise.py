@@ -1,6 +1,6 @@
 """DPO for labels of which a known share is flipped: given, or as data.curate estimates it."""
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -8,14 +8,14 @@ from mixdpo_ray.objectives.log_ratio import LogRatioObjective
 from mixdpo_ray.objectives.objective import Ranges
 
 CURATED = "curated"
-_Share = float | Literal["curated"]
+_Share = Annotated[float, Field(ge=0, lt=0.5)] | Literal["curated"]
 
 
 class LabelNoise(LogRatioObjective):
     search: ClassVar[Ranges] = {**LogRatioObjective.search, "label_smoothing": {"uniform": (0.0, 0.3)}}
 
     label_smoothing: _Share = Field(
-        0.1, ge=0, lt=0.5, description="Share of labels taken to be flipped; curated: as data.curate estimates it"
+        0.1, description="Share of labels taken to be flipped; curated: as data.curate estimates it"
     )
 
     @property
