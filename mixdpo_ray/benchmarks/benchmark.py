@@ -121,8 +121,20 @@ class Benchmark(Settings, ABC):
     ) -> dict[str, ArmScores]:
         """Each arm's scores with intervals; an error where one lacks more verdicts than max_missing allows."""
         missing = {name: self.missing(arm) for name, arm in arms.items()}
+        return self.scores_of(arms, self.statistics(arms), missing, seed=seed, resamples=resamples)
+
+    def scores_of(
+        self,
+        arms: Mapping[str, JudgedArm],
+        statistics_of: Mapping[str, Mapping[str, Statistic]],
+        missing: Mapping[str, Mapping[str, int]],
+        *,
+        seed: int = 0,
+        resamples: int = RESAMPLES,
+    ) -> dict[str, ArmScores]:
+        """Those of statistics that were made already: what they have fitted serves differences too."""
         scored = {}
-        for name, statistics in self.statistics(arms).items():
+        for name, statistics in statistics_of.items():
             scores = {key: with_interval(one, seed=seed, resamples=resamples) for key, one in statistics.items()}
             notes = (*self.notes(scores, statistics), *_suspects(arms[name]))
             scored[name] = ArmScores(scores, missing[name], notes)

@@ -8,9 +8,10 @@ objective falls: a few columns need five or six. C = inf leaves the penalty out.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -98,6 +99,9 @@ class FittedWinRate:
     prompt: NDArray[np.int64]  # [rows]: its index in items, or EVERY_ROW
     without: Matrix  # [items, k]: the columns of each prompt with the covariate taken out
     c: float = math.inf
+    fits: dict[bytes, Vector] = field(
+        default_factory=dict, repr=False
+    )  # by a hash of the counts; common to a joint fit
 
     percent: ClassVar[bool] = True
     standard_error: ClassVar[None] = None
@@ -107,9 +111,16 @@ class FittedWinRate:
         return fit_logistic(self.columns, self.outcome, self.weight, self.c)
 
     def value(self, counts: Vector) -> float:
-        times = np.where(self.prompt == EVERY_ROW, 1.0, counts[self.prompt])
-        theta = fit_logistic(self.columns, self.outcome, self.weight * times, self.c, start=self.coefficients)
-        return 100 * float(counts @ expit(self.without @ theta) / counts.sum())
+        return 100 * float(counts @ expit(self.without @ self._fitted(counts)) / counts.sum())
+
+    def _fitted(self, counts: Vector) -> Vector:
+        """The coefficients of a drawn sample, once: arms of one fit and their differences ask for the same ones."""
+        drawn = hashlib.blake2b(counts.tobytes(), digest_size=16).digest()
+        if drawn not in self.fits:
+            times = np.where(self.prompt == EVERY_ROW, 1.0, counts[self.prompt])
+            weight = self.weight * times
+            self.fits[drawn] = fit_logistic(self.columns, self.outcome, weight, self.c, start=self.coefficients)
+        return self.fits[drawn]
 
 
 def fitted_together(
@@ -128,9 +139,10 @@ def fitted_together(
     index = {item: number for number, item in enumerate(items)}
     prompt = np.array([index[item] for _, item in rows])
     columns = np.column_stack([np.eye(len(arms))[[number for number, _ in rows]], covariates])
-    fits = {}
+    found: dict[str, FittedWinRate] = {}
+    fits: dict[bytes, Vector] = {}
     for number, arm in enumerate(arms):
         without = np.zeros((len(items), columns.shape[1]))
         without[:, number] = 1
-        fits[arm] = FittedWinRate(items, columns, outcome, weight, prompt, without, c)
-    return fits
+        found[arm] = FittedWinRate(items, columns, outcome, weight, prompt, without, c, fits)
+    return found

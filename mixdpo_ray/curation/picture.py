@@ -85,7 +85,7 @@ def _surprise(left: Any, middle: Any, curated: CuratedPairs) -> None:
     left.set_xlabel("surprise, chosen minus rejected, nats a token")
     left.set_ylabel("pairs")
     left.set_ylim(0, 1.35 * max(int(counts.max()), 1))
-    left.legend(frameon=False, loc="upper right", fontsize=9)
+    left.legend(loc="upper right", fontsize=9, framealpha=1, edgecolor="none")
     left.set_title(f"Round {facts['best']}", loc="left", fontsize=11)
     separation = [one["separation"] for one in facts["rounds"]]
     middle.plot(range(len(separation)), separation, "o-", color=EASY)

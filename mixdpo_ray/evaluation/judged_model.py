@@ -5,6 +5,9 @@ judge/quality     the mean rating, 1 to 10
 
 Beside them: judge/prompts, the deviations over prompts that an interval follows from (judge/std/...), the mean length
 of answers in characters, and of the win rate how often the verdict flips with the order.
+
+All models answer with the same noise, so that luck hits them alike and fewer prompts tell them apart. The share that
+the better one wins lies further from a half than between answers that know nothing of each other.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from mixdpo_ray.benchmarks.benchmark import Benchmark, BenchmarkPrompt, JudgedArm
 from mixdpo_ray.benchmarks.pairwise import PairwiseBenchmark, won
-from mixdpo_ray.benchmarks.resampling import RESAMPLES, difference
+from mixdpo_ray.benchmarks.resampling import RESAMPLES, Statistic, difference
 from mixdpo_ray.errors import EvaluationError
 from mixdpo_ray.evaluation.judged import AnswerTexts, JudgedAnswers
 from mixdpo_ray.evaluation.results import (
@@ -56,7 +56,9 @@ def score_arms(
 ) -> EvaluatedBenchmark:
     reasons = {name: _why_without_score(benchmark, arm) for name, arm in judged.arms.items()}
     fit = {name: arm for name, arm in judged.arms.items() if not reasons[name]}
-    scores = benchmark.scores(fit, resamples=resamples) if fit else {}
+    statistics = benchmark.statistics(fit) if fit else {}
+    missing = {name: _missing(benchmark, arm) for name, arm in judged.arms.items()}
+    scores = benchmark.scores_of(fit, statistics, missing, resamples=resamples)
     arms = tuple(
         EvaluatedArm(
             name=arm,
@@ -65,7 +67,7 @@ def score_arms(
             verdicts=len(benchmark.verdicts(judged.arms[arm])),
             scores=scores[arm].scores if arm in scores else {},
             no_score=reasons[arm],
-            missing=_missing(benchmark, judged.arms[arm]),
+            missing=missing[arm],
             failures=judged.failures(arm),
             unanswered=answers[arm].unanswered,
             empty=answers[arm].empty,
@@ -83,7 +85,7 @@ def score_arms(
         references=compared.references,
         against=compared.against,
         arms=arms,
-        differences=tuple(_differences(benchmark, fit, compared.against, resamples)),
+        differences=tuple(_differences(benchmark, statistics, compared.against, resamples)),
         cost=judged.cost(prices),
         examples=tuple(_examples(benchmark, judged, list(prompts.values()))),
     )
@@ -103,12 +105,9 @@ def _missing(benchmark: Benchmark, arm: JudgedArm) -> dict[str, int]:
 
 
 def _differences(
-    benchmark: Benchmark, arms: Mapping[str, JudgedArm], against: str, resamples: int
+    benchmark: Benchmark, statistics: Mapping[str, Mapping[str, Statistic]], against: str, resamples: int
 ) -> Iterator[ArmDifference]:
-    if against not in arms or len(arms) < 2:
-        return
-    statistics = benchmark.statistics(arms)
-    for name in arms:
+    for name in statistics if against in statistics else ():
         for key in statistics[name] if name != against else ():
             if key.rpartition("/")[2] == benchmark.main:
                 apart = difference(statistics[name][key], statistics[against][key], resamples=resamples)

@@ -15,8 +15,8 @@ from mixdpo_ray.raters.judge import conversation_text
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.sampling.prompts import AskedPrompt
 
-AnswerTexts = Mapping[str, str]  # an answer by prompt_id
-Others = Mapping[str, AnswerTexts]  # of each model that a round's is compared with
+RoundAnswers = Mapping[str, str]  # an answer by prompt_id
+Others = Mapping[str, RoundAnswers]  # of each model that a round's is compared with
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def own_benchmark(recipe: Recipe) -> Own:
 
 
 def judge_round(
-    recipe: Recipe, judge: ChatJudge, prompts: Sequence[AskedPrompt], mine: AnswerTexts, others: Others
+    recipe: Recipe, judge: ChatJudge, prompts: Sequence[AskedPrompt], mine: RoundAnswers, others: Others
 ) -> dict[str, JudgedAgainst]:
     """One model's answers against each other model's."""
     benchmark, judged = own_benchmark(recipe), {}

@@ -130,11 +130,12 @@ def _write(
 
 
 def _ordered(recipe: Recipe, base: PreparedTable, curated: CuratedPairs) -> NDArray[np.int64]:
-    """Positions of the base in the order of the curriculum, by the margins as they are now."""
+    """Positions of the base in the order of the curriculum, by margins and ids as they are now."""
     kept, curriculum = np.flatnonzero(curated.kept), recipe.curriculum
+    ids = pa.table({"pair_id": ids_of_index(base.index("train"))})
     order = curriculum_order(
         curated.margin[kept],
-        ids_of_index(base.index("train")).take(kept),
+        with_flips(ids, curated.exchanged, "exchanged")["pair_id"].take(kept),
         curriculum.physical_order,
         curriculum.seed,
         curriculum.swap_fraction,

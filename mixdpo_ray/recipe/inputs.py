@@ -14,6 +14,7 @@ from pathlib import Path
 from mixdpo_ray.bar import say
 from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.errors import ModelError, RecipeError
+from mixdpo_ray.pairs.curating import DS2
 from mixdpo_ray.pairs.first_rows import wrong_at_first_sight
 from mixdpo_ray.recipe.extras import extras_for_training, lacks
 from mixdpo_ray.recipe.recipe import Recipe
@@ -71,6 +72,8 @@ def _models(recipe: Recipe) -> Iterator[str]:
     named.append(("model.reference", model.reference, False))
     for metric, settings in needed_metrics(recipe.metrics_used, recipe.metrics).items():
         named += [(f"metrics.{metric}.{one}", getattr(settings, one, None), False) for one in ("model", "against")]
+    if isinstance(curate := recipe.data.curate, DS2):
+        named.append(("data.curate.embedding.model", curate.embedding.model, False))
     for setting, name, read_here in named:
         if name is not None and (problem := _wrong_with_folder(setting, name, read_here=read_here)):
             yield problem

@@ -79,7 +79,7 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
             display.show(PhaseBegan("starting the workers"))
             missing = partial(missing_resources, recipe.cluster, to_start=False)
             beside = judge.beside(run_actor) if judge else nullcontext()
-            with beside, watching(run_actor, display, missing):
+            with watching(run_actor, display, missing), beside:
                 summary = fit(recipe.cluster, job, run_actor)
         idle = IdleGradient(read_lines(storage.join(job.run, STEP_METRICS))).warning
         summary = {**summary, "warning": idle, "steps": steps, "seconds": round(time.monotonic() - began, 1)}

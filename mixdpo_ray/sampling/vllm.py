@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 VLLM = Extra("vllm", "vllm", "answers.sample.engine vllm", "set it to hf, or to http for a server")
 ROWS_OF_BATCH = 64  # of a batch; the stage has eight batches in the engine at once
 FAILED = "__inference_error__"  # Ray Data's column
-KEPT = ["prompt_id", "draw", "most", "generated_text", "generated_tokens", FAILED]
+STAGE_COLUMNS = ["prompt_id", "draw", "most", "generated_text", "generated_tokens", FAILED]
 
 
 class VllmEngine(HfEngine):
@@ -85,7 +85,7 @@ class VllmEngine(HfEngine):
         quiet_ray_data()
         processor = build_processor(vllm_config(self._model, self.settings, workers))
         source = ray.data.from_items(list(rows), override_num_blocks=math.ceil(len(rows) / ROWS_OF_BATCH))
-        done = processor(source).select_columns(KEPT)
+        done = processor(source).select_columns(STAGE_COLUMNS)
         with plain_errors():
             for block in done.iter_batches(batch_size=None, batch_format="pyarrow"):
                 answered, failed = sorted_out(block)
@@ -174,7 +174,7 @@ def template_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 def sorted_out(block: pa.Table) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows with an answer, and why others have none."""
-    rows = block.select(KEPT).to_pylist()
+    rows = block.select(STAGE_COLUMNS).to_pylist()
     return [row for row in rows if not row[FAILED]], [row[FAILED] for row in rows if row[FAILED]]
 
 

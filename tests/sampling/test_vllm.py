@@ -21,7 +21,7 @@ from mixdpo_ray.sampling.prompts import AskedPrompt
 from mixdpo_ray.sampling.sample import sample
 from mixdpo_ray.sampling.vllm import (
     FAILED,
-    KEPT,
+    STAGE_COLUMNS,
     drawn_table,
     model_ends,
     sorted_out,
@@ -134,7 +134,7 @@ def test_an_answer_has_ended_where_its_last_token_or_a_stop_text_says_so_and_is_
 
 
 def test_a_failed_row_is_counted_and_is_no_answer() -> None:
-    columns = dict.fromkeys(KEPT, "") | {"draw": 1, "most": 3, "generated_tokens": [4]}
+    columns = dict.fromkeys(STAGE_COLUMNS, "") | {"draw": 1, "most": 3, "generated_tokens": [4]}
     block = pa.Table.from_pylist([columns, {**columns, FAILED: "ValueError: too long"}])
     answered, failed = sorted_out(block)
     assert [row["draw"] for row in answered] == [1]
