@@ -64,8 +64,12 @@ class RoundResult:
 
 
 def best_round(rounds: Sequence[RoundResult]) -> int:
-    """The last one that beat the one before it; 0 is the first model."""
-    return max((one.number for one in rounds if one.gains), default=0)
+    """The round of the highest win rate over the first model, of those that beat the one before; 0: the first model.
+
+    A model may win a little over the last one and less than that one over the first.
+    """
+    gained = [one for one in rounds if one.gains]
+    return max(gained, key=lambda one: (one.over_first.win_rate, one.number)).number if gained else 0
 
 
 @cache

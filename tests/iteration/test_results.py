@@ -23,9 +23,11 @@ def test_a_round_that_wins_no_more_than_half_is_the_last(win_rate: float, gains:
     assert made_round(1, win_rate).gains == gains
 
 
-def test_the_best_round_is_the_last_that_beat_the_one_before_it() -> None:
-    assert best_round([made_round(1, 0.6), made_round(2, 0.55), made_round(3, 0.5)]) == 2
+def test_the_best_round_wins_most_over_the_first_model_of_those_that_beat_the_one_before() -> None:
+    assert best_round([made_round(1, 0.8, 0.8), made_round(2, 0.55, 0.85), made_round(3, 0.5, 0.9)]) == 2
+    assert best_round([made_round(1, 0.8, 0.8), made_round(2, 0.52, 0.78), made_round(3, 0.4, 0.7)]) == 1
     assert best_round([made_round(1, 0.4)]) == 0
+    assert best_round([]) == 0
 
 
 def test_a_round_is_read_as_it_was_written_and_a_damaged_one_is_named() -> None:
