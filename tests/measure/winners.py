@@ -35,7 +35,7 @@ from tests.measure.winners_evaluated import EvaluatedWinner, evaluated
 from tests.measure.winners_trial import ANSWERS_EACH, MeasuredTrial, playground_at
 
 RECIPE = Path(__file__).parents[2] / "jobs" / "recipes" / "playground-compare.yaml"
-OBJECTIVES = ("dpo", "ipo", "simpo", "orpo", "slic", "cpo", "kto", "apo_zero")
+OBJECTIVES = ("dpo", "ipo", "simpo", "orpo", "slic", "cpo", "kto", "sppo")
 ACCURACY = "eval_rewards/accuracies"
 SHOWN = ("accuracy", "win_rate", "true_win_rate", "independent_win_rate", "quality")
 CONSTANT = {
