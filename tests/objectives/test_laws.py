@@ -287,7 +287,7 @@ def test_a_strength_written_as_yaml_reads_it_is_a_number() -> None:
 
 @pytest.mark.parametrize("name", ["cdpo", "robust_dpo", "spa", "exo", "aot"])
 def test_half_of_the_labels_flipped_is_refused_with_the_allowed_range(name: str) -> None:
-    with pytest.raises(ValidationError, match=r"label_smoothing\n  Input should be less than 0\.5"):
+    with pytest.raises(ValidationError, match=r"label_smoothing(\.\S+)?\n  Input should be less than 0\.5"):
         OBJECTIVES[name].model_validate({"label_smoothing": 0.5})
 
 
