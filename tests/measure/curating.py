@@ -141,7 +141,8 @@ def findings(recipe: Recipe, table: PreparedTable) -> dict[str, Any]:
     facts = table.manifest.facts[CURATION]
     base = prepared_table(uncurated(recipe), described=False)
     known = list(rows_of(recipe, base))
-    wrong_before = 1 - float(np.mean([right_way(*row) for row in known]))
+    right = np.array([right_way(*row) for row in known])
+    wrong_before = float((right[right != 0.5] == 0).mean())  # of pairs whose answers differ in quality
     print(curation_text(facts, base.rows("train")), flush=True)
     found = {"estimated": facts["before"], "planted": wrong_before, "left_estimated": facts["noise_rate"]}
     if facts["method"] == "ds2":
