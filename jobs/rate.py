@@ -14,7 +14,7 @@ def rate(recipe: Recipe, *, dry_run: bool) -> Report:
         from mixdpo_ray.rating.dry_run import plan_ratings
 
         return plan_ratings(recipe)
-    from mixdpo_ray.rating.rate import rate as rate_answers
+    from mixdpo_ray.rating.rate import rate_answers
 
     return rate_answers(recipe)
 

@@ -33,7 +33,7 @@ from mixdpo_ray.iteration.round_recipes import (
 )
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.preparation.prepare import prepared_table
-from mixdpo_ray.rating.rate import rate
+from mixdpo_ray.rating.rate import rate_answers
 from mixdpo_ray.rating.report import RateReport
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import delete_and_say
@@ -80,7 +80,7 @@ def _round(recipe: Recipe, number: int, prompts: RoundPrompts, judge: ChatJudge)
     began = time.monotonic()
     asked = sampling_recipe(recipe, number)
     sampled = sample(asked)
-    rated = rate(asked, judge=judge)
+    rated = rate_answers(asked, judge=judge)
     training = training_recipe(recipe, number, rated.file)
     table = prepared_table(training)
     ran = train(training).summary

@@ -60,7 +60,7 @@ class RatedPair:
         )
 
 
-def noisy_rating(draw: random.Random, true_quality: float, settings: PlaygroundSettings) -> float:
+def rate(draw: random.Random, true_quality: float, settings: PlaygroundSettings) -> float:
     """What an annotator says, on the grid 1, 1.5, ..., 10."""
     meant = BEST - settings.spread * (BEST - true_quality)
     return min(BEST, max(WORST, round(2 * (meant + draw.gauss(0, settings.noise))) / 2))
@@ -76,7 +76,7 @@ def rate_pairs(
         if len(different) < 2:
             continue
         draw.shuffle(different)  # so that an equal rating prefers nobody
-        ratings = {answer: noisy_rating(draw, quality(prompt, answer), settings) for answer in different}
+        ratings = {answer: rate(draw, quality(prompt, answer), settings) for answer in different}
         chosen = max(different, key=ratings.__getitem__)
         rejected = draw.choice([answer for answer in different if answer != chosen])
         pairs.append(RatedPair(prompt, chosen, rejected, ratings[chosen], ratings[rejected]))

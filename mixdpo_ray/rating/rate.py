@@ -30,7 +30,7 @@ from mixdpo_ray.rating.report import RateReport
 from mixdpo_ray.recipe.recipe import Recipe
 
 
-def rate(recipe: Recipe, *, judge: ChatJudge | None = None) -> RateReport:
+def rate_answers(recipe: Recipe, *, judge: ChatJudge | None = None) -> RateReport:
     """Rate what the recipe's section answers.rate names.
 
     `judge`: the recipe's, where a longer job has it open, whose budget counts what is asked here too.

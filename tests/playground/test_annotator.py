@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mixdpo_ray.pairs.columns import formats_of
-from mixdpo_ray.playground.annotator import RatedPair, noisy_rating, rate_pairs, read_jsonl
+from mixdpo_ray.playground.annotator import RatedPair, rate, rate_pairs, read_jsonl
 from mixdpo_ray.playground.prompts import Prompt
 from mixdpo_ray.playground.sample import write_pairs
 from mixdpo_ray.playground.settings import PlaygroundSettings
@@ -15,13 +15,13 @@ PROMPT = Prompt.of_text("sort c a b")
 def test_without_noise_a_rating_is_the_quality_drawn_towards_the_top_of_the_scale() -> None:
     """Quality 4 is 6 below the best; at 0.5 rating points per point that makes 10 - 3."""
     settings = PlaygroundSettings(spread=0.5, noise=0)
-    assert noisy_rating(random.Random(0), 4.0, settings) == 7.0
-    assert noisy_rating(random.Random(0), 10.0, settings) == 10.0
+    assert rate(random.Random(0), 4.0, settings) == 7.0
+    assert rate(random.Random(0), 10.0, settings) == 10.0
 
 
 def test_ratings_lie_on_a_grid_of_half_points_within_the_scale() -> None:
     draw = random.Random(0)
-    ratings = {noisy_rating(draw, 5.0, PlaygroundSettings(spread=1, noise=4)) for _ in range(2000)}
+    ratings = {rate(draw, 5.0, PlaygroundSettings(spread=1, noise=4)) for _ in range(2000)}
     assert ratings == {half / 2 for half in range(2, 21)}
 
 

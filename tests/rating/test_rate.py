@@ -14,7 +14,7 @@ from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.quarantine import Quarantine
 from mixdpo_ray.pairs.reading import read_rows
 from mixdpo_ray.playground.prompts import Prompt, quality
-from mixdpo_ray.rating.rate import rate
+from mixdpo_ray.rating.rate import rate_answers
 from mixdpo_ray.training.tokenizer import load_tokenizer
 from tests.pairs.samples import data
 from tests.rating.ratings import answers, lines, make_folder, recipe, write_rows
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_answers_are_rated_by_the_truth_and_become_pairs_without_ray(folder: Path) -> None:
     asked = recipe(folder, out="truth")
-    report = rate(asked)
+    report = rate_answers(asked)
     assert report.kept == 12
     for line in lines(report):
         for answer in line["answers"]:
@@ -60,7 +60,7 @@ def test_rows_of_one_answer_belong_together_and_what_gives_no_pair_has_its_reaso
         {"prompt": "sort g a", "answer": 7},
     ]
     file = write_rows(folder / "single.jsonl", rows)
-    report = rate(recipe(folder, f"answers.rate.source.path={file}", out="single"))
+    report = rate_answers(recipe(folder, f"answers.rate.source.path={file}", out="single"))
     (line,) = lines(report)
     assert [(one["text"], one["model"]) for one in line["answers"]] == [("a b", "one"), ("b a", "another")]
     told = {(one.row, one.reason) for one in Quarantine.read(report.quarantine).refusals}
@@ -80,7 +80,7 @@ def test_columns_of_other_names_are_mapped(folder: Path) -> None:
         folder / "named.jsonl", [{"question": "sort b a", "responses": ["a b", {"response": "b", "model": "m"}]}]
     )
     source = f"answers.rate.source={{path: {file}, columns: {{prompt: question, answers: responses}}}}"
-    assert [(one["score"], one["model"]) for one in answers(rate(recipe(folder, source, out="named")))] == [
+    assert [(one["score"], one["model"]) for one in answers(rate_answers(recipe(folder, source, out="named")))] == [
         (10, None),
         (5.5, "m"),
     ]
@@ -89,12 +89,15 @@ def test_columns_of_other_names_are_mapped(folder: Path) -> None:
 def test_what_was_sampled_for_a_recipe_is_rated_by_default(folder: Path) -> None:
     asked = recipe(folder, "answers.rate.source=null", out="sampled")
     with pytest.raises(DataError, match=r"recipe\.jsonl does not exist: draw answers .* by jobs/sample\.py first"):
-        rate(asked)
+        rate_answers(asked)
     (folder / "sampled" / "samples").mkdir(parents=True)
     row = {"prompt_id": "x", "draw": 0, "prompt": [{"role": "user", "content": "sort b a"}], "finish": "stop"}
     rows = [{**row, "answer": answer, "model": "policy"} for answer in ("a b", "b a", "a b")]
     write_rows(folder / "sampled" / "samples" / "recipe.jsonl", rows)
-    assert [(one["text"], one["model"]) for one in answers(rate(asked))] == [("a b", "policy"), ("b a", "policy")]
+    assert [(one["text"], one["model"]) for one in answers(rate_answers(asked))] == [
+        ("a b", "policy"),
+        ("b a", "policy"),
+    ]
 
 
 def test_pairs_without_ratings_get_two_scores_and_keep_their_order(folder: Path) -> None:
@@ -106,7 +109,7 @@ def test_pairs_without_ratings_get_two_scores_and_keep_their_order(folder: Path)
     ]
     file = write_rows(folder / "unrated.jsonl", rows)
     own = ["answers.rate.source=null", "answers.rate.pairs=true", f"data.source={{path: {file}, format: plain}}"]
-    report = rate(recipe(folder, *own, out="pairs"))
+    report = rate_answers(recipe(folder, *own, out="pairs"))
     assert [(line["chosen"], line["score_chosen"], line["score_rejected"]) for line in lines(report)] == [
         ("a b", 10, 1),
         ("k", 1, 10),
@@ -124,7 +127,7 @@ def test_pairs_without_ratings_get_two_scores_and_keep_their_order(folder: Path)
 
 
 def test_raters_that_disagree_leave_a_prompt_out_and_their_width_beside_the_others(folder: Path) -> None:
-    report = rate(recipe(folder, TWO, "answers.rate.combine=agreement", out="two"))
+    report = rate_answers(recipe(folder, TWO, "answers.rate.combine=agreement", out="two"))
     assert {answer["width"] for answer in answers(report)} == {0.0}
     assert report.agreements["truth", "again"].accuracy == 1
     assert "truth and again order 100.0 % of" in report.describe()
@@ -134,11 +137,11 @@ def test_an_answer_that_nobody_can_rate_is_no_number_and_too_many_stop_the_job(f
     rows = [{"prompt": "sort b a", "answers": ["a b", "b"]}, {"prompt": "Why is the sky blue?", "answers": ["x", "y"]}]
     source = f"answers.rate.source.path={write_rows(folder / 'sky.jsonl', rows)}"
     with pytest.raises(EvaluationError) as error:
-        rate(recipe(folder, source, out="sky"))
+        rate_answers(recipe(folder, source, out="sky"))
     assert str(error.value).startswith(
         "2 of 4 ratings by truth are missing, more than answers.rate.max_missing allows (0.05)"
     )
-    report = rate(recipe(folder, source, "answers.rate.max_missing=0.5", out="sky"))
+    report = rate_answers(recipe(folder, source, "answers.rate.max_missing=0.5", out="sky"))
     assert report.raters["truth"].missing == {"no_playground_prompt": 2}
     assert report.quarantined == {"too_few_rated_answers": 1}
 
@@ -171,7 +174,7 @@ def test_an_answer_that_nobody_can_rate_is_no_number_and_too_many_stop_the_job(f
 def test_what_cannot_be_rated_is_refused_in_one_line(folder: Path, overrides: list[str], said: str) -> None:
     write_rows(folder / "rated.jsonl", [{"prompt": "sort b a", "answers": [{"text": "a b", "score": 1}]}])
     with pytest.raises(MixDPOError) as error:
-        rate(recipe(folder, *(override.replace("{folder}", str(folder)) for override in overrides)))
+        rate_answers(recipe(folder, *(override.replace("{folder}", str(folder)) for override in overrides)))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

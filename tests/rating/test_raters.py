@@ -15,7 +15,7 @@ from mixdpo_ray.playground.base_model import make_tokenizer
 from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
 from mixdpo_ray.playground.truth import true_share
 from mixdpo_ray.rating.dry_run import plan_ratings
-from mixdpo_ray.rating.rate import rate
+from mixdpo_ray.rating.rate import rate_answers
 from mixdpo_ray.rating.rated_table import AnswerNumbers
 from mixdpo_ray.rating.report import RateReport
 from tests.rating.ratings import answers, lines, make_folder, recipe, write_rows
@@ -75,9 +75,9 @@ def test_models_rate_as_they_would_one_answer_at_a_time_and_nothing_twice(
     rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     few = write_rows(folder / "few.jsonl", rows[:5])
     alone = f"answers.rate.raters={{any: {{kind: reward_model, model: {folder}/reward, dtype: float32}}}}"
-    rate(recipe(folder, alone, f"answers.rate.source.path={few}", "output.name=few"))
+    rate_answers(recipe(folder, alone, f"answers.rate.source.path={few}", "output.name=few"))
 
-    report = rate(recipe(folder, models(folder)))
+    report = rate_answers(recipe(folder, models(folder)))
     assert "reward: 20 of 46 answers are rated already" in capsys.readouterr().err
     rated = answers(report)
     assert [one["ratings"]["reward"] for one in rated] == pytest.approx(expected_rewards(folder, report), abs=1e-5)
@@ -85,9 +85,11 @@ def test_models_rate_as_they_would_one_answer_at_a_time_and_nothing_twice(
     covered = sorted((table.manifest.passes, table.manifest.pairs) for table in tables(folder / "out"))
     assert covered == [(1, 46), (1, 46), (2, 46)]
 
-    again = rate(recipe(folder, models(folder), "output.name=again"))
+    again = rate_answers(recipe(folder, models(folder), "output.name=again"))
     assert lines(again) == lines(report)
-    swapped = rate(recipe(folder, models(folder, model=f"{folder}/model", against=f"{folder}/tuned", beta="1.0")))
+    swapped = rate_answers(
+        recipe(folder, models(folder, model=f"{folder}/model", against=f"{folder}/tuned", beta="1.0"))
+    )
     assert [one["ratings"]["own"] for one in answers(swapped)] == pytest.approx(
         [-10 * one["ratings"]["own"] for one in rated]
     )
@@ -106,7 +108,7 @@ def test_models_that_cannot_rate_are_refused_in_one_line(folder: Path) -> None:
     ]
     for raters, said in cases:
         with pytest.raises(ModelError, match=said) as error:
-            rate(recipe(folder, raters, out="refused"))
+            rate_answers(recipe(folder, raters, out="refused"))
         assert "\n" not in str(error.value)
 
 
@@ -115,9 +117,9 @@ def test_a_judge_over_http_rates_by_the_truth_whatever_fails_and_is_paid_once(fo
     faults = Faults(too_many=0.05, retry_after="0.1", broken=0.05, cut=0.05)
     with serving(JudgeServer(true_share, faults)) as server:
         judge = f"answers.judge={{http: {{url: '{server.url}', model: judge}}}}"
-        report = rate(recipe(folder, raters, judge, out="judged"))
+        report = rate_answers(recipe(folder, raters, judge, out="judged"))
         asked = sum(server.asked.values())
-        again = rate(recipe(folder, raters, judge, "output.name=again", out="judged"))
+        again = rate_answers(recipe(folder, raters, judge, "output.name=again", out="judged"))
         assert sum(server.asked.values()) == asked
     assert lines(again) == lines(report)
     assert sum(server.paid.values()) == len(server.paid) == 46
@@ -138,9 +140,11 @@ def test_what_a_judge_cannot_say_is_a_row_with_a_reason_and_its_budget_is_kept(f
         plan = plan_ratings(recipe(folder, *changed, f"answers.judge={{http: {{{http}}}}}", out="why"))
         assert not server.begun
         with pytest.raises(EndpointError, match="budget"):
-            rate(recipe(folder, *changed, f"answers.judge={{http: {{{http}, budget: {{calls: 3}}}}}}", out="why"))
+            rate_answers(
+                recipe(folder, *changed, f"answers.judge={{http: {{{http}, budget: {{calls: 3}}}}}}", out="why")
+            )
         assert len(server.begun) == 3
-        report = rate(recipe(folder, *changed, f"answers.judge={{http: {{{http}}}}}", out="why"))
+        report = rate_answers(recipe(folder, *changed, f"answers.judge={{http: {{{http}}}}}", out="why"))
     assert len(server.begun) == 5
     assert "judge: 5 questions to judge, of which 0 are answered and cost nothing" in plan.describe()
     assert "judge: about 5 calls, " in plan.describe()
