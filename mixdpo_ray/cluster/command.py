@@ -93,8 +93,11 @@ def import_meanwhile(module: str) -> None:
 
 def run_command(job: Callable[[], None]) -> None:
     """Leave with the exit status of the job. What a job imports, it imports when it is called."""
-    status = exit_status(job)
+    import os
     import signal
+
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # else what is cleared away late starts a Ray of its own
+    status = exit_status(job)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt: Python waits for its own threads
     sys.exit(status)
