@@ -30,11 +30,11 @@ def tables() -> dict[Path, str]:
     """What each file should say."""
     places = [
         (ROOT / "README.md", "rooms", _rooms()),
-        (ROOT / "jobs" / "README.md", "sample", _section("answers.sample")),
-        (ROOT / "jobs" / "README.md", "rate", _section("answers.rate")),
-        (ROOT / "jobs" / "README.md", "raters", _raters()),
-        (ROOT / "jobs" / "README.md", "evaluate", _section("answers.evaluate")),
-        (ROOT / "jobs" / "README.md", "iterate", _section("answers.iterate")),
+        (ROOT / "jobs" / "answers.md", "sample", _section("answers.sample")),
+        (ROOT / "jobs" / "answers.md", "rate", _section("answers.rate")),
+        (ROOT / "jobs" / "answers.md", "raters", _raters()),
+        (ROOT / "jobs" / "answers.md", "evaluate", _section("answers.evaluate")),
+        (ROOT / "jobs" / "answers.md", "iterate", _section("answers.iterate")),
         (ROOT / "jobs" / "README.md", "curate", _curations()),
         (PACKAGE / "objectives" / "README.md", "objectives", _objectives()),
         (PACKAGE / "difficulty" / "README.md", "metrics", _metrics()),

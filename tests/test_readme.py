@@ -25,7 +25,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 JOBS_GUIDE = (ROOT / "jobs" / "README.md").read_text()
 CLUSTER_GUIDE = (ROOT / "jobs" / "clusters" / "README.md").read_text()
-GUIDES = [README, JOBS_GUIDE, CLUSTER_GUIDE, *(file.read_text() for file in (ROOT / "mixdpo_ray").glob("*/README.md"))]
+ANSWERS_GUIDE = (ROOT / "jobs" / "answers.md").read_text()
+GUIDES = [
+    README,
+    JOBS_GUIDE,
+    ANSWERS_GUIDE,
+    CLUSTER_GUIDE,
+    *(file.read_text() for file in (ROOT / "mixdpo_ray").glob("*/README.md")),
+]
 ALL = "\n".join(GUIDES)
 
 
