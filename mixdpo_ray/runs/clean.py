@@ -2,9 +2,10 @@
 
 A prepared table is used by the runs and studies whose recipe.json names its content and no other files, a reference
 table by those with its model, scores by those whose recipe names their metric, a checkpoint by its run until that has
-finished and exported its model. Paths that may lead to one folder count as one. What a live process holds the lock of
-stays. Answers, ratings, verdicts, what was made of them, and the models that are put together of checkpoints are read
-by people and by recipes that are noted nowhere here: they are listed, and never removed.
+finished, exported its model and let the checkpoint answer what its judge asks. Paths that may lead to one folder count
+as one. What a live process holds the lock of stays. Answers, ratings, verdicts, what was made of them, and the models
+that are put together of checkpoints are read by people and by recipes that are noted nowhere here: they are listed, and
+never removed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
 from mixdpo_ray.tables.keyed_table import RATED_FOLDER, SCORES
 from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
+from mixdpo_ray.training.judged_steps import waits_for_judge
+from mixdpo_ray.training.settings import CheckpointJudgeSettings
 
 USERS = {"runs": "run", "studies": "study", "comparisons": "comparison"}
 _KEPT = {
@@ -48,6 +51,12 @@ class RunItem:
     @property
     def finished(self) -> bool:
         return self.record.summary() is not None and storage.exists(self.record.model)
+
+    @property
+    def judge(self) -> CheckpointJudgeSettings | None:
+        """Who looks at its checkpoints, which stay until they have answered."""
+        settings = self.asked.recipe.get("train", {}).get("evaluation", {}).get("judge")
+        return None if settings is None else CheckpointJudgeSettings.model_validate(settings)
 
 
 @dataclass(frozen=True)
@@ -216,13 +225,13 @@ def _same_weights(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _of_run(run: RunItem) -> Iterator[Item]:
     folder, lock = run.record.checkpoints, run.record.lock
-    finished = run.finished
+    finished, waits = run.finished, waits_for_judge(run.record.folder, run.judge)
     committed = {f"step-{step}" for step in committed_steps(folder)}
     for name in storage.names(folder):
         path = storage.join(folder, name)
         if name not in committed:
             yield item_at(path, "unfinished or damaged checkpoint", too_young(path), lock)
-        elif finished:
+        elif finished and not waits(int(name.removeprefix("step-"))):
             yield item_at(path, "checkpoint of a finished run, whose model is exported", (), lock)
         else:
             yield item_at(path, "checkpoint", (run.name,), lock)
