@@ -67,6 +67,14 @@ class CheckpointJudge:
         """Steps that nothing was said of yet."""
         return [step for step in self.due if not storage.exists(judgement_file(self.job.run, step))]
 
+    @property
+    def _lost(self) -> list[int]:
+        """Those whose models are no longer there to answer: judging was asked for when they had been trained."""
+        there = {*committed_steps(RunRecord(self.job.run).checkpoints), self.steps}
+        return [
+            step for step in self.left if step not in there and not storage.exists(answers_file(self.job.run, step))
+        ]
+
     @contextmanager
     def beside(self, run_actor: Any) -> Iterator[None]:
         """Judge what comes while the body trains. A judge that is a model of this cluster has to wait for its room."""
@@ -88,17 +96,21 @@ class CheckpointJudge:
 
     def rest(self) -> None:
         """Judge what is left. The first failure ends it with a warning."""
-        if not self.left:
+        lost = self._lost
+        if lost:
+            say(f"warning: not judged: step {', '.join(map(str, lost))}: their checkpoints were not kept")
+        left = [step for step in self.left if step not in lost]
+        if not left:
             return
         try:
             with open_judge(self.recipe) as judge:
-                for step in self.left:
-                    with waiting(f"judge: checkpoint of step {step}, {len(self.left)} to go"):
+                for step in left:
+                    with waiting(f"judge: checkpoint of step {step}, {len(self.left) - len(lost)} to go"):
                         said = self._judge(step, judge)
                     say(f"judge: {said}")
         except _FAILURES as error:
-            left = ", ".join(map(str, self.left))
-            say(f"warning: not judged: step {left}: {first_line(error)}; repeat the command to try it again")
+            told = ", ".join(str(step) for step in self.left if step not in lost)
+            say(f"warning: not judged: step {told}: {first_line(error)}; repeat the command to try it again")
         settings, run = self.job.train.checkpoints, self.job.run
         prune_checkpoints(RunRecord(run).checkpoints, settings, waits_for_judge(run, self.job.judge))
 
@@ -145,7 +157,8 @@ def checkpoint_judge(recipe: Recipe, job: TrainingJob, steps: int) -> Checkpoint
     """None where checkpoints are not judged, or all are. The model before training answers first. Ray is connected."""
     if job.judge is None:
         return None
-    forget_judgements(job.run, max(committed_steps(RunRecord(job.run).checkpoints), default=0))
+    if RunRecord(job.run).finished(steps) is None:  # of a finished run, checkpoints may have gone
+        forget_judgements(job.run, max(committed_steps(RunRecord(job.run).checkpoints), default=0))
     if len(read_judgements(job.run, steps_to_judge(job.judge, steps))) == len(steps_to_judge(job.judge, steps)):
         return None
     judging = answer_judging(recipe, job.judge.metrics, job.judge.prompts)
