@@ -34,7 +34,7 @@ class JudgedAgainst:
 
 def read_answers(file: str) -> dict[str, str]:
     """The answers that jobs/sample.py has written, one to each prompt."""
-    rows = map(json.loads, storage.read_bytes(file).decode().splitlines())
+    rows = map(json.loads, storage.read_bytes(file).splitlines())  # of bytes: texts may hold U+2028
     return {row["prompt_id"]: row["answer"] for row in rows}
 
 
