@@ -8,7 +8,7 @@ from typing import Any
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
 from mixdpo_ray.pairs.settings import DataSettings
-from mixdpo_ray.preparation.sources import Source
+from mixdpo_ray.preparation.sources import Source, find_sources
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.scoring.metric_columns import metric_identities
 
@@ -89,11 +89,13 @@ def table_name(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
 def _curated(recipe: Recipe, tokenizer: str, sources: list[Source]) -> str:
     from mixdpo_ray.curation.identity import curation_identity  # torch
 
+    trusted = [_request(one, tokenizer, find_sources(one.data)) for one in trusted_recipes(recipe)]
     return fingerprint(
         {
             "code": CURATING_VERSION,
             "base": _request(uncurated(recipe), tokenizer, sources),
             "curate": curation_identity(recipe),
+            **({"trusted": trusted} if trusted else {}),
             "order": recipe.curriculum.order_identity,
         }
     )
