@@ -130,8 +130,8 @@ def curated_by_ratings(
         replaced[:] = False
     after = np.where(replaced, rows.centre[verdicts.suggested], rows.score)
     chosen, rejected = after[rows.chosen], after[rows.rejected]
-    exchanged = chosen < rejected - SCALE_TIE
     touched = replaced[rows.chosen] | replaced[rows.rejected]
+    exchanged = touched & (chosen < rejected - SCALE_TIE)  # data.negative_margin=hard keeps others as they are
     wrong = verdicts.wrong[rows.chosen] | verdicts.wrong[rows.rejected]
     kept = ~wrong if settings.wrong == "drop" else np.ones(len(wrong), np.bool_)
     before = table.index("train").margin
