@@ -36,7 +36,7 @@ def write_ratings(
     refused, lines, margins, against = list(read.refused), [], [], 0
     for number, (prompt, group) in enumerate(zip(read.prompts, groups, strict=True)):
         scores = combined.scores[group]
-        reason = "raters_disagree" if number in combined.disagree else _why_not(prompt, scores, pairs)
+        reason = _why_not(prompt, scores, pairs) or ("raters_disagree" if number in combined.disagree else "")
         if reason:
             refused.append(Refusal(prompt.file, prompt.row, reason))
             continue
