@@ -46,6 +46,7 @@ def compare(recipe: Recipe) -> CompareOutput:
     with ready_cluster(recipe, cpus=cpus), RunRecord(folder).locked():
         if recipe.output.fresh:
             delete_and_say(folder)
+        output.refuse_another_judge()
         output.begin()
         if recipe.compare.playground is not None:
             make_playgrounds(recipe)

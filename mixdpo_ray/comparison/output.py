@@ -6,15 +6,18 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.run_record import RunRecord
+from mixdpo_ray.cluster.run_record import RunRecord, differences
 from mixdpo_ray.comparison.arms import Arm, all_arms, of_seed, windows_left_out
 from mixdpo_ray.comparison.inputs import Unit
+from mixdpo_ray.comparison.judged_arms import is_judged
 from mixdpo_ray.comparison.picture import picture
 from mixdpo_ray.comparison.results import Outcome, ResultRow, result_rows, write_results
 from mixdpo_ray.comparison.table import notes_text, table_text
-from mixdpo_ray.evaluation.judged_model import JUDGED_FILE
+from mixdpo_ray.errors import RunConflictError
+from mixdpo_ray.evaluation.judged_model import JUDGED_FILE, judging_identity
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.storage import join
 from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, HeldOutPairs
@@ -34,10 +37,28 @@ class CompareOutput:
         if summary := self.record.summary():
             self.before = summary["seconds"]
 
+    def refuse_another_judge(self) -> None:
+        """What one judge said stays in the summaries, and is not to be compared with what another one says."""
+        before = self._judged_before
+        if before is None or not is_judged(self.recipe):
+            return
+        if changes := differences(before, judging_identity(self.recipe)):
+            raise RunConflictError(
+                f"{self.folder} was judged in another way ({'; '.join(changes)}): choose another output.name, or "
+                "output.fresh=true to delete it and start over"
+            )
+
+    @property
+    def _judged_before(self) -> dict[str, Any] | None:
+        before = self.record.recorded()
+        return None if before is None else before.identity.get("judge")
+
     def claim(self, units: Sequence[Unit]) -> None:
         """Tell jobs/clean.py which tables and models are in use."""
         models = {arm.recipe.model.model_dump_json() for unit in units for arm in unit.arms}
-        identity = {"prepared": sorted({digest for unit in units for digest in unit.digests})}
+        identity: dict[str, Any] = {"prepared": sorted({digest for unit in units for digest in unit.digests})}
+        judged = judging_identity(self.recipe) if is_judged(self.recipe) else self._judged_before
+        identity |= {"judge": judged} if judged else {}
         self.record.write_recipe(self.recipe, identity, [json.loads(model) for model in sorted(models)])
 
     @property
