@@ -8,6 +8,7 @@ iterations/<name>/judged/          answers of every round's model to the judged 
 
 from __future__ import annotations
 
+from mixdpo_ray import storage
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.recipe import Recipe
@@ -38,6 +39,11 @@ def check_iteration(recipe: Recipe) -> None:
         raise RecipeError("answers.judge is missing: it says whether a round was any good; give {engine: ...}")
     if source.format not in ("auto", RATED):
         raise RecipeError(f"data.source.format {source.format!r}: rounds rate their own answers; give {RATED}")
+    if answers.iterate.rounds > 1 and not storage.is_local(recipe.output.storage_path):
+        raise RecipeError(
+            f"output.storage_path {recipe.output.storage_path!r}: a round trains the model that the last one left, "
+            "which must lie in a folder: give one that all machines share"
+        )
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every round: thin it, with curriculum.thin")
     if recipe.model.lora is not None and answers.iterate.reference == "first" and answers.iterate.rounds > 1:
