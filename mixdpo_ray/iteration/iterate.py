@@ -19,7 +19,7 @@ from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.cluster.run_record import RunRecord
 from mixdpo_ray.errors import RunConflictError
 from mixdpo_ray.iteration.output import IterateOutput
-from mixdpo_ray.iteration.results import RoundPairs, RoundResult
+from mixdpo_ray.iteration.results import RatedRound, RoundPairs, RoundResult
 from mixdpo_ray.iteration.round_judge import judge_round, read_answers
 from mixdpo_ray.iteration.round_prompts import RoundPrompts, take_prompts
 from mixdpo_ray.iteration.round_recipes import (
@@ -27,6 +27,7 @@ from mixdpo_ray.iteration.round_recipes import (
     iteration_folder,
     judged_recipe,
     model_before,
+    round_folder,
     run_of_round,
     sampling_recipe,
     training_recipe,
@@ -34,17 +35,17 @@ from mixdpo_ray.iteration.round_recipes import (
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.rating.rate import rate_answers
-from mixdpo_ray.rating.report import RateReport
-from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.runs.job import delete_and_say
 from mixdpo_ray.runs.summary import ACCURACY
 from mixdpo_ray.runs.train import train
 from mixdpo_ray.sampling.model import weights_identity
-from mixdpo_ray.sampling.sample import SampleReport, sample
+from mixdpo_ray.sampling.sample import sample
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.model_files import refuse_missing_folder, with_absolute_paths
 
 QUARTILES = (0.25, 0.5, 0.75)
+RATED_ROUND = "rated.json"  # in the folder of a round
 
 
 def iterate(recipe: Recipe) -> IterateOutput:
@@ -78,9 +79,7 @@ def iterate(recipe: Recipe) -> IterateOutput:
 def _round(recipe: Recipe, number: int, prompts: RoundPrompts, judge: ChatJudge) -> RoundResult:
     """The one judge's budget is that of all rounds, ratings and verdicts together."""
     began = time.monotonic()
-    asked = sampling_recipe(recipe, number)
-    sampled = sample(asked)
-    rated = rate_answers(asked, judge=judge)
+    rated = _rated_answers(recipe, number, prompts, judge)
     training = training_recipe(recipe, number, rated.file)
     table = prepared_table(training)
     ran = train(training).summary
@@ -91,7 +90,7 @@ def _round(recipe: Recipe, number: int, prompts: RoundPrompts, judge: ChatJudge)
         number,
         _weights(recipe, number),
         RunRecord(run_of_round(recipe, number)).model,
-        _pairs_of(sampled, rated, table),
+        _pairs_of(rated, table),
         judged["last"],
         judged.get("first", judged["last"]),
         _mean_length(answers["mine"]),
@@ -108,13 +107,30 @@ def _compared(number: int) -> list[tuple[str, int]]:
     return [("mine", number), ("last", number - 1), *([("first", 0)] if number > 1 else [])]
 
 
-def _pairs_of(sampled: SampleReport, rated: RateReport, table: PreparedTable) -> RoundPairs:
+def _rated_answers(recipe: Recipe, number: int, prompts: RoundPrompts, judge: ChatJudge) -> RatedRound:
+    """Those that the round's training began with, or else drawn and rated now."""
+    asked, each = sampling_recipe(recipe, number), recipe.answers.iterate.prompts_each
+    ids = [prompt.prompt_id for prompt in prompts.rounds[(number - 1) * each : number * each]]
+    answers = asked.answers.model_dump(mode="json", exclude={"evaluate", "iterate"})
+    name = fingerprint([asked.training_identity(), answers, _weights(recipe, number), ids])
+    path = storage.join(round_folder(recipe, number), RATED_ROUND)
+    if (known := RatedRound.read(path, name)) is not None:
+        return known
+    sampled = sample(asked)
+    rated = rate_answers(asked, judge=judge)
+    means = {name: rater.mean for name, rater in rated.raters.items()}
+    done = RatedRound(name, rated.file, sampled.prompts, sampled.answers, means, dict(rated.quarantined))
+    storage.write_bytes(path, done.to_json())
+    return done
+
+
+def _pairs_of(rated: RatedRound, table: PreparedTable) -> RoundPairs:
     margins, refused = table.index("train").margin, Counter(rated.quarantined)
     refused.update(table.manifest.quarantined)
     return RoundPairs(
-        sampled.prompts,
-        sampled.answers,
-        {name: rater.mean for name, rater in rated.raters.items()},
+        rated.prompts,
+        rated.answers,
+        rated.ratings,
         len(margins),
         table.rows("eval"),
         int(np.count_nonzero(margins == 0)),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Self
 
+from mixdpo_ray import storage
 from mixdpo_ray.errors import StorageError
 from mixdpo_ray.iteration.round_judge import JudgedAgainst
 
@@ -26,6 +27,31 @@ class RoundPairs:
     ties: int  # of the trained pairs, those of equal rating
     margins: tuple[float, float, float]  # of the trained pairs: quartiles
     quarantined: Mapping[str, int] = field(default_factory=dict)  # prompts by reason
+
+
+@dataclass(frozen=True)
+class RatedRound:
+    """A round's answers and their ratings, as they were when its training began: what a judge failed to rate would be
+    asked again by a command that goes on, and other pairs are another training.
+    """
+
+    asked: str  # names what was asked
+    file: str
+    prompts: int
+    answers: int
+    ratings: Mapping[str, float]  # mean of each rater
+    quarantined: Mapping[str, int]
+
+    def to_json(self) -> bytes:
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+    @classmethod
+    def read(cls, path: str, asked: str) -> Self | None:
+        """None where there is none, or something else was asked."""
+        if not storage.exists(path):
+            return None
+        found = cls(**json.loads(storage.read_bytes(path)))
+        return found if found.asked == asked and storage.exists(found.file) else None
 
 
 @dataclass(frozen=True)

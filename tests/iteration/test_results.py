@@ -10,7 +10,7 @@ import pytest
 from mixdpo_ray.errors import StorageError
 from mixdpo_ray.iteration.page import rounds_page
 from mixdpo_ray.iteration.picture import rounds_picture
-from mixdpo_ray.iteration.results import RoundResult, best_round
+from mixdpo_ray.iteration.results import RatedRound, RoundResult, best_round
 from mixdpo_ray.iteration.table import outcome_text, rounds_table
 from mixdpo_ray.recipe.file import load_recipe
 from tests.iteration.made_rounds import made_round
@@ -67,3 +67,16 @@ def test_the_page_opens_offline_and_shows_the_rounds_their_doubt_and_what_gave_n
 def test_pages_and_pictures_can_be_drawn_before_the_first_round() -> None:
     assert rounds_picture([], "png").startswith(b"\x89PNG")
     assert b"No round yet" in rounds_page(RECIPE, [], "out", "base")
+
+
+def test_ratings_of_a_round_are_those_that_its_training_began_with(tmp_path: Path) -> None:
+    """Where something else is asked for, or what was written of them has gone, they are made again."""
+    written, path = tmp_path / "rated.jsonl", str(tmp_path / "rated.json")
+    written.touch()
+    rated = RatedRound("asked", str(written), 10, 40, {"truth": 6.5}, {"all_scores_tie": 2})
+    assert RatedRound.read(path, "asked") is None
+    Path(path).write_bytes(rated.to_json())
+    assert RatedRound.read(path, "asked") == rated
+    assert RatedRound.read(path, "another") is None
+    written.unlink()
+    assert RatedRound.read(path, "asked") is None
