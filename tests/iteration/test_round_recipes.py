@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mixdpo_ray.errors import DataError
+from mixdpo_ray.iteration.round_judge import read_answers
 from mixdpo_ray.iteration.round_prompts import take_prompts
 from mixdpo_ray.iteration.round_recipes import check_iteration, judged_recipe, sampling_recipe, training_recipe
 from mixdpo_ray.recipe.file import load_recipe
@@ -83,7 +84,7 @@ def test_a_model_that_rates_itself_is_in_each_round_the_one_that_the_round_begin
 
 
 def ways() -> list[list[str]]:
-    chapter = (ROOT / "jobs" / "README.md").read_text().split("\n## Iterate\n")[1].split("\n## ")[0]
+    chapter = (ROOT / "jobs" / "answers.md").read_text().split("\n## Iterate\n")[1].split("\n## ")[0]
     rows = [line for line in chapter.splitlines() if re.match(r"\| .*`[a-z.]+=", line)]
     return [re.findall(r"`([^`]+)`", row) for row in rows]
 
@@ -117,6 +118,7 @@ def test_spa_begins_with_a_seed_that_its_recipe_tells_how_to_train() -> None:
         ("answers.judge=null", "answers.judge is missing: it says whether a round was any good"),
         ("data.source.format=plain", "data.source.format 'plain': rounds rate their own answers"),
         ("train.max_steps=3", "train.max_steps would cut the curriculum of every round"),
+        ("output.storage_path=s3://bucket/out", "output.storage_path 's3://bucket/out': a round trains the model"),
         ("model.lora={rank: 4}", "answers.iterate.reference first: adapters are held close"),
     ],
 )
@@ -131,6 +133,14 @@ def test_judged_prompts_are_set_aside_and_rounds_get_the_next_ones(tmp_path: Pat
     taken = take_prompts(recipe)
     texts = [[one.messages[0]["content"][5] for one in some] for some in (taken.judged, taken.rounds)]
     assert texts == [["a", "b"], ["c", "d", "e", "f", "g", "h"]]
+
+
+def test_answers_are_read_whatever_line_separators_they_hold(tmp_path: Path) -> None:
+    """Only line feeds end a row; JSON leaves those of Unicode as they are."""
+    file = tmp_path / "answers.jsonl"
+    rows = [{"prompt_id": "one", "answer": "first\u2028second\x85third"}, {"prompt_id": "two", "answer": "a\nb"}]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    assert read_answers(str(file)) == {row["prompt_id"]: row["answer"] for row in rows}
 
 
 def test_prompts_that_are_judged_by_are_answered_in_no_round(tmp_path: Path) -> None:
