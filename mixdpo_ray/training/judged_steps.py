@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mixdpo_ray import storage
-from mixdpo_ray.training.metrics import STEP_METRICS, read_lines, write_lines
 from mixdpo_ray.training.settings import CheckpointJudgeSettings
 
 JUDGED_FOLDER, JUDGEMENT = "judged", "judge"  # of a run; the kind of a line
@@ -63,6 +62,8 @@ def read_judgements(run: str, steps: Sequence[int]) -> list[dict[str, Any]]:
 
 def join_judgements(run: str, steps: Sequence[int]) -> None:
     """Put them into metrics.jsonl, each behind what was measured after the same step. Nobody else writes there now."""
+    from mixdpo_ray.training.metrics import STEP_METRICS, read_lines, write_lines  # torch
+
     path = storage.join(run, STEP_METRICS)
     lines = [line for line in read_lines(path) if line.get("kind") != JUDGEMENT]
     done = [(line["step"] + ("kind" not in line), line) for line in lines]  # steps that were taken by then
