@@ -25,10 +25,10 @@ from mixdpo_ray import storage
 from mixdpo_ray.bar import say, waiting
 from mixdpo_ray.cluster.events import Noted, Warned
 from mixdpo_ray.cluster.ray_errors import plain_errors
-from mixdpo_ray.cluster.run_record import RunRecord
-from mixdpo_ray.errors import MixDPOError
+from mixdpo_ray.cluster.run_record import RunRecord, differences
+from mixdpo_ray.errors import MixDPOError, RunConflictError
 from mixdpo_ray.evaluation.held_out_answers import HeldOutPrompts, read_keyed_answers, write_keyed_answers
-from mixdpo_ray.evaluation.judged_model import AnswerJudging, answer_judging, metrics_in_words
+from mixdpo_ray.evaluation.judged_model import AnswerJudging, answer_judging, judging_identity, metrics_in_words
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.checkpoints import committed_steps, prune_checkpoints
@@ -36,10 +36,13 @@ from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.judged_steps import (
     answers_file,
     forget_judgements,
+    judged_folder,
     judgement_file,
+    read_judge,
     read_judgements,
     steps_to_judge,
     waits_for_judge,
+    write_judge,
     write_judgement,
 )
 from mixdpo_ray.training.settings import ModelSettings
@@ -159,10 +162,24 @@ def checkpoint_judge(recipe: Recipe, job: TrainingJob, steps: int) -> Checkpoint
         return None
     if RunRecord(job.run).finished(steps) is None:  # of a finished run, checkpoints may have gone
         forget_judgements(job.run, max(committed_steps(RunRecord(job.run).checkpoints), default=0))
+    _refuse_another_judge(recipe, job)
     if len(read_judgements(job.run, steps_to_judge(job.judge, steps))) == len(steps_to_judge(job.judge, steps)):
         return None
     judging = answer_judging(recipe, job.judge.metrics, job.judge.prompts)
     return CheckpointJudge(recipe, job, steps, judging)
+
+
+def _refuse_another_judge(recipe: Recipe, job: TrainingJob) -> None:
+    """One line of numbers is by one judge, of answers that were drawn in one way."""
+    assert job.judge is not None, "whoever calls has looked"
+    now = {**judging_identity(recipe), **job.judge.model_dump(mode="json", exclude={"every_steps"})}
+    before = read_judge(job.run)
+    if before is not None and (changes := differences(before, now)):
+        raise RunConflictError(
+            f"{job.run} was judged in another way ({'; '.join(changes)}): judge it as before, or remove "
+            f"{judged_folder(job.run)} to have what is left of it judged anew"
+        )
+    write_judge(job.run, now)
 
 
 def last_judgement(job: TrainingJob, steps: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 <run>/judged/step-<k>.jsonl    answers of the model after k steps: from then on its checkpoint may go
 <run>/judged/step-<k>.json     what the judge said, a line of metrics with "kind": "judge"
+<run>/judged/judge.json        whose word that is, and how the answers were drawn
 
 A checkpoint stays until it has answered. Rank 0 alone writes metrics.jsonl while workers train, so that what a judge
 says lies in files of its own, each written whole, and joins the other lines when they have gone.
@@ -18,15 +19,20 @@ from mixdpo_ray import storage
 from mixdpo_ray.training.settings import CheckpointJudgeSettings
 
 JUDGED_FOLDER, JUDGEMENT = "judged", "judge"  # of a run; the kind of a line
+JUDGE_FILE = "judge.json"
 _FILE = re.compile(r"step-(\d+)\.jsonl?")
 
 
+def judged_folder(run: str) -> str:
+    return storage.join(run, JUDGED_FOLDER)
+
+
 def answers_file(run: str, step: int) -> str:
-    return storage.join(run, JUDGED_FOLDER, f"step-{step}.jsonl")
+    return storage.join(judged_folder(run), f"step-{step}.jsonl")
 
 
 def judgement_file(run: str, step: int) -> str:
-    return storage.join(run, JUDGED_FOLDER, f"step-{step}.json")
+    return storage.join(judged_folder(run), f"step-{step}.json")
 
 
 def steps_to_judge(settings: CheckpointJudgeSettings | None, steps: int) -> list[int]:
@@ -47,11 +53,22 @@ def write_judgement(run: str, step: int, metrics: Mapping[str, float]) -> None:
     storage.write_bytes(judgement_file(run, step), json.dumps(line, allow_nan=False).encode())
 
 
+def write_judge(run: str, judge: Mapping[str, Any]) -> None:
+    storage.write_bytes(storage.join(judged_folder(run), JUDGE_FILE), json.dumps(judge, indent=2).encode())
+
+
+def read_judge(run: str) -> dict[str, Any] | None:
+    """Whose word the judgements are; none where there is no word yet, or an earlier version did not tell."""
+    path = storage.join(judged_folder(run), JUDGE_FILE)
+    said = any(_FILE.fullmatch(name) and name.endswith(".json") for name in storage.names(judged_folder(run)))
+    return json.loads(storage.read_bytes(path)) if said and storage.exists(path) else None
+
+
 def forget_judgements(run: str, after: int) -> None:
     """Forget what was said of steps behind the checkpoint at which the run continues: they are trained again."""
-    for name in storage.names(storage.join(run, JUDGED_FOLDER)):
+    for name in storage.names(judged_folder(run)):
         if (match := _FILE.fullmatch(name)) and int(match[1]) > after:
-            storage.delete(storage.join(run, JUDGED_FOLDER, name))
+            storage.delete(storage.join(judged_folder(run), name))
 
 
 def read_judgements(run: str, steps: Sequence[int]) -> list[dict[str, Any]]:

@@ -11,9 +11,11 @@ from mixdpo_ray.training.judged_steps import (
     forget_judgements,
     join_judgements,
     judgement_file,
+    read_judge,
     read_judgements,
     steps_to_judge,
     waits_for_judge,
+    write_judge,
     write_judgement,
 )
 from mixdpo_ray.training.metrics import MetricsLog, read_lines, write_lines
@@ -72,3 +74,14 @@ def test_a_run_that_continues_keeps_what_was_said_up_to_its_checkpoint(tmp_path:
     MetricsLog(run, 3)
     kept = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in kept if line.get("kind") == "judge"] == [2]
+
+
+def test_whose_word_it_is_counts_from_the_first_word_on(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    write_judge(run, {"model": "one"})
+    assert read_judge(run) is None
+    write_judge(run, {"model": "another"})
+    write_judgement(run, 2, {"judge/win_rate": 0.5})
+    assert read_judge(run) == {"model": "another"}
+    forget_judgements(run, 0)
+    assert read_judge(run) is None
