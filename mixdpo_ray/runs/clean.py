@@ -24,7 +24,7 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.storage_items import Item, describe_items, item_at, remove_unused, too_young
 from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
 from mixdpo_ray.tables.keyed_table import RATED_FOLDER, SCORES
-from mixdpo_ray.tables.prepared_table import MANIFEST, PreparedTable
+from mixdpo_ray.tables.prepared_table import MANIFEST, Manifest, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
 from mixdpo_ray.training.judged_steps import waits_for_judge
 from mixdpo_ray.training.settings import CheckpointJudgeSettings
@@ -121,7 +121,7 @@ def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
         path = storage.join(folder, name)
         if name in tables:
             # another metric or selection is derived from the base again: without it everything is tokenised anew
-            derived = [other for other, manifest in tables.items() if manifest.facts.get("base") == name]
+            derived = [other for other in tables if name in _bases(tables, other)]
             using = dict.fromkeys([*users[name], *(user for other in derived for user in users[other])])
             yield item_at(path, "prepared table", tuple(using), FolderLock(path))
         elif name.endswith(QUARANTINE):
@@ -129,6 +129,14 @@ def _prepared(folder: str, runs: list[RunItem]) -> Iterator[Item]:
         elif not name.endswith(".lock"):
             table = storage.join(folder, name.removeprefix(UNFINISHED))
             yield item_at(path, "unfinished prepared table", too_young(path), FolderLock(table))
+
+
+def _bases(tables: dict[str, Manifest], name: str) -> list[str]:
+    """The tables that one was made of: what is derived from a curated one has two of them."""
+    found: list[str] = []
+    while (base := tables[name].facts.get("base")) in tables and base not in found:
+        found.append(name := base)
+    return found
 
 
 def _references(folder: str, runs: list[RunItem]) -> Iterator[Item]:

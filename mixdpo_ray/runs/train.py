@@ -36,7 +36,7 @@ from mixdpo_ray.scoring.reference import reference
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.idle_gradient import IdleGradient
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.judged_steps import join_judgements
+from mixdpo_ray.training.judged_steps import join_judgements, steps_judged
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 from mixdpo_ray.training.run_picture import draw_curves
 from mixdpo_ray.training.schedule import check_warmup
@@ -95,7 +95,7 @@ def _judge_rest(
     if judge is None:
         return summary
     judge.rest()
-    join_judgements(job.run, judge.due)
+    join_judgements(job.run, steps_judged(job.run))
     draw_curves(job.run)
     summary = {**summary, **last_judgement(job, judge.steps)}
     record.write_summary(summary)

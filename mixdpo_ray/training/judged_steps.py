@@ -60,8 +60,7 @@ def write_judge(run: str, judge: Mapping[str, Any]) -> None:
 def read_judge(run: str) -> dict[str, Any] | None:
     """Whose word the judgements are; none where there is no word yet, or an earlier version did not tell."""
     path = storage.join(judged_folder(run), JUDGE_FILE)
-    said = any(_FILE.fullmatch(name) and name.endswith(".json") for name in storage.names(judged_folder(run)))
-    return json.loads(storage.read_bytes(path)) if said and storage.exists(path) else None
+    return json.loads(storage.read_bytes(path)) if steps_judged(run) and storage.exists(path) else None
 
 
 def forget_judgements(run: str, after: int) -> None:
@@ -69,6 +68,12 @@ def forget_judgements(run: str, after: int) -> None:
     for name in storage.names(judged_folder(run)):
         if (match := _FILE.fullmatch(name)) and int(match[1]) > after:
             storage.delete(storage.join(judged_folder(run), name))
+
+
+def steps_judged(run: str) -> list[int]:
+    """Those of which anything was said, whatever was to be judged then."""
+    found = (_FILE.fullmatch(name) for name in storage.names(judged_folder(run)) if name.endswith(".json"))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def read_judgements(run: str, steps: Sequence[int]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from mixdpo_ray.training.judged_steps import (
     judgement_file,
     read_judge,
     read_judgements,
+    steps_judged,
     steps_to_judge,
     waits_for_judge,
     write_judge,
@@ -52,7 +53,7 @@ def test_judgements_stand_behind_what_was_measured_after_the_same_step(tmp_path:
     write_lines(str(tmp_path / "metrics.jsonl"), LINES)
     for step in (2, 3):
         write_judgement(run, step, {"judge/win_rate": step / 10})
-    join_judgements(run, [2, 3])
+    join_judgements(run, steps_judged(run))
     joined = list(read_lines(str(tmp_path / "metrics.jsonl")))
     judged = [{"kind": "judge", "step": step, "judge/win_rate": step / 10} for step in (2, 3)]
     assert joined == [*LINES[:4], judged[0], LINES[4], judged[1]]
