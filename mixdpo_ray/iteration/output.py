@@ -111,6 +111,7 @@ def _identity(recipe: Recipe) -> dict[str, Any]:
         "judge": {
             "engine": judge.engine if judge else None,
             "model": judge.model or served if judge else None,
+            "revision": judge.revision if judge else None,
             "criterion": own_benchmark(recipe).criterion,
         },
         "iterate": answers.iterate.model_dump(mode="json", exclude_defaults=True, exclude={"rounds"}),
