@@ -126,9 +126,11 @@ def judging_identity(recipe: Recipe) -> dict[str, Any]:
     """What decides what a judge says of a model: others are not comparable."""
     assert recipe.answers.judge is not None, "recipe.py refuses such a metric without a judge"
     judge, sample = recipe.answers.judge, recipe.answers.sample
+    served = judge.http if judge.engine == "http" else None
     return {
         "engine": judge.engine,
-        "model": judge.model if judge.http is None else judge.http.model,
+        "model": judge.model if served is None else served.model,
+        **({"parameters": served.parameters} if served is not None and served.parameters else {}),
         **sample.model_dump(mode="json", include={"prompts", "answers_each", "decoding", "system_prompt"}),
     }
 
