@@ -72,7 +72,7 @@ class Own(PairwiseBenchmark):
             text = text_of(row, "prompt", self.prompts)
             item = str(row.get("id") or hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16])
             reference = (text_of(row, "reference", self.prompts),) if row.get("reference") else ()
-            prompts.append(BenchmarkPrompt(item, (text,), row.get("category", ""), reference))
+            prompts.append(BenchmarkPrompt(item, (text,), str(row.get("category") or ""), reference))
         by_item([(prompt.item, prompt) for prompt in prompts], self.prompts)
         return tuple(prompts)
 
