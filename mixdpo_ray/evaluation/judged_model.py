@@ -137,7 +137,9 @@ def judging_identity(recipe: Recipe) -> dict[str, Any]:
         "engine": judge.engine,
         "model": judge.model if served is None else served.model,
         **({"parameters": served.parameters} if served is not None and served.parameters else {}),
+        **judge.model_dump(include={"revision"}, exclude_defaults=True),
         **own_benchmark(recipe).model_dump(include={"criterion"}, exclude_defaults=True),
+        **sample.model_dump(mode="json", include={"chat_template_kwargs"}, exclude_defaults=True),
         **sample.model_dump(mode="json", include={"prompts", "answers_each", "decoding", "system_prompt"}),
     }
 

@@ -89,8 +89,10 @@ def test_judges_are_told_apart_by_who_is_asked_and_how(tmp_path: Path) -> None:
         recipe = load_recipe(str(tmp_path / "recipe.yaml"), list(settings))
         return {name: one for name, one in judging_identity(recipe).items() if name in names}
 
-    names = ("engine", "model", "parameters", "criterion")
+    names = ("engine", "model", "revision", "parameters", "criterion", "chat_template_kwargs")
     here = ("answers.judge.engine=hf", "answers.judge.model=local")
+    newer = identity(*here, "answers.judge.revision=v2", "answers.sample.chat_template_kwargs={enable_thinking: false}")
+    assert newer == {**identity(*here), "revision": "v2", "chat_template_kwargs": {"enable_thinking": False}}
     assert identity(*here, served) == identity(*here) == {"engine": "hf", "model": "local"}
     asked = {"engine": "http", "model": "served", "parameters": {"reasoning_effort": "low"}}
     assert identity(served) == asked
