@@ -119,7 +119,10 @@ class ArenaHard(PairwiseBenchmark):
         found: dict[str, dict[str, Statistic]] = {name: {} for name in arms}
         categories = sorted({prompt.category for arm in arms.values() for prompt in arm.prompts.values()})
         for category in categories:
-            kept = {name: _of_category(arm, category) for name, arm in arms.items()}
+            parts = {name: _of_category(arm, category) for name, arm in arms.items()}
+            kept = {name: arm for name, arm in parts.items() if self.played(arm)}
+            if not kept:
+                continue
             styled = {name: self._styled(arm) for name, arm in kept.items()}
             at_equal, at_mean = (
                 style_controlled(styled, type(self).features, self.control, centred=centred)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt
-from mixdpo_ray.benchmarks.rows import FileRow, by_item, field_of, json_lines, read_json_rows
+from mixdpo_ray.benchmarks.rows import FileRow, by_item, field_of, json_lines, read_json_rows, text_of
 from mixdpo_ray.errors import EvaluationError
 
 
@@ -35,7 +35,7 @@ def alpaca_outputs(model: str, prompts: Sequence[BenchmarkPrompt], answers: Mapp
 def read_alpaca_outputs(path: str, prompts: Sequence[BenchmarkPrompt]) -> dict[str, tuple[str, ...]]:
     """Answers by item, joined by the instruction's text."""
     rows = read_json_rows(path)
-    outputs = by_item([(field_of(row, "instruction", path), field_of(row, "output", path)) for row in rows], path)
+    outputs = by_item([(text_of(row, "instruction", path), text_of(row, "output", path)) for row in rows], path)
     found: dict[str, tuple[str, ...]] = {
         prompt.item: (outputs[prompt.turns[0]],) for prompt in prompts if prompt.turns[0] in outputs
     }

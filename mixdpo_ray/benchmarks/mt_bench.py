@@ -110,22 +110,27 @@ class MTBench(Benchmark):
 
 
 def _averages(arm: JudgedArm) -> dict[str, Statistic]:
+    """Mean grades; turns and categories without a readable one have none."""
     categories = sorted({prompt.category for prompt in arm.prompts.values()})
     lengths = {item: (float(sum(map(len, turns))), float(len(turns))) for item, turns in arm.answers.items()}
+    grades = {
+        "rating": _grades(arm, TURNS),
+        "first_turn": _grades(arm, TURNS[:1]),
+        "second_turn": _grades(arm, TURNS[1:]),
+        **{category: _grades(arm, TURNS, category) for category in categories if len(categories) > 1},
+    }
     return {
-        "rating": _average(arm, TURNS),
-        "first_turn": _average(arm, TURNS[:1]),
-        "second_turn": _average(arm, TURNS[1:]),
-        **{category: _average(arm, TURNS, category) for category in categories if len(categories) > 1},
+        **{name: Ratio.of(found, percent=False) for name, found in grades.items() if found},
         "average_length": Ratio.of(lengths, percent=False),
     }
 
 
-def _average(arm: JudgedArm, turns: tuple[Game, ...], category: str | None = None) -> Ratio:
-    """The mean over all readable turns."""
+def _grades(arm: JudgedArm, turns: tuple[Game, ...], category: str | None = None) -> dict[str, tuple[float, float]]:
+    """The sum of a prompt's readable grades, and how many they are."""
     parts = {}
     for item, prompt in arm.prompts.items():
         if category in (None, prompt.category):
             values = [value for turn in turns if (value := arm.verdict(item, turn).value) is not None]
-            parts[item] = (sum(values), float(len(values)))
-    return Ratio.of(parts, percent=False)
+            if values:
+                parts[item] = (sum(values), float(len(values)))
+    return parts

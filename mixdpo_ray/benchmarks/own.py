@@ -19,7 +19,7 @@ from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, Game, JudgedArm, Ju
 from mixdpo_ray.benchmarks.length_control import length_controlled_together, notes_on_fit
 from mixdpo_ray.benchmarks.pairwise import PairwiseBenchmark
 from mixdpo_ray.benchmarks.resampling import BenchmarkScore, Ratio, Statistic
-from mixdpo_ray.benchmarks.rows import by_item, field_of, read_json_rows
+from mixdpo_ray.benchmarks.rows import by_item, read_json_rows, text_of
 from mixdpo_ray.benchmarks.templates import filled_messages
 from mixdpo_ray.benchmarks.verdict import JudgeReply, JudgeVerdict, mark_missing
 from mixdpo_ray.errors import EvaluationError
@@ -69,10 +69,10 @@ class Own(PairwiseBenchmark):
             raise EvaluationError("own.prompts: no file is named; give JSON lines with prompt")
         prompts = []
         for row in read_json_rows(self.prompts):
-            text = field_of(row, "prompt", self.prompts)
+            text = text_of(row, "prompt", self.prompts)
             item = str(row.get("id") or hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16])
-            reference = (row["reference"],) if row.get("reference") else ()
-            prompts.append(BenchmarkPrompt(item, (text,), row.get("category", ""), reference))
+            reference = (text_of(row, "reference", self.prompts),) if row.get("reference") else ()
+            prompts.append(BenchmarkPrompt(item, (text,), str(row.get("category") or ""), reference))
         by_item([(prompt.item, prompt) for prompt in prompts], self.prompts)
         return tuple(prompts)
 

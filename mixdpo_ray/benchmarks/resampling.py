@@ -99,6 +99,8 @@ def with_interval(statistic: Statistic, *, seed: int = 0, resamples: int = RESAM
     low, high, spread = _spread(statistic.value, count, seed, resamples)
     if high - low < ALIKE and statistic.percent:  # nothing but wins: still not certain
         low, high = (100 * end for end in wilson(value / 100, count))
+    elif count < 2:  # one number says nothing of others
+        low, high = -math.inf, math.inf
     return BenchmarkScore(value, low, high, statistic.standard_error or spread, count)
 
 
@@ -116,6 +118,8 @@ def difference(one: Statistic, other: Statistic, *, seed: int = 0, resamples: in
     if high - low < ALIKE and one.percent:  # alike on every prompt: still not certain
         half = 100 * Estimate.crossed(np.full((1, len(items)), value / 100), "difference of shares").half
         low, high = value - half, value + half
+    elif len(items) < 2:
+        low, high = -math.inf, math.inf
     return BenchmarkScore(value, low, high, spread, len(items))
 
 

@@ -37,6 +37,13 @@ def field_of(row: FileRow, name: str, path: str) -> Any:
     return row[name]
 
 
+def text_of(row: FileRow, name: str, path: str) -> str:
+    value = field_of(row, name, path)
+    if not isinstance(value, str):
+        raise EvaluationError(f"{path}: {name!r} of a row is no text ({repr(value)[:60]}); give one, and not messages")
+    return value
+
+
 def by_item(rows: Sequence[tuple[str, Any]], path: str) -> dict[str, Any]:
     """Rows by item, each once."""
     found: dict[str, Any] = {}

@@ -125,7 +125,7 @@ def _run_missing(
     arms: Mapping[str, ModelSettings],
     asked: Mapping[str, Sequence[AskedTask]],
 ) -> None:
-    gpu = uses_gpu(recipe.cluster)
+    gpu, folder = uses_gpu(recipe.cluster), settings.folder and storage.absolute(settings.folder)
     runner = ray.remote(_run_tasks).options(num_cpus=1, num_gpus=1 if gpu else 0)
     running: dict[ray.ObjectRef, str] = {}
     files: set[str] = set()
@@ -134,7 +134,7 @@ def _run_missing(
         files.update(task.file for task in missing)
         if missing:
             say(f"tasks: {', '.join(task.name for task in missing)} by {name}")
-            request = TaskRequest(model, missing, **settings.model_dump(exclude={"shots"}), gpu=gpu)
+            request = TaskRequest(model, missing, folder, **settings.model_dump(exclude={"shots", "folder"}), gpu=gpu)
             running[runner.remote(request)] = name
     with plain_errors():
         while running:
@@ -173,7 +173,7 @@ def evaluated_task(
 ) -> EvaluatedBenchmark:
     """One task as a benchmark without a judge, so that it is shown as all others are."""
     one = next(iter(figures.values()))
-    ratios = {arm: {name: _ratio(values) for name, values in told.by_question.items()} for arm, told in figures.items()}
+    ratios = _ratios(figures)
     arms = tuple(
         EvaluatedArm(
             arm,
@@ -193,8 +193,14 @@ def evaluated_task(
     return replace(result, differences=tuple(_differences(result, ratios)))
 
 
-def _ratio(values: Mapping[str, float]) -> Ratio:
-    return Ratio.mean(values, percent=all(0 <= value <= 1 for value in values.values()))
+def _ratios(figures: Mapping[str, TaskFigures]) -> dict[str, dict[str, Ratio]]:
+    """Each arm's by metric. A metric is a share where no arm has a value beyond 0 and 1: all have one scale."""
+    every = [one for told in figures.values() for one in told.by_question.items()]
+    numbers = {name for name, values in every if not all(0 <= value <= 1 for value in values.values())}
+    return {
+        arm: {name: Ratio.mean(values, percent=name not in numbers) for name, values in told.by_question.items()}
+        for arm, told in figures.items()
+    }
 
 
 def _differences(result: EvaluatedBenchmark, ratios: Mapping[str, Mapping[str, Ratio]]) -> Iterator[ArmDifference]:

@@ -88,4 +88,5 @@ def _results(recipe: Recipe, judge: ChatJudge, found: tuple[EvaluatedBenchmark, 
 
 def _prices(recipe: Recipe) -> PriceSettings:
     judge = recipe.answers.judge
-    return judge.http.prices if judge is not None and judge.http is not None else PriceSettings()
+    served = judge.http if judge is not None and judge.engine == "http" else None
+    return PriceSettings() if served is None else served.prices

@@ -54,7 +54,7 @@ class AnswerJudging:
     prompts: HeldOutPrompts
     untrained: KeyedAnswers  # of the model before training; none where nothing is compared with it
     metrics: tuple[str, ...]
-    comparison: Own = field(default_factory=lambda: Own(prompts="held out"))
+    comparison: Own = field(default_factory=Own)
 
     def judged(self, answers: KeyedAnswers, judge: ChatJudge) -> JudgedModel:
         values: dict[str, dict[str, float]] = {}
@@ -116,19 +116,30 @@ class AnswerJudging:
         return {item: rating.value for item, rating in ratings.items() if rating.value is not None}
 
 
+def own_benchmark(recipe: Recipe) -> Own:
+    """The one of answers.evaluate.benchmarks, whose criterion is the judge's here too."""
+    own = recipe.answers.evaluate.benchmarks.get("own")
+    return own if isinstance(own, Own) else Own()
+
+
 def answer_judging(recipe: Recipe, metrics: Sequence[str], most: int | None = None) -> AnswerJudging:
     """The prompts of a recipe, and the answers of its model before training, drawn once. Ray is connected."""
     prompts, untrained = held_out_prompts(recipe, uses_gpu(recipe.cluster), most=most, untrained=WIN_RATE in metrics)
-    return AnswerJudging(prompts, untrained, tuple(metrics))
+    return AnswerJudging(prompts, untrained, tuple(metrics), own_benchmark(recipe))
 
 
 def judging_identity(recipe: Recipe) -> dict[str, Any]:
     """What decides what a judge says of a model: others are not comparable."""
     assert recipe.answers.judge is not None, "recipe.py refuses such a metric without a judge"
     judge, sample = recipe.answers.judge, recipe.answers.sample
+    served = judge.http if judge.engine == "http" else None
     return {
         "engine": judge.engine,
-        "model": judge.model if judge.http is None else judge.http.model,
+        "model": judge.model if served is None else served.model,
+        **({"parameters": served.parameters} if served is not None and served.parameters else {}),
+        **judge.model_dump(include={"revision"}, exclude_defaults=True),
+        **own_benchmark(recipe).model_dump(include={"criterion"}, exclude_defaults=True),
+        **sample.model_dump(mode="json", include={"chat_template_kwargs"}, exclude_defaults=True),
         **sample.model_dump(mode="json", include={"prompts", "answers_each", "decoding", "system_prompt"}),
     }
 

@@ -109,7 +109,7 @@ def _differences(
 ) -> Iterator[ArmDifference]:
     for name in statistics if against in statistics else ():
         for key in statistics[name] if name != against else ():
-            if key.rpartition("/")[2] == benchmark.main:
+            if key.rpartition("/")[2] == benchmark.main and key in statistics[against]:
                 apart = difference(statistics[name][key], statistics[against][key], resamples=resamples)
                 yield ArmDifference(name, against, key, apart)
 

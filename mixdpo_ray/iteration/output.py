@@ -9,10 +9,10 @@ from typing import Any
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.run_record import RunRecord, differences
 from mixdpo_ray.errors import RunConflictError
+from mixdpo_ray.evaluation.judged_model import own_benchmark
 from mixdpo_ray.iteration.page import rounds_page
 from mixdpo_ray.iteration.picture import rounds_picture
 from mixdpo_ray.iteration.results import RoundResult, best_round
-from mixdpo_ray.iteration.round_judge import own_benchmark
 from mixdpo_ray.iteration.round_recipes import model_before, round_folder
 from mixdpo_ray.iteration.table import outcome_text, rounds_table
 from mixdpo_ray.recipe.rate import rater_kind

@@ -10,6 +10,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.benchmarks.benchmark import BenchmarkPrompt, JudgedArm
 from mixdpo_ray.benchmarks.own import Own
 from mixdpo_ray.evaluation.judged import judge_answers
+from mixdpo_ray.evaluation.judged_model import own_benchmark
 from mixdpo_ray.judges.judge import ChatJudge
 from mixdpo_ray.raters.judge import conversation_text
 from mixdpo_ray.recipe.recipe import Recipe
@@ -36,12 +37,6 @@ def read_answers(file: str) -> dict[str, str]:
     """The answers that jobs/sample.py has written, one to each prompt."""
     rows = map(json.loads, storage.read_bytes(file).splitlines())  # of bytes: texts may hold U+2028
     return {row["prompt_id"]: row["answer"] for row in rows}
-
-
-def own_benchmark(recipe: Recipe) -> Own:
-    """The one of answers.evaluate.benchmarks, whose criterion is the judge's here too."""
-    own = recipe.answers.evaluate.benchmarks.get("own")
-    return own if isinstance(own, Own) else Own()
 
 
 def judge_round(

@@ -42,7 +42,7 @@ class ReplyStore:
         self._lines: dict[str, bytes] = {}  # of answers
         self._failures: dict[str, bytes] = {}
         self._read: dict[str, int] = {}  # bytes of each file
-        self._name, self._written = f"replies-{time.time_ns():019d}-{uuid.uuid4().hex[:6]}", 0
+        self._name, self._written = _new_name(), 0
         self.refresh()
 
     def __contains__(self, address: str) -> bool:
@@ -67,7 +67,11 @@ class ReplyStore:
         lines = [checksummed_line(_in_order(address, reply)) for address, reply in replies]
         content = b"".join(line + b"\n" for line in lines)
         if storage.is_local(self.folder):
-            self._append_locally(content)
+            try:
+                self._append_locally(content)
+            except StorageError:  # the file may end in half a line, which nothing is to be glued to
+                self._name = _new_name()
+                raise
         else:
             storage.write_bytes(self._path(f"{self._name}-{self._written:06d}.jsonl"), content)
         self._written += 1
@@ -112,6 +116,10 @@ class ReplyStore:
 
     def _path(self, name: str) -> str:
         return storage.join(self.folder, name)
+
+
+def _new_name() -> str:
+    return f"replies-{time.time_ns():019d}-{uuid.uuid4().hex[:6]}"
 
 
 def _in_order(address: str, reply: ChatReply) -> dict[str, Any]:

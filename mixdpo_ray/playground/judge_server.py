@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mixdpo_ray.errors import EndpointError
 from mixdpo_ray.playground.truth import true_share, truthful_logps, truthful_reply
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ def serving(server: JudgeServer) -> Iterator[JudgeServer]:
     from aiohttp import web
 
     loop, ready = asyncio.new_event_loop(), threading.Event()
+    refused: list[OSError] = []
 
     async def start() -> web.AppRunner:
         app = web.Application()
@@ -212,7 +214,12 @@ def serving(server: JudgeServer) -> Iterator[JudgeServer]:
         return runner
 
     def run() -> None:
-        runner = loop.run_until_complete(start())
+        try:
+            runner = loop.run_until_complete(start())
+        except OSError as error:
+            refused.append(error)
+            ready.set()
+            return
         loop.run_forever()
         for slow in asyncio.all_tasks(loop):
             slow.cancel()
@@ -222,6 +229,8 @@ def serving(server: JudgeServer) -> Iterator[JudgeServer]:
     thread = threading.Thread(target=run)
     thread.start()
     assert ready.wait(10)
+    if refused:
+        raise EndpointError(f"port {server.port} of this machine: {refused[0].strerror}; name another one (--port)")
     try:
         yield server
     finally:

@@ -68,7 +68,6 @@ class EvaluateSettings(Settings):
         description="Benchmark -> how answers are drawn, as in answers.sample.decoding; by default the benchmark's own "
         "way, and that section for own",
     )
-
     tasks: TasksSettings | None = Field(
         None, description="Downstream tasks by lm-eval; {} takes those of the paper, with its numbers of shots"
     )

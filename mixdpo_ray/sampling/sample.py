@@ -140,9 +140,12 @@ def _missing(recipe: Recipe, table: AnswerTable, prompts: Sequence[AskedPrompt])
 
 def keyed_answers(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> dict[Key, str]:
     """The answers by their keys, of which those are drawn that are not there yet. Ray is connected."""
-    report = _draw(recipe, engine, prompts)
-    rows = map(json.loads, storage.read_bytes(report.file).splitlines())
-    return {(row["prompt_id"], row["draw"]): row["answer"] for row in rows}
+    with complete_table(recipe, engine, prompts) as (table, drawn):
+        _finish(recipe, engine, table, prompts, drawn)
+        there = table.keys
+        keys = [key for key in _wanted(recipe, prompts) if key in there]
+        answers = [text for rows in table.rows(keys) for text in rows["answer"].to_pylist()]
+    return dict(zip(keys, answers, strict=True))
 
 
 def _draw(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> SampleReport:

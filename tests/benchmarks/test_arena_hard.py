@@ -117,6 +117,16 @@ def test_each_category_of_v2_has_its_baseline_and_its_score(tmp_path: Path) -> N
     ]
 
 
+def test_a_category_without_a_verdict_has_no_score_and_the_others_have(tmp_path: Path) -> None:
+    benchmark = made(tmp_path, ArenaHardV2).model_copy(update={"max_missing": 0.9})
+
+    def judge(question: JudgeQuestion) -> JudgeReply:
+        return JudgeReply("[[A=B]]" if CATEGORY[question.item] == "creative_writing" else "Hm.")
+
+    scored = benchmark.scores({"arm": judged(benchmark, benchmark.read_prompts(), ANSWERS, judge)}, resamples=50)
+    assert list(benchmark.headline(scored["arm"].scores)) == ["creative_writing/style_controlled_score"]
+
+
 def test_another_models_answers_are_no_baseline(tmp_path: Path) -> None:
     benchmark = made(tmp_path, ArenaHardV2)
     some = benchmark.model_copy(update={"references": benchmark.references[:2]})

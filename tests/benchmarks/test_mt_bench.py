@@ -91,6 +91,15 @@ def test_twelve_of_ten_is_counted_and_refused(tmp_path: Path) -> None:
     assert scored.scores["rating"].value == 4
 
 
+def test_a_category_without_a_readable_grade_has_no_score_and_the_others_have(tmp_path: Path) -> None:
+    benchmark = made(tmp_path, max_missing=0.5)
+    grade = {"81": "none", "111": "[[4]]"}
+    arm = judged(benchmark, benchmark.read_prompts(), ANSWERS, lambda question: JudgeReply(grade[question.item]))
+    scores = benchmark.scores({"arm": arm})["arm"].scores
+    assert list(scores) == ["rating", "first_turn", "second_turn", "math", "average_length"]
+    assert scores["rating"].value == scores["math"].value == 4
+
+
 def test_a_missing_reference_and_a_missing_template_are_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"no reference for question 111 \(math\)"):
         made(tmp_path, references=()).read_prompts()

@@ -125,6 +125,12 @@ def test_prompts_are_known_by_their_text_or_their_id(tmp_path: Path) -> None:
         Own(prompts=twice).read_prompts()
 
 
+def test_prompts_that_are_no_texts_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "p.jsonl", [{"prompt": [{"role": "user", "content": "a"}]}])
+    with pytest.raises(EvaluationError, match=r"p\.jsonl: 'prompt' of a row is no text"):
+        Own(prompts=path).read_prompts()
+
+
 def test_a_tie_in_one_order_is_no_flip() -> None:
     """By order of showing: won and tied; won in both orders; the first shown wins both, which is a flip: 1 of 3."""
     played = {"a": (0.5, 1), "b": (0, 1), "c": (1, 1)}

@@ -58,6 +58,14 @@ def test_equal_numbers_are_no_shares_and_keep_their_interval() -> None:
     assert difference(long, short).value == 200
 
 
+def test_one_number_says_nothing_of_others() -> None:
+    """A single prompt with ratings 8 and 7 tells no arm ahead."""
+    eight, seven = (Ratio.mean({"a": rating}, percent=False) for rating in (8.0, 7.0))
+    for score in (with_interval(eight), difference(eight, seven)):
+        assert (score.low, score.high) == (-math.inf, math.inf)
+    assert not difference(eight, seven).excludes_zero
+
+
 def test_global_generators_neither_move_an_interval_nor_are_moved() -> None:
     ratio = Ratio.mean(OUTCOMES)
     before = with_interval(ratio)

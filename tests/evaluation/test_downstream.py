@@ -106,6 +106,17 @@ def test_a_task_is_shown_as_a_benchmark_without_a_judge() -> None:
     assert evaluation_picture(results).startswith(b"\x89PNG")
 
 
+def test_arms_of_one_task_have_one_scale_whatever_their_values_are() -> None:
+    """Means of 0.5 and of 2 on a scale that goes beyond 1: 1.5 apart, and not 50 percent and 2."""
+    told = {
+        name: TaskFigures("t", 0, 4, {"bleu": mean}, {"bleu": {f"t/{number}": mean for number in range(4)}})
+        for name, mean in (("weak", 0.5), ("strong", 2.0))
+    }
+    task = evaluated_task(told, {name: ModelSettings(path=name) for name in told}, "weak")
+    assert [arm.scores["bleu"].value for arm in task.arms] == [0.5, 2.0]
+    assert task.differences[0].apart.value == 1.5
+
+
 def test_a_task_of_which_nothing_is_a_mean_has_no_score_and_says_so() -> None:
     told = TaskFigures("t", 1, 4, {"bleu": 1.5})
     task = evaluated_task({"only": told}, {"only": ModelSettings(path="m")}, "only")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
 
 from mixdpo_ray.errors import EvaluationError
 from mixdpo_ray.evaluation.held_out_answers import HeldOutPrompts, KeyedAnswers
-from mixdpo_ray.evaluation.judged_model import PROMPTS, AnswerJudging, deviation_name, metrics_in_words
+from mixdpo_ray.evaluation.judged_model import (
+    PROMPTS,
+    AnswerJudging,
+    deviation_name,
+    judging_identity,
+    metrics_in_words,
+    own_benchmark,
+)
 from mixdpo_ray.judges.truth import TruthJudge
 from mixdpo_ray.playground.prompts import Prompt, quality
+from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.training.decoding import DecodingSettings
 from mixdpo_ray.training.metric_names import JUDGED_QUALITY, WIN_RATE
 from mixdpo_ray.training.settings import ModelSettings
@@ -68,3 +77,24 @@ def test_a_model_is_as_good_as_itself_and_nobody_is_asked() -> None:
 def test_missing_verdicts_are_no_score() -> None:
     with pytest.raises(EvaluationError, match=r"12 of 16 verdicts are missing.*no_reply"):
         judging(dict.fromkeys(TEXTS, "Tell me a story.")).judged(keyed(AFTER), TruthJudge())
+
+
+def test_judges_are_told_apart_by_who_is_asked_and_how(tmp_path: Path) -> None:
+    """The model of a server that nobody asks says nothing; its parameters, and the recipe's criterion, decide."""
+    (tmp_path / "recipe.yaml").write_text("model: {path: m}\ndata: {source: {path: pairs.jsonl}}\n")
+    served = "answers.judge.http={model: served, parameters: {reasoning_effort: low}}"
+    short = "answers.evaluate.benchmarks={own: {criterion: The shorter one.}}"
+
+    def identity(*settings: str) -> Mapping[str, object]:
+        recipe = load_recipe(str(tmp_path / "recipe.yaml"), list(settings))
+        return {name: one for name, one in judging_identity(recipe).items() if name in names}
+
+    names = ("engine", "model", "revision", "parameters", "criterion", "chat_template_kwargs")
+    here = ("answers.judge.engine=hf", "answers.judge.model=local")
+    newer = identity(*here, "answers.judge.revision=v2", "answers.sample.chat_template_kwargs={enable_thinking: false}")
+    assert newer == {**identity(*here), "revision": "v2", "chat_template_kwargs": {"enable_thinking": False}}
+    assert identity(*here, served) == identity(*here) == {"engine": "hf", "model": "local"}
+    asked = {"engine": "http", "model": "served", "parameters": {"reasoning_effort": "low"}}
+    assert identity(served) == asked
+    assert identity(served, short) == {**asked, "criterion": "The shorter one."}
+    assert own_benchmark(load_recipe(str(tmp_path / "recipe.yaml"), [short])).criterion == "The shorter one."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -103,6 +105,23 @@ def test_half_a_line_is_left_out_and_another_process_adds_what_it_lacks(tmp_path
     file.write_bytes(whole)  # it was only being written
     other.refresh()
     assert [(other.get(address) or ChatReply()).text for address in addresses(3)] == ["whole", "whole", "again"]
+
+
+def test_a_write_that_failed_half_way_has_nothing_glued_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ReplyStore(str(tmp_path))
+    one, other = addresses(2)
+
+    def full(_: int) -> None:
+        (path,) = tmp_path.glob("*.jsonl")
+        path.write_bytes(path.read_bytes()[:50])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="the disk is full"):
+            store.append([(one, ChatReply("A"))])
+    store.append([(one, ChatReply("A")), (other, ChatReply("B"))])
+    assert len(ReplyStore(str(tmp_path))) == 2
 
 
 def test_damage_is_named_by_its_line(tmp_path: Path) -> None:

@@ -50,3 +50,12 @@ def test_the_served_truth_judges_what_an_endpoint_is_asked(address: str, tmp_pat
     replies = asyncio.run(ask())
     read = [own.read(*one) for one in zip(questions, (JudgeReply(reply.text) for reply in replies), strict=True)]
     assert [verdict.value for verdict in read] == [0.0, 1.0, None, None]
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(address: str) -> None:
+    port = address.split(":")[2].split("/")[0]
+    command = [sys.executable, "jobs/playground_judge.py", "--port", port]
+    second = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert second.returncode == 1
+    assert f"port {port} of this machine" in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1

@@ -68,6 +68,7 @@ class MadeConverter:
         columns["file"] = pa.array([file] * draw.count)
         columns["row"] = pa.array(np.arange(draw.first, draw.first + draw.count))
         columns["candidate"] = pa.array(np.zeros(draw.count, np.int32))
+        columns["rater_margins"] = pa.nulls(draw.count, CONVERTED_SCHEMA.field("rater_margins").type)
         return pa.table({name: columns[name] for name in CONVERTED_SCHEMA.names}, CONVERTED_SCHEMA)
 
 
