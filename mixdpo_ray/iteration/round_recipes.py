@@ -106,9 +106,13 @@ def judged_recipe(recipe: Recipe, number: int) -> Recipe:
 
 
 def training_recipe(recipe: Recipe, number: int, rated: str) -> Recipe:
-    """Pairs of the round's own answers; the model continues from the round before."""
+    """Pairs of the round's own answers; the model continues from the round before.
+
+    Where its checkpoints are judged, the prompts are those that no round trains on.
+    """
     settings: dict[str, object] = {} if number == 1 else _continued(recipe, number)
     settings |= {"data.source": {"path": rated, "format": RATED}, "output.fresh": False}
+    settings["answers.sample.prompts"] = {"source": {"path": judged_prompts_file(recipe)}}
     return with_settings(recipe, {**settings, "output.storage_path": round_folder(recipe, number)})
 
 
