@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from mixdpo_ray import storage
 from mixdpo_ray.bar import Counter, say
-from mixdpo_ray.cluster.folder_lock import atomic_folder
 from mixdpo_ray.cluster.free_cpus import wait_for_a_cpu
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.curation.agreement import curate_by_agreement
@@ -35,7 +34,7 @@ from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, draw
 from mixdpo_ray.preparation.convert_sources import Sizes
-from mixdpo_ray.preparation.derive import LENGTH_COLUMNS, base_rows, ids_of_index
+from mixdpo_ray.preparation.derive import LENGTH_COLUMNS, base_rows, committed, ids_of_index
 from mixdpo_ray.preparation.table_key import write_recipe
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
@@ -45,7 +44,6 @@ from mixdpo_ray.tables.prepared_table import (
     SPLITS,
     Manifest,
     PreparedTable,
-    commit,
     with_index_seals,
     write_index,
 )
@@ -59,12 +57,9 @@ def curate_table(
     wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
     curated = _curated(recipe, base, trusted)
     _check_enough(recipe, curated)
-    writing = f"curate: writing the pairs of {base.folder} as they are now"
-    say(writing, meanwhile=writing)
-    with Counter("curate", "part") as progress, atomic_folder(folder) as unfinished:
-        manifest = _write(unfinished, recipe, base, curated, sizes, progress)
-        commit(unfinished, manifest.model_copy(update={"fingerprint": name}))
-    table = PreparedTable.open(folder)
+    say(writing := f"curate: writing the pairs of {base.folder} as they are now", meanwhile=writing)
+    with Counter("curate", "part") as progress:
+        table = committed(folder, name, lambda unfinished: _write(unfinished, recipe, base, curated, sizes, progress))
     say(f"curated from {base.folder}, in {time.monotonic() - began:.1f} s")
     return table
 

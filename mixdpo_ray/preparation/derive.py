@@ -70,14 +70,18 @@ def derive(recipe: Recipe, base: PreparedTable, name: str, folder: str, sizes: S
     quiet_ray_data()
     wait_for_a_cpu(recipe.cluster.start_timeout_seconds)
     derived = arrange_again(recipe, base)
-    writing = f"derive: writing the pairs of {base.folder} in another order"
-    say(writing, meanwhile=writing)
-    with Counter("derive", "part") as progress, atomic_folder(folder) as unfinished:
-        manifest = _write(unfinished, recipe, base, derived, sizes, progress)
-        commit(unfinished, manifest.model_copy(update={"fingerprint": name}))
-    table = PreparedTable.open(folder)
+    say(writing := f"derive: writing the pairs of {base.folder} in another order", meanwhile=writing)
+    with Counter("derive", "part") as progress:
+        table = committed(folder, name, lambda unfinished: _write(unfinished, recipe, base, derived, sizes, progress))
     say(f"derived from {base.folder} without tokenising, in {time.monotonic() - began:.1f} s")
     return table
+
+
+def committed(folder: str, name: str, write: Callable[[str], Manifest]) -> PreparedTable:
+    """The table that `write` leaves in an unfinished folder, whole or not at all."""
+    with atomic_folder(folder) as unfinished:
+        commit(unfinished, write(unfinished).model_copy(update={"fingerprint": name}))
+    return PreparedTable.open(folder)
 
 
 def arrange_again(recipe: Recipe, base: PreparedTable) -> Derived:

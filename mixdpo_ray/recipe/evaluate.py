@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -10,6 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from mixdpo_ray.benchmarks import BENCHMARKS
 from mixdpo_ray.benchmarks.benchmark import Benchmark
 from mixdpo_ray.recipe.compare import refuse_odd_names
+from mixdpo_ray.recipe.named import of_its_name, with_names
 from mixdpo_ray.recipe.tasks import TasksSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.decoding import DecodingSettings
@@ -18,26 +18,10 @@ from mixdpo_ray.wording import did_you_mean
 UNTRAINED, TRAINED = "before", "trained"  # the arms where none is named
 
 
-def _name_benchmarks(value: object) -> object:
-    """Each section is told its own name, which says what its settings are."""
-    if not isinstance(value, Mapping):
-        raise ValueError("write {benchmark: {its settings}, ...}, such as {own: {prompts: FILE}}")
-    for name in value:
-        if name not in BENCHMARKS:
-            raise ValueError(f"unknown benchmark {name!r}; {did_you_mean(str(name), BENCHMARKS)}")
-    return {name: given if isinstance(given, Benchmark) else (name, given) for name, given in value.items()}
-
-
-def _pick_benchmark(value: object) -> object:
-    if isinstance(value, Benchmark):
-        return value
-    assert isinstance(value, tuple)
-    name, given = value
-    return BENCHMARKS[name].model_validate({} if given is None else given)
-
-
-BenchmarkField = Annotated[Benchmark, BeforeValidator(_pick_benchmark), SerializeAsAny()]
-BenchmarksField = Annotated[dict[str, BenchmarkField], BeforeValidator(_name_benchmarks)]
+BenchmarkField = Annotated[Benchmark, BeforeValidator(of_its_name(BENCHMARKS)), SerializeAsAny()]
+BenchmarksField = Annotated[
+    dict[str, BenchmarkField], BeforeValidator(with_names(BENCHMARKS, "benchmark", "{own: {prompts: FILE}}"))
+]
 
 
 class EvaluateSettings(Settings):

@@ -24,6 +24,7 @@ from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.recipe.answers import AnswersSettings
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.compare import CompareSettings
+from mixdpo_ray.recipe.named import of_its_name, with_names
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.metric_names import JUDGE_METRICS
@@ -70,26 +71,10 @@ def objective_name(objective: Objective) -> str:
 ObjectiveField = Annotated[Objective, BeforeValidator(_pick_objective), PlainSerializer(_objective_to_dict)]
 
 
-def _name_metrics(value: object) -> object:
-    """Each section is told its own name, which says what its settings are."""
-    if not isinstance(value, Mapping):
-        raise ValueError("write {metric: {its settings}, ...}, such as {reward_margin: {model: ...}}")
-    for name in value:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}; {did_you_mean(str(name), METRICS)}")
-    return {name: given if isinstance(given, Metric) else (name, given) for name, given in value.items()}
-
-
-def _pick_metric(value: object) -> object:
-    if isinstance(value, Metric):
-        return value
-    assert isinstance(value, tuple)
-    name, given = value
-    return METRICS[name].model_validate({} if given is None else given)
-
-
-MetricField = Annotated[Metric, BeforeValidator(_pick_metric), SerializeAsAny()]
-MetricsField = Annotated[dict[str, MetricField], BeforeValidator(_name_metrics)]
+MetricField = Annotated[Metric, BeforeValidator(of_its_name(METRICS)), SerializeAsAny()]
+MetricsField = Annotated[
+    dict[str, MetricField], BeforeValidator(with_names(METRICS, "metric", "{reward_margin: {model: ...}}"))
+]
 
 
 class Recipe(Settings):

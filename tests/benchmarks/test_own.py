@@ -161,6 +161,16 @@ def test_prompts_of_several_categories_have_a_win_rate_of_each() -> None:
     assert both["win_rate:without a category"].value(np.ones(1)) == 50
 
 
+def test_equal_answers_which_no_judge_saw_do_not_thin_out_how_it_leans() -> None:
+    """Two prompts: an answer that equals the reference, and one where the answer shown first wins both games."""
+    prompts = {item: BenchmarkPrompt(item, ("?",), reference=("r",)) for item in "ab"}
+    shares = {"a": 0.5, "b": 1.0}
+    verdicts = {(item, game): JudgeVerdict(share) for item, share in shares.items() for game in BOTH_ORDERS}
+    leaning = OWN.leaning(JudgedArm(prompts, {"a": ("r",), "b": ("x",)}, verdicts))
+    assert [leaning[name].items for name in ("first_shown_share", "flip_rate")] == [("b",), ("b",)]
+    assert leaning["agreed_win_rate"].items == ("a",)
+
+
 def test_a_judge_who_takes_the_first_answer_is_told_of() -> None:
     """Of 100 prompts 60 are judged by what is shown and 40 by what is shown first."""
     prompts = {f"{n:03d}": BenchmarkPrompt(f"{n:03d}", ("?",), reference=("r",)) for n in range(100)}

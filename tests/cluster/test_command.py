@@ -78,3 +78,10 @@ def test_a_terminal_that_lacks_a_sign_is_no_reason_to_fail() -> None:
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", job], env=ascii_only, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0.5 +- 0.1\n", "")
+
+
+def test_what_is_cleared_away_behind_a_job_starts_no_ray_of_its_own() -> None:
+    job = "from mixdpo_ray.cluster.command import run_command; run_command(lambda: __import__('ray').put(1))"
+    done = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Ray has not been started yet" in done.stderr

@@ -10,28 +10,18 @@ from typing import Any
 from mixdpo_ray.judging.asking import AskingProgress
 from mixdpo_ray.judging.question import ChatQuestion
 from mixdpo_ray.judging.reply import ChatReply
-from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from mixdpo_ray.playground.sample import write_tiny_model
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
+from tests.recipe.small_recipe import write_answers_recipe
 
 PROMPTS = ("sort d a c", "reverse a b c", "double a b", "swap p o n m", "sort a b", "double c d e")
 
 
 def write_evaluation_files(folder: Path) -> None:
-    write_tiny_model(folder / "model")
-    write_pairs(folder / "pairs.jsonl", 60)
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
-    (folder / "recipe.yaml").write_text(
-        f"""
-model: {{path: {folder}/model, dtype: float32}}
-data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.3}}, max_prompt_length: 16, max_length: 64}}
-train: {{global_batch_size: 8}}
-cluster: {{num_workers: 1, use_gpu: false}}
-answers:
-  sample: {{decoding: {{max_new_tokens: 8}}}}
-  judge: {{engine: playground}}
-"""
-    )
+    answers = {"sample": {"decoding": {"max_new_tokens": 8}}, "judge": {"engine": "playground"}}
+    write_answers_recipe(folder, 60, 0.3, answers)
     run = folder / "out" / "runs" / "recipe"
     write_tiny_model(run / "model", seed=1)
     recorded = {"recipe": evaluation_recipe(folder).to_dict(), "identity": {}}

@@ -52,6 +52,16 @@ def test_each_round_answers_others_of_the_prompts_with_the_model_of_the_last() -
     assert {one.answers.sample.decoding.seed for one in judged} == {0}
 
 
+def test_checkpoints_of_a_round_are_judged_by_prompts_that_no_round_trains_on() -> None:
+    recipe = load_recipe(PLAYGROUND, ["output.storage_path=out", "output.name=own"])
+    for prompts in (
+        judged_recipe(recipe, 1).answers.sample.prompts,
+        training_recipe(recipe, 1, "r").answers.sample.prompts,
+    ):
+        assert prompts.source is not None
+        assert (prompts.source.path, prompts.skip, prompts.most) == ("out/iterations/own/judged.jsonl", 0, None)
+
+
 @pytest.mark.parametrize(
     ("overrides", "references"),
     [

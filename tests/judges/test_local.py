@@ -13,9 +13,10 @@ from mixdpo_ray.judges.judge import open_judge
 from mixdpo_ray.judges.local import LocalJudge
 from mixdpo_ray.judging.question import ChatQuestion
 from mixdpo_ray.judging.reply import ChatReply
-from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from mixdpo_ray.playground.sample import write_tiny_model
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
+from tests.recipe.small_recipe import write_answers_recipe
 
 TEXTS = ("sort d a c", "reverse a b c d e f", "double a b", "sort d a c")
 
@@ -23,19 +24,9 @@ TEXTS = ("sort d a c", "reverse a b c d e f", "double a b", "sort d a c")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("local-judge")
-    write_tiny_model(folder / "model")
     write_tiny_model(folder / "other", seed=1)
-    write_pairs(folder / "pairs.jsonl", 40)
-    (folder / "recipe.yaml").write_text(
-        f"""
-model: {{path: {folder}/model, dtype: float32}}
-data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.2}}, max_prompt_length: 16, max_length: 64}}
-train: {{global_batch_size: 8}}
-cluster: {{num_workers: 1, use_gpu: false}}
-answers: {{judge: {{engine: hf, model: {folder}/model, batch_size: 2}}}}
-output: {{storage_path: {folder}/out}}
-"""
-    )
+    judge = {"engine": "hf", "model": f"{folder}/model", "batch_size": 2}
+    write_answers_recipe(folder, 40, 0.2, {"judge": judge})
     return folder
 
 

@@ -50,6 +50,7 @@ def test_the_served_truth_judges_what_an_endpoint_is_asked(address: str, tmp_pat
     replies = asyncio.run(ask())
     read = [own.read(*one) for one in zip(questions, (JudgeReply(reply.text) for reply in replies), strict=True)]
     assert [verdict.value for verdict in read] == [0.0, 1.0, None, None]
+    assert [reply.text for reply in replies[2:]] == ["I cannot say."] * 2
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(address: str) -> None:

@@ -12,17 +12,17 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from mixdpo_ray.playground.base_model import make_tokenizer
 from mixdpo_ray.playground.prompts import draw_prompts, noisy_demonstration
-from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from mixdpo_ray.playground.sample import write_tiny_model
 from mixdpo_ray.rating.report import RateReport
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
+from tests.recipe.small_recipe import write_answers_recipe
 
 
 def make_folder(folder: Path) -> Path:
     """A policy, another model of its family, a reward model, pairs, answers to a dozen prompts, and a recipe."""
     write_tiny_model(folder / "model")
     write_tiny_model(folder / "tuned", seed=3)
-    write_pairs(folder / "pairs.jsonl", 40)
     write_reward_model(folder / "reward")
     draw = random.Random(0)
     rows: list[dict[str, Any]] = [
@@ -30,17 +30,8 @@ def make_folder(folder: Path) -> Path:
         for prompt in draw_prompts(draw, 12)
     ]
     write_rows(folder / "answers.jsonl", rows)
-    (folder / "recipe.yaml").write_text(
-        f"""
-model: {{path: {folder}/model, dtype: float32}}
-data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.2}}, max_prompt_length: 16, max_length: 64}}
-train: {{global_batch_size: 8}}
-cluster: {{num_workers: 1, use_gpu: false}}
-answers:
-  judge: {{engine: playground}}
-  rate: {{source: {{path: {folder}/answers.jsonl}}, raters: {{truth: {{kind: playground}}}}}}
-"""
-    )
+    rate = {"source": {"path": f"{folder}/answers.jsonl"}, "raters": {"truth": {"kind": "playground"}}}
+    write_answers_recipe(folder, 40, 0.2, {"judge": {"engine": "playground"}, "rate": rate})
     return folder
 
 

@@ -16,7 +16,7 @@ from mixdpo_ray.judging.question import request_body
 from mixdpo_ray.pairs.pair import Message
 from mixdpo_ray.pairs.quarantine import Quarantine
 from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
-from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
+from mixdpo_ray.playground.sample import write_tiny_model
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
@@ -27,6 +27,7 @@ from mixdpo_ray.sampling.sample import SampleReport, sample
 from mixdpo_ray.tables.answer_table import AnswerTable
 from mixdpo_ray.training.keyed_sampling import key_seed
 from tests.judging.questions import truth
+from tests.recipe.small_recipe import write_answers_recipe
 
 PROMPTS = ["sort d a c", "reverse a b c d e f", "double a b c", "swap p o n m", "sort a b", "double c d e f g h"]
 KEY = "sk-planted-9876543210"
@@ -36,22 +37,10 @@ KEY = "sk-planted-9876543210"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, pairs, prompts, and a run whose model is another one."""
     folder = tmp_path_factory.mktemp("sampling")
-    write_tiny_model(folder / "model")
-    write_pairs(folder / "pairs.jsonl", 40)
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
-    (folder / "recipe.yaml").write_text(
-        f"""
-model: {{path: {folder}/model, dtype: float32}}
-data: {{source: {{path: {folder}/pairs.jsonl}}, heldout: {{fraction: 0.2}}, max_prompt_length: 16, max_length: 64}}
-train: {{global_batch_size: 8}}
-cluster: {{num_workers: 1, use_gpu: false}}
-answers:
-  sample:
-    prompts: {{source: {{path: {folder}/prompts.jsonl}}}}
-    answers_each: 3
-    decoding: {{max_new_tokens: 12}}
-"""
-    )
+    prompts = {"source": {"path": f"{folder}/prompts.jsonl"}}
+    sample = {"prompts": prompts, "answers_each": 3, "decoding": {"max_new_tokens": 12}}
+    write_answers_recipe(folder, 40, 0.2, {"sample": sample})
     return folder
 
 
