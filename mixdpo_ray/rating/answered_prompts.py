@@ -61,6 +61,7 @@ class AnsweredPrompt:
 class ReadAnswers:
     prompts: tuple[AnsweredPrompt, ...]
     refused: tuple[Refusal, ...]
+    rows: int  # of the source, the refused ones among them
     origin: str  # for people
 
 
@@ -84,10 +85,11 @@ def read_what_is_rated(recipe: Recipe) -> ReadAnswers:
 def _answers(recipe: Recipe, settings: SourceSettings) -> ReadAnswers:
     source = find_source(settings)
     _refuse_columns(settings, source.columns(settings.max_row_bytes))
-    found, refused = _by_prompt(read_source(source, settings.max_row_bytes), settings.columns)
+    rows = list(read_source(source, settings.max_row_bytes))
+    found, refused = _by_prompt(rows, settings.columns)
     if not found:
         raise DataError(f"data.source {settings.name} has no answers that can be read: give others")
-    return ReadAnswers(tuple(found), tuple(refused), settings.name)
+    return ReadAnswers(tuple(found), tuple(refused), len(rows), settings.name)
 
 
 def _refuse_columns(settings: SourceSettings, there: Sequence[str]) -> None:
@@ -176,7 +178,7 @@ def _pairs(recipe: Recipe) -> ReadAnswers:
     ]
     if not found:
         raise DataError(f"data.source {source.name} has no pair that can be rated: jobs/prepare.py tells why")
-    return ReadAnswers(tuple(found), tuple(refused), source.name)
+    return ReadAnswers(tuple(found), tuple(refused), len(pairs) + len(refused), source.name)
 
 
 def _refuse_wrong_raters(recipe: Recipe) -> None:

@@ -24,6 +24,10 @@ from mixdpo_ray.rating.report import RateReport, RaterSummary
 from mixdpo_ray.recipe.recipe import Recipe
 
 
+def ratings_file(recipe: Recipe, ending: str) -> str:
+    return storage.join(rated_folder(recipe), f"{recipe.output.name}.{ending}")
+
+
 def write_ratings(
     recipe: Recipe,
     read: ReadAnswers,
@@ -32,7 +36,8 @@ def write_ratings(
     groups: Groups,
     combined: CombinedRatings,
 ) -> RateReport:
-    pairs, base = recipe.answers.rate.pairs, storage.join(rated_folder(recipe), recipe.output.name)
+    pairs = recipe.answers.rate.pairs
+    file, picture, aside = (ratings_file(recipe, ending) for ending in ("jsonl", "png", QUARANTINE))
     refused, lines, margins, against = list(read.refused), [], [], 0
     for number, (prompt, group) in enumerate(zip(read.prompts, groups, strict=True)):
         scores = combined.scores[group]
@@ -44,16 +49,15 @@ def write_ratings(
         lines.append(_pair_row(prompt, answers) if pairs else _answers_row(prompt, answers))
         margins.append(float(scores[0] - scores[1]) if pairs else float(np.nanmax(scores) - np.nanmin(scores)))
         against += pairs and margins[-1] < 0
-    file = f"{base}.jsonl"
     storage.write_bytes(file, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
     quarantine = Quarantine.of(refused)
-    quarantine.write(f"{base}.{QUARANTINE}")
-    storage.write_bytes(f"{base}.png", draw_ratings(ratings, margins, pairs=pairs))
+    quarantine.write(aside)
+    storage.write_bytes(picture, draw_ratings(ratings, margins, pairs=pairs))
     return RateReport(
         origin=read.origin,
         file=file,
-        picture=f"{base}.png",
-        quarantine=f"{base}.{QUARANTINE}" if refused else "",
+        picture=picture,
+        quarantine=aside if refused else "",
         pairs=pairs,
         prompts=len(read.prompts) + len(read.refused),
         kept=len(lines),

@@ -21,13 +21,15 @@ from mixdpo_ray.cluster.command import before_ray
 from mixdpo_ray.cluster.preflight import ready_cluster
 from mixdpo_ray.errors import EvaluationError
 from mixdpo_ray.judges.judge import ChatJudge
+from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.raters.rater import UNRATED, UnratedAnswer
 from mixdpo_ray.rating.answered_prompts import ReadAnswers, read_what_is_rated
 from mixdpo_ray.rating.combine import Groups, Ratings, combined
 from mixdpo_ray.rating.context import ClusterForRaters
-from mixdpo_ray.rating.output import write_ratings
+from mixdpo_ray.rating.output import ratings_file, write_ratings
 from mixdpo_ray.rating.report import RateReport
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.sampling.prompts import refuse_too_many
 
 
 def rate_answers(recipe: Recipe, *, judge: ChatJudge | None = None) -> RateReport:
@@ -36,8 +38,9 @@ def rate_answers(recipe: Recipe, *, judge: ChatJudge | None = None) -> RateRepor
     `judge`: the recipe's, where a longer job has it open, whose budget counts what is asked here too.
     """
     read = read_what_is_rated(recipe)
+    refuse_too_many(recipe, read.refused, read.rows, read.origin, ratings_file(recipe, QUARANTINE))
     verdicts = _verdicts(recipe, judge, [answer for prompt in read.prompts for answer in prompt.unrated])
-    _refuse_too_many(verdicts, recipe.answers.rate.max_missing)
+    _refuse_missing(verdicts, recipe.answers.rate.max_missing)
     ratings = {name: _numbers(of_one) for name, of_one in verdicts.items()}
     groups = groups_of(read)
     settings = recipe.answers.rate
@@ -62,7 +65,7 @@ def _verdicts(
         return {name: rater.rate(name, answers, context) for name, rater in raters.items()}
 
 
-def _refuse_too_many(verdicts: Mapping[str, Sequence[JudgeVerdict]], allowed: float) -> None:
+def _refuse_missing(verdicts: Mapping[str, Sequence[JudgeVerdict]], allowed: float) -> None:
     for name, of_one in verdicts.items():
         reasons = Counter(verdict.reason for verdict in of_one if verdict.reason)
         missing = sum(reasons.values())

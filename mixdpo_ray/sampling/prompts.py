@@ -147,7 +147,7 @@ def with_system_prompt(messages: Sequence[Message], text: str | None) -> list[Me
 
 def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin: str) -> list[AskedPrompt]:
     """Each prompt once, in the order of the source, and of these the part that is asked for."""
-    refuse_too_many(recipe, refused, len(found) + len(refused), origin, QUARANTINE)
+    refuse_too_many(recipe, refused, len(found) + len(refused), origin, refused_rows_file(recipe))
     unique = list({prompt.prompt_id: prompt for prompt in found}.values())
     first, most = recipe.answers.sample.prompts.skip, recipe.answers.sample.prompts.most
     chosen = unique[first : None if most is None else first + most]
@@ -157,17 +157,20 @@ def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin:
     return chosen
 
 
-def refuse_too_many(recipe: Recipe, refused: Refusals, rows: int, origin: str, file: str) -> None:
+def refuse_too_many(recipe: Recipe, refused: Sequence[Refusal], rows: int, origin: str, path: str) -> None:
     """Write the rows that were refused to a file; more than data.max_quarantined_fraction allows stop the job."""
     if not refused:
         return
     quarantine = Quarantine.of(refused)
-    path = storage.join(samples_folder(recipe), f"{recipe.output.name}.{file}")
     quarantine.write(path)
     if not within_budget(quarantine.counts, rows, recipe.data.max_quarantined_fraction):
         raise over_budget(quarantine, rows, recipe.data, path)
     reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.counts.items())
-    say(f"warning: {len(refused)} of {rows} prompts of {origin} were refused ({reasons}): {path}")
+    say(f"warning: {len(refused)} of {rows} rows of {origin} were refused ({reasons}): {path}")
+
+
+def refused_rows_file(recipe: Recipe, file: str = QUARANTINE) -> str:
+    return storage.join(samples_folder(recipe), f"{recipe.output.name}.{file}")
 
 
 def samples_folder(recipe: Recipe) -> str:

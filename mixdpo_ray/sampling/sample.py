@@ -37,6 +37,7 @@ from mixdpo_ray.sampling.prompts import (
     prompts_of_pairs,
     prompts_of_source,
     refuse_too_many,
+    refused_rows_file,
     samples_folder,
 )
 from mixdpo_ray.sampling.vllm import VllmEngine
@@ -105,7 +106,7 @@ def sample(recipe: Recipe) -> SampleReport:
 def answerable_prompts(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> list[AskedPrompt]:
     """Those that the engine can answer; more of the others than data.max_quarantined_fraction allows are refused."""
     refused = engine.refused(prompts)
-    refuse_too_many(recipe, refused, len(prompts), "those asked for", UNANSWERABLE)
+    refuse_too_many(recipe, refused, len(prompts), "those asked for", refused_rows_file(recipe, UNANSWERABLE))
     rows = {(refusal.file, refusal.row) for refusal in refused}
     return [prompt for prompt in prompts if (prompt.file, prompt.row) not in rows]
 

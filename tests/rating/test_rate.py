@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mixdpo_ray.errors import DataError, EvaluationError, MixDPOError
+from mixdpo_ray.errors import DataError, EvaluationError, MixDPOError, QuarantineError
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.quarantine import Quarantine
@@ -60,7 +60,8 @@ def test_rows_of_one_answer_belong_together_and_what_gives_no_pair_has_its_reaso
         {"prompt": "sort g a", "answer": 7},
     ]
     file = write_rows(folder / "single.jsonl", rows)
-    report = rate_answers(recipe(folder, f"answers.rate.source.path={file}", out="single"))
+    overrides = [f"answers.rate.source.path={file}", "data.max_quarantined_fraction=0.3"]
+    report = rate_answers(recipe(folder, *overrides, out="single"))
     (line,) = lines(report)
     assert [(one["text"], one["model"]) for one in line["answers"]] == [("a b", "one"), ("b a", "another")]
     told = {(one.row, one.reason) for one in Quarantine.read(report.quarantine).refusals}
@@ -73,6 +74,14 @@ def test_rows_of_one_answer_belong_together_and_what_gives_no_pair_has_its_reaso
         (9, "malformed_row"),
     }
     assert "refused: 1 all_scores_tie (no answer to the prompt is rated above another)" in report.describe()
+
+
+def test_a_source_of_which_too_much_is_refused_is_not_rated(folder: Path) -> None:
+    file = folder / "cut.jsonl"
+    file.write_text('{"prompt": "sort b a", "answers": ["a b", "b a"]}\n{"prompt": "sort c a", "answers": ["a c"\n')
+    with pytest.raises(QuarantineError, match=r"1 of 2 rows were refused, 50\.0%.* row 1; all: .*quarantine\.jsonl"):
+        rate_answers(recipe(folder, f"answers.rate.source.path={file}", out="cut"))
+    assert not list((folder / "cut").rglob("recipe.jsonl"))
 
 
 def test_columns_of_other_names_are_mapped(folder: Path) -> None:
@@ -109,7 +118,7 @@ def test_pairs_without_ratings_get_two_scores_and_keep_their_order(folder: Path)
     ]
     file = write_rows(folder / "unrated.jsonl", rows)
     own = ["answers.rate.source=null", "answers.rate.pairs=true", f"data.source={{path: {file}, format: plain}}"]
-    report = rate_answers(recipe(folder, *own, out="pairs"))
+    report = rate_answers(recipe(folder, *own, "data.max_quarantined_fraction=0.25", out="pairs"))
     assert [(line["chosen"], line["score_chosen"], line["score_rejected"]) for line in lines(report)] == [
         ("a b", 10, 1),
         ("k", 1, 10),

@@ -103,7 +103,7 @@ def test_a_few_bad_rows_are_named_and_many_stop_the_job(tmp_path: Path, capsys: 
     write(tmp_path, *({"prompt": letter} for letter in "abcde"), {"prompt": ""}, name="prompts.jsonl")
     assert len(read(recipe(tmp_path))) == 5
     said = capsys.readouterr().err
-    assert "warning: 1 of 6 prompts" in said
+    assert "warning: 1 of 6 rows" in said
     quarantine = tmp_path / "out" / "samples" / "run.quarantine.jsonl"
     assert json.loads(quarantine.read_text())["row"] == 5
     assert str(quarantine) in said
