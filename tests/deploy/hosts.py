@@ -110,7 +110,7 @@ class Host:
         _wait((self.folder / "waits-for-the-cable").exists)
         (self.first,) = psutil.Process(self.boot_process.pid).children()
         self.port = self.switch.connect(self)
-        _wait(lambda: any("sshd" in process.name() for process in self.first.children()))
+        _wait(lambda: any("sshd" in "".join(_command(process)[:1]) for process in self.first.children()))
 
     def kill(self, *, silently: bool = True) -> None:
         """A power cut: the others hear nothing more. Not silently, its kernel still closes the connections."""
