@@ -63,7 +63,7 @@ def _until_it_answers(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 def _serve(port: int, seconds: float) -> None:
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import run_simple
 
     store = DomainDispatcherApplication(create_backend_app)

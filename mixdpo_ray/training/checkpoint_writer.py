@@ -67,7 +67,7 @@ class CheckpointWriter:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """After the body nothing is on its way any more; what was then, after an error, never counts."""
+        """Leave nothing on its way behind the body; what an error leaves there never counts."""
         try:
             yield
         except NonFiniteError:  # of sums over all ranks, so that all of them are here
@@ -137,7 +137,7 @@ class CheckpointWriter:
         underway.work = self.thread.submit(self._commit, underway, files)
 
     def _store(self, target: str, folder: Path, written: list[Path]) -> dict[str, File]:
-        """In the thread: the files that this rank adds to the step's folder, which nothing ever writes twice."""
+        """Files that this rank's thread adds to the step's folder, which nothing ever writes twice."""
         files: dict[str, File] = {}
         try:
             storage.make_folder(target)
@@ -152,7 +152,7 @@ class CheckpointWriter:
         return files
 
     def _commit(self, underway: Underway, files: Mapping[str, File]) -> None:
-        """In the thread."""
+        """Run by the thread of rank 0; those of the others have nothing to do."""
         if self.log is not None and not self.closed:
             self.log.upload()  # first: lines past a checkpoint are cut, lines before it must exist
             self.checkpoints.commit(underway.step, underway.zero_stage, files, underway.metrics, underway.state)
