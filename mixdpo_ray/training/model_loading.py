@@ -53,7 +53,7 @@ class ModelLoading(ABC):
 
 @dataclass(frozen=True)
 class Whole(ModelLoading):
-    """On one device, by a process that shares the model with nobody."""
+    """The loading of a process that shares its model with nobody."""
 
     sharded: ClassVar[bool] = False
     device: str = "cpu"

@@ -17,10 +17,10 @@ from mixdpo_ray.training.world import World
 
 FETCHED_AHEAD = 50_000_000  # weights
 SMALL = 16_384
-Model = TypeVar("Model", bound=nn.Module)
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
-def load_in_shards(make: Callable[[], Model], world: World, *, offload: bool = False) -> Model:
+def load_in_shards(make: Callable[[], _Model], world: World, *, offload: bool = False) -> _Model:
     """Collective. `make` reads a model by transformers; `offload`: to the host's memory."""
     library, config = load_deepspeed(world), shards_config(offload=offload)
     with sharded_loading(config, 3):
