@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, field_validator, model_validator
 
+from mixdpo_ray.curriculum.refresh import never_refreshes
 from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.curriculum.threshold import TOLERANCE, Threshold
@@ -110,6 +111,8 @@ class Recipe(Settings):
             raise ValueError(
                 "objective.label_smoothing curated is what data.curate estimates: give data.curate, or a share"
             )
+        if self.curriculum.refresh_reference is not None:
+            self._check_refresh()
         if (setting := self.needs_judge) and self.answers.judge is None:
             raise ValueError(
                 f"{setting} asks a judge, and answers.judge names none: give it, such as {{engine: http, http: {{url: "
@@ -146,6 +149,23 @@ class Recipe(Settings):
             return True
         return any(metric.trains for metric in needed_metrics(metrics, self.metrics).values())
 
+    def _check_refresh(self) -> None:
+        name = objective_name(self.objective)
+        if not self.objective.needs_reference:
+            raise ValueError(f"curriculum.refresh_reference: objective {name} has no reference; leave it out")
+        if self.objective.needs_tokens:
+            raise ValueError(
+                f"curriculum.refresh_reference computes log-probs of answers, and objective {name} needs those of "
+                "their tokens: leave it out, or choose another objective"
+            )
+        per_stage = self.curriculum.refresh_reference == "per_stage"
+        if per_stage and never_refreshes(self.curriculum, self.train.num_train_epochs):
+            raise ValueError(
+                "curriculum.refresh_reference per_stage would never refresh: no stage after the first compares pairs "
+                f"(mode {self.curriculum.mode}, {self.train.num_train_epochs} epochs); give {{per_bucket: 3}}, or "
+                "several train.num_train_epochs with epoch_order curriculum_major"
+            )
+
     def _check_metrics(self) -> None:
         for name in self.metrics_used:
             where = "curriculum.difficulty" if name == self.curriculum.difficulty else "data.select"
@@ -164,6 +184,7 @@ class Recipe(Settings):
     def training_identity(self) -> dict[str, Any]:
         """What decides whether a checkpoint belongs to this run: worker count, paths and logging do not."""
         everything = self.to_dict()
+        everything["curriculum"] = self.curriculum.identity()
         everything["curriculum"]["threshold"]["tolerance"] = TOLERANCE  # a setting once: recorded identities hold it
         train = {k: v for k, v in everything["train"].items() if k not in ("evaluation", "checkpoints", "max_steps")}
         return {

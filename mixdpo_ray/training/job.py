@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.halves import Half
 from mixdpo_ray.curriculum.plan import Plan, make_plan
+from mixdpo_ray.curriculum.refresh import refresh_steps
 from mixdpo_ray.curriculum.routing import hard_positions
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.curriculum.threshold import TOLERANCE
@@ -74,10 +75,21 @@ class TrainingJob:
     def steps(self, plan: Plan) -> int:
         return min(plan.steps, self.train.max_steps or plan.steps)
 
-    def reference_positions(self, plan: Plan) -> NDArray[np.bool_]:
-        """The positions whose pairs meet the objective, and so the reference: easy, and in a window that is trained."""
+    def refresh_steps(self, plan: Plan) -> tuple[int, ...]:
+        """Those that are trained, and before which the policy becomes the reference."""
+        if self.half is not None or not self.objective.needs_reference:
+            return ()
+        found = refresh_steps(self.curriculum, plan, ~plan.hard)
+        return tuple(step for step in found if step < self.steps(plan))
+
+    def reference_positions(self, plan: Plan, since: int = 0) -> NDArray[np.bool_]:
+        """The positions whose pairs meet the objective, and so the reference: easy, and in a window that is trained.
+
+        `since`: the step from which on the reference holds, until the policy takes its place the next time.
+        """
         trained = np.zeros(len(plan.hard), np.bool_)
-        for step in range(self.steps(plan)):
+        ends = (step for step in self.refresh_steps(plan) if step > since)
+        for step in range(since, next(ends, self.steps(plan))):
             trained[plan.window(step).positions] = True
         return trained & ~plan.hard
 
