@@ -36,6 +36,7 @@ class ModelInput:
     ids: Tensor  # [sequences of the group, time of the group]; packed [1, tokens]
     positions: Tensor | None = None  # [1, tokens] of a packed row
     layout: Layout | None = None  # None: padded, plain causal attention
+    lengths: Tensor | None = None  # [sequences of the group] without the padding
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,11 @@ def _padded(
     lengths = np.array([len(prompt) + len(answer) for prompt, answer in zip(prompts, completions, strict=True)])
     groups = length_groups(lengths) if by_length else [np.arange(len(lengths))]
     rows = tuple(
-        ModelInput(tensor_on(device, padded_together(prompts, completions, group, padding))) for group in groups
+        ModelInput(
+            tensor_on(device, padded_together(prompts, completions, group, padding)),
+            lengths=tensor_on(device, lengths[group]),
+        )
+        for group in groups
     )
     return rows, padded_predictors(prompts, completions, groups)
 

@@ -12,7 +12,7 @@ import os
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from mixdpo_ray.training.length_groups import RowKind, row_kind
 from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.optimizer import adamw
+from mixdpo_ray.training.quiet import quiet
+from mixdpo_ray.training.router_balance import RoutedTokens, RouterBalance
 from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
@@ -69,6 +71,10 @@ class Policy:
         return scorer
 
     @property
+    def balance(self) -> RouterBalance | None:
+        return self.scorer.balance
+
+    @property
     def zero_stage(self) -> int:
         return int(self._engine.zero_optimization_stage())
 
@@ -82,9 +88,14 @@ class Policy:
         optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
         return optimizer
 
-    def logps(self, batch: PairBatch, chunks: int = 1) -> MicroLogps:
+    def logps(self, batch: PairBatch, chunks: int = 1, *, routed: bool = False) -> MicroLogps:
         """One forward pass; under ZeRO-3 every rank runs equally many."""
-        return pair_logps(self._engine, batch, chunks)
+        return pair_logps(self._engine, batch, chunks, routed=routed)
+
+    def routed(self, batch: PairBatch) -> RoutedTokens:
+        """What the routers of a mixture of experts do with a batch."""
+        routers: RoutedTokens = self._engine(batch, 0, routed=True)[1]
+        return routers
 
     def check_exactness(
         self, batch: PairBatch, padded: PairBatch, chunks: int, dtype: torch.dtype, suspects: Sequence[str]
@@ -265,18 +276,6 @@ def _without_compiler() -> Iterator[None]:
         yield
     finally:
         compiler.compile = compile_function
-
-
-@contextmanager
-def quiet(level: int = logging.INFO) -> Iterator[None]:
-    """DeepSpeed tells what it does, by loggers and by print; people want what they can act on."""
-    before = logging.root.manager.disable
-    logging.disable(level)
-    try:
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-            yield
-    finally:
-        logging.disable(before)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from mixdpo_ray.objectives.logps import PairLogps, TokenLogps
 from mixdpo_ray.training.attention import padding_refused, use_packed_attention
 from mixdpo_ray.training.batch import ModelInput, PairBatch
 from mixdpo_ray.training.liger import use_kernels
+from mixdpo_ray.training.router_balance import RoutedTokens, router_balance
 from mixdpo_ray.training.settings import Kernels, Packing
 
 if TYPE_CHECKING:
@@ -37,11 +38,16 @@ class MicroLogps:
     easy: PairLogps
     hard_chosen: Tensor  # [hard]
     hard_length: Tensor  # [hard]
+    routed: RoutedTokens | None = None  # where it is asked for
 
 
-def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLogps:
-    """One forward pass. `policy` is a Scorer, or the engine around one: never the engine's `.module`."""
-    tokens, lengths = policy(batch, chunks), batch.lengths
+def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1, *, routed: bool = False) -> MicroLogps:
+    """One forward pass. `policy` is a Scorer, or the engine around one: never the engine's `.module`.
+
+    `routed`: also what its routers did, of a model that has a balance to keep.
+    """
+    found = policy(batch, chunks, routed=True) if routed else (policy(batch, chunks), None)
+    (tokens, routers), lengths = found, batch.lengths
     sums = tokens.sum(1)
     easy, both = batch.easy, batch.easy + batch.hard
     pairs = PairLogps(
@@ -57,7 +63,7 @@ def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1) -> MicroLog
         else TokenLogps(tokens[:easy], tokens[both:], batch.ref_tokens[:easy], batch.ref_tokens[easy:]),
         step=batch.step,
     )
-    return MicroLogps(pairs, sums[easy:both], lengths[easy:both])
+    return MicroLogps(pairs, sums[easy:both], lengths[easy:both], routers)
 
 
 class Scorer(nn.Module):
@@ -69,16 +75,28 @@ class Scorer(nn.Module):
         self.kernels = use_kernels(model, kernels)
         self.why_padded = use_packed_attention(model) if packing else None
         self.packed = bool(packing) and self.why_padded is None
+        self.balance = router_balance(model)
         if packing is True and self.why_padded is not None:
             raise padding_refused(self.why_padded)
 
-    def forward(self, batch: PairBatch, chunks: int = 1, *, plainly: bool = False) -> Tensor:
-        token_logps = self._plainly(batch) if plainly else self._scored(batch, chunks)
+    def forward(
+        self, batch: PairBatch, chunks: int = 1, *, plainly: bool = False, routed: bool = False
+    ) -> Tensor | tuple[Tensor | None, RoutedTokens]:
+        """Log-probs, with `routed` beside them what the routers did; that alone where no `chunks` are wanted."""
+        if plainly:
+            return self._side_by_side(self._plainly(batch), batch)
+        if not routed:
+            return self._side_by_side(self._scored(predicting_states(self.model, batch), batch, chunks), batch)
+        states, layers = routed_states(self.model, batch)
+        assert self.balance is not None
+        routers = self.balance.routed(layers, batch.groups)
+        return (self._side_by_side(self._scored(states, batch, chunks), batch) if chunks else None), routers
+
+    def _side_by_side(self, token_logps: Tensor, batch: PairBatch) -> Tensor:
         padded = token_logps.new_zeros(len(batch.lengths) * batch.longest)
         return padded.scatter(0, batch.slots, token_logps).view(-1, batch.longest)
 
-    def _scored(self, batch: PairBatch, chunks: int) -> Tensor:
-        hidden = predicting_states(self.model, batch)
+    def _scored(self, hidden: Tensor, batch: PairBatch, chunks: int) -> Tensor:
         pieces = zip(hidden.tensor_split(chunks), batch.targets.tensor_split(chunks), strict=True)
         if chunks == 1 or not torch.is_grad_enabled():
             return torch.cat([self._logps(*piece) for piece in pieces])
@@ -102,9 +120,21 @@ class Scorer(nn.Module):
 
 def predicting_states(model: PreTrainedModel, batch: PairBatch) -> Tensor:
     """[tokens, width], the last layer's states that predict completion tokens, in the order of `targets`."""
-    decoder = getattr(model, model.base_model_prefix)
-    states = [decoder(**_inputs(row), use_cache=False)[0].flatten(0, 1) for row in batch.groups]
-    return torch.cat(states).index_select(0, batch.predictors)
+    return _predicting([_decoded(model, row)[0] for row in batch.groups], batch)
+
+
+def routed_states(model: PreTrainedModel, batch: PairBatch) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+    """The same, and of each row the logits of every layer's router."""
+    decoded = [_decoded(model, row, output_router_logits=True) for row in batch.groups]
+    return _predicting([one[0] for one in decoded], batch), [one.router_logits for one in decoded]
+
+
+def _decoded(model: PreTrainedModel, row: ModelInput, **options: bool) -> Any:
+    return getattr(model, model.base_model_prefix)(**_inputs(row), use_cache=False, **options)
+
+
+def _predicting(states: Sequence[Tensor], batch: PairBatch) -> Tensor:
+    return torch.cat([one.flatten(0, 1) for one in states]).index_select(0, batch.predictors)
 
 
 def _inputs(row: ModelInput) -> dict[str, Any]:

@@ -24,7 +24,7 @@ STEP_METRICS = "metrics.jsonl"
 # What a step sums over pairs and ranks; every one is divided by a count that is known from the window.
 SUMS = (
     "loss", "loss/easy", "loss/hard", "logps/chosen", "logps/rejected",
-    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen_drift",
+    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen_drift", "loss/router",
 )  # fmt: skip
 
 
@@ -35,7 +35,9 @@ def reduce_sums(sums: Tensor, world: World) -> dict[str, float]:
     return dict(zip(SUMS, sums.tolist(), strict=True))
 
 
-def step_metrics(sums: Mapping[str, float], totals: WindowTotals, *, has_reference: bool) -> dict[str, float]:
+def step_metrics(
+    sums: Mapping[str, float], totals: WindowTotals, *, has_reference: bool, has_routers: bool = False
+) -> dict[str, float]:
     """Means per pair. What no pair of the window has is left out."""
     metrics = {"loss": sums["loss"], "logps/chosen": sums["logps/chosen"] / totals.pairs}
     if totals.hard:
@@ -46,6 +48,8 @@ def step_metrics(sums: Mapping[str, float], totals: WindowTotals, *, has_referen
         metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"]
         if has_reference:
             metrics["logps/chosen_drift"] = sums["logps/chosen_drift"] / totals.easy
+    if has_routers:
+        metrics["loss/router"] = sums["loss/router"]  # of the window, without its coefficient
     return metrics
 
 

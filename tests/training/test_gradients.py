@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from mixdpo_ray.curriculum.shares import PassSize, TokenBudget
 from mixdpo_ray.objectives.dpo import DPO
@@ -79,7 +79,7 @@ def naive_gradient(job: TrainingJob, step: int) -> tuple[float, Weights]:
     table = PreparedTable.open(job.prepared)
     plan = job.plan(table)
     window, references = plan.window(step), references_for(job, table, plan)
-    model = LlamaForCausalLM.from_pretrained(job.model.path, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(job.model.path, dtype=torch.float32)
     rows = table.read("train", window.positions).to_pylist()
 
     def logp(row: dict[str, Any], side: str) -> Tensor:
