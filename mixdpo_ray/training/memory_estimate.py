@@ -22,11 +22,11 @@ keep 2 k e h more: copies of what goes in and comes out, sorted by expert. The r
 at most 5 x 10^8 elements at a time; stage 0, and 1 with bfloat16, reduce when a step's activations are gone: only what
 exceeds activations and logits counts. Offloading moves optimizer and gradients, or weights, to the host.
 
-The first seven lines were compared with the peak of all tensors under DeepSpeed on two CPU workers (stages 0 to 3,
-both number formats: -17 to +11 %), activations with what autograd keeps (Llama, Qwen2, Mistral: 5 %). On an H100, with
-0.5 billion weights in bfloat16, packed rows of 2,800 to 45,000 tokens and no moments yet: -5 to +5 %, with Liger's
-kernels too. Experts, sliding windows and attention that is not fused are not modelled, nor is what the allocator loses
-between blocks.
+The first seven lines were compared with the peak of all tensors under DeepSpeed on two CPU workers (stages 0 to 3, both
+number formats: -17 to +11 %), activations with what autograd keeps (Llama, Qwen2, Mistral: 5 %). On an H100, with 0.5
+billion weights in bfloat16, packed rows of 2,800 to 45,000 tokens and no moments yet: -5 to +5 %, with Liger's kernels
+too. Experts, on two CPU workers: -13 to +15 %. Sliding windows and attention that is not fused are not modelled, nor is
+what the allocator loses between blocks.
 """
 
 from __future__ import annotations
