@@ -139,7 +139,7 @@ class Surrogates:
         )
 
     def _identity(self, rows: pa.Table) -> dict[str, Any]:
-        train = self._train.model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
+        train = self._train.identity()
         return {
             "metric": "perpcorrect",
             "pairs": hashlib.sha256("".join(sorted(rows["pair_id"].to_pylist())).encode()).hexdigest()[:16],

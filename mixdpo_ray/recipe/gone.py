@@ -19,11 +19,13 @@ GONE = {  # setting -> what does this now
     "deepspeed.allgather_bucket_size": _BUCKETS,
     "deepspeed.reduce_bucket_size": _BUCKETS,
     "sample": "answers.sample does this now",
+    "train.max_grad_norm": "train.optimizer.max_grad_norm does this now",
 }
 RENAMED = {
     "compare.world": "compare.playground",
     "data.max_row_bytes": "data.source.max_row_bytes",
     "sample": "answers.sample",
+    "train.max_grad_norm": "train.optimizer.max_grad_norm",
 }
 
 

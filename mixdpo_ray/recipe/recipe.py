@@ -165,12 +165,11 @@ class Recipe(Settings):
         """What decides whether a checkpoint belongs to this run: worker count, paths and logging do not."""
         everything = self.to_dict()
         everything["curriculum"]["threshold"]["tolerance"] = TOLERANCE  # a setting once: recorded identities hold it
-        train = {k: v for k, v in everything["train"].items() if k not in ("evaluation", "checkpoints", "max_steps")}
         return {
             "model": self.model.identity(),
             "data": self.data.identity(),
             **{section: everything[section] for section in ("curriculum", "objective")},
-            "train": train,
+            "train": self.train.identity(),
             "deepspeed": {"zero_stage": self.deepspeed.zero_stage},
         }
 

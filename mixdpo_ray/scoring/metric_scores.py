@@ -74,7 +74,7 @@ def metric_identity(recipe: Recipe, name: str) -> dict[str, Any]:
         }
         if metric.trains:
             start = language_model(policy, None)
-            train = recipe.train.model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
+            train = recipe.train.identity()
             identity[part] |= {"train": train, "start": weights_of(part, start)}
     return identity
 

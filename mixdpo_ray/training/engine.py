@@ -179,7 +179,7 @@ def make_policy(
     optimizer = adamw(scorer, train.optimizer)
     with quiet():
         engine, *_ = library.initialize(model=scorer, optimizer=optimizer, config=config, dist_init_required=False)
-    guard = GradientGuard(engine, optimizer, train.max_grad_norm)
+    guard = GradientGuard(engine, optimizer, train.optimizer.max_grad_norm)
     optimizer.register_step_pre_hook(guard)
     engine.train()
     return Policy(engine, guard, padding)
@@ -204,7 +204,7 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": 1,  # asked for, and of no effect: what accumulates is the caller's
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
-        "gradient_clipping": train.max_grad_norm if clips_itself else 0.0,  # written always: the default is 1
+        "gradient_clipping": train.optimizer.max_grad_norm if clips_itself else 0.0,  # written always: the default is 1
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

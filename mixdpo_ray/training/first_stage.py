@@ -81,7 +81,7 @@ def _parts(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int) -> It
     settings = {
         "model": job.model.identity(),
         "objective": [type(job.objective).__name__, job.objective.model_dump(mode="json")],
-        "train": job.train.model_dump(mode="json", exclude=_ASIDE),
+        "train": job.train.identity(_ASIDE),
         "deepspeed": {**job.deepspeed.model_dump(mode="json"), **BUCKETS},
         "prepared": table.manifest.content_digest,
         "reference": job.reference,

@@ -43,6 +43,7 @@ def as_recorded_before(recipe: Recipe) -> dict[str, Any]:
     content["curriculum"]["threshold"]["tolerance"] = 1e-9
     content["deepspeed"] |= {"reduce_bucket_size": 5, "allgather_bucket_size": 5}
     content["cluster"] |= {"prefetch_windows": 4, "windows_per_read": 10}
+    content["train"]["max_grad_norm"] = content["train"]["optimizer"].pop("max_grad_norm")
     content["compare"]["world"] = content["compare"].pop("playground")
     assert content["model"].pop("packing") is False
     return json.loads(json.dumps(content).replace("<playground>", "<world>"))  # type: ignore[no-any-return]

@@ -33,7 +33,7 @@ from tests.training.tiny import make_job
 Weights = dict[str, Tensor]
 
 # An epsilon far above every gradient makes AdamW's first step exactly proportional to the gradient, here equal to it.
-PLAIN_STEP = OptimizerSettings(learning_rate=1e6, adam_epsilon=1e6)
+PLAIN_STEP = OptimizerSettings(learning_rate=1e6, adam_epsilon=1e6, max_grad_norm=0)
 MIXED = 2  # the window of positions 16 to 23 holds six easy pairs and two hard ones
 
 
@@ -121,9 +121,7 @@ def difference(mine: Weights, truth: Weights) -> float:
 
 
 def plain_job(tiny: Path, per_device: PassSize, **changes: Any) -> TrainingJob:
-    return make_job(
-        tiny, tiny / "unused", optimizer=PLAIN_STEP, max_grad_norm=0, per_device_train_batch_size=per_device, **changes
-    )
+    return make_job(tiny, tiny / "unused", optimizer=PLAIN_STEP, per_device_train_batch_size=per_device, **changes)
 
 
 @pytest.mark.parametrize("norm", ["token_mean", "example_mean", "example_sum"])
