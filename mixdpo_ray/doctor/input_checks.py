@@ -145,10 +145,10 @@ def pairs(examination: Examination) -> str | Caution:
         raise CheckFailed(f"none of the first {counted_in} pairs is kept: {reasons}")
     lengths = [len(ids) for name in ("chosen_ids", "rejected_ids") for ids in converted.kept[name].to_pylist()]
     text = f"{kept} of the first {counted_in} are kept, answers of {min(lengths)} to {max(lengths)} tokens"
-    if len(refused) / counted_in > recipe.data.max_quarantined_fraction:
+    if len(refused) / counted_in > recipe.data.source.max_quarantined_fraction:
         return Caution(
-            f"{text}; refused: {reasons}. If all are like these, more than data.max_quarantined_fraction "
-            f"{recipe.data.max_quarantined_fraction:g} are refused and the job stops"
+            f"{text}; refused: {reasons}. If all are like these, more than data.source.max_quarantined_fraction "
+            f"{recipe.data.source.max_quarantined_fraction:g} are refused and the job stops"
         )
     if unknown := unknown_tokens(converted.kept, examination.tokenizer):
         return Caution(f"{text}; {unknown}")

@@ -17,7 +17,7 @@ from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pair import Candidate, Pair
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.pairs.settings import TRAIN_SOURCE, DataSettings
 from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer
 
 CONVERT_ROWS = 256  # pairs in one call of the tokenizer
@@ -56,6 +56,7 @@ class Refusal:
     file: str
     row: int
     reason: str  # a key of checking.REASONS
+    setting: str = TRAIN_SOURCE  # that names the source, where a table is made of several
 
 
 @dataclass(frozen=True)

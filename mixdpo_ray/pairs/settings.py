@@ -13,6 +13,7 @@ from mixdpo_ray.pairs.selection import Rules
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.wording import did_you_mean
 
+TRAIN_SOURCE = "data.source"
 HELD_OUT_SOURCE = "data.heldout.source"
 MAX_ROW_BYTES = 1 << 20
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
@@ -34,6 +35,7 @@ class SourceSettings(Settings):
         description="Our column's name -> the source's, as {chosen: best, score_chosen: best_score}",
     )
     max_row_bytes: int = Field(MAX_ROW_BYTES, ge=1, description="A row whose text takes more bytes is refused")
+    max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
 
     @field_validator("format")
     @classmethod
@@ -81,7 +83,6 @@ class DataSettings(Settings):
     )
     select: Rules = Field((), description="Train only the pairs that these rules keep, one after another")
     pair: PairSettings = Field(PairSettings(), description="How answers become pairs, and what is made of pairs")
-    max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
 
     @property
     def max_row_bytes(self) -> int:
@@ -92,10 +93,13 @@ class DataSettings(Settings):
         and what has moved stands where it stood.
         """
         content = self.model_dump(mode="json")
-        content["max_row_bytes"] = content["source"].pop("max_row_bytes")
+        for moved in ("max_row_bytes", "max_quarantined_fraction"):
+            content[moved] = content["source"].pop(moved)
         held = content["heldout"]["source"]
-        if held is not None and held["max_row_bytes"] == MAX_ROW_BYTES:
-            del held["max_row_bytes"]
+        if held is not None:
+            del held["max_quarantined_fraction"]  # it makes no other pairs
+            if held["max_row_bytes"] == MAX_ROW_BYTES:
+                del held["max_row_bytes"]
         if self.curate is None:
             del content["curate"]
         return content
@@ -106,9 +110,9 @@ class DataSettings(Settings):
         where they have a source of their own. Those are judged by as they are.
         """
         if self.heldout.source is None:
-            return {"data.source": self}
+            return {TRAIN_SOURCE: self}
         heldout = self.model_copy(update={"source": self.heldout.source, "pair": PairSettings()})
-        return {"data.source": self, HELD_OUT_SOURCE: heldout}
+        return {TRAIN_SOURCE: self, HELD_OUT_SOURCE: heldout}
 
     @property
     def holds_out(self) -> bool:

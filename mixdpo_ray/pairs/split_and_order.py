@@ -22,7 +22,7 @@ from mixdpo_ray.pairs.settings import HeldoutSettings
 
 KEY_SCHEMA = pa.schema(
     {
-        "heldout_source": pa.bool_(),  # read from data.heldout.source
+        "source_number": pa.int8(),  # of DataSettings.by_source: 0 is data.source
         "pair_id": pa.string(),
         "prompt_id": pa.string(),
         "score_chosen": pa.float64(),
@@ -84,11 +84,11 @@ def first_of_duplicates(keys: pa.Table) -> NDArray[np.bool_]:
     """
     if not len(keys):
         return np.zeros(0, np.bool_)
-    by = [("heldout_source", "ascending"), ("pair_id", "ascending")]
+    by = [("source_number", "ascending"), ("pair_id", "ascending")]
     ties = ("margin", "score_chosen", "score_rejected", "source", "file", "row", "candidate")
     order = pc.sort_indices(keys, by + [(name, "ascending") for name in ties]).to_numpy()
     ids = keys["pair_id"].combine_chunks().take(order)
-    source = column(keys, "heldout_source")[order]
+    source = column(keys, "source_number")[order]
     same = np.asarray(pc.equal(ids[1:], ids[:-1])) & (source[1:] == source[:-1])
     first = np.ones(len(keys), np.bool_)
     first[order[1:][same]] = False
@@ -104,7 +104,7 @@ def _splits(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers of the training and of the held-out pairs, in the order of the keys."""
     prompts = keys["prompt_id"]
-    apart = column(keys, "heldout_source").astype(np.bool_)
+    apart = column(keys, "source_number") > 0
     train, evaluation = np.flatnonzero(first & ~apart), np.flatnonzero(first & apart)
     if heldout.source is None:
         out = split_heldout(prompts.take(train), margin[train], heldout)

@@ -19,7 +19,7 @@ from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.pair import Message, prompt_hash
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.settings import SourceSettings
+from mixdpo_ray.pairs.settings import TRAIN_SOURCE, SourceSettings
 from mixdpo_ray.preparation.sources import find_source
 from mixdpo_ray.raters.judge import JudgeRater
 from mixdpo_ray.raters.rater import UnratedAnswer
@@ -63,6 +63,8 @@ class ReadAnswers:
     refused: tuple[Refusal, ...]
     rows: int  # of the source, the refused ones among them
     origin: str  # for people
+    source: SourceSettings
+    setting: str  # that names the source
 
 
 def read_what_is_rated(recipe: Recipe) -> ReadAnswers:
@@ -72,24 +74,25 @@ def read_what_is_rated(recipe: Recipe) -> ReadAnswers:
         return _pairs(recipe)
     if asked.source is not None:
         with blamed_on(RATED_SOURCE):
-            return _answers(recipe, asked.source)
+            return _answers(asked.source, RATED_SOURCE)
     drawn = storage.join(samples_folder(recipe), f"{recipe.output.name}.jsonl")
     if not storage.exists(drawn):
         raise DataError(
             f"{drawn} does not exist: draw answers for this recipe by jobs/sample.py first, name others by "
             f"{RATED_SOURCE}.path, or rate the recipe's own pairs by answers.rate.pairs=true"
         )
-    return _answers(recipe, SourceSettings(path=drawn))
+    limit = recipe.data.source.max_quarantined_fraction
+    return _answers(SourceSettings(path=drawn, max_quarantined_fraction=limit), TRAIN_SOURCE)
 
 
-def _answers(recipe: Recipe, settings: SourceSettings) -> ReadAnswers:
+def _answers(settings: SourceSettings, setting: str) -> ReadAnswers:
     source = find_source(settings)
     _refuse_columns(settings, source.columns(settings.max_row_bytes))
     rows = list(read_source(source, settings.max_row_bytes))
     found, refused = _by_prompt(rows, settings.columns)
     if not found:
         raise DataError(f"data.source {settings.name} has no answers that can be read: give others")
-    return ReadAnswers(tuple(found), tuple(refused), len(rows), settings.name)
+    return ReadAnswers(tuple(found), tuple(refused), len(rows), settings.name, settings, setting)
 
 
 def _refuse_columns(settings: SourceSettings, there: Sequence[str]) -> None:
@@ -178,7 +181,7 @@ def _pairs(recipe: Recipe) -> ReadAnswers:
     ]
     if not found:
         raise DataError(f"data.source {source.name} has no pair that can be rated: jobs/prepare.py tells why")
-    return ReadAnswers(tuple(found), tuple(refused), len(pairs) + len(refused), source.name)
+    return ReadAnswers(tuple(found), tuple(refused), len(pairs) + len(refused), source.name, data.source, TRAIN_SOURCE)
 
 
 def _refuse_wrong_raters(recipe: Recipe) -> None:

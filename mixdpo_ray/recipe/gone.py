@@ -15,6 +15,7 @@ GONE = {  # setting -> what does this now
     "cluster.windows_per_read": "a read task fetches 10 windows; leave it out",
     "compare.world": "compare.playground does this now, and paths begin with <playground>",
     "curriculum.threshold.tolerance": "margins within 1e-9 of value count as equal to it; leave it out",
+    "data.max_quarantined_fraction": "data.source.max_quarantined_fraction does this now, and each source has its own",
     "data.max_row_bytes": "data.source.max_row_bytes does this now",
     "deepspeed.allgather_bucket_size": _BUCKETS,
     "deepspeed.reduce_bucket_size": _BUCKETS,
@@ -23,6 +24,7 @@ GONE = {  # setting -> what does this now
 }
 RENAMED = {
     "compare.world": "compare.playground",
+    "data.max_quarantined_fraction": "data.source.max_quarantined_fraction",
     "data.max_row_bytes": "data.source.max_row_bytes",
     "sample": "answers.sample",
     "train.max_grad_norm": "train.optimizer.max_grad_norm",

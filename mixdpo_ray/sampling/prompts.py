@@ -21,7 +21,7 @@ from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.pair import Message, prompt_hash, user
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, over_budget, within_budget
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.settings import HELD_OUT_SOURCE, SourceSettings
+from mixdpo_ray.pairs.settings import HELD_OUT_SOURCE, TRAIN_SOURCE, SourceSettings
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.preparation.sources import Source, block_rows, find_source
 from mixdpo_ray.recipe.recipe import Recipe
@@ -57,7 +57,7 @@ def prompts_of_source(recipe: Recipe, settings: SourceSettings, setting: str = S
         source = find_source(settings)
         column = _column(source, settings, settings.max_row_bytes)
         found, refused = _asked(read_source(source, settings.max_row_bytes), column, settings.columns)
-    return _chosen(recipe, found, refused, source.name)
+    return _chosen(recipe, found, refused, source.name, (settings, setting))
 
 
 def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
@@ -71,7 +71,8 @@ def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
     converter = Converter(data, name, load_tokenizer(recipe.model))
     pairs, _ = converter.checked(read_source(source, data.max_row_bytes))  # what is refused, the table has told
     found = [AskedPrompt(pair.prompt, origin.file, origin.row) for origin, pair in pairs if pair.pair_id in wanted]
-    return _chosen(recipe, found, [], f"the {recipe.answers.sample.prompts.split} split of {source.name}")
+    origin = f"the {recipe.answers.sample.prompts.split} split of {source.name}"
+    return _chosen(recipe, found, [], origin, (data.source, TRAIN_SOURCE))
 
 
 def read_source(source: Source, max_row_bytes: int) -> Iterator[RawRow]:
@@ -145,9 +146,17 @@ def with_system_prompt(messages: Sequence[Message], text: str | None) -> list[Me
     return list(messages) if text is None or own else [Message(role="system", content=text), *messages]
 
 
-def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin: str) -> list[AskedPrompt]:
+def asked_source(recipe: Recipe) -> tuple[SourceSettings, str]:
+    """The source that prompts come from, and the setting that names it."""
+    own = recipe.answers.sample.prompts.source
+    return (recipe.data.source, TRAIN_SOURCE) if own is None else (own, SOURCE)
+
+
+def _chosen(
+    recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin: str, limits: tuple[SourceSettings, str]
+) -> list[AskedPrompt]:
     """Each prompt once, in the order of the source, and of these the part that is asked for."""
-    refuse_too_many(recipe, refused, len(found) + len(refused), origin, refused_rows_file(recipe))
+    refuse_too_many(refused, len(found) + len(refused), origin, refused_rows_file(recipe), *limits)
     unique = list({prompt.prompt_id: prompt for prompt in found}.values())
     first, most = recipe.answers.sample.prompts.skip, recipe.answers.sample.prompts.most
     chosen = unique[first : None if most is None else first + most]
@@ -157,14 +166,16 @@ def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin:
     return chosen
 
 
-def refuse_too_many(recipe: Recipe, refused: Sequence[Refusal], rows: int, origin: str, path: str) -> None:
-    """Write the rows that were refused to a file; more than data.max_quarantined_fraction allows stop the job."""
+def refuse_too_many(
+    refused: Sequence[Refusal], rows: int, origin: str, path: str, source: SourceSettings, setting: str
+) -> None:
+    """Write the rows that were refused to a file; more than the source's max_quarantined_fraction stop the job."""
     if not refused:
         return
     quarantine = Quarantine.of(refused)
     quarantine.write(path)
-    if not within_budget(quarantine.counts, rows, recipe.data.max_quarantined_fraction):
-        raise over_budget(quarantine, rows, recipe.data, path)
+    if not within_budget(quarantine.counts, rows, source.max_quarantined_fraction):
+        raise over_budget(quarantine, rows, source, path, setting)
     reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.counts.items())
     say(f"warning: {len(refused)} of {rows} rows of {origin} were refused ({reasons}): {path}")
 
