@@ -36,6 +36,11 @@ class Arm:
         return f"{self.name}, seed {self.seed}"
 
     @property
+    def labels(self) -> dict[str, object]:
+        """What it is in its comparison, for those who show it beside others."""
+        return {"arm": self.name, "seed": self.seed, **self.recipe.compare.arms.get(self.name, {})}
+
+    @property
     def folder(self) -> str:
         return arm_folder(self.name, self.seed)
 

@@ -68,7 +68,7 @@ def shortened(job: TrainingJob) -> TrainingJob:
     objective = job.objective
     if objective.needs_reference:
         objective = AMaPO() if looks else SimPO()
-    return replace(job, train=train, objective=objective, tensorboard=False).without_export()
+    return replace(job, train=train, objective=objective, tracked=None).without_export()
 
 
 def _train(examination: Examination, job: TrainingJob) -> list[dict[str, Any]]:

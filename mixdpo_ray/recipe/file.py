@@ -26,6 +26,7 @@ from mixdpo_ray.recipe.plain_words import choice_meant, grouped, in_words
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.yaml_errors import what_is_no_yaml
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.tracking.settings import TRACKERS
 from mixdpo_ray.wording import did_you_mean, what_was_meant
 
 FIRST = (  # settings that a person needs before all others
@@ -39,6 +40,7 @@ FIRST = (  # settings that a person needs before all others
 BY_DEFAULT = {"output.name": "the name of the recipe's file"}  # what load_recipe fills in
 TABLES: Mapping[tuple[str, ...], Mapping[str, type[Settings]]] = {  # sections whose names say what their settings are
     ("metrics",): METRICS,
+    ("output", "trackers"): TRACKERS,
     ("answers", "evaluate", "benchmarks"): BENCHMARKS,
 }
 OF_RATERS = ("answers", "rate", "raters")  # a table whose names are the person's

@@ -27,16 +27,27 @@ from mixdpo_ray.recipe.compare import CompareSettings
 from mixdpo_ray.recipe.named import of_its_name, with_names
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.storage import is_local
+from mixdpo_ray.tracking.settings import TRACKERS, TrackerSettings
 from mixdpo_ray.training.metric_names import JUDGE_METRICS
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.wording import did_you_mean
+
+TrackerField = Annotated[TrackerSettings, BeforeValidator(of_its_name(TRACKERS)), SerializeAsAny()]
+TrackersField = Annotated[
+    dict[str, TrackerField],
+    BeforeValidator(with_names(TRACKERS, "tracker", "{wandb: {project: mine}}")),
+    BeforeValidator(lambda value: dict.fromkeys(value) if isinstance(value, list) else value),
+]
 
 
 class OutputSettings(Settings):
     storage_path: str = Field("outputs", description="Folder or URI that everything is written under")
     name: str = Field("run", description="Name of the run; the name of the recipe's file where none is given")
     fresh: bool = Field(False, description="Delete the run of this name and start over")
-    tensorboard: bool = Field(False, description="Write TensorBoard events beside the metrics")
+    trackers: TrackersField = Field(
+        {}, description="What shows the training as it goes, such as {wandb: {project: mine}}, or [tensorboard] alone"
+    )
 
     @field_validator("name")
     @classmethod
@@ -46,6 +57,16 @@ class OutputSettings(Settings):
                 "it names a folder: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
             )
         return name
+
+    @model_validator(mode="after")
+    def _trackers_can_write(self) -> Self:
+        for name, settings in self.trackers.items():
+            if settings.needs_local_run and not is_local(self.storage_path):
+                raise ValueError(
+                    f"trackers.{name} writes local files beside the run, and storage_path is {self.storage_path}: "
+                    "leave it out, or choose a folder"
+                )
+        return self
 
 
 def _pick_objective(value: object) -> object:

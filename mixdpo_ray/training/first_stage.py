@@ -39,9 +39,10 @@ def first_stage(job: TrainingJob, table: PreparedTable, run: str) -> StartFrom:
 def stage_job(job: TrainingJob, stage: StartFrom) -> TrainingJob:
     """The job that trains this stage of a job and leaves its state."""
     train = job.train.model_copy(update={"max_steps": stage.step})
-    return replace(
-        job, train=train, run=stage.run, fingerprint=stage.fingerprint, exports_model=False, keeps_state=True
-    )
+    return replace(  # who adopts its lines shows them
+        job, train=train, run=stage.run, fingerprint=stage.fingerprint, exports_model=False, keeps_state=True,
+        tracked=None,
+    )  # fmt: skip
 
 
 def adopt(job: TrainingJob, plan: Plan, checkpoints: Checkpoints) -> FoundCheckpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from mixdpo_ray.curriculum.threshold import TOLERANCE
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tracking.tracked import Tracked
 from mixdpo_ray.training.settings import CheckpointJudgeSettings, DeepSpeedSettings, ModelSettings, TrainSettings
 
 
@@ -40,7 +42,7 @@ class TrainingJob:
     run: str  # folder of the run
     fingerprint: str  # checkpoints of another fingerprint are refused
     card: dict[str, Any] = field(default_factory=dict)  # facts for the model card
-    tensorboard: bool = False
+    tracked: Tracked | None = None  # how trackers show it; None where nobody is to see it
     exports_model: bool = True  # a search wants to know how good it is, and trains the winner again
     keeps_state: bool = False  # others begin where it ends
     start_from: StartFrom | None = None  # instead of the model as it is
@@ -84,6 +86,10 @@ class TrainingJob:
     def without_export(self) -> Self:
         """The same job, run for its measurements only."""
         return replace(self, exports_model=False)
+
+    def in_group(self, group: str, name: str, labels: Mapping[str, Any]) -> Self:
+        """The same job, shown as a part of a comparison or study."""
+        return replace(self, tracked=self.tracked and self.tracked.in_group(group, name, labels))
 
     def with_reference(self, folder: str | None) -> Self:
         return replace(self, reference=folder)

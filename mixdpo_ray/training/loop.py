@@ -21,6 +21,7 @@ from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.tracking.trackers import Trackers
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, save_checkpoint
 from mixdpo_ray.training.checkpoints import Checkpoints
@@ -34,13 +35,13 @@ from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.judged_steps import waits_for_judge
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.listener import Listener, Silent
-from mixdpo_ray.training.metrics import MetricsLog, speed_metrics, step_metrics, window_facts
+from mixdpo_ray.training.metrics import CHECKPOINT_SECONDS, MetricsLog, speed_metrics, step_metrics, window_facts
 from mixdpo_ray.training.model_card import CardFacts
 from mixdpo_ray.training.process_group import join_group
+from mixdpo_ray.training.run_trackers import trackers_of
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
 from mixdpo_ray.training.step import LossWeights, train_step
 from mixdpo_ray.training.step_statistics import StatisticsContext, with_statistics
-from mixdpo_ray.training.tensorboard import TensorBoard
 from mixdpo_ray.training.tokenizer import load_tokenizer, padding_id
 from mixdpo_ray.training.window_shares import SharedWindow, share_window
 from mixdpo_ray.training.windows import WindowSource, read_windows, share_positions, verify_rows
@@ -66,7 +67,7 @@ class Run:
     held_out: HeldOut | None
     checkpoints: Checkpoints
     log: MetricsLog | None  # rank 0's
-    tensorboard: TensorBoard
+    trackers: Trackers  # none but rank 0's
     listener: Listener
 
     @property
@@ -85,7 +86,7 @@ def run_training(
     seed_generators(job.train.seed)
     join_group(world)
     run, evaluation = _begin(job, world, listener or Silent())
-    with closing(run.policy):
+    with closing(run.policy), run.trackers:
         return _train(run, evaluation, windows)
 
 
@@ -151,11 +152,11 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
         load_checkpoint(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0
     held_out = _held_out(job, world, table, plan, policy.rows)
+    log = MetricsLog(job.run, start) if world.leads else None
     run = Run(
         job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
         tokenizer=tokenizer, references=references_for(job, table, plan), checkpoints=checkpoints, listener=listener,
-        held_out=held_out, log=MetricsLog(job.run, start) if world.leads else None,
-        tensorboard=TensorBoard(job.run, start, on=job.tensorboard and world.leads),
+        held_out=held_out, log=log, trackers=trackers_of(job, log, start, listener),
     )  # fmt: skip
     return run, dict(found.manifest.metrics) if found else {}
 
@@ -253,12 +254,13 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
 
 
 def _save(run: Run, step: int, metrics: dict[str, float], why: str | None) -> None:
+    began = time.perf_counter()
     run.say(f"saving a checkpoint{f': {why}' if why else ''}")
     run.listener.at_location(f"the checkpoint after step {step}", slow=True)
     if run.log is not None:
         run.log.upload()  # first: lines past a checkpoint are cut, lines before it must exist
     path = save_checkpoint(run.policy, run.checkpoints, step, metrics, adapters=run.job.model.lora is not None)
-    run.listener.on_checkpoint(path, {"step": step, **metrics})
+    run.listener.on_checkpoint(path, {"step": step, CHECKPOINT_SECONDS: time.perf_counter() - began, **metrics})
 
 
 def _due(run: Run, done: int, every: int | None) -> bool:
@@ -274,7 +276,7 @@ def _tell(run: Run, metrics: dict[str, Any]) -> None:
     if run.log is None:
         return
     run.log.append(metrics)
-    run.tensorboard.add(metrics)
+    run.trackers.add(metrics)
     tell = run.listener.on_evaluation if metrics.get("kind") == "eval" else run.listener.on_step
     tell(metrics)
     if warning := run.log.gradient.observe(metrics):
@@ -285,8 +287,7 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
     before = run.log.first_evaluation if run.log is not None else None
     if run.log is not None:
         run.log.upload()
-    run.tensorboard.close()
-    return {
+    summary = {
         "steps": run.steps,
         "pairs": sum(len(run.plan.window(step).positions) for step in range(run.steps)),
         "eval_before": {name: value for name, value in (before or {}).items() if name.startswith("eval_")},
@@ -296,3 +297,5 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
         "peak_memory_gib": run.world.peak_memory_gib(),
         "model": model,
     }
+    run.trackers.end(summary)
+    return summary

@@ -21,6 +21,7 @@ from mixdpo_ray.training.window_shares import WindowTotals
 from mixdpo_ray.training.world import World
 
 STEP_METRICS = "metrics.jsonl"
+CHECKPOINT_SECONDS = "perf/checkpoint_seconds"  # what listeners are told of a checkpoint; no line has it
 # What a step sums over pairs and ranks; every one is divided by a count that is known from the window.
 SUMS = (
     "loss", "loss/easy", "loss/hard", "logps/chosen", "logps/rejected",
@@ -91,6 +92,7 @@ class MetricsLog:
         # what was measured after k steps belongs to the checkpoint of k steps; at the start there is none
         before = read_lines(self.target) if step else []
         kept = [line for line in before if line["step"] < step + ("kind" in line)]
+        self.before = kept
         self.first_evaluation: dict[str, Any] | None = next((line for line in kept if line.get("kind") == "eval"), None)
         self.gradient = IdleGradient(kept)
         if self.remote:

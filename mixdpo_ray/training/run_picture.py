@@ -23,6 +23,11 @@ Errors = Callable[[MetricsLine], tuple[float, float] | None]  # below and above 
 
 def draw_curves(run: str) -> None:
     """metrics.jsonl -> curves.png, in the run's folder."""
+    storage.write_bytes(storage.join(run, "curves.png"), curves_png(run))
+
+
+def curves_png(run: str) -> bytes:
+    """The picture of the metrics.jsonl in the run's folder."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -59,7 +64,7 @@ def draw_curves(run: str) -> None:
     figure.align_ylabels(list(axes))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=144)
-    storage.write_bytes(storage.join(run, "curves.png"), picture.getvalue())
+    return picture.getvalue()
 
 
 def _losses(steps: Sequence[MetricsLine]) -> list[tuple[str, str, Errors | None]]:
