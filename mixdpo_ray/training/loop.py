@@ -144,6 +144,7 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     tokenizer = load_tokenizer(job.model)
     convert = found is not None and needs_conversion(found, world)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
+    policy.scorer.reads_typicality = job.objective.needs_typicality
     warning = padding_warning(policy.scorer.why_padded, job.model, job.train)
     if world.leads and warning is not None:
         listener.on_warning(warning, once=True)
