@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,9 @@ BLOCK = 1 << 23  # logits that are normalised at once
 @dataclass(frozen=True)
 class MicroLogps:
     easy: PairLogps
-    hard_chosen: Tensor  # [hard]
-    hard_length: Tensor  # [hard]
+    hard: PairLogps  # those that an objective trains
+    hard_chosen: Tensor  # [those that SFT trains]
+    hard_length: Tensor
     routed: RoutedTokens | None = None  # where it is asked for
 
 
@@ -51,23 +52,30 @@ def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1, *, routed: 
     tokens, drawn = _apart(scored)
     sums = tokens.sum(1)
     typical = None if drawn is None else ((tokens - drawn).sum(1) / lengths).detach()
-    easy, both = batch.easy, batch.easy + batch.hard
-    pairs = PairLogps(
-        chosen=sums[:easy],
-        rejected=sums[both:],
-        chosen_length=lengths[:easy],
-        rejected_length=lengths[both:],
-        margin=batch.margin,
-        ref_chosen=batch.ref_chosen,
-        ref_rejected=batch.ref_rejected,
-        tokens=None
-        if batch.ref_tokens is None
-        else TokenLogps(tokens[:easy], tokens[both:], batch.ref_tokens[:easy], batch.ref_tokens[easy:]),
-        chosen_typicality=None if typical is None else typical[:easy],
-        rejected_typicality=None if typical is None else typical[both:],
-        step=batch.step,
-    )
-    return MicroLogps(pairs, sums[easy:both], lengths[easy:both], routers)
+    pairs = batch.easy + batch.hard_pairs
+    alone = slice(pairs, pairs + batch.hard)
+
+    def both(first: int, last: int) -> PairLogps:
+        """The pairs so numbered among those with both answers."""
+        at, behind = slice(first, last), slice(alone.stop + first, alone.stop + last)
+        reference = batch.ref_tokens
+        return PairLogps(
+            chosen=sums[at],
+            rejected=sums[behind],
+            chosen_length=lengths[at],
+            rejected_length=lengths[behind],
+            margin=batch.margin[at],
+            ref_chosen=None if batch.ref_chosen is None else batch.ref_chosen[at],
+            ref_rejected=None if batch.ref_rejected is None else batch.ref_rejected[at],
+            tokens=None
+            if reference is None
+            else TokenLogps(tokens[at], tokens[behind], reference[at], reference[pairs + first : pairs + last]),
+            chosen_typicality=None if typical is None else typical[at],
+            rejected_typicality=None if typical is None else typical[behind],
+        )
+
+    easy = replace(both(0, batch.easy), step=batch.step)
+    return MicroLogps(easy, both(batch.easy, pairs), sums[alone], lengths[alone], routers)
 
 
 def _apart(found: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -94,7 +102,7 @@ class Scorer(nn.Module):
     ) -> Tensor | tuple[Tensor | None, RoutedTokens]:
         """Log-probs, with `routed` beside them what the routers did; that alone where no `chunks` are wanted.
 
-        Where `reads_typicality` is set, the log-probs stand above what the policy's own draws have in the mean: [2, ...].
+        Where `reads_typicality` is set, log-probs stand above what the policy's own draws have in the mean: [2, ...].
         """
         if plainly:
             return self._side_by_side(self._plainly(batch), batch)
