@@ -136,7 +136,7 @@ def _model_after(recipe: Recipe, number: int) -> dict[str, object]:
 
 def _continued(recipe: Recipe, number: int) -> dict[str, object]:
     """The last round's model, which brings its tokenizer; a commit is that of a reference on the Hub."""
-    first = recipe.answers.iterate.reference == "first" and recipe.objective.needs_reference
+    first = recipe.answers.iterate.reference == "first" and recipe.needs_reference
     model = recipe.model
     return {
         "model.path": model_before(recipe, number),

@@ -43,7 +43,7 @@ def check_training_metrics(recipe: Recipe, table: PreparedTable) -> None:
     """What a single training needs held-out pairs for."""
     setting, best = recipe.train.needs_held_out, recipe.train.checkpoints.keep_best or ""
     if setting is not None:
-        refuse_unmeasured(setting, best, recipe.objective.needs_reference)
+        refuse_unmeasured(setting, best, recipe.needs_reference)
         require_held_out(recipe, table, {setting: best})
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
 from mixdpo_ray.curriculum.shares import TokenBudget
@@ -16,7 +16,7 @@ from mixdpo_ray.curriculum.threshold import TOLERANCE, Threshold
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.metric import Metric
 from mixdpo_ray.difficulty.resolve import needed_metrics
-from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.by_name import ObjectiveField, objective_name
 from mixdpo_ray.objectives.label_noise import CURATED
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.formats import FORMATS, idle_rule
@@ -31,7 +31,6 @@ from mixdpo_ray.storage import is_local
 from mixdpo_ray.tracking.settings import TRACKERS, TrackerSettings
 from mixdpo_ray.training.metric_names import JUDGE_METRICS
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
-from mixdpo_ray.wording import did_you_mean
 
 TrackerField = Annotated[TrackerSettings, BeforeValidator(of_its_name(TRACKERS)), SerializeAsAny()]
 TrackersField = Annotated[
@@ -67,29 +66,6 @@ class OutputSettings(Settings):
                     "leave it out, or choose a folder"
                 )
         return self
-
-
-def _pick_objective(value: object) -> object:
-    if isinstance(value, Objective):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"write {{name: ..., beta: ...}}; name is one of {', '.join(OBJECTIVES)}")
-    hyperparameters = dict(value)
-    name = hyperparameters.pop("name", "dpo")
-    if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; {did_you_mean(str(name), OBJECTIVES)}")
-    return OBJECTIVES[name].model_validate(hyperparameters)
-
-
-def _objective_to_dict(objective: Objective) -> dict[str, Any]:
-    return {"name": objective_name(objective), **objective.model_dump()}
-
-
-def objective_name(objective: Objective) -> str:
-    return next(name for name, kind in OBJECTIVES.items() if type(objective) is kind)
-
-
-ObjectiveField = Annotated[Objective, BeforeValidator(_pick_objective), PlainSerializer(_objective_to_dict)]
 
 
 MetricField = Annotated[Metric, BeforeValidator(of_its_name(METRICS)), SerializeAsAny()]
@@ -138,12 +114,26 @@ class Recipe(Settings):
             )
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
-        if self.model.reference and not self.objective.needs_reference:
+        if self.model.reference and not self.needs_reference:
             raise ValueError(
                 f"model.reference {self.model.reference!r} would never be read: objective "
                 f"{objective_name(self.objective)} has no reference; leave it out"
             )
         return self
+
+    @property
+    def needs_reference(self) -> bool:
+        return any(one.needs_reference for one in self.objectives)
+
+    @property
+    def needs_tokens(self) -> bool:
+        return any(one.needs_tokens for one in self.objectives)
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Those of easy and of hard pairs; SFT is none of them."""
+        hard = self.curriculum.hard_objective
+        return (self.objective,) if hard is None else (self.objective, hard)
 
     @property
     def metrics_used(self) -> tuple[str, ...]:
@@ -185,11 +175,13 @@ class Recipe(Settings):
     def training_identity(self) -> dict[str, Any]:
         """What decides whether a checkpoint belongs to this run: worker count, paths and logging do not."""
         everything = self.to_dict()
-        everything["curriculum"]["threshold"]["tolerance"] = TOLERANCE  # a setting once: recorded identities hold it
+        curriculum = self.curriculum.identity()
+        curriculum["threshold"]["tolerance"] = TOLERANCE  # a setting once: recorded identities hold it
         return {
             "model": self.model.identity(),
             "data": self.data.identity(),
-            **{section: everything[section] for section in ("curriculum", "objective")},
+            "curriculum": curriculum,
+            "objective": everything["objective"],
             "train": self.train.identity(),
             "deepspeed": {"zero_stage": self.deepspeed.zero_stage},
         }

@@ -65,10 +65,10 @@ def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob, *, reuse_t
 
     `reuse_told`: say so where nothing has to be computed.
     """
-    if not recipe.objective.needs_reference:
+    if not recipe.needs_reference:
         return None
     needed = needed_positions(table, job)
-    if recipe.objective.needs_tokens:
+    if recipe.needs_tokens:
         cover_tokens(recipe, table, needed, reuse_told=reuse_told)
     return cover(recipe, table, needed, reuse_told=reuse_told)
 

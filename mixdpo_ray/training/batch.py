@@ -1,7 +1,8 @@
 """Micro-batches as tensors. The only other file that knows how sequences lie in them is logps.py.
 
 A batch is flat: the chosen answers of easy pairs, the chosen answers of hard pairs, the rejected answers of easy pairs.
-A hard pair has no rejected tokens and no reference here, so nothing has to be masked away later.
+A hard pair has no rejected tokens and no reference here, so nothing has to be masked away later; unless an objective
+trains it (curriculum.hard_objective): those stand behind the easy ones, with both answers.
 All of it goes through the model in one row without padding (packed_rows.py), where the model can have that. Otherwise
 sequences of like length are padded together, on the right, in as many groups as save more padding than a pass through
 the model costs; under ZeRO-3 and on GPUs in one group (length_groups.py). A causal model's outputs at real positions do
@@ -48,12 +49,13 @@ class PairBatch:
     lengths: Tensor  # [sequences] completion tokens, as floats
     longest: int  # longest completion
     easy: int  # pairs
-    hard: int
-    margin: Tensor  # [easy]
-    ref_chosen: Tensor | None  # [easy]
+    hard: int  # chosen answers of hard pairs that are trained alone
+    margin: Tensor  # [pairs with both answers]
+    ref_chosen: Tensor | None  # the same
     ref_rejected: Tensor | None
     weight: float  # 0 for a filler
-    ref_tokens: Tensor | None = None  # [2 easy, longest] chosen, then rejected
+    hard_pairs: int = 0  # with both answers
+    ref_tokens: Tensor | None = None  # [2 pairs with both answers, longest] chosen, then rejected
     step: Mapping[str, Tensor] = field(default_factory=dict)  # [easy] what the objective read off the whole step
 
 
@@ -128,13 +130,18 @@ def build_batch(
     padding: int,
     device: torch.device,
     rows: RowKind = "grouped",
+    alone: NDArray[np.bool_] | None = None,
 ) -> PairBatch:
-    """One micro-batch of the pairs at `positions` [pairs]; `hard` says of each whether it is."""
-    easy_positions = positions[~hard]
-    easy = np.searchsorted(tokens.positions, easy_positions)
-    chosen = np.concatenate([easy, np.searchsorted(tokens.positions, positions[hard])])
-    prompts = [tokens.prompt[row] for row in (*chosen, *easy)]
-    completions = [*(tokens.chosen[row] for row in chosen), *(tokens.rejected[row] for row in easy)]
+    """One micro-batch of the pairs at `positions` [pairs]; `hard` says of each whether it is.
+
+    `alone`: whether its chosen answer is trained without the rejected one; all hard ones unless told.
+    """
+    alone = hard if alone is None else alone
+    pair_positions = np.concatenate([positions[~hard], positions[hard & ~alone]])
+    both = np.searchsorted(tokens.positions, pair_positions)
+    chosen = np.concatenate([both, np.searchsorted(tokens.positions, positions[alone])])
+    prompts = [tokens.prompt[row] for row in (*chosen, *both)]
+    completions = [*(tokens.chosen[row] for row in chosen), *(tokens.rejected[row] for row in both)]
     if rows == "packed":
         groups, predictors = _packed(prompts, completions, len(chosen), device)
     else:
@@ -148,15 +155,16 @@ def build_batch(
         slots=tensor_on(device, tokens_at["slots"]),
         lengths=tensor_on(device, tokens_at["lengths"]),
         longest=max(map(len, completions)),
-        easy=len(easy),
-        hard=len(chosen) - len(easy),
-        margin=tensor_on(device, tokens.margin[easy].astype(np.float32)),
-        ref_chosen=None if reference[0] is None else tensor_on(device, reference[0][easy_positions]),
-        ref_rejected=None if reference[1] is None else tensor_on(device, reference[1][easy_positions]),
+        easy=int(np.count_nonzero(~hard)),
+        hard=len(chosen) - len(both),
+        margin=tensor_on(device, tokens.margin[both].astype(np.float32)),
+        ref_chosen=None if reference[0] is None else tensor_on(device, reference[0][pair_positions]),
+        ref_rejected=None if reference[1] is None else tensor_on(device, reference[1][pair_positions]),
         weight=weight,
+        hard_pairs=int(np.count_nonzero(hard & ~alone)),
         ref_tokens=None
         if references is None or references.tokens is None
-        else tensor_on(device, references.of_tokens(easy_positions, max(map(len, completions)))),
+        else tensor_on(device, references.of_tokens(pair_positions, max(map(len, completions)))),
     )
 
 

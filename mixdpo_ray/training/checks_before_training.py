@@ -26,14 +26,14 @@ CHECKED_ROWS = 4
 def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> References | None:
     """The references of the training split; every pair that the objective will compare must be covered."""
     if job.reference is None:
-        if job.objective.needs_reference and not plan.hard.all():
+        if job.needs_reference and job.compared(plan.hard).any():
             raise PreparedTableError(
                 f"{type(job.objective).__name__} compares with a reference, and the job names no reference table"
             )
         return None
     index = table.index("train")
     foreign = reads_mismatched(job.objective)
-    references = References.of(job.reference, index, mismatched=foreign, tokens=job.objective.needs_tokens)
+    references = References.of(job.reference, index, mismatched=foreign, tokens=job.needs_tokens)
     unknown = np.isnan(references.chosen) | np.isnan(references.rejected)
     if references.mismatched is not None:
         unknown |= np.isnan(references.mismatched.chosen) | np.isnan(references.mismatched.rejected)
@@ -42,7 +42,7 @@ def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> Refere
     absent = np.flatnonzero(job.reference_positions(plan) & unknown)
     if len(absent):
         raise PreparedTableError(
-            f"{job.reference} lacks {len(absent)} easy pairs, the first {index.pair_id[absent[0]]}: repeat "
+            f"{job.reference} lacks {len(absent)} pairs, the first {index.pair_id[absent[0]]}: repeat "
             "jobs/train.py, which adds what is missing"
         )
     return references
@@ -71,7 +71,7 @@ def check_scoring(
     batch = _batch(policy, table, positions, references, world, policy.rows)
     with policy.evaluating():
         _check_exactness(policy, job, table, positions, world)
-        if references is not None and job.model.reference is None and not plan.hard[positions].any():
+        if references is not None and job.model.reference is None and job.compared(plan.hard)[positions].all():
             _check_reference(policy, job, batch)
 
 

@@ -94,4 +94,10 @@ def _parts(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int) -> It
         yield f"{window.stage} {learning_rate(window, plan, job.train)!r}".encode()
         yield window.positions.astype(np.int64).tobytes()
         if window.hard.any():
-            yield f"{job.curriculum.sft_normalisation} {job.curriculum.sft_weight}".encode()
+            yield _of_hard(job).encode()
+
+
+def _of_hard(job: TrainingJob) -> str:
+    if job.hard_objective is None:
+        return f"{job.curriculum.sft_normalisation} {job.curriculum.sft_weight}"
+    return f"{type(job.hard_objective).__name__} {job.hard_objective.model_dump_json()}"

@@ -76,12 +76,40 @@ class TrainingJob:
     def steps(self, plan: Plan) -> int:
         return min(plan.steps, self.train.max_steps or plan.steps)
 
+    @property
+    def hard_objective(self) -> Objective | None:
+        """Of hard pairs; without one they are trained by SFT."""
+        return self.curriculum.hard_objective
+
+    @property
+    def _objectives(self) -> tuple[Objective, ...]:
+        return (self.objective,) if self.hard_objective is None else (self.objective, self.hard_objective)
+
+    @property
+    def needs_reference(self) -> bool:
+        return any(one.needs_reference for one in self._objectives)
+
+    @property
+    def needs_tokens(self) -> bool:
+        return any(one.needs_tokens for one in self._objectives)
+
+    @property
+    def needs_typicality(self) -> bool:
+        return any(one.needs_typicality for one in self._objectives)
+
+    def compared(self, hard: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The pairs that meet an objective, and so the reference, if they are trained: easy ones, and what is hard too
+        where the objective of those has a reference.
+        """
+        ties = self.hard_objective is not None and self.hard_objective.needs_reference
+        return np.ones_like(hard) if ties else ~hard
+
     def reference_positions(self, plan: Plan) -> NDArray[np.bool_]:
-        """The positions whose pairs meet the objective, and so the reference: easy, and in a window that is trained."""
+        """The positions of pairs that are compared with the reference, in a window that is trained."""
         trained = np.zeros(len(plan.hard), np.bool_)
         for step in range(self.steps(plan)):
             trained[plan.window(step).positions] = True
-        return trained & ~plan.hard
+        return trained & self.compared(plan.hard)
 
     def without_export(self) -> Self:
         """The same job, run for its measurements only."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,9 @@ BLOCK = 1 << 23  # logits that are normalised at once
 @dataclass(frozen=True)
 class MicroLogps:
     easy: PairLogps
-    hard_chosen: Tensor  # [hard]
-    hard_length: Tensor  # [hard]
+    hard: PairLogps  # those that an objective trains
+    hard_chosen: Tensor  # [those that SFT trains]
+    hard_length: Tensor
     routed: RoutedTokens | None = None  # where it is asked for
 
 
@@ -47,23 +48,39 @@ def pair_logps(policy: nn.Module, batch: PairBatch, chunks: int = 1, *, routed: 
     `routed`: also what its routers did, of a model that has a balance to keep.
     """
     found = policy(batch, chunks, routed=True) if routed else (policy(batch, chunks), None)
-    (tokens, routers), lengths = found, batch.lengths
+    (scored, routers), lengths = found, batch.lengths
+    tokens, drawn = _apart(scored)
     sums = tokens.sum(1)
-    easy, both = batch.easy, batch.easy + batch.hard
-    pairs = PairLogps(
-        chosen=sums[:easy],
-        rejected=sums[both:],
-        chosen_length=lengths[:easy],
-        rejected_length=lengths[both:],
-        margin=batch.margin,
-        ref_chosen=batch.ref_chosen,
-        ref_rejected=batch.ref_rejected,
-        tokens=None
-        if batch.ref_tokens is None
-        else TokenLogps(tokens[:easy], tokens[both:], batch.ref_tokens[:easy], batch.ref_tokens[easy:]),
-        step=batch.step,
-    )
-    return MicroLogps(pairs, sums[easy:both], lengths[easy:both], routers)
+    typical = None if drawn is None else ((tokens - drawn).sum(1) / lengths).detach()
+    pairs = batch.easy + batch.hard_pairs
+    alone = slice(pairs, pairs + batch.hard)
+
+    def both(first: int, last: int) -> PairLogps:
+        """The pairs so numbered among those with both answers."""
+        at, behind = slice(first, last), slice(alone.stop + first, alone.stop + last)
+        reference = batch.ref_tokens
+        return PairLogps(
+            chosen=sums[at],
+            rejected=sums[behind],
+            chosen_length=lengths[at],
+            rejected_length=lengths[behind],
+            margin=batch.margin[at],
+            ref_chosen=None if batch.ref_chosen is None else batch.ref_chosen[at],
+            ref_rejected=None if batch.ref_rejected is None else batch.ref_rejected[at],
+            tokens=None
+            if reference is None
+            else TokenLogps(tokens[at], tokens[behind], reference[at], reference[pairs + first : pairs + last]),
+            chosen_typicality=None if typical is None else typical[at],
+            rejected_typicality=None if typical is None else typical[behind],
+        )
+
+    easy = replace(both(0, batch.easy), step=batch.step)
+    return MicroLogps(easy, both(batch.easy, pairs), sums[alone], lengths[alone], routers)
+
+
+def _apart(found: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Log-probs of tokens, and what the policy's own draws have in the mean there, if that was asked for."""
+    return (found[0], found[1]) if found.dim() == 3 else (found, None)
 
 
 class Scorer(nn.Module):
@@ -72,6 +89,7 @@ class Scorer(nn.Module):
     def __init__(self, model: PreTrainedModel, packing: Packing = False, kernels: Kernels = "none"):
         super().__init__()
         self.model = model
+        self.reads_typicality = False
         self.kernels = use_kernels(model, kernels)
         self.why_padded = use_packed_attention(model) if packing else None
         self.packed = bool(packing) and self.why_padded is None
@@ -82,7 +100,10 @@ class Scorer(nn.Module):
     def forward(
         self, batch: PairBatch, chunks: int = 1, *, plainly: bool = False, routed: bool = False
     ) -> Tensor | tuple[Tensor | None, RoutedTokens]:
-        """Log-probs, with `routed` beside them what the routers did; that alone where no `chunks` are wanted."""
+        """Log-probs, with `routed` beside them what the routers did; that alone where no `chunks` are wanted.
+
+        Where `reads_typicality` is set, log-probs stand above what the policy's own draws have in the mean: [2, ...].
+        """
         if plainly:
             return self._side_by_side(self._plainly(batch), batch)
         if not routed:
@@ -92,16 +113,17 @@ class Scorer(nn.Module):
         routers = self.balance.routed(layers, batch.groups)
         return (self._side_by_side(self._scored(states, batch, chunks), batch) if chunks else None), routers
 
-    def _side_by_side(self, token_logps: Tensor, batch: PairBatch) -> Tensor:
-        padded = token_logps.new_zeros(len(batch.lengths) * batch.longest)
-        return padded.scatter(0, batch.slots, token_logps).view(-1, batch.longest)
+    def _side_by_side(self, found: Tensor, batch: PairBatch) -> Tensor:
+        padded = found.new_zeros(*found.shape[:-1], len(batch.lengths) * batch.longest)
+        padded = padded.scatter(-1, batch.slots.expand_as(found), found)
+        return padded.view(*found.shape[:-1], -1, batch.longest)
 
     def _scored(self, hidden: Tensor, batch: PairBatch, chunks: int) -> Tensor:
         pieces = zip(hidden.tensor_split(chunks), batch.targets.tensor_split(chunks), strict=True)
         if chunks == 1 or not torch.is_grad_enabled():
-            return torch.cat([self._logps(*piece) for piece in pieces])
+            return torch.cat([self._logps(*piece) for piece in pieces], -1)
         again = partial(checkpoint, self._logps, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
-        return torch.cat([again(*piece) for piece in pieces])
+        return torch.cat([again(*piece) for piece in pieces], -1)
 
     def _plainly(self, batch: PairBatch) -> Tensor:
         """The slow way, to compare with: the model's own forward over every position of padded rows."""
@@ -111,11 +133,14 @@ class Scorer(nn.Module):
 
     def _logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
         logits = vocabulary_logits(self.model, hidden)
+        drawn = mean_of_draws(logits) if self.reads_typicality else None  # first: the log-probs overwrite the logits
         if logits.is_cuda:
             from mixdpo_ray.training.fused_logps import fused_logps
 
-            return fused_logps(logits, targets)
-        return selected_logps(logits.float(), targets)
+            logps = fused_logps(logits, targets)
+        else:
+            logps = selected_logps(logits.float(), targets)
+        return logps if drawn is None else torch.stack([logps, drawn])
 
 
 def predicting_states(model: PreTrainedModel, batch: PairBatch) -> Tensor:
@@ -201,6 +226,16 @@ class _SelectedLogps(torch.autograd.Function):
         return wide.scatter_add_(-1, targets[:, None], gradient), None
 
 
+@torch.no_grad()
+def mean_of_draws(logits: Tensor) -> Tensor:
+    """logits [tokens, vocabulary] -> log of the sum of squared probabilities [tokens], in float32."""
+    found = []
+    for block in torch.split(logits, max(1, BLOCK // logits.shape[-1])):
+        wide = block.float()
+        found.append((2 * wide).logsumexp(-1) - 2 * wide.logsumexp(-1))
+    return torch.cat(found)
+
+
 def selected_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """logits [tokens, vocabulary] in float32, which are overwritten -> log-probs of targets [tokens]."""
     logps: Tensor = _SelectedLogps.apply(logits, targets)  # type: ignore[no-untyped-call]
@@ -220,7 +255,7 @@ def check_exactness(
     `padded`: the same pairs in padded rows, which alone have such a pass. `suspects`: what to set where they differ.
     """
     with torch.no_grad():
-        scored, plain = policy(batch, chunks).sum(1), policy(padded, chunks, plainly=True).sum(1)
+        scored, plain = _apart(policy(batch, chunks))[0].sum(1), policy(padded, chunks, plainly=True).sum(1)
     gap = float(((scored - plain) / batch.lengths).abs().max())
     if gap <= EXACTNESS[dtype]:
         return

@@ -145,6 +145,7 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     tokenizer = load_tokenizer(job.model)
     convert = found is not None and needs_conversion(found, world)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
+    policy.scorer.reads_typicality = job.needs_typicality
     warning = padding_warning(policy.scorer.why_padded, job.model, job.train)
     if world.leads and warning is not None:
         listener.on_warning(warning, once=True)
@@ -164,7 +165,7 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
 def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan, rows: RowKind) -> HeldOut | None:
     per_device = job.train.evaluation.per_device_eval_batch_size or job.train.per_device_train_batch_size
     boundary, packed = hard_boundary(plan, table.index("train")), rows == "packed"
-    chunk_tokens, tokens = job.train.logp_chunk_tokens, job.objective.needs_tokens
+    chunk_tokens, tokens = job.train.logp_chunk_tokens, job.needs_tokens
     return read_held_out(table, world, per_device, chunk_tokens, boundary, job.reference, tokens=tokens, packed=packed)
 
 
@@ -190,7 +191,7 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     try:
         if isinstance(job.objective, StepObjective):
             batches, state = with_statistics(run.policy, job.objective, shared, list(batches), _context(run))
-        sums, norm = train_step(run.policy, job.objective, batches, weights, run.world)
+        sums, norm = train_step(run.policy, job.objective, batches, weights, run.world, job.hard_objective)
     except NonFiniteError as error:
         raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}") from None
     run.policy.objective_state.update(state)
@@ -225,6 +226,7 @@ def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iter
             window.hard[micro.rows],
             run.references,
             weight=micro.weight,
+            alone=window.alone[micro.rows],
             padding=run.policy.padding,
             device=run.world.torch_device,
             rows=run.policy.rows,

@@ -24,7 +24,7 @@ STEP_METRICS = "metrics.jsonl"
 CHECKPOINT_SECONDS = "perf/checkpoint_seconds"  # what listeners are told of a checkpoint; no line has it
 # What a step sums over pairs and ranks; every one is divided by a count that is known from the window.
 SUMS = (
-    "loss", "loss/easy", "loss/hard", "logps/chosen", "logps/rejected",
+    "loss", "loss/easy", "loss/hard", "loss/sft", "logps/chosen", "logps/rejected",
     "rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen_drift", "loss/router",
 )  # fmt: skip
 
@@ -41,8 +41,10 @@ def step_metrics(
 ) -> dict[str, float]:
     """Means per pair. What no pair of the window has is left out."""
     metrics = {"loss": sums["loss"], "logps/chosen": sums["logps/chosen"] / totals.pairs}
-    if totals.hard:
-        metrics["loss/hard"] = sums["loss/hard"]  # its weights are a mean already
+    if totals.hard_pairs:
+        metrics["loss/hard"] = sums["loss/hard"] / totals.hard_pairs
+    if totals.hard:  # its weights are a mean already
+        metrics["loss/sft" if totals.hard_pairs else "loss/hard"] = sums["loss/sft"]
     if totals.easy:
         means = ("loss/easy", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/accuracies")
         metrics.update({name: sums[name] / totals.easy for name in means})

@@ -14,6 +14,7 @@ import numpy as np
 
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.intervals import wilson
+from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.training.evaluation import ACCURACY, DRIFT
 from mixdpo_ray.training.held_out_pairs import describe_held_out
 from mixdpo_ray.training.job import TrainingJob
@@ -113,9 +114,10 @@ def _metadata(job: TrainingJob, base: str | None) -> str:
 def _method(job: TrainingJob, facts: CardFacts) -> str:
     lora = f", by LoRA of rank {job.model.lora.rank} that is merged into the weights" if job.model.lora else ""
     easy, hard = facts.trained
+    ties = "supervised fine-tuning" if job.hard_objective is None else type(job.hard_objective).__name__
     losses = [
         *([f"{type(job.objective).__name__} on {easy:,} easy pairs"] if easy else []),
-        *([f"supervised fine-tuning on {hard:,} hard ones"] if hard else []),
+        *([f"{ties} on {hard:,} hard ones"] if hard else []),
     ]
     return f"{', '.join(losses)}{lora}"
 
@@ -146,12 +148,17 @@ def _training(job: TrainingJob, facts: CardFacts) -> list[str]:
     return [
         f"pairs: {easy + hard:,} trained ({easy:,} easy, {hard:,} hard), {facts.held_out:,} held out; {kept}",
         *([job.card["note"]] if "note" in job.card else []),
-        f"objective: `{type(job.objective).__name__}` `{job.objective.model_dump_json()}`",
+        f"objective: {_described(job.objective)}",
+        *([f"objective of hard pairs: {_described(job.hard_objective)}"] if job.hard_objective else []),
         f"curriculum: mode `{job.curriculum.mode}`, threshold `{threshold}`",
         f"weights: {weights}",
         f"training fingerprint: `{job.fingerprint}`",
         f"data fingerprint: `{data.get('content_digest', '')}`",
     ]
+
+
+def _described(objective: Objective) -> str:
+    return f"`{type(objective).__name__}` `{objective.model_dump_json()}`"
 
 
 def _held_out(facts: CardFacts, described: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,7 @@ def curves_png(run: str) -> bytes:
 
 def _losses(steps: Sequence[MetricsLine]) -> list[tuple[str, str, Errors | None]]:
     """A panel for each loss that was trained: the preference loss and the SFT loss have scales of their own."""
-    known = [("preference loss", "loss/easy"), ("SFT loss", "loss/hard")]
+    known = [("preference loss", "loss/easy"), ("loss of hard pairs", "loss/hard"), ("SFT loss", "loss/sft")]
     found: list[tuple[str, str, Errors | None]] = [
         (title, key, None) for title, key in known if any(line.get(key) is not None for line in steps)
     ]
@@ -165,7 +165,7 @@ def _switches(axis: Any, steps: Sequence[MetricsLine]) -> None:
 
 def _stage_names(axis: Any, steps: Sequence[MetricsLine]) -> None:
     """Above the first panel, where no curve runs; not where stages alternate, as their names would meet."""
-    names = {"easy": "preference", "hard": "SFT", "mixed": "both losses"}
+    names = {"easy": "preference", "hard": "hard pairs", "mixed": "both losses"}
     runs = [(stage, list(group)) for stage, group in itertools.groupby(steps, key=lambda line: line["stage"])]
     if not 1 < len(runs) <= 4:
         return

@@ -37,8 +37,9 @@ class LossWeights:
 
     @property
     def hard(self) -> float:
-        """Beside easy pairs, n_hard / N: no pair counts for more because it has few of its kind around it."""
-        return self.sft_weight * (1.0 if self.stage == "hard" else self.totals.hard / self.totals.pairs)
+        """Of SFT. Beside other pairs, n_hard / N: no pair counts for more because it has few of its kind around it."""
+        alone = self.stage == "hard" and not self.totals.hard_pairs
+        return self.sft_weight * (1.0 if alone else self.totals.hard / self.totals.pairs)
 
 
 class WindowRouters:
@@ -59,23 +60,34 @@ class WindowRouters:
 
 
 def train_step(
-    policy: Policy, objective: Objective, batches: Iterable[PairBatch], weights: LossWeights, world: World
+    policy: Policy,
+    objective: Objective,
+    batches: Iterable[PairBatch],
+    weights: LossWeights,
+    world: World,
+    hard_objective: Objective | None = None,
 ) -> tuple[dict[str, float], float]:
-    """Sums over all ranks and the gradient's norm. Raises before the update if a loss or a gradient is not finite."""
+    """Sums over all ranks and the gradient's norm. Raises before the update if a loss or a gradient is not finite.
+
+    `hard_objective`: of the hard pairs that have both answers.
+    """
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.torch_device)
     routers = None if policy.balance is None else WindowRouters(policy, policy.balance, batches := list(batches), world)
     for batch, chunks in zip(batches, weights.totals.chunks, strict=True):
         logps = policy.logps(batch, chunks, routed=routers is not None)
         easy = (objective.losses(logps.easy) if batch.easy else logps.easy.chosen).sum()
-        hard = -(_sft_weights(logps, weights) * logps.hard_chosen).sum()
-        loss, router = weights.easy * easy + weights.hard * hard, easy.new_zeros(())
+        hard = logps.hard.chosen.sum()
+        if hard_objective is not None and batch.hard_pairs:
+            hard = hard_objective.hard_losses(logps.hard).sum()
+        sft = -(_sft_weights(logps, weights) * logps.hard_chosen).sum()
+        loss, router = weights.easy * (easy + hard) + weights.hard * sft, easy.new_zeros(())
         if routers is not None:
             router = routers.loss(batch, logps)
             loss = loss + routers.balance.coefficient * router
         # every rank runs every micro-step; a filler's gradient is zero. The mean over ranks is undone
         policy.backward(loss * batch.weight * world.size)
         with torch.no_grad():
-            sums += batch.weight * _measures(objective, logps, loss, easy, hard, router)
+            sums += batch.weight * _measures(objective, logps, torch.stack([loss, easy, hard, sft]), router)
     reduced = reduce_sums(sums, world)
     if not math.isfinite(reduced["loss"]):
         raise NonFiniteError("the loss is not finite")
@@ -92,16 +104,14 @@ def _sft_weights(logps: MicroLogps, weights: LossWeights) -> Tensor:
     )
 
 
-def _measures(
-    objective: Objective, logps: MicroLogps, loss: Tensor, easy: Tensor, hard: Tensor, router: Tensor
-) -> Tensor:
-    """Sums of this micro-batch, in the order of metrics.SUMS."""
+def _measures(objective: Objective, logps: MicroLogps, losses: Tensor, router: Tensor) -> Tensor:
+    """Sums of this micro-batch, in the order of metrics.SUMS. `losses`: the first four of them."""
     pairs = logps.easy
     chosen_reward, rejected_reward = objective.rewards(pairs)
     correct = objective.correct(pairs).sum()
-    drift = easy.new_zeros(()) if pairs.ref_chosen is None else pairs.chosen_ratio.sum()
+    drift = router.new_zeros(()) if pairs.ref_chosen is None else pairs.chosen_ratio.sum()
     measured = [
-        loss, easy, hard, pairs.chosen.sum() + logps.hard_chosen.sum(), pairs.rejected.sum(),
+        *losses, pairs.chosen.sum() + logps.hard.chosen.sum() + logps.hard_chosen.sum(), pairs.rejected.sum(),
         chosen_reward.sum(), rejected_reward.sum(), correct, drift, router,
     ]  # fmt: skip
     return torch.stack(measured)

@@ -63,11 +63,12 @@ def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float
         build_batch(
             tokens, window.positions[micro.rows], window.hard[micro.rows], references,
             weight=micro.weight, padding=0, device=torch.device("cpu"), rows=policy.rows,
+            alone=window.alone[micro.rows],
         )
         for micro in share
     ]  # fmt: skip
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
-    sums, norm = train_step(policy, job.objective, batches, weights, world)
+    sums, norm = train_step(policy, job.objective, batches, weights, world, job.hard_objective)
     after = consolidated(policy)
     return sums, norm, {name: before[name] - after[name] for name in after}
 

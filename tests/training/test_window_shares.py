@@ -13,7 +13,8 @@ PROMPT = np.array([2, 2, 2, 2])
 CHOSEN = np.array([3, 1, 4, 6])
 REJECTED = np.array([1, 2, 5, 9])
 INDEX = Index(["a", "b", "c", "d"], np.array([2.0, 1.0, 0.0, 0.0]), PROMPT, CHOSEN, REJECTED)
-WINDOW = Window(0, "mixed", 0, 0, 0, 1, np.arange(4), np.array([False, False, True, True]))
+HARD = np.array([False, False, True, True])
+WINDOW = Window(0, "mixed", 0, 0, 0, 1, np.arange(4), HARD, HARD)
 
 
 def test_counts_are_of_the_window_whatever_the_split() -> None:
