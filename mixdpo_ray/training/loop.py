@@ -197,9 +197,7 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     run.policy.objective_state.update(state)
     metrics = {
         **window_facts(window, run.plan, run.index, train.num_train_epochs),
-        **step_metrics(
-            sums, shared.totals, has_reference=run.references is not None, has_routers=run.policy.balance is not None
-        ),
+        **step_metrics(sums, shared.totals, has_reference=run.references is not None),
         "learning_rate": rate,
         "grad_norm": norm,
         **speed_metrics(shared.totals, time.perf_counter() - began, waited),

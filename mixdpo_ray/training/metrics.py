@@ -36,9 +36,7 @@ def reduce_sums(sums: Tensor, world: World) -> dict[str, float]:
     return dict(zip(SUMS, sums.tolist(), strict=True))
 
 
-def step_metrics(
-    sums: Mapping[str, float], totals: WindowTotals, *, has_reference: bool, has_routers: bool = False
-) -> dict[str, float]:
+def step_metrics(sums: Mapping[str, float], totals: WindowTotals, *, has_reference: bool) -> dict[str, float]:
     """Means per pair. What no pair of the window has is left out."""
     metrics = {"loss": sums["loss"], "logps/chosen": sums["logps/chosen"] / totals.pairs}
     if totals.hard_pairs:
@@ -51,8 +49,8 @@ def step_metrics(
         metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"]
         if has_reference:
             metrics["logps/chosen_drift"] = sums["logps/chosen_drift"] / totals.easy
-    if has_routers:
-        metrics["loss/router"] = sums["loss/router"]  # of the window, without its coefficient
+    if sums["loss/router"]:  # of a mixture of experts: of the whole window, without its coefficient
+        metrics["loss/router"] = sums["loss/router"]
     return metrics
 
 
