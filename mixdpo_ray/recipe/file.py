@@ -178,8 +178,8 @@ def explain(error: ValidationError) -> Iterator[str]:
 def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
     known = _keys_at(names[:-1], details)
     if owners := [name for name, kind in OBJECTIVES.items() if names[-1] in kind.model_fields and names[-1] in known]:
-        others = f" and {len(owners) - 3} others" if len(owners) > 3 else ""
-        return f"it belongs to {', '.join(owners[:3])}{others}"
+        shown = owners if len(owners) <= 4 else [*owners[:3], f"{len(owners) - 3} others"]
+        return f"it belongs to {' and '.join(filter(None, [', '.join(shown[:-1]), shown[-1]]))}"
     if not what_was_meant(names[-1], known) and (elsewhere := _settings_called(names[-1])):
         return f"did you mean {' or '.join(elsewhere[:MOST_MEANT])}?"
     return did_you_mean(names[-1], known)

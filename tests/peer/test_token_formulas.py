@@ -29,12 +29,14 @@ def token_loss(objective: Objective, batch: Batch) -> Found:
         torch.stack([(p.log() - (p.square() + (1 - p).square()).log()).mean() for p in side]) for side in probable
     ]
     pairs = PairLogps(
-        *(torch.stack([answer.sum() for answer in side]) for side in sides),
-        *(torch.tensor([len(answer) for answer in side]) for side in sides),
+        torch.stack([answer.sum() for answer in sides[0]]),
+        torch.stack([answer.sum() for answer in sides[1]]),
+        torch.tensor([len(answer) for answer in batch.chosen]),
+        torch.tensor([len(answer) for answer in batch.rejected]),
         torch.zeros(len(batch.chosen)),
         torch.tensor(batch.ref_chosen),
         torch.tensor(batch.ref_rejected),
-        tokens=TokenLogps(*padded, *map(torch.zeros_like, padded)),
+        tokens=TokenLogps(padded[0], padded[1], torch.zeros_like(padded[0]), torch.zeros_like(padded[1])),
         chosen_typicality=typical[0],
         rejected_typicality=typical[1],
     )

@@ -285,7 +285,7 @@ def test_every_setting_has_a_line_of_explanation() -> None:
 
 def test_a_hyperparameter_of_another_objective_is_refused_with_its_owners(small: Path) -> None:
     said = complaint(small, "objective={name: dpo, gamma_beta_ratio: 0.1}")
-    assert said == "objective.gamma_beta_ratio is unknown; it belongs to simpo, gamma_simpo, alpha_dpo"
+    assert said == "objective.gamma_beta_ratio is unknown; it belongs to simpo, gamma_simpo, alpha_dpo and alpha_po"
     said = complaint(small, "objective={name: ipo, beta: 0.1}")
     assert said == f"objective.beta is unknown; it belongs to dpo, cdpo, robust_dpo and {len(BETA) - 3} others"
 
