@@ -68,14 +68,16 @@ def train_step(
         logps = policy.logps(batch, chunks, routed=routers is not None)
         easy = (objective.losses(logps.easy) if batch.easy else logps.easy.chosen).sum()
         hard = -(_sft_weights(logps, weights) * logps.hard_chosen).sum()
-        loss, router = weights.easy * easy + weights.hard * hard, easy.new_zeros(())
+        loss, balance = weights.easy * easy + weights.hard * hard, easy.new_zeros(())
         if routers is not None:
             router = routers.loss(batch, logps)
-            loss = loss + routers.balance.coefficient * router
+            balance = routers.balance.coefficient * router
+            sums[SUMS.index("loss/router")] += batch.weight * router.detach()
         # every rank runs every micro-step; a filler's gradient is zero. The mean over ranks is undone
-        policy.backward(loss * batch.weight * world.size)
-        with torch.no_grad():
-            sums += batch.weight * _measures(objective, logps, loss, easy, hard, router)
+        policy.backward((loss + balance) * batch.weight * world.size)
+        with torch.no_grad():  # ranks that share rows know the same of pairs, and each something else of routers
+            sums += batch.weight * world.counts * _measures(objective, logps, loss, easy, hard)
+            sums[SUMS.index("loss")] += batch.weight * balance
     reduced = reduce_sums(sums, world)
     if not math.isfinite(reduced["loss"]):
         raise NonFiniteError("the loss is not finite")
@@ -92,16 +94,14 @@ def _sft_weights(logps: MicroLogps, weights: LossWeights) -> Tensor:
     )
 
 
-def _measures(
-    objective: Objective, logps: MicroLogps, loss: Tensor, easy: Tensor, hard: Tensor, router: Tensor
-) -> Tensor:
-    """Sums of this micro-batch, in the order of metrics.SUMS."""
+def _measures(objective: Objective, logps: MicroLogps, loss: Tensor, easy: Tensor, hard: Tensor) -> Tensor:
+    """Sums of this micro-batch, in the order of metrics.SUMS; of its routers nothing."""
     pairs = logps.easy
     chosen_reward, rejected_reward = objective.rewards(pairs)
     correct = objective.correct(pairs).sum()
     drift = easy.new_zeros(()) if pairs.ref_chosen is None else pairs.chosen_ratio.sum()
     measured = [
         loss, easy, hard, pairs.chosen.sum() + logps.hard_chosen.sum(), pairs.rejected.sum(),
-        chosen_reward.sum(), rejected_reward.sum(), correct, drift, router,
+        chosen_reward.sum(), rejected_reward.sum(), correct, drift, easy.new_zeros(()),
     ]  # fmt: skip
     return torch.stack(measured)

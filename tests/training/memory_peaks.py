@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from mixdpo_ray.training.batch import ModelInput, PairBatch, TokenRows, build_batch
+from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.engine import make_policy
+from mixdpo_ray.training.packed_rows import ModelInput
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
