@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mixdpo_ray.recipe.file import load_recipe
 from tests.recipe.complaints import complaint
 
 
@@ -23,3 +24,11 @@ def test_rows_that_workers_cannot_share_are_refused(tmp_path: Path, override: st
     small = tmp_path / "small.yaml"
     small.write_text("model: {path: some/model}\ndata: {source: {path: pairs.jsonl}}\n")
     assert complaint(small, "deepspeed.sequence_parallel=2", override) == f"deepspeed.sequence_parallel 2 {expected}"
+
+
+def test_how_many_share_a_row_makes_no_other_training(tmp_path: Path) -> None:
+    """As with the number of workers, the last bits of sums differ and nothing else."""
+    small = tmp_path / "small.yaml"
+    small.write_text("model: {path: some/model}\ndata: {source: {path: pairs.jsonl}}\n")
+    alone, shared = (load_recipe(str(small), [f"deepspeed.sequence_parallel={ranks}"]) for ranks in (1, 2))
+    assert shared.training_identity() == alone.training_identity()
