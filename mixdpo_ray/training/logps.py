@@ -90,7 +90,10 @@ class Scorer(nn.Module):
         if packing is True and self.why_padded is not None:
             raise padding_refused(self.why_padded)
         if ranks is not None:
-            refuse_unshared(model.config.get_text_config(), self.why_padded, ranks.count)
+            config = model.config.get_text_config()
+            heads = config.num_attention_heads
+            key_heads = getattr(config, "num_key_value_heads", None) or heads
+            refuse_unshared((heads, key_heads), self.why_padded, ranks.count)
 
     @classmethod
     def load(cls, settings: ModelSettings, world: World, *, recompute: bool) -> Self:

@@ -98,9 +98,7 @@ def why_not_exchanged(heads: int, key_heads: int, ranks: int) -> str | None:
     return f"{found}; {few[-1]} can" if few else found
 
 
-def refuse_unshared(config: Any, why_padded: str | None, ranks: int) -> None:
-    """An error where a model's rows cannot be shared. `config`: of its text."""
-    heads = config.num_attention_heads
-    reason = why_padded or why_not_exchanged(heads, getattr(config, "num_key_value_heads", None) or heads, ranks)
-    if reason is not None:
+def refuse_unshared(heads: tuple[int, int], why_padded: str | None, ranks: int) -> None:
+    """An error where a model's rows cannot be shared. `heads`: of queries and of keys."""
+    if (reason := why_padded or why_not_exchanged(*heads, ranks)) is not None:
         raise ModelError(f"deepspeed.sequence_parallel {ranks}: {reason}")
