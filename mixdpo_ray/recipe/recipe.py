@@ -25,6 +25,7 @@ from mixdpo_ray.recipe.answers import AnswersSettings
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.compare import CompareSettings
 from mixdpo_ray.recipe.named import of_its_name, with_names
+from mixdpo_ray.recipe.sequence_parallel import unshared_rows
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.storage import is_local
@@ -119,6 +120,13 @@ class Recipe(Settings):
                 f"model.reference {self.model.reference!r} would never be read: objective "
                 f"{objective_name(self.objective)} has no reference; leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_can_be_shared(self) -> Self:
+        ranks, cluster = self.deepspeed.sequence_parallel, self.cluster
+        if reason := unshared_rows(ranks, self.model, cluster, self.tune.workers_per_trial):
+            raise ValueError(reason)
         return self
 
     @property

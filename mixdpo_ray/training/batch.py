@@ -25,24 +25,15 @@ from mixdpo_ray.tables.mismatched import mismatched_ids
 from mixdpo_ray.tables.prepared_table import Index
 from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.training.length_groups import RowKind, length_groups
-from mixdpo_ray.training.packed_rows import Layout, Tokens, packed_row, tensor_on
+from mixdpo_ray.training.packed_rows import Layout, ModelInput, Tokens, packed_row, tensor_on
+from mixdpo_ray.training.row_slices import WHOLE, RowSlice
 
 Predictors = NDArray[np.int64]  # [tokens]
 
 
 @dataclass(frozen=True)
-class ModelInput:
-    """What goes through the model at once."""
-
-    ids: Tensor  # [sequences of the group, time of the group]; packed [1, tokens]
-    positions: Tensor | None = None  # [1, tokens] of a packed row
-    layout: Layout | None = None  # None: padded, plain causal attention
-    lengths: Tensor | None = None  # [sequences of the group] without the padding
-
-
-@dataclass(frozen=True)
 class PairBatch:
-    groups: tuple[ModelInput, ...]  # one packed row, or padded ones
+    groups: tuple[ModelInput, ...]  # one packed row, or a slice of it; or padded ones
     predictors: Tensor  # [tokens] indices into the flattened groups, one after the other: before each completion token
     targets: Tensor  # [tokens] those completion tokens
     slots: Tensor  # [tokens] their indices into the flattened [sequences * longest completion]
@@ -131,10 +122,12 @@ def build_batch(
     device: torch.device,
     rows: RowKind = "grouped",
     alone: NDArray[np.bool_] | None = None,
+    row_slice: RowSlice = WHOLE,
 ) -> PairBatch:
     """One micro-batch of the pairs at `positions` [pairs]; `hard` says of each whether it is.
 
     `alone`: whether its chosen answer is trained without the rejected one; all hard ones unless told.
+    With a `row_slice`, its rows and the tokens that are predicted there are the slice's; all else is of every pair.
     """
     alone = hard if alone is None else alone
     pair_positions = np.concatenate([positions[~hard], positions[hard & ~alone]])
@@ -147,6 +140,8 @@ def build_batch(
     else:
         groups, predictors = _padded(prompts, completions, padding, device, by_length=rows == "grouped")
     tokens_at = answer_tokens(completions)
+    if row_slice != WHOLE:
+        groups, predictors, tokens_at = _sliced(groups, predictors, tokens_at, row_slice)
     reference = (None, None) if references is None else (references.chosen, references.rejected)
     return PairBatch(
         groups=groups,
@@ -174,6 +169,18 @@ def _packed(
     row = packed_row(prompts[:pairs], completions[:pairs], completions[pairs:])
     ids, positions = (tensor_on(device, array[None]) for array in (row.ids, row.positions))
     return (ModelInput(ids, positions, Layout.of(row.spans, device)),), row.predictors
+
+
+def _sliced(
+    groups: tuple[ModelInput, ...], predictors: Predictors, tokens_at: dict[str, NDArray[Any]], own: RowSlice
+) -> tuple[tuple[ModelInput, ...], Predictors, dict[str, NDArray[Any]]]:
+    (row,) = groups
+    assert row.layout is not None, "a padded row is not cut"
+    assert row.positions is not None
+    held = own.holds(predictors, row.layout.tokens)
+    sliced = ModelInput(own.cut(row.ids), own.cut(row.positions), row.layout, row_slice=own)
+    here = {name: tokens_at[name][held] for name in ("targets", "slots")}
+    return (sliced,), predictors[held] - own.start(row.layout.tokens), {**tokens_at, **here}
 
 
 def _padded(

@@ -24,7 +24,6 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.length_groups import RowKind, row_kind
 from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
-from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.optimizer import adamw
 from mixdpo_ray.training.quiet import quiet
 from mixdpo_ray.training.router_balance import RoutedTokens, RouterBalance
@@ -174,7 +173,7 @@ def make_policy(
     library = _deepspeed(world)
     config = deepspeed_config(model, train, deepspeed, from_universal=from_universal)
     with _sharded_loading(config, deepspeed.zero_stage):
-        scorer = Scorer(load_model(model, recompute=train.gradient_checkpointing), model.packing, model.kernels)
+        scorer = Scorer.load(model, world, recompute=train.gradient_checkpointing)
     _bound_buckets(config, scorer)
     optimizer = adamw(scorer, train.optimizer)
     with quiet():

@@ -64,11 +64,11 @@ def read_held_out(
     index = table.index("eval")
     positions = np.arange(len(index))
     lengths, both = index_lengths(index, positions), np.zeros(len(index), np.bool_)
-    shares = deal(lengths, both, world.size, per_device, packed=packed)
-    mine = np.unique(np.concatenate([micro.rows for micro in shares[world.rank]]))
+    shares = deal(lengths, both, world.shares, per_device, packed=packed)
+    mine = np.unique(np.concatenate([micro.rows for micro in shares[world.share]]))
     return HeldOut(
         tokens=TokenRows.of(table.read("eval", mine), mine),
-        share=shares[world.rank],
+        share=shares[world.share],
         chunks=chunk_counts(both, lengths, shares, chunk_tokens),
         bucket=np.maximum(np.searchsorted(EDGES, index.margin, side="right") - 1, 0),
         hard=index.difficulty <= boundary,
@@ -111,7 +111,7 @@ def evaluate_held_out(policy: Policy, objective: Objective, held_out: HeldOut, w
     with policy.evaluating():
         for micro, pairs in zip(held_out.share, _pairs(policy, objective, held_out, world), strict=True):
             rows = torch.from_numpy(micro.rows.astype(np.int64)).to(found.device)
-            found.index_add_(0, rows, micro.weight * _values(objective, pairs))  # a filler adds nothing
+            found.index_add_(0, rows, micro.weight * world.counts * _values(objective, pairs))  # a filler adds nothing
     if world.size > 1:
         dist.all_reduce(found)
     return Evaluation(held_out, found.cpu().numpy())
@@ -141,6 +141,7 @@ def _batch(held_out: HeldOut, rows: NDArray[np.int64], weight: int, policy: Poli
         padding=policy.padding,
         device=world.torch_device,
         rows=policy.rows,
+        row_slice=world.row_slice,
     )
 
 

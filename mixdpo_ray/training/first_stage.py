@@ -83,7 +83,7 @@ def _parts(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int) -> It
         "model": job.model.identity(),
         "objective": [type(job.objective).__name__, job.objective.model_dump(mode="json")],
         "train": job.train.identity(_ASIDE),
-        "deepspeed": {**job.deepspeed.model_dump(mode="json"), **BUCKETS},
+        "deepspeed": {**job.deepspeed.model_dump(mode="json", exclude={"sequence_parallel"}), **BUCKETS},
         "prepared": table.manifest.content_digest,
         "reference": job.reference,
     }

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,14 @@ from torch.utils.checkpoint import checkpoint
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.objectives.logps import PairLogps, TokenLogps
 from mixdpo_ray.training.attention import padding_refused, use_packed_attention
-from mixdpo_ray.training.batch import ModelInput, PairBatch
+from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.liger import use_kernels
+from mixdpo_ray.training.model import load_model
+from mixdpo_ray.training.packed_rows import ModelInput
 from mixdpo_ray.training.router_balance import RoutedTokens, router_balance
-from mixdpo_ray.training.settings import Kernels, Packing
+from mixdpo_ray.training.sequence_ranks import SequenceRanks, refuse_unshared
+from mixdpo_ray.training.settings import Kernels, ModelSettings, Packing
+from mixdpo_ray.training.world import World
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
@@ -86,16 +90,34 @@ def _apart(found: Tensor) -> tuple[Tensor, Tensor | None]:
 class Scorer(nn.Module):
     """A causal language model that answers with log-probs of completion tokens [sequences, longest], in float32."""
 
-    def __init__(self, model: PreTrainedModel, packing: Packing = False, kernels: Kernels = "none"):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        packing: Packing = False,
+        kernels: Kernels = "none",
+        ranks: SequenceRanks | None = None,
+    ):
         super().__init__()
         self.model = model
         self.reads_typicality = False
+        self.ranks = ranks  # with which it shares rows
         self.kernels = use_kernels(model, kernels)
         self.why_padded = use_packed_attention(model) if packing else None
         self.packed = bool(packing) and self.why_padded is None
         self.balance = router_balance(model)
         if packing is True and self.why_padded is not None:
             raise padding_refused(self.why_padded)
+        if ranks is not None:
+            config = model.config.get_text_config()
+            heads = config.num_attention_heads
+            key_heads = getattr(config, "num_key_value_heads", None) or heads
+            refuse_unshared((heads, key_heads), self.why_padded, ranks.count)
+
+    @classmethod
+    def load(cls, settings: ModelSettings, world: World, *, recompute: bool) -> Self:
+        """Collective: the model to be trained, whose rows the ranks of the world share as it says."""
+        ranks = SequenceRanks(world) if world.sequence_parallel > 1 else None
+        return cls(load_model(settings, recompute=recompute), settings.packing, settings.kernels, ranks)
 
     def forward(
         self, batch: PairBatch, chunks: int = 1, *, plainly: bool = False, routed: bool = False
@@ -107,11 +129,16 @@ class Scorer(nn.Module):
         if plainly:
             return self._side_by_side(self._plainly(batch), batch)
         if not routed:
-            return self._side_by_side(self._scored(predicting_states(self.model, batch), batch, chunks), batch)
-        states, layers = routed_states(self.model, batch)
+            states = predicting_states(self.model, batch, self.ranks)
+            return self._of_all_ranks(self._scored(states, batch, chunks), batch)
+        states, layers = routed_states(self.model, batch, self.ranks)
         assert self.balance is not None
         routers = self.balance.routed(layers, batch.groups)
-        return (self._side_by_side(self._scored(states, batch, chunks), batch) if chunks else None), routers
+        return (self._of_all_ranks(self._scored(states, batch, chunks), batch) if chunks else None), routers
+
+    def _of_all_ranks(self, token_logps: Tensor, batch: PairBatch) -> Tensor:
+        own = self._side_by_side(token_logps, batch)
+        return own if self.ranks is None else self.ranks.summed(own)
 
     def _side_by_side(self, found: Tensor, batch: PairBatch) -> Tensor:
         padded = found.new_zeros(*found.shape[:-1], len(batch.lengths) * batch.longest)
@@ -143,31 +170,35 @@ class Scorer(nn.Module):
         return logps if drawn is None else torch.stack([logps, drawn])
 
 
-def predicting_states(model: PreTrainedModel, batch: PairBatch) -> Tensor:
+def predicting_states(model: PreTrainedModel, batch: PairBatch, ranks: SequenceRanks | None = None) -> Tensor:
     """[tokens, width], the last layer's states that predict completion tokens, in the order of `targets`."""
-    return _predicting([_decoded(model, row)[0] for row in batch.groups], batch)
+    return _predicting([_decoded(model, row, ranks)[0] for row in batch.groups], batch)
 
 
-def routed_states(model: PreTrainedModel, batch: PairBatch) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+def routed_states(
+    model: PreTrainedModel, batch: PairBatch, ranks: SequenceRanks | None
+) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
     """The same, and of each row the logits of every layer's router."""
-    decoded = [_decoded(model, row, output_router_logits=True) for row in batch.groups]
+    decoded = [_decoded(model, row, ranks, output_router_logits=True) for row in batch.groups]
     return _predicting([one[0] for one in decoded], batch), [one.router_logits for one in decoded]
 
 
-def _decoded(model: PreTrainedModel, row: ModelInput, **options: bool) -> Any:
-    return getattr(model, model.base_model_prefix)(**_inputs(row), use_cache=False, **options)
+def _decoded(model: PreTrainedModel, row: ModelInput, ranks: SequenceRanks | None, **options: bool) -> Any:
+    return getattr(model, model.base_model_prefix)(**_inputs(row, ranks), use_cache=False, **options)
 
 
 def _predicting(states: Sequence[Tensor], batch: PairBatch) -> Tensor:
     return torch.cat([one.flatten(0, 1) for one in states]).index_select(0, batch.predictors)
 
 
-def _inputs(row: ModelInput) -> dict[str, Any]:
+def _inputs(row: ModelInput, ranks: SequenceRanks | None) -> dict[str, Any]:
     """Arguments of a decoder, which takes what has four dimensions for a finished mask: it would build a square one."""
     if row.layout is None:
         return {"input_ids": row.ids}
     no_mask = row.ids.new_empty(1, 1, 0, 0)
-    return {"input_ids": row.ids, "position_ids": row.positions, "attention_mask": no_mask, "layout": row.layout}
+    shared = {} if ranks is None else {"ranks": ranks}
+    given = {"input_ids": row.ids, "position_ids": row.positions, "attention_mask": no_mask, "layout": row.layout}
+    return {**given, **shared}
 
 
 class _Decoded:

@@ -84,7 +84,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Collective. torch.distributed is initialised by whoever started the workers, or there is one process."""
     seed_generators(job.train.seed)
-    join_group(world)
+    world = join_group(world, job.deepspeed.sequence_parallel)
     run, evaluation = _begin(job, world, listener or Silent())
     with closing(run.policy), run.trackers:
         return _train(run, evaluation, windows)
@@ -184,7 +184,7 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     rate = learning_rate(window, run.plan, train)
     run.policy.set_learning_rate(rate)
     per_device, chunk_tokens = train.per_device_train_batch_size, train.logp_chunk_tokens
-    shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, run.policy.rows)
+    shared = share_window(window, run.index, run.world.shares, per_device, chunk_tokens, run.policy.rows)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
     batches: Iterable[PairBatch] = _batches(run, shared, arrived, first)
     state: ObjectiveState = run.policy.objective_state
@@ -212,7 +212,7 @@ def _context(run: Run) -> StatisticsContext:
 
 def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iterator[PairBatch]:
     """This rank's micro-batches, after what arrived was compared with the plan."""
-    window, share = shared.window, shared.shares[run.world.rank]
+    window, share = shared.window, shared.shares[run.world.share]
     positions = share_positions(window, share)
     verify_rows(rows, positions, run.index, window.step)
     tokens = TokenRows.of(rows, positions)
@@ -228,6 +228,7 @@ def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iter
             padding=run.policy.padding,
             device=run.world.torch_device,
             rows=run.policy.rows,
+            row_slice=run.world.row_slice,
         )
     run.listener.at_location(f"step {window.step}, the update", slow=slow)
 

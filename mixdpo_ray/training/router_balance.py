@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixdpo_ray.training.batch import ModelInput
+from mixdpo_ray.training.packed_rows import ModelInput
 from mixdpo_ray.training.world import World
 
 if TYPE_CHECKING:
@@ -73,9 +73,8 @@ def router_balance(model: PreTrainedModel) -> RouterBalance | None:
 
 def token_counts(row: ModelInput) -> Tensor:
     """[tokens] of how many answers' sequences a token is part of: a shared prompt of two, padding of none."""
-    tokens = row.ids.numel()
     if row.layout is not None:
-        return torch.bincount(row.layout.key_indices, minlength=tokens)
+        return row.row_slice.cut(torch.bincount(row.layout.key_indices, minlength=row.layout.tokens)[None])[0]
     assert row.lengths is not None
     return (torch.arange(row.ids.shape[1], device=row.ids.device) < row.lengths[:, None]).flatten().long()
 

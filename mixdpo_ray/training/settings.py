@@ -163,6 +163,9 @@ class TrainSettings(Settings):
 
 class DeepSpeedSettings(Settings):
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="What is sharded: nothing, optimizer, gradients, weights")
+    sequence_parallel: int = Field(
+        1, ge=1, description="Workers that run each row together, a slice each: for pairs too long for one device"
+    )
     offload_optimizer: bool = Field(False, description="Keep optimizer state in the host's memory (stages 1 to 3)")
     offload_parameters: bool = Field(False, description="Keep weights in the host's memory (stage 3)")
 

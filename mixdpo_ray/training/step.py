@@ -80,14 +80,16 @@ def train_step(
         if hard_objective is not None and batch.hard_pairs:
             hard = hard_objective.hard_losses(logps.hard).sum()
         sft = -(_sft_weights(logps, weights) * logps.hard_chosen).sum()
-        loss, router = weights.easy * (easy + hard) + weights.hard * sft, easy.new_zeros(())
+        loss, balance = weights.easy * (easy + hard) + weights.hard * sft, easy.new_zeros(())
         if routers is not None:
             router = routers.loss(batch, logps)
-            loss = loss + routers.balance.coefficient * router
+            balance = routers.balance.coefficient * router
+            sums[SUMS.index("loss/router")] += batch.weight * router.detach()
         # every rank runs every micro-step; a filler's gradient is zero. The mean over ranks is undone
-        policy.backward(loss * batch.weight * world.size)
-        with torch.no_grad():
-            sums += batch.weight * _measures(objective, logps, torch.stack([loss, easy, hard, sft]), router)
+        policy.backward((loss + balance) * batch.weight * world.size)
+        with torch.no_grad():  # ranks that share rows know the same of pairs, and each something else of routers
+            sums += batch.weight * world.counts * _measures(objective, logps, torch.stack([loss, easy, hard, sft]))
+            sums[SUMS.index("loss")] += batch.weight * balance
     reduced = reduce_sums(sums, world)
     if not math.isfinite(reduced["loss"]):
         raise NonFiniteError("the loss is not finite")
@@ -104,14 +106,14 @@ def _sft_weights(logps: MicroLogps, weights: LossWeights) -> Tensor:
     )
 
 
-def _measures(objective: Objective, logps: MicroLogps, losses: Tensor, router: Tensor) -> Tensor:
-    """Sums of this micro-batch, in the order of metrics.SUMS. `losses`: the first four of them."""
+def _measures(objective: Objective, logps: MicroLogps, losses: Tensor) -> Tensor:
+    """Sums of this micro-batch, in the order of metrics.SUMS; of its routers nothing. `losses`: the first four."""
     pairs = logps.easy
     chosen_reward, rejected_reward = objective.rewards(pairs)
     correct = objective.correct(pairs).sum()
-    drift = router.new_zeros(()) if pairs.ref_chosen is None else pairs.chosen_ratio.sum()
+    drift = losses.new_zeros(()) if pairs.ref_chosen is None else pairs.chosen_ratio.sum()
     measured = [
         *losses, pairs.chosen.sum() + logps.hard.chosen.sum() + logps.hard_chosen.sum(), pairs.rejected.sum(),
-        chosen_reward.sum(), rejected_reward.sum(), correct, drift, router,
+        chosen_reward.sum(), rejected_reward.sum(), correct, drift, losses.new_zeros(()),
     ]  # fmt: skip
     return torch.stack(measured)

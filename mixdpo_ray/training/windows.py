@@ -38,7 +38,7 @@ def rank_positions(table: PreparedTable, plan: Plan, world: World, kind: RowKind
     """Positions of the rows that a rank runs in a step, each once, ascending."""
     window = plan.window(step)
     lengths = index_lengths(table.index("train"), window.positions)
-    return window.positions[rows_of_rank(lengths, window.alone, world.size, world.rank, packed=kind == "packed")]
+    return window.positions[rows_of_rank(lengths, window.alone, world.shares, world.share, packed=kind == "packed")]
 
 
 def share_positions(window: Window, share: Share) -> NDArray[np.int64]:

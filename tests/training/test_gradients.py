@@ -22,6 +22,7 @@ from mixdpo_ray.training.checks_before_training import references_for
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.export import consolidated
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.process_group import join_group
 from mixdpo_ray.training.settings import OptimizerSettings
 from mixdpo_ray.training.step import LossWeights, train_step
 from mixdpo_ray.training.window_shares import share_window
@@ -48,14 +49,15 @@ def gradient_in_groups(world: World, job: TrainingJob, step: int) -> tuple[dict[
 
 def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float], float, Weights]:
     """Sums, norm and gradient of a step, through DeepSpeed and one real update."""
+    world = join_group(world, job.deepspeed.sequence_parallel)
     table = PreparedTable.open(job.prepared)
     plan = job.plan(table)
     window = plan.window(step)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
     before = {name: tensor.clone() for name, tensor in consolidated(policy).items()}
     per_device, chunk_tokens = job.train.per_device_train_batch_size, job.train.logp_chunk_tokens
-    shared = share_window(window, table.index("train"), world.size, per_device, chunk_tokens, policy.rows)
-    share = shared.shares[world.rank]
+    shared = share_window(window, table.index("train"), world.shares, per_device, chunk_tokens, policy.rows)
+    share = shared.shares[world.share]
     positions = share_positions(window, share)
     tokens = TokenRows.of(table.read("train", positions), positions)
     references = references_for(job, table, plan)
@@ -63,7 +65,7 @@ def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float
         build_batch(
             tokens, window.positions[micro.rows], window.hard[micro.rows], references,
             weight=micro.weight, padding=0, device=torch.device("cpu"), rows=policy.rows,
-            alone=window.alone[micro.rows],
+            alone=window.alone[micro.rows], row_slice=world.row_slice,
         )
         for micro in share
     ]  # fmt: skip
