@@ -52,7 +52,7 @@ def test_a_value_that_is_not_finite_never_reaches_the_file(tmp_path: Path) -> No
 def test_means_are_sums_over_the_pairs_they_are_of() -> None:
     """Four easy and two hard pairs: chosen log-probs over all six, what needs a rejected answer over four."""
     totals = WindowTotals(6, 4, 2, 10, 1, (1,), 100, 0, 120)
-    sums = dict.fromkeys(SUMS, 12.0) | {"loss": 0.5, "rewards/chosen": 8.0, "rewards/rejected": 2.0, "loss/hard": 3.0}
+    sums = dict.fromkeys(SUMS, 12.0) | {"loss": 0.5, "rewards/chosen": 8.0, "rewards/rejected": 2.0, "loss/sft": 3.0}
     metrics = step_metrics(sums, totals, has_reference=True)
     assert metrics["loss"] == 0.5
     assert metrics["logps/chosen"] == 2.0
