@@ -15,6 +15,12 @@ from mixdpo_ray.tracking.outbox import Ending, TrackedLine
 from mixdpo_ray.tracking.settings import OURS, MlflowSettings
 from mixdpo_ray.tracking.tracked import Tracked
 
+# MLflow reads these when it is asked; its own patience is minutes, in which nothing is told and nothing ends
+_BY_DEFAULT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
 _ID = "mixdpo_ray.id"
 _GROUP = "mixdpo_ray.group"
 _MOST_PARAMS, _LONGEST_PARAM = 100, 500  # of a request; of a value in all stores
@@ -23,7 +29,8 @@ _DONE = {"step": "steps_taken", "eval": "eval_steps_taken"}  # metrics that tell
 
 class MlflowTracker:
     def __init__(self, settings: MlflowSettings, tracked: Tracked, identifier: str):
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for name, value in _BY_DEFAULT.items():
+            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=settings.uri)

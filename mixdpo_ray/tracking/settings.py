@@ -25,7 +25,7 @@ class TrackerSettings(Settings):
     def needs_local_run(self) -> bool:
         return self.local_files
 
-    def lacking_here(self) -> str | None:
+    def lacks(self) -> str | None:
         """What this process's environment lacks to reach the tracker, and what to do; nothing where it looks well."""
         return None
 
@@ -46,7 +46,7 @@ class WandbSettings(TrackerSettings):
     def is_offline(self) -> bool:
         return self.offline or os.environ.get("WANDB_MODE", "") in ("offline", "dryrun")
 
-    def lacking_here(self) -> str | None:
+    def lacks(self) -> str | None:
         if self.is_offline or os.environ.get("WANDB_MODE", "") == "disabled" or os.environ.get("WANDB_API_KEY"):
             return None
         host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -71,7 +71,7 @@ class MlflowSettings(TrackerSettings):
             raise ValueError("a recipe is no place for a password: set MLFLOW_TRACKING_USERNAME and _PASSWORD")
         return uri
 
-    def lacking_here(self) -> str | None:
+    def lacks(self) -> str | None:
         if self.uri or os.environ.get("MLFLOW_TRACKING_URI"):
             return None
         return (
@@ -100,6 +100,12 @@ TRACKERS: Mapping[str, type[TrackerSettings]] = {
     "trackio": TrackioSettings,
     "tensorboard": TensorBoardSettings,
 }
+
+
+def lacking_here(trackers: Mapping[str, TrackerSettings]) -> str | None:
+    """What this process lacks to reach the first of them that it cannot reach."""
+    told = ((name, settings.lacks()) for name, settings in trackers.items())
+    return next((f"output.trackers.{name}: {lacking}" for name, lacking in told if lacking), None)
 
 
 def _hosts_with_passwords() -> set[str]:

@@ -65,14 +65,14 @@ def test_a_missing_key_or_address_is_known_before_anything_starts(
         monkeypatch.delenv(name, raising=False)
     netrc = tmp_path / "netrc"
     monkeypatch.setenv("NETRC", str(netrc))
-    assert str(WandbSettings().lacking_here()).startswith("no key for api.wandb.ai: set WANDB_API_KEY")
+    assert str(WandbSettings().lacks()).startswith("no key for api.wandb.ai: set WANDB_API_KEY")
     netrc.write_text("machine api.wandb.ai login user password 0123\n")
     netrc.chmod(0o600)
-    assert WandbSettings().lacking_here() is None
+    assert WandbSettings().lacks() is None
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert str(WandbSettings().lacking_here()).startswith("no key for wandb.example.org")
-    assert WandbSettings(offline=True).lacking_here() is None
+    assert str(WandbSettings().lacks()).startswith("no key for wandb.example.org")
+    assert WandbSettings(offline=True).lacks() is None
     monkeypatch.setenv("WANDB_API_KEY", "0123")
-    assert WandbSettings().lacking_here() is None
-    assert str(MlflowSettings().lacking_here()).startswith("no address: give mlflow.uri")
-    assert MlflowSettings(uri="sqlite:///a.db").lacking_here() is None
+    assert WandbSettings().lacks() is None
+    assert str(MlflowSettings().lacks()).startswith("no address: give mlflow.uri")
+    assert MlflowSettings(uri="sqlite:///a.db").lacks() is None
