@@ -36,6 +36,7 @@ help:
 	@echo "  tests.measure.gpu             what make measure runs: step time, memory, correctness, resume"
 	@echo "  tests.measure.make_bundle     what a GPU machine without a network needs; .install_bundle unpacks it there"
 	@echo "  tests.measure.start           where the seconds before the first step go; .start_floor is Ray Train's share"
+	@echo "  tests.measure.checkpoints     how long steps wait for checkpoints, on a disk and in a slow object store"
 	@echo "  tests.measure.sharing         what one pass of the reference model for all trials saves"
 	@echo "  tests.measure.packing         padded, packed and shared rows beside each other, against their operations"
 	@echo "  tests.measure.scaling         the same steps on one worker and on two"

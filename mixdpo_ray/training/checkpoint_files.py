@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import tempfile
 from collections.abc import Iterator
@@ -15,32 +16,12 @@ import torch.distributed as dist
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import CheckpointError, StorageError
-from mixdpo_ray.training.checkpoints import Checkpoints, File, FoundCheckpoint
+from mixdpo_ray.training.checkpoints import Checkpoints, FoundCheckpoint
 from mixdpo_ray.training.engine import Policy, convert_shards
 from mixdpo_ray.training.world import World
 from mixdpo_ray.wording import first_line
 
 TAG = "shards"
-
-
-def save_checkpoint(
-    policy: Policy, checkpoints: Checkpoints, step: int, metrics: dict[str, float], *, adapters: bool
-) -> str:
-    """Collective. The committed folder of a step. A failure leaves the checkpoints before it as they are."""
-    target = checkpoints.path(step)
-    with _scratch(checkpoints.folder, f".writing-step-{step}-rank-{checkpoints.world.rank}") as scratch:
-        written = _write(policy, scratch, checkpoints.world, adapters=adapters)
-        files: dict[str, File] = {}
-        for file in written:
-            size, sha256 = storage.digest(str(file))
-            files[file.name] = File(size=size, sha256=sha256)
-        storage.make_folder(target)
-        for file in written:
-            _move(str(file), storage.join(target, file.name))
-    dist.barrier()
-    state = {name: values.tolist() for name, values in policy.objective_state.items()}
-    checkpoints.commit(step, policy.zero_stage, files, metrics, state)
-    return target
 
 
 def load_checkpoint(policy: Policy, checkpoints: Checkpoints, found: FoundCheckpoint, *, adapters: bool) -> None:
@@ -62,7 +43,8 @@ def needs_conversion(found: FoundCheckpoint, world: World) -> bool:
     return found.manifest.world != world.size and found.manifest.zero_stage > 0
 
 
-def _write(policy: Policy, scratch: Path, world: World, *, adapters: bool) -> list[Path]:
+def write_shards(policy: Policy, scratch: Path, world: World, *, adapters: bool) -> list[Path]:
+    """Collective. This rank's files of a checkpoint, in a scratch folder."""
     shards = scratch / TAG
     with _disk_full_explained(str(scratch)):
         shards.mkdir(parents=True)
@@ -86,18 +68,22 @@ def _disk_full_explained(path: str) -> Iterator[None]:
             ) from error
 
 
-@contextmanager
-def _scratch(folder: str, name: str) -> Iterator[Path]:
-    """A scratch folder, on the same disk where storage is local, so that moving is renaming."""
-    if not storage.is_local(folder):
-        with tempfile.TemporaryDirectory(prefix="mixdpo-checkpoint-") as temporary:
-            yield Path(temporary)
-        return
-    path = storage.join(folder, name)
-    try:
-        yield storage.local(path)
-    finally:
-        storage.delete(path)
+def scratch_folder(folder: str, step: int, world: World) -> Path:
+    """A folder of this rank alone; on the same disk where storage is local, so that moving is renaming."""
+    if storage.is_local(folder):
+        return storage.local(storage.join(folder, f".writing-step-{step}-rank-{world.rank}"))
+    return Path(tempfile.mkdtemp(prefix=_scratch_prefix(folder)))
+
+
+def sweep_scratch(folder: str, world: World) -> None:
+    """Remove what a killed run left on this machine; what it left in storage is the checkpoints' to sweep."""
+    if world.local_rank == 0 and not storage.is_local(folder):
+        for left in Path(tempfile.gettempdir()).glob(f"{_scratch_prefix(folder)}*"):
+            storage.delete(str(left))
+
+
+def _scratch_prefix(folder: str) -> str:
+    return f"mixdpo-checkpoint-{hashlib.sha256(folder.encode()).hexdigest()[:12]}-"
 
 
 @contextmanager
@@ -109,13 +95,6 @@ def _local_copy(found: FoundCheckpoint) -> Iterator[Path]:
         folder = Path(temporary) / f"step-{found.manifest.step}"
         storage.copy(found.path, str(folder))
         yield folder
-
-
-def _move(source: str, target: str) -> None:
-    if storage.is_local(target):
-        storage.move(source, target)
-    else:
-        storage.copy(source, target)
 
 
 def _convert(checkpoints: Checkpoints, folder: Path) -> Path:

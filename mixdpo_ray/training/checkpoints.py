@@ -2,7 +2,7 @@
 
 <run>/checkpoints/step-<k>/   the engine's shards, then manifest.json (size and SHA-256 of each file), then COMMITTED
 
-Every rank writes its shards to a scratch folder and moves them into the step's folder, which nothing ever writes twice.
+Every rank moves its shards into the step's folder, which nothing ever writes twice (checkpoint_writer.py says when).
 Only folders with the mark count; loading verifies every file, and falls back to the one before, loudly. What a killed
 run left half-written is removed when the next one starts. Shards are pickles: the hashes find damage, not attacks, so
 folders that others can write to are refused.
@@ -91,6 +91,11 @@ class Checkpoints:
             )
         return None
 
+    def gather(self, files: Mapping[str, File]) -> dict[str, File]:
+        """Collective. What all ranks moved into a step's folder. `files`: what this one did."""
+        everyone = self.from_everyone({name: (file.size, file.sha256) for name, file in files.items()})
+        return {name: File(size=size, sha256=sha) for part in everyone for name, (size, sha) in part.items()}
+
     def commit(
         self,
         step: int,
@@ -99,29 +104,25 @@ class Checkpoints:
         metrics: Mapping[str, float],
         memory: Mapping[str, float | list[float]],
     ) -> None:
-        """Collective. `files`: what this rank moved into the step's folder."""
-        everyone = self._from_everyone({name: (file.size, file.sha256) for name, file in files.items()})
-        if self.world.leads:
-            gathered = {name: File(size=size, sha256=sha) for part in everyone for name, (size, sha) in part.items()}
-            absent = set(gathered) - set(storage.names(self.path(step)))
-            if absent:
-                raise StorageError(
-                    f"{self.path(step)} lacks {sorted(absent)[0]}, which another worker wrote: output.storage_path "
-                    "must be a folder or bucket that all nodes share"
-                )
-            manifest = CheckpointManifest(
-                step=step,
-                fingerprint=self.fingerprint,
-                world=self.world.size,
-                zero_stage=zero_stage,
-                metrics=dict(metrics),
-                files=gathered,
-                memory=dict(memory),
+        """Make a checkpoint of the files of all ranks, by rank 0 alone, and delete those that nobody needs any more."""
+        absent = set(files) - set(storage.names(self.path(step)))
+        if absent:
+            raise StorageError(
+                f"{self.path(step)} lacks {sorted(absent)[0]}, which another worker wrote: output.storage_path "
+                "must be a folder or bucket that all nodes share"
             )
-            storage.write_bytes(storage.join(self.path(step), MANIFEST), manifest.to_json())
-            storage.write_bytes(storage.join(self.path(step), MARK), b"")
-            self._prune()
-        self._together()
+        manifest = CheckpointManifest(
+            step=step,
+            fingerprint=self.fingerprint,
+            world=self.world.size,
+            zero_stage=zero_stage,
+            metrics=dict(metrics),
+            files=dict(files),
+            memory=dict(memory),
+        )
+        storage.write_bytes(storage.join(self.path(step), MANIFEST), manifest.to_json())
+        storage.write_bytes(storage.join(self.path(step), MARK), b"")
+        prune_checkpoints(self.folder, self.settings, self.needed)
 
     def _problems(self, path: str) -> list[str]:
         """Collective. Each rank reads its part of the files; all of them learn of every problem."""
@@ -140,7 +141,7 @@ class Checkpoints:
             )
         mine = sorted(manifest.files)[self.world.rank :: self.world.size]
         found = damages(path, manifest, mine)
-        return [text for part in self._from_everyone(found) for text in part]
+        return [text for part in self.from_everyone(found) for text in part]
 
     def _set_aside(self, step: int, problems: list[str]) -> None:
         aside = f"{self.path(step)}.damaged"
@@ -158,11 +159,8 @@ class Checkpoints:
             if name.startswith(".") or (STEP.fullmatch(name) and name not in committed):
                 storage.delete(storage.join(self.folder, name))
 
-    def _prune(self) -> None:
-        prune_checkpoints(self.folder, self.settings, self.needed)
-
-    def _from_everyone(self, mine: T) -> list[T]:
-        """Rank by rank."""
+    def from_everyone(self, mine: T) -> list[T]:
+        """Collective. What each rank has, rank by rank."""
         import torch.distributed as dist
 
         everyone = [mine] * self.world.size

@@ -170,9 +170,9 @@ def make_policy(
     from_universal: bool = False,
 ) -> Policy:
     """Collective: every rank builds its part."""
-    library = _deepspeed(world)
+    library = load_deepspeed(world)
     config = deepspeed_config(model, train, deepspeed, from_universal=from_universal)
-    with _sharded_loading(config, deepspeed.zero_stage):
+    with sharded_loading(config, deepspeed.zero_stage):
         scorer = Scorer.load(model, world, recompute=train.gradient_checkpointing)
     _bound_buckets(config, scorer)
     optimizer = adamw(scorer, train.optimizer)
@@ -219,7 +219,7 @@ def import_what_is_slow() -> None:
     """All that a first training imports and builds on a CPU, for a process that others are forked from."""
     with warnings.catch_warnings(), quiet(logging.WARNING):
         warnings.simplefilter("ignore")  # of libraries
-        _deepspeed(World())
+        load_deepspeed(World())
         import pandas  # noqa: F401
         from deepspeed.checkpoint import ds_to_universal  # noqa: F401
         from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
@@ -245,7 +245,7 @@ def convert_shards(folder: Path, universal: Path) -> None:
     (universal.parent / "latest_universal").unlink(missing_ok=True)  # DeepSpeed's mark; ours says what counts
 
 
-def _deepspeed(world: World) -> Any:
+def load_deepspeed(world: World) -> Any:
     """The library, after what it reads while it is imported is set, and without extensions of its own."""
     if world.torch_device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -278,7 +278,7 @@ def _without_compiler() -> Iterator[None]:
 
 
 @contextmanager
-def _sharded_loading(config: dict[str, Any], zero_stage: int) -> Iterator[None]:
+def sharded_loading(config: dict[str, Any], zero_stage: int) -> Iterator[None]:
     """Under ZeRO-3 no rank ever holds the whole model: transformers shards weights as it reads them."""
     if zero_stage < 3:
         yield

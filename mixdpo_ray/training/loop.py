@@ -23,7 +23,8 @@ from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.tracking.trackers import Trackers
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
-from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, save_checkpoint
+from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, sweep_scratch
+from mixdpo_ray.training.checkpoint_writer import CheckpointWriter
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning, references_for
 from mixdpo_ray.training.engine import Policy, make_policy
@@ -35,7 +36,7 @@ from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.judged_steps import waits_for_judge
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.listener import Listener, Silent
-from mixdpo_ray.training.metrics import CHECKPOINT_SECONDS, MetricsLog, speed_metrics, step_metrics, window_facts
+from mixdpo_ray.training.metrics import MetricsLog, speed_metrics, step_metrics, window_facts
 from mixdpo_ray.training.model_card import CardFacts
 from mixdpo_ray.training.process_group import join_group
 from mixdpo_ray.training.run_trackers import trackers_of
@@ -65,7 +66,7 @@ class Run:
     tokenizer: PreTrainedTokenizerBase
     references: References | None
     held_out: HeldOut | None
-    checkpoints: Checkpoints
+    writer: CheckpointWriter
     log: MetricsLog | None  # rank 0's
     trackers: Trackers  # none but rank 0's
     listener: Listener
@@ -86,7 +87,7 @@ def run_training(
     seed_generators(job.train.seed)
     world = join_group(world, job.deepspeed.sequence_parallel)
     run, evaluation = _begin(job, world, listener or Silent())
-    with closing(run.policy), run.trackers:
+    with closing(run.policy), run.trackers, run.writer.in_use():
         return _train(run, evaluation, windows)
 
 
@@ -101,13 +102,16 @@ def _train(run: Run, evaluation: dict[str, float], windows: WindowSource) -> dic
     rows = windows(run.table, run.plan, world, run.policy.rows, run.start, run.steps)
     for step in range(run.start, run.steps):
         metrics = _step(run, step, rows)
+        run.writer.advance()
         if _due(run, step + 1, job.train.evaluation.every_steps) or _best_needs_it(run, step + 1):
             evaluation = _evaluate(run, step + 1)
         due, wanted = _due(run, step + 1, job.train.checkpoints.every_steps), run.listener.checkpoint_wanted()
+        waits = wanted is not None or step + 1 == run.steps  # whoever wants it may end this process at any moment
         if job.judge is not None and _due(run, step + 1, job.judge.every_steps):
             wanted = wanted or "to be judged"
         if (due or wanted) and (job.exports_model or job.keeps_state or step + 1 < run.steps):
-            _save(run, step + 1, evaluation if due else {}, wanted)
+            run.writer.save(step + 1, evaluation if due else {}, wanted, waits=waits)
+    run.writer.finish()
     run.listener.at_location(None)
     return _summary(run, _export(run, evaluation), metrics, evaluation)
 
@@ -135,6 +139,7 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     folder = storage.join(job.run, "checkpoints")
     waits = waits_for_judge(job.run, job.judge)
     checkpoints = Checkpoints(folder, job.fingerprint, job.train.checkpoints, world, listener.on_warning, waits)
+    sweep_scratch(folder, world)
     found = checkpoints.find()
     if found is not None and world.leads:
         listener.on_resume(found.manifest.step, job.steps(plan))
@@ -156,8 +161,9 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     log = MetricsLog(job.run, start) if world.leads else None
     run = Run(
         job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
-        tokenizer=tokenizer, references=references_for(job, table, plan), checkpoints=checkpoints, listener=listener,
+        tokenizer=tokenizer, references=references_for(job, table, plan), listener=listener,
         held_out=held_out, log=log, trackers=trackers_of(job, log, start, listener),
+        writer=CheckpointWriter(policy, checkpoints, log, listener, adapters=job.model.lora is not None),
     )  # fmt: skip
     return run, dict(found.manifest.metrics) if found else {}
 
@@ -201,6 +207,7 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
         "learning_rate": rate,
         "grad_norm": norm,
         **speed_metrics(shared.totals, time.perf_counter() - began, waited),
+        **run.writer.seconds_waited(),
     }
     _tell(run, metrics)
     return metrics
@@ -252,16 +259,6 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
         evaluation.pairs.write(storage.join(run.job.run, AFTER if step else BEFORE))
     _tell(run, {"kind": "eval", "step": step, **metrics})
     return metrics
-
-
-def _save(run: Run, step: int, metrics: dict[str, float], why: str | None) -> None:
-    began = time.perf_counter()
-    run.say(f"saving a checkpoint{f': {why}' if why else ''}")
-    run.listener.at_location(f"the checkpoint after step {step}", slow=True)
-    if run.log is not None:
-        run.log.upload()  # first: lines past a checkpoint are cut, lines before it must exist
-    path = save_checkpoint(run.policy, run.checkpoints, step, metrics, adapters=run.job.model.lora is not None)
-    run.listener.on_checkpoint(path, {"step": step, CHECKPOINT_SECONDS: time.perf_counter() - began, **metrics})
 
 
 def _due(run: Run, done: int, every: int | None) -> bool:
