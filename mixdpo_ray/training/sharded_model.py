@@ -26,6 +26,8 @@ def load_in_shards(make: Callable[[], _Model], world: World, *, offload: bool = 
     with sharded_loading(config, 3):
         model = make().eval()
     config["bf16"] = {"enabled": next(model.parameters()).dtype == torch.bfloat16}
+    largest = max(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+    config["zero_optimization"]["stage3_prefetch_bucket_size"] = fetched_ahead(largest)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with quiet():
@@ -36,11 +38,15 @@ def load_in_shards(make: Callable[[], _Model], world: World, *, offload: bool = 
     return model
 
 
+def fetched_ahead(largest: int) -> int:
+    """How many weights; `largest`: those of the largest layer."""
+    return min(FETCHED_AHEAD, largest)
+
+
 def shards_config(*, offload: bool) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": 3,
         "overlap_comm": False,
-        "stage3_prefetch_bucket_size": FETCHED_AHEAD,
         "stage3_param_persistence_threshold": SMALL,
     }
     if offload:
