@@ -191,6 +191,17 @@ def _predicting(states: Sequence[Tensor], batch: PairBatch) -> Tensor:
     return torch.cat([one.flatten(0, 1) for one in states]).index_select(0, batch.predictors)
 
 
+class StatesReader(nn.Module):
+    """A causal language model that answers with the states that predict completion tokens."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: PairBatch) -> Tensor:
+        return predicting_states(self.model, batch)
+
+
 def _inputs(row: ModelInput, ranks: SequenceRanks | None) -> dict[str, Any]:
     """Arguments of a decoder, which takes what has four dimensions for a finished mask: it would build a square one."""
     if row.layout is None:

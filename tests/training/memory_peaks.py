@@ -71,10 +71,10 @@ def peak_bytes(
                 policy.backward((easy.chosen - easy.rejected).sum())
                 del easy
             policy.update()
-    return _peak(profiler)
+    return peak_of(profiler)
 
 
-def _peak(profiler: Any) -> int:
+def peak_of(profiler: Any) -> int:
     """By address: gloo's threads free some blocks that the profiler did not see begin, and the other way round."""
     changes, open_events = [], list(profiler.profiler.kineto_results.experimental_event_tree())
     while open_events:

@@ -86,7 +86,7 @@ def test_a_run_and_all_that_it_measures_are_those_of_one_rank(
 def test_a_run_goes_on_to_the_same_bits_and_with_other_ranks_to_the_last_but_few(
     tiny: Path, one: Gang, two: Gang, four: Gang, alone: Trained, tmp_path: Path
 ) -> None:
-    every_two = {"checkpoints": CheckpointSettings(every_steps=2)}
+    every_two: dict[str, Any] = {"checkpoints": CheckpointSettings(every_steps=2)}
     undisturbed = shared_job(tiny, tmp_path / "undisturbed", "dpo", 2, **every_two)
     killed = replace(undisturbed, run=str(tmp_path / "killed"))
     two(train, undisturbed)
