@@ -24,6 +24,7 @@ NOTES = {
     "several_raters": "rated by several",
     "missing_score_made_hard": "no score, margin 0",
     "negative_margin_made_hard": "negative, margin 0",
+    "tools_ignored": "tools that the chat template ignores",
 }
 EASY, HARD, INK = "#2a6f97", "#e07a3f", "#333333"
 

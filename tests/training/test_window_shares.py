@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mixdpo_ray.curriculum.plan import Window
-from mixdpo_ray.tables.prepared_table import Index
+from mixdpo_ray.tables.index import Index
 from mixdpo_ray.training.step import LossWeights
 from mixdpo_ray.training.window_shares import share_window
 
