@@ -34,6 +34,7 @@ REASONS: dict[str, str] = {
     "answers_differ_before_last_turn": "the two conversations differ before their answers",
     "malformed_tools": "tools is no list of functions with names, or no JSON of one",
     "malformed_template_kwargs": "chat_template_kwargs is no table of settings, or no JSON of one",
+    "several_turns": "an answer has several turns, and raters read one text",
     "lone_surrogate": "a text holds half of a surrogate pair, which no UTF-8 can hold",
     # the ratings
     "missing_score": "a rating is missing (data.missing_score)",

@@ -50,9 +50,9 @@ def check_turns(candidate: Candidate, template: TemplateInputs, max_bytes: int) 
         return "lone_surrogate"
     if size + len(template.tools.encode()) > max_bytes:
         return "oversized_row"
-    if not all(map(_says_something, (*turns.chosen, *turns.rejected))):
+    if not all(map(says_something, (*turns.chosen, *turns.rejected))):
         return "empty_answer"
-    if not all(map(_says_something, turns.prompt)):
+    if not all(map(says_something, turns.prompt)):
         return "empty_prompt"
     return "identical_answers" if _stripped(turns.chosen) == _stripped(turns.rejected) else turns
 
@@ -69,12 +69,13 @@ def conversation(turns: Any) -> Conversation | None:
 def in_turn(messages: Sequence[Message]) -> bool:
     """Whether each may speak after the one before."""
     spoken = messages[1:] if messages and messages[0]["role"] == "system" else messages
-    before = ""
+    before, calls = "", None
     for message in spoken:
         role = message["role"]
-        if not isinstance(role, str) or role not in FOLLOWS[before]:
+        called = role != "tool" or before == "tool" or bool(calls)
+        if not isinstance(role, str) or role not in FOLLOWS[before] or not called:
             return False
-        before = role
+        before, calls = role, message.get("tool_calls")
     return bool(spoken)
 
 
@@ -140,7 +141,8 @@ def _where_they_part(chosen: Conversation, rejected: Conversation) -> int | None
     return starts[-1] if starts else None
 
 
-def _says_something(message: Message) -> bool:
+def says_something(message: Message) -> bool:
+    """Whether a turn has text or calls a tool; a tool may have nothing to say."""
     return message["role"] == "tool" or bool(message.get("tool_calls")) or bool(message["content"].strip())
 
 

@@ -110,6 +110,7 @@ ELSEWHERE = {
     "no_ratings_to_state",
     "tie_not_augmented",
     "raters_disagree",
+    "several_turns",
 }
 
 

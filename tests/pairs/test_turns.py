@@ -87,7 +87,8 @@ def test_a_pair_is_named_by_its_tools_only_where_it_has_some() -> None:
     assert plain.pair_id == "aac4768e825139e8daa3a07c73dcfe5b"
     nothing = kept({**PLAIN, "tools": [], "chat_template_kwargs": None})
     assert nothing.pair_id == plain.pair_id
-    others = [{"tools": TOOLS}, {"chat_template_kwargs": {"enable_thinking": False}}, {"tools": [{"name": "clock"}]}]
+    thinking = {"chat_template_kwargs": {"enable_thinking": False}}
+    others: list[dict[str, Any]] = [{"tools": TOOLS}, thinking, {"tools": [{"name": "clock"}]}]
     assert len({kept({**PLAIN, **one}).pair_id for one in others} | {plain.pair_id}) == 4
     assert {kept({**PLAIN, **one}).prompt_id for one in others} == {plain.prompt_id}
 

@@ -14,7 +14,7 @@ from mixdpo_ray.pairs.flips import with_flips
 from mixdpo_ray.pairs.reading import RawRow
 from mixdpo_ray.tables.index import SCORED
 from mixdpo_ray.tables.prepared_table import index_rows
-from mixdpo_ray.training.batch import References, TokenRows, build_batch
+from mixdpo_ray.training.batch import Ragged, References, TokenRows, build_batch
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.logps import Scorer, pair_logps
 from tests.pairs.samples import BAD, GOOD, QUESTION, conversation, data
@@ -67,13 +67,13 @@ def test_only_the_assistants_tokens_count_in_sums_and_lengths(model: Any, conver
     expected = {
         side: [by_hand(model, row[side], prompt) for row, prompt in zip(ROWS, prompts, strict=True)] for side in SIDES
     }
-    for sums, lengths, side in (
+    for sums, lengths, hand in (
         (found.easy.chosen, found.easy.chosen_length, expected["chosen"][:2]),
         (found.easy.rejected, found.easy.rejected_length, expected["rejected"][:2]),
         (found.hard_chosen, found.hard_length, expected["chosen"][2:]),
     ):
-        assert sums.tolist() == pytest.approx([total for total, _ in side], abs=1e-4)
-        assert lengths.tolist() == [count for _, count in side]
+        assert sums.tolist() == pytest.approx([total for total, _ in hand], abs=1e-4)
+        assert lengths.tolist() == [count for _, count in hand]
     index = index_rows(rows)
     for side, name in zip(SIDES, SCORED, strict=True):
         assert index[name].to_pylist() == [count for _, count in expected[side]]
@@ -84,8 +84,6 @@ def test_references_of_tokens_are_as_long_as_what_is_scored(converted: Conversio
     rows, positions = converted.kept, np.arange(3)
     scored = [index_rows(rows)[name].to_pylist() for name in SCORED]
     lists = [pa.chunked_array([pa.array([[0.5] * n for n in side], pa.list_(pa.float32()))]) for side in scored]
-    from mixdpo_ray.training.batch import Ragged
-
     references = References(np.zeros(3, np.float32), np.zeros(3, np.float32), None, tuple(map(Ragged.of, lists)))  # type: ignore[arg-type]
     batch = build_batch(
         TokenRows.of(rows, positions), positions, np.zeros(3, np.bool_), references,
