@@ -38,6 +38,8 @@ CONVERTED_SCHEMA = pa.schema(
         "row": pa.int64(),
         "candidate": pa.int32(),
         "rater_margins": pa.list_(pa.float64()),  # null where there are not several raters
+        "chosen_runs": pa.list_(pa.int32()),  # null where all of an answer is the assistant's
+        "rejected_runs": pa.list_(pa.int32()),
     }
 )
 
@@ -181,6 +183,8 @@ def _row(origin: Origin, pair: Pair, encoded: EncodedPair) -> dict[str, Any]:
         "row": origin.row,
         "candidate": origin.candidate,
         "rater_margins": pair.rater_margins or None,
+        "chosen_runs": encoded.chosen_runs,
+        "rejected_runs": encoded.rejected_runs,
     }
 
 

@@ -21,9 +21,10 @@ from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.split_and_order import KEY_SCHEMA
 from mixdpo_ray.preparation.convert_tasks import ConversionSettings, convert_locally, converted
 from mixdpo_ray.preparation.sources import Source
+from mixdpo_ray.tables.index import SCORED
 
 REFUSAL_COLUMNS = ["file", "row", "reason", "source_number"]
-NARROW = [*KEY_SCHEMA.names, "row_key", "reason", "note", "count"]
+NARROW = [*KEY_SCHEMA.names, *SCORED, "row_key", "reason", "note", "count"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,13 @@ def _large(kind: Any) -> Any:
     return pa.large_string() if kind == pa.string() else kind
 
 
-KEPT_SCHEMA = pa.schema([*((field.name, _large(field.type)) for field in KEY_SCHEMA), ("row_key", pa.uint64())])
+KEPT_SCHEMA = pa.schema(
+    [
+        *((field.name, _large(field.type)) for field in KEY_SCHEMA),
+        *((name, pa.int32()) for name in SCORED),
+        ("row_key", pa.uint64()),
+    ]
+)
 
 
 def _split_kept_and_refused(names: list[str], held: Dataset, narrow: Iterable[pa.Table]) -> ConvertedRows:

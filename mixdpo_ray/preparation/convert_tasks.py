@@ -23,6 +23,8 @@ from mixdpo_ray.pairs.reading import RawRow
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.preparation.file_slices import FileSlice
 from mixdpo_ray.preparation.sources import Source, block_rows
+from mixdpo_ray.tables.index import SCORED
+from mixdpo_ray.tables.runs import scored_counts
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer
 
@@ -31,6 +33,7 @@ STAGED_SCHEMA = pa.schema(
     [
         *CONVERTED_SCHEMA,
         *(pa.field(f"{name}_length", pa.int64()) for name in LENGTHS),
+        *(pa.field(name, pa.int64()) for name in SCORED),
         pa.field("source_number", pa.int8()),
         pa.field("row_key", pa.uint64()),  # names the row among all rows of all sources
         pa.field("reason", pa.string()),  # of a refused row, which has no tokens
@@ -114,7 +117,7 @@ def convert(settings: ConversionSettings, rows: list[RawRow]) -> pa.Table:
 
 def to_staged_rows(conversion: Conversion, source_number: int) -> pa.Table:
     kept = conversion.kept
-    columns = {name: kept[name] for name in kept.column_names}
+    columns = {name: kept[name] for name in kept.column_names} | scored_counts(kept)
     for name in LENGTHS:
         columns[f"{name}_length"] = pc.list_value_length(kept[f"{name}_ids"]).cast(pa.int64())
     columns["row_key"] = pa.array(row_keys(kept, source_number), pa.uint64())

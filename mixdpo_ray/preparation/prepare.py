@@ -64,6 +64,7 @@ from mixdpo_ray.preparation.table_key import (
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.tables.index import SCORED
 from mixdpo_ray.tables.prepared_table import (
     RATER_MARGINS,
     Manifest,
@@ -72,6 +73,7 @@ from mixdpo_ray.tables.prepared_table import (
     with_index_seals,
     write_index,
 )
+from mixdpo_ray.tables.runs import RUNS, scored_columns
 from mixdpo_ray.tables.verification import verify_parts
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
@@ -263,12 +265,19 @@ def _write(
     keys = staged.keys.select(["row_key", *lengths]).take(order)
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
     where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
-    if SEVERAL_RATERS not in staged.notes:
-        where = replace(where, without=(RATER_MARGINS,))
+    scored = scored_columns(staged.keys)
+    where = replace(
+        where,
+        without=(
+            *SCORED,
+            *(() if SEVERAL_RATERS in staged.notes else (RATER_MARGINS,)),
+            *(() if scored else RUNS),
+        ),
+    )
     written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
     seals = {}
     for split, members in splits.items():
-        index = staged.keys.select(["pair_id", *lengths]).take(members)
+        index = staged.keys.select(["pair_id", *lengths, *scored]).take(members)
         index = index.append_column("margin", pa.array(arranged.margin[members]))
         seals[split] = write_index(folder, split, index.append_column("position", pa.array(np.arange(len(members)))))
     quarantine.write(storage.join(folder, QUARANTINE))

@@ -107,7 +107,7 @@ class ClusterForRaters:
         encoder = PairTokenizer(self._tokenizer, self.recipe.data)
         for one in answers:
             if one.answer_id not in self._encoded:
-                self._encoded[one.answer_id] = encoder.encode_answer(one.messages, one.text)
+                self._encoded[one.answer_id] = encoder.encode_answer(one.messages, one.text, one.template)
         return [self._encoded[one.answer_id] for one in answers]
 
     def _refuse_other_tokens(self, setting: str, named: ModelSettings) -> None:

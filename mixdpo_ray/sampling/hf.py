@@ -24,6 +24,7 @@ from mixdpo_ray.cluster.scoring_way import scored_model
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.tokens import TEMPLATE_ERRORS, control_tokens
+from mixdpo_ray.pairs.turns import message_texts
 from mixdpo_ray.preparation.tokenizer_digest import WEIGHTS
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.sampling.engine import DRAWN, AskedAnswer
@@ -86,7 +87,8 @@ class HfEngine:
     def refused(self, prompts: Sequence[AskedPrompt]) -> list[Refusal]:
         special, found = control_tokens(self._tokenizer), []
         for prompt in prompts:
-            if any(special.search(message["content"]) for message in prompt.messages):
+            texts = [text for message in prompt.messages for text in message_texts(message)]
+            if any(special.search(text) for text in (*texts, prompt.template.tools, prompt.template.settings)):
                 found.append(Refusal(prompt.file, prompt.row, "control_token"))
                 continue
             ids = self._tokenised(prompt)
@@ -122,7 +124,8 @@ class HfEngine:
 
         messages = with_system_prompt(prompt.messages, self.settings.system_prompt)
         try:
-            ids = chat_prompt_ids(self._tokenizer, messages, **self.settings.chat_template_kwargs)
+            arguments = {**self.settings.chat_template_kwargs, **prompt.template.arguments}
+            ids = chat_prompt_ids(self._tokenizer, messages, **arguments)
         except TEMPLATE_ERRORS:
             return "template_refuses_turns"
         return "empty_prompt" if not ids else "prompt_too_long" if self._room(ids) == 0 else ids

@@ -210,9 +210,11 @@ def _finish(
     path = storage.join(samples_folder(recipe), f"{recipe.output.name}.jsonl")
     counts, lines = Counts[str](), io.StringIO()
     texts: dict[str, set[str]] = {}
+    asked = {prompt.prompt_id: {"prompt": prompt.messages, **prompt.template.columns} for prompt in prompts}
     for rows in table.rows(keys):
         for row in rows.drop_columns("token_ids").to_pylist():
             _count(counts, texts, row)
+            row |= asked[row["prompt_id"]]  # with calls of tools, which the table's column has no room for
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
     storage.write_bytes(path, lines.getvalue().encode())
     alike = sum(len(answers) == 1 for answers in texts.values()) if recipe.answers.sample.answers_each > 1 else 0

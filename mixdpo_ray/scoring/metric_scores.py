@@ -110,8 +110,8 @@ class PairContext:
         logps = [self._logps(model)[1] for model in models]
         return MetricInputs(
             prompt_length=self.column("prompt_length"),
-            chosen_length=self.column("chosen_length"),
-            rejected_length=self.column("rejected_length"),
+            chosen_length=self.column("chosen_scored"),
+            rejected_length=self.column("rejected_scored"),
             train=self.train,
             logps=logps,
             scores=self._scores(metric) if metric.columns else {},

@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixdpo_ray.tables.index import Index
 from mixdpo_ray.tables.mismatched import mismatched_ids
-from mixdpo_ray.tables.prepared_table import Index
 from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
+from mixdpo_ray.tables.runs import RUNS, mask_of
 from mixdpo_ray.training.length_groups import RowKind, length_groups
 from mixdpo_ray.training.packed_rows import Layout, ModelInput, Tokens, packed_row, tensor_on
 from mixdpo_ray.training.row_slices import WHOLE, RowSlice
@@ -34,8 +35,8 @@ Predictors = NDArray[np.int64]  # [tokens]
 @dataclass(frozen=True)
 class PairBatch:
     groups: tuple[ModelInput, ...]  # one packed row, or a slice of it; or padded ones
-    predictors: Tensor  # [tokens] indices into the flattened groups, one after the other: before each completion token
-    targets: Tensor  # [tokens] those completion tokens
+    predictors: Tensor  # [tokens] indices into the flattened groups, one after the other: before each scored token
+    targets: Tensor  # [tokens] those completion tokens: without turns of others inside an answer
     slots: Tensor  # [tokens] their indices into the flattened [sequences * longest completion]
     lengths: Tensor  # [sequences] completion tokens, as floats
     longest: int  # longest completion
@@ -104,11 +105,21 @@ class TokenRows:
     rejected: Ragged
     margin: NDArray[np.float64]
     positions: NDArray[np.int64]  # ascending
+    runs: tuple[list[Any], list[Any]] | None = None  # of the chosen and the rejected answers (tables/runs.py)
 
     @classmethod
     def of(cls, rows: pa.Table, positions: NDArray[np.int64]) -> TokenRows:
         prompt, chosen, rejected = (Ragged.of(rows[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected"))
-        return cls(prompt, chosen, rejected, rows["margin"].to_numpy(), positions)
+        has_runs = RUNS[0] in rows.column_names
+        runs = (rows[RUNS[0]].to_pylist(), rows[RUNS[1]].to_pylist()) if has_runs else None
+        return cls(prompt, chosen, rejected, rows["margin"].to_numpy(), positions, runs)
+
+    def scored(self, chosen: NDArray[np.int64], rejected: NDArray[np.int64]) -> list[NDArray[np.bool_]] | None:
+        """[tokens] of the chosen and then the rejected answers of these rows, whether each is scored; none: all are."""
+        if self.runs is None:
+            return None
+        sides = ((self.runs[0], self.chosen, chosen), (self.runs[1], self.rejected, rejected))
+        return [mask_of(runs[row], len(answers[row])) for runs, answers, rows in sides for row in rows.tolist()]
 
 
 def build_batch(
@@ -139,6 +150,10 @@ def build_batch(
         groups, predictors = _packed(prompts, completions, len(chosen), device)
     else:
         groups, predictors = _padded(prompts, completions, padding, device, by_length=rows == "grouped")
+    scored = tokens.scored(chosen, both)
+    if scored is not None:
+        predictors = predictors[np.concatenate(scored)]
+        completions = [completion[mask] for completion, mask in zip(completions, scored, strict=True)]
     tokens_at = answer_tokens(completions)
     if row_slice != WHOLE:
         groups, predictors, tokens_at = _sliced(groups, predictors, tokens_at, row_slice)

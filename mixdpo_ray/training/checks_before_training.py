@@ -39,7 +39,7 @@ def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> Refere
     if references.mismatched is not None:
         unknown |= np.isnan(references.mismatched.chosen) | np.isnan(references.mismatched.rejected)
     if references.tokens is not None:
-        unknown |= np.diff(references.tokens[0].offsets) != index.chosen_length
+        unknown |= np.diff(references.tokens[0].offsets) != index.chosen_scored
     absent = np.flatnonzero(job.reference_positions(plan) & unknown)
     if len(absent):
         raise PreparedTableError(

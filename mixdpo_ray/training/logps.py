@@ -24,6 +24,7 @@ from mixdpo_ray.training.liger import use_kernels
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.packed_rows import ModelInput
 from mixdpo_ray.training.router_balance import RoutedTokens, router_balance
+from mixdpo_ray.training.selected_logps import mean_of_draws, selected_logps
 from mixdpo_ray.training.sequence_ranks import SequenceRanks, refuse_unshared
 from mixdpo_ray.training.settings import Kernels, ModelSettings, Packing
 from mixdpo_ray.training.world import World
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 # Per token, between the scored positions and the plain forward pass; other kernels differ in the last bits.
 EXACTNESS = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-
-BLOCK = 1 << 23  # logits that are normalised at once
 
 
 @dataclass(frozen=True)
@@ -241,47 +240,6 @@ def vocabulary_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     head._modules = {**model._modules, model.base_model_prefix: _Handover()}
     logits: Tensor = type(model).forward(head, inputs_embeds=hidden[None], use_cache=False).logits.squeeze(0)
     return logits
-
-
-class _SelectedLogps(torch.autograd.Function):
-    """log-softmax at one token per row, with no buffer of the vocabulary's size but the logits themselves.
-
-    For the backward pass they are turned into probabilities in place, and those into the gradient. Should anything else
-    have kept the logits for its own backward pass, torch notices. (exp() of log-probs takes six times softmax's time.)
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        rows = max(1, BLOCK // logits.shape[-1])
-        chosen = []
-        for block, wanted in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
-            chosen.append(block.log_softmax(-1).gather(-1, wanted[:, None])[:, 0])
-            if ctx.needs_input_grad[0]:
-                block.copy_(block.softmax(-1))
-        ctx.save_for_backward(logits, targets)
-        return torch.cat(chosen)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (probabilities, targets), gradient = ctx.saved_tensors, gradients[0][:, None]
-        wide = probabilities.mul_(-gradient)  # (one-hot - softmax) * gradient
-        return wide.scatter_add_(-1, targets[:, None], gradient), None
-
-
-@torch.no_grad()
-def mean_of_draws(logits: Tensor) -> Tensor:
-    """logits [tokens, vocabulary] -> log of the sum of squared probabilities [tokens], in float32."""
-    found = []
-    for block in torch.split(logits, max(1, BLOCK // logits.shape[-1])):
-        wide = block.float()
-        found.append((2 * wide).logsumexp(-1) - 2 * wide.logsumexp(-1))
-    return torch.cat(found)
-
-
-def selected_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """logits [tokens, vocabulary] in float32, which are overwritten -> log-probs of targets [tokens]."""
-    logps: Tensor = _SelectedLogps.apply(logits, targets)  # type: ignore[no-untyped-call]
-    return logps
 
 
 def check_exactness(

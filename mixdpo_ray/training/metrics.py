@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window, window_hash
-from mixdpo_ray.tables.prepared_table import Index
+from mixdpo_ray.tables.index import Index
 from mixdpo_ray.training.idle_gradient import IdleGradient
 from mixdpo_ray.training.window_shares import WindowTotals
 from mixdpo_ray.training.world import World

@@ -18,8 +18,9 @@ from torch import Tensor
 from mixdpo_ray.curriculum.shares import Share
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
+from mixdpo_ray.tables.index import Index
 from mixdpo_ray.tables.mismatched import behind, mismatched_rows
-from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.window_shares import SharedWindow
@@ -74,7 +75,7 @@ def with_statistics(
 
 def step_pairs(sums: Tensor, index: Index, positions: Numbers, references: References | None) -> PairLogps:
     """All pairs at once, in double precision. `sums` [2, pairs]: of the chosen and of the rejected answers."""
-    columns = [index.chosen_length, index.rejected_length, index.margin]
+    columns = [index.chosen_scored, index.rejected_scored, index.margin]
     if references is not None:
         columns += [references.chosen, references.rejected]
     return PairLogps(*sums, *(torch.from_numpy(column[positions].astype(np.float64)) for column in columns))
@@ -119,7 +120,7 @@ def _foreign_ratio(policy: Policy, positions: Numbers, shared: SharedWindow, con
     mine = np.unique(np.concatenate(run[context.world.share]))
     tokens = TokenRows.of(mismatched_rows(context.table, mine), mine)
     index = context.table.index("train")
-    answers = index.chosen_length.astype(np.int64) + index.rejected_length
+    answers = index.chosen_scored.astype(np.int64) + index.rejected_scored
     values = []
     for step, here in enumerate(run[context.world.share]):
         most = max(int(answers[behind(micros[step], len(index))].sum()) for micros in run)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.curriculum.shares import Share, rows_of_rank
 from mixdpo_ray.errors import CurriculumError
-from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.tables.index import Index
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.window_shares import index_lengths
 from mixdpo_ray.training.world import World

@@ -10,8 +10,9 @@ import torch
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.batch import PairBatch, answer_tokens, padded_predictors, padded_together
-from mixdpo_ray.training.logps import Scorer, check_exactness, pair_logps, selected_logps
+from mixdpo_ray.training.logps import Scorer, check_exactness, pair_logps
 from mixdpo_ray.training.packed_rows import ModelInput
+from mixdpo_ray.training.selected_logps import selected_logps
 from tests.training.families import naive, random_model
 
 FAMILIES: dict[str, dict[str, Any]] = {
