@@ -44,7 +44,7 @@ from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
-from mixdpo_ray.preparation.held_out import lack_of_held_out
+from mixdpo_ray.preparation.held_out import held_out_text, lack_of_held_out
 from mixdpo_ray.preparation.refused_rows import (
     BY_SOURCE,
     check_budgets,
@@ -64,6 +64,7 @@ from mixdpo_ray.preparation.table_key import (
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.tables.held_out_sets import SET_ROWS
 from mixdpo_ray.tables.index import SCORED
 from mixdpo_ray.tables.prepared_table import (
     RATER_MARGINS,
@@ -199,6 +200,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 LARGEST_ID: largest,
                 SAMPLES: samples,
                 BY_SOURCE: counts,
+                **({SET_ROWS: arranged.sets} if arranged.sets else {}),
                 **recipe.curriculum.order_identity,
             }
             commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
@@ -213,7 +215,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
 def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = False) -> str:
     """What a person looks at before choosing a threshold."""
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
-    held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
+    held = f"{table.rows('train')} pairs to train on, {held_out_text(table)}"
     own = None if as_base or recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
     lack = lack_of_held_out(recipe, table)
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]

@@ -30,8 +30,9 @@ from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.storage import is_local
 from mixdpo_ray.tracking.settings import TRACKERS, TrackerSettings
-from mixdpo_ray.training.metric_names import JUDGE_METRICS
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, set_and_metric
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+from mixdpo_ray.wording import did_you_mean
 
 TrackerField = Annotated[TrackerSettings, BeforeValidator(of_its_name(TRACKERS)), SerializeAsAny()]
 TrackersField = Annotated[
@@ -113,6 +114,7 @@ class Recipe(Settings):
                 f"{setting} asks a judge, and answers.judge names none: give it, such as {{engine: http, http: {{url: "
                 "..., model: ...}}"
             )
+        self._check_held_out_sets()
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
         if self.model.reference and not self.needs_reference:
@@ -164,6 +166,17 @@ class Recipe(Settings):
         if curate is not None and curate.trains:
             return True
         return any(metric.trains for metric in needed_metrics(metrics, self.metrics).values())
+
+    def _check_held_out_sets(self) -> None:
+        """Metrics of a held-out set name one that there is."""
+        compared = [] if self.compare.metric is None else [("compare.metric", self.compare.measure.name)]
+        named = [("tune.metric or tune.guard", name) for name in self.tune.named_metrics] + compared
+        named.append(("train.checkpoints.keep_best", self.train.checkpoints.keep_best or ""))
+        for setting, metric in named:
+            name, sets = set_and_metric(metric)[0], self.data.heldout.sets
+            if name and name not in sets:
+                meant = did_you_mean(name, sets) if sets else "it names none"
+                raise ValueError(f"{setting} {metric}: data.heldout.sets has no set {name!r}; {meant}")
 
     def _check_metrics(self) -> None:
         for name in self.metrics_used:

@@ -29,13 +29,13 @@ from mixdpo_ray.training.checkpoint_writer import CheckpointWriter
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning, references_for
 from mixdpo_ray.training.engine import Policy, make_policy
-from mixdpo_ray.training.evaluation import HeldOut, evaluate_held_out, hard_boundary, read_held_out, refuse_not_finite
+from mixdpo_ray.training.evaluation import refuse_not_finite
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, describe_held_out
+from mixdpo_ray.training.held_out_sets import HeldOutSets, evaluate_held_out_sets, read_held_out_sets
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.judged_steps import waits_for_judge
-from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.metrics import MetricsLog, speed_metrics, step_metrics, window_facts
 from mixdpo_ray.training.model_card import CardFacts
@@ -66,7 +66,7 @@ class Run:
     policy: Policy
     tokenizer: PreTrainedTokenizerBase
     references: References | None
-    held_out: HeldOut | None
+    held_out: HeldOutSets
     writer: CheckpointWriter
     log: MetricsLog | None  # rank 0's
     trackers: Trackers  # none but rank 0's
@@ -158,7 +158,7 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     if found is not None:
         load_checkpoint(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0
-    held_out = _held_out(job, world, table, plan, policy.rows)
+    held_out = read_held_out_sets(job, world, table, plan, policy.rows)
     log = MetricsLog(job.run, start) if world.leads else None
     run = Run(
         job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
@@ -167,13 +167,6 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
         writer=CheckpointWriter(policy, checkpoints, log, listener, adapters=job.model.lora is not None),
     )  # fmt: skip
     return run, dict(found.manifest.metrics) if found else {}
-
-
-def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan, rows: RowKind) -> HeldOut | None:
-    per_device = job.train.evaluation.per_device_eval_batch_size or job.train.per_device_train_batch_size
-    boundary, packed = hard_boundary(plan, table.index("train")), rows == "packed"
-    chunk_tokens, tokens = job.train.logp_chunk_tokens, job.needs_tokens
-    return read_held_out(table, world, per_device, chunk_tokens, boundary, job.reference, tokens=tokens, packed=packed)
 
 
 def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
@@ -249,11 +242,11 @@ def _blamed(run: Run, window: Window) -> str:
 
 def _evaluate(run: Run, step: int) -> dict[str, float]:
     """Collective. The metrics after `step` steps; none without held-out pairs."""
-    if run.held_out is None:
+    if not run.held_out:
         return {}
     run.say("evaluating")
     run.listener.at_location(f"the evaluation after step {step}", slow=True)
-    evaluation = evaluate_held_out(run.policy, run.job.objective, run.held_out, run.world)
+    evaluation = evaluate_held_out_sets(run.policy, run.job.objective, run.held_out, run.world)
     metrics = evaluation.metrics
     refuse_not_finite(metrics, step, run.job.objective)
     if run.world.leads and step in (0, run.steps):
