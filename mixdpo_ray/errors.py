@@ -4,7 +4,7 @@ MixDPOError
 ├── RecipeError            the recipe or the command line cannot work            exit status 2
 ├── DataError              the source cannot be turned into a prepared table
 │   ├── FormatError        the rows do not have the columns of the format
-│   ├── QuarantineError    more rows were refused than data.max_quarantined_fraction allows
+│   ├── QuarantineError    more rows were refused than data.source.max_quarantined_fraction allows
 │   └── TooFewPairsError   nothing was left, or less than one global batch
 ├── PreparedTableError     a prepared or reference table is missing, damaged or does not fit
 ├── EvaluationError        a benchmark's files do not fit, or too many verdicts are missing

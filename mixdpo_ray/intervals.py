@@ -16,6 +16,7 @@ arms judge alike in 10, the other five all won by one arm are no difference yet 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -85,7 +86,7 @@ class Estimate:
 
 
 def kind_of(metric: str, *, difference: bool = False) -> Kind:
-    if not metric.startswith(("eval_rewards/accuracies", "judge/win_rate")):
+    if not re.match(r"eval_([\w-]+_)?rewards/accuracies|judge/win_rate", metric):  # also of a further held-out set
         return "number"
     return "difference of shares" if difference else "share"
 

@@ -133,6 +133,7 @@ def _needs(kind: type[Objective]) -> str:
     needs = {
         "reference": kind.needs_reference and not kind.needs_tokens,
         "reference of each token": kind.needs_tokens,
+        "all probabilities": kind.needs_typicality,
         "margin": kind.uses_margin and kind.takes_ties,
         "margin above 0": not kind.takes_ties,
         "the whole step": issubclass(kind, StepObjective),

@@ -180,7 +180,8 @@ def test_an_interrupt_while_it_imports_is_one_line_and_exit_status_130(tmp_path:
     assert (ran.returncode, ran.stdout) == (130, "")
     *before, last = ran.stderr.splitlines()
     assert last == "interrupted; the same command continues"
-    assert len(before) <= 1, "the first words of a job, where it has come so far"
+    first = [line for line in before if not line.endswith(" so far")]  # which a busy machine says again after 5 s
+    assert len(first) <= 1, "the first words of a job, where it has come so far"
 
 
 def test_each_job_imports_next_to_nothing_before_an_interrupt_is_heard() -> None:

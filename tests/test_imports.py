@@ -26,6 +26,7 @@ ROOMS = (
     "curriculum",
     "pairs",
     "tables",
+    "tracking",
     "training",
     "difficulty",
     "playground",
@@ -66,6 +67,7 @@ HEAVY = ("torch", "pyarrow", "pandas", "optuna", "ray")
 INSIDE_FUNCTIONS = (
     *("transformers", "plotly", "optuna.visualization", "deepspeed", "peft", "matplotlib"),
     *("tensorboard", "torch.utils.tensorboard", "lm_eval", "ray.data.llm", "vllm"),
+    *("wandb", "mlflow", "trackio", "PIL"),
 )
 OUTSIDE_THE_PACKAGE = ("trl", "accelerate")  # the yardsticks that we are compared with
 
@@ -259,7 +261,8 @@ importlib.import_module("mixdpo_ray.recipe.file").load_recipe({str(ROOT / "jobs"
 after = world()
 changed = [(part, before[part], after[part]) for part in before if before[part] != after[part]]
 assert not changed, changed
-heavy = [name for name in ("ray", "deepspeed", "peft", "matplotlib", "tensorboard", "trl") if name in sys.modules]
+heavy = ("ray", "deepspeed", "peft", "matplotlib", "tensorboard", "trl", "wandb", "mlflow")
+heavy = [name for name in heavy if name in sys.modules]
 assert not heavy, f"imported at import time: {{heavy}}"
 """
     ran = subprocess.run(

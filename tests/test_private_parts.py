@@ -30,6 +30,7 @@ ALLOWED = {
     "training/isolation.py": {"_PartitionedParameterCoordinator__params_to_release"},  # deepspeed: it keeps old models
     "training/liger.py": {"_apply_liger_kernel_to_instance"},  # liger_kernel: the way that transformers itself takes
     "training/logps.py": {"_modules"},  # torch: a copy of the model without its head
+    "tracking/trackio_tracker.py": {"_next_step"},  # trackio: how far a run has come, wherever it is kept
     "training/model_files.py": {"_commit_hash"},  # transformers: which revision of a Hub's model was read
     # torch and deepspeed: what the engine's own forward sets; a model in shards is called without it
     "training/sharded_model.py": {"_parameters", "_in_forward"},

@@ -13,8 +13,9 @@ import ray.train
 from ray.train import Checkpoint
 
 from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
-from mixdpo_ray.cluster.events import Evaluated, Event, Noted, PhaseBegan, StepTaken, Warned
+from mixdpo_ray.cluster.events import CheckpointSaved, Evaluated, Event, Noted, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.cluster.heartbeat import Heartbeat
+from mixdpo_ray.training.metrics import CHECKPOINT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ActorListener:
         if ray.train.get_context().get_world_rank():
             ray.train.report(metrics)
             return
+        self.tell(CheckpointSaved(metrics[CHECKPOINT_SECONDS]))
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "pointer.json").write_text(json.dumps({"checkpoint": path}))
             ray.train.report(metrics, Checkpoint.from_directory(folder))

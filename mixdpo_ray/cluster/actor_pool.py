@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,11 @@ from numpy.typing import NDArray
 from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import error_of_making, plain_errors
+from mixdpo_ray.cluster.scoring_way import ScoredModel, WayOfScoring, way_of_scoring
+from mixdpo_ray.cluster.sharded_pass import ShardedPass, answers_in_shards
 from mixdpo_ray.errors import WorkersError
 from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.keyed_table import KeyedTable
 from mixdpo_ray.tables.mismatched import ids_of, index_of
 from mixdpo_ray.tables.prepared_table import PreparedTable
@@ -37,9 +41,21 @@ class Pool:
     title: str  # of the bar
     workers: str  # what dies, in an error
     actor: type  # called with one batch; answers with rows. Of pairs: {split, positions}, rows of a keyed table
-    arguments: tuple[Any, ...]
+    arguments: tuple[Any, ...]  # behind them it is handed how models are loaded (training/model_loading.py)
     gpu: bool
     settings: ClusterSettings
+    scored: ScoredModel | None = None  # the model that it loads, which may need more than one worker has
+
+    @cached_property
+    def way(self) -> WayOfScoring:
+        """Needs Ray."""
+        if self.scored is None:
+            return WayOfScoring(False, "")
+        return way_of_scoring(self.scored, self.settings, gpu=self.gpu)
+
+    def workers_text(self, workers: int) -> str:
+        """Who goes through the batches, for people."""
+        return self.way.text if self.way.sharded else copies_text(workers)
 
 
 def cover_positions(pool: Pool, table: PreparedTable, store: KeyedTable, needed: Mapping[str, SplitPositions]) -> int:
@@ -100,7 +116,7 @@ def _compute(pool: Pool, store: KeyedTable, missing: Mapping[str, SplitPositions
     ]
     workers = min(pool.settings.reference_workers or pool.settings.fewest_workers, len(batches))
     total = sum(map(len, missing.values()))
-    copies = copies_text(workers)
+    copies = pool.workers_text(workers)
     say(f"{pool.title}: {total:,} pairs to go through, by {copies}", meanwhile=f"{pool.title}: starting {copies}")
     with Counter(pool.title, "pair", total) as progress:
         _store(answers_to(pool, batches, workers), store, progress)
@@ -110,10 +126,24 @@ def copies_text(workers: int) -> str:
     return f"{workers} {'copies' if workers > 1 else 'copy'} of the model"
 
 
+def pairs_tokens(recipe: Recipe) -> int:
+    """The most tokens of a batch of pairs."""
+    return 2 * PAIRS_PER_BATCH * recipe.data.max_length
+
+
 def answers_to(
     pool: Pool, batches: Sequence[Mapping[str, Any]], workers: int, *, at_once: int = 4
 ) -> Iterator[pa.Table]:
-    """What actors answer to batches, as it comes. `at_once`: batches whose answers arrive together."""
+    """What actors answer to batches, as it comes. `at_once`: batches whose answers arrive together.
+
+    A model that no worker can hold lies in shards over all of them (sharded_pass.py), and tells so.
+    """
+    if pool.scored is not None and pool.way.sharded:
+        shards = ShardedPass(pool.title, pool.actor, pool.arguments, pool.scored.offload)
+        yield from answers_in_shards(shards, batches, pool.settings, pool.scored.storage_path)
+        return
+    from mixdpo_ray.training.model_loading import Whole  # brings torch
+
     quiet_ray_data()
     source = ray.data.from_items(list(batches), override_num_blocks=math.ceil(len(batches) / at_once))
     with warnings.catch_warnings():
@@ -121,7 +151,7 @@ def answers_to(
         warnings.simplefilter("ignore", DeprecationWarning)
         stage = source.map_batches(
             pool.actor,
-            fn_constructor_args=pool.arguments,
+            fn_constructor_args=(*pool.arguments, Whole("cuda" if pool.gpu else "cpu")),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_gpus=1 if pool.gpu else None,

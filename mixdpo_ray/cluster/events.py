@@ -23,6 +23,11 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True)
+class CheckpointSaved(Event):
+    seconds: float  # that training waited for it
+
+
+@dataclass(frozen=True)
 class PhaseBegan(Event):
     text: str
 

@@ -13,6 +13,7 @@ from mixdpo_ray.bar import waiting
 from mixdpo_ray.cluster.connect import connected, missing_resources, room_on_nodes, uses_gpu, worker_resources
 from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
 from mixdpo_ray.cluster.ray_internals import most_ever, started_here
+from mixdpo_ray.cluster.tracker_keys import lacks_of_trackers
 from mixdpo_ray.errors import ResourceError, StorageError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.extras import extras_for_training
@@ -42,6 +43,8 @@ def preflight(recipe: Recipe, *, trains: bool = True) -> None:
     if problem := version_problem(nodes) or absent_file(nodes):
         raise ResourceError(problem)
     if trains and (problem := never_fits(recipe.cluster, nodes) or cannot_train(recipe, nodes)):
+        raise ResourceError(problem)
+    if trains and (problem := lacks_of_trackers(recipe)):
         raise ResourceError(problem)
 
 

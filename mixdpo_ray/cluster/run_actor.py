@@ -17,6 +17,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mixdpo_ray.cluster.events import Event, Warned
+from mixdpo_ray.cluster.gauges import TrainingGauges
 from mixdpo_ray.cluster.hang_detector import Beat, WakingClock, seconds_between_beats
 from mixdpo_ray.cluster.job_queue import Ended, JobQueue, Label, Waiting
 from mixdpo_ray.errors import RunConflictError
@@ -26,7 +27,9 @@ NAMESPACE = "mixdpo_ray"
 
 @ray.remote(num_cpus=0, max_concurrency=100_000)  # every idle worker waits in a call of its own
 class RunActor:
-    def __init__(self) -> None:
+    def __init__(self, folder: str = "") -> None:
+        """`folder`: of what the run is."""
+        self.gauges = TrainingGauges(folder)
         self.events: list[Event] = []
         self.told_once: set[str] = set()
         self.queues: defaultdict[str, JobQueue] = defaultdict(JobQueue)  # of worker groups: a study has several
@@ -37,6 +40,7 @@ class RunActor:
             if event.text in self.told_once:
                 return
             self.told_once.add(event.text)
+        self.gauges.observe(event)
         self.events.append(event)
 
     def take(self) -> list[Event]:
@@ -117,7 +121,7 @@ def claim_run(run: str) -> Any:
     name = f"board-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
     for attempt in range(20):
         try:
-            return actor_class.options(name=name, namespace=NAMESPACE, scheduling_strategy=here).remote()
+            return actor_class.options(name=name, namespace=NAMESPACE, scheduling_strategy=here).remote(run)
         except ValueError:
             if not attempt:
                 going_on(f"waiting for what a killed job left of {run}")

@@ -11,7 +11,8 @@ import pickle
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +26,9 @@ from mixdpo_ray.cluster.actor_listener import ActorListener
 from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
 from mixdpo_ray.cluster.events import Event, Warned
 from mixdpo_ray.cluster.heartbeat import Heartbeat
-from mixdpo_ray.cluster.job_queue import Ended
+from mixdpo_ray.cluster.job_queue import Ended, Label
 from mixdpo_ray.cluster.queued_job import Group, QueuedJob
+from mixdpo_ray.cluster.sharded_pass import ShardedPass
 from mixdpo_ray.cluster.stream import RayDataWindows
 from mixdpo_ray.errors import MixDPOError, NonFiniteError, ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -59,7 +61,7 @@ def world_of_this_worker(group: Group) -> World:
     return World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), device)
 
 
-def _train(group: Group, number: int, queued: QueuedJob, world: World) -> Ended:
+def _train(group: Group, number: int, queued: QueuedJob | ShardedPass, world: World) -> Ended:
     try:
         return Ended(_summary(group, number, queued, world))
     except NonFiniteError as error:  # of sums over all ranks, so that all of them are here
@@ -74,7 +76,10 @@ def cannot_import(error: ImportError) -> ResourceError:
     return ResourceError(f"a worker on {platform.node()} lacks a library: {first_line(error)}; install it on all nodes")
 
 
-def _summary(group: Group, number: int, queued: QueuedJob, world: World) -> dict[str, Any]:
+def _summary(group: Group, number: int, queued: QueuedJob | ShardedPass, world: World) -> dict[str, Any]:
+    if isinstance(queued, ShardedPass):
+        with _listening(group, number, queued.label, world) as listener:
+            return queued.run(world, listener)
     began, cpu = time.monotonic(), cpu_seconds()
     summary = train_in_worker(group, number, queued, world)
     trained = time.monotonic()
@@ -89,8 +94,16 @@ def _summary(group: Group, number: int, queued: QueuedJob, world: World) -> dict
 
 
 def train_in_worker(group: Group, number: int, queued: QueuedJob, world: World) -> dict[str, Any]:
+    with _listening(group, number, queued.label, world) as listener:
+        return run_training(queued.job, world, _windows(group.cluster, world, listener.on_warning), listener)
+
+
+@contextmanager
+def _listening(group: Group, number: int, label: Label, world: World) -> Iterator[ActorListener]:
+    """Tell the run's actor how a job goes, and that this worker lives, while the body runs."""
+
     def tell(event: Event) -> None:
-        group.run_actor.tell.remote(replace(event, job=queued.label))
+        group.run_actor.tell.remote(replace(event, job=label))
 
     heartbeat = Heartbeat(
         lambda beat: group.run_actor.observe_beat.remote(group.name, number, beat, group.cluster.hang_seconds),
@@ -100,7 +113,7 @@ def train_in_worker(group: Group, number: int, queued: QueuedJob, world: World) 
     )
     listener = ActorListener(tell, heartbeat, EarlyCheckpoint(world, group.cluster, group.resources))
     with heartbeat.reporting():
-        return run_training(queued.job, world, _windows(group.cluster, world, listener.on_warning), listener)
+        yield listener
 
 
 def cpu_seconds() -> float:

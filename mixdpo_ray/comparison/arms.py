@@ -36,6 +36,11 @@ class Arm:
         return f"{self.name}, seed {self.seed}"
 
     @property
+    def labels(self) -> dict[str, object]:
+        """What it is in its comparison, for those who show it beside others."""
+        return {"arm": self.name, "seed": self.seed, **self.recipe.compare.arms.get(self.name, {})}
+
+    @property
     def folder(self) -> str:
         return arm_folder(self.name, self.seed)
 
@@ -100,9 +105,7 @@ def check_arms(recipe: Recipe) -> None:
     if reason := why_unfair(compare.measure, sorted(searched)):
         raise RecipeError(f"compare.metric {compare.measure.name}: {reason}; take accuracy")
     for arm in arms:
-        refuse_unmeasured(
-            f"compare.arms.{arm.name}: compare.metric", compare.measure.name, arm.recipe.objective.needs_reference
-        )
+        refuse_unmeasured(f"compare.arms.{arm.name}: compare.metric", compare.measure.name, arm.recipe.needs_reference)
     if len({arm.recipe.cluster.use_gpu for arm in arms}) > 1:
         raise RecipeError("compare.arms: cluster.use_gpu must be the same for every arm")
 

@@ -93,6 +93,7 @@ def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
         check_warmup(job.plan(table), recipe.train.schedule)
     except RecipeError as error:
         raise RecipeError(f"compare.arms.{arm.name}: {error}") from None
+    job = job.in_group(recipe.output.name, arm.label, arm.labels)
     return Entry(arm, table, job if _leaves_model(recipe) else job.without_export())
 
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
-from mixdpo_ray.cluster.actor_pool import Pool
+from mixdpo_ray.cluster.actor_pool import Pool, pairs_tokens
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.folder_lock import exclusive
+from mixdpo_ray.cluster.scoring_way import scored_model
 from mixdpo_ray.difficulty.embedding_distance import pooled
 from mixdpo_ray.difficulty.metric import language_model
 from mixdpo_ray.pairs.curating import EmbeddingSettings
@@ -31,6 +32,8 @@ from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from mixdpo_ray.training.model_loading import ModelLoading
 
 EMBEDDING_MODEL = "data.curate.embedding.model"
 SIDES = ("chosen", "rejected")
@@ -81,15 +84,16 @@ def answer_vectors(
     content = {**embedding_identity(recipe, settings), "tokenizer": table.manifest.facts["tokenizer"]}
     name = fingerprint(content)
     folder = storage.join(storage.absolute(recipe.output.storage_path), SCORES, name)
-    gpu = uses_gpu(recipe.cluster)
-    policy = with_absolute_paths(recipe.model)
+    policy, model = with_absolute_paths(recipe.model), embedding_model(recipe, settings)
+    kind = "AutoModelForCausalLM" if settings.model is None else "AutoModel"
     pool = Pool(
         title="embeddings",
         workers="workers that embed answers",
         actor=_EmbedAnswers,
-        arguments=(table.folder, settings, policy, embedding_model(recipe, settings), gpu),
-        gpu=gpu,
+        arguments=(table.folder, settings, policy, model),
+        gpu=uses_gpu(recipe.cluster),
         settings=recipe.cluster,
+        scored=scored_model(recipe, model, pairs_tokens(recipe) // 2, kind=kind),
     )
     with exclusive(folder):
         store = EmbeddingTable.create(folder, name, content)
@@ -102,12 +106,16 @@ class _EmbedAnswers:
     """One copy of the model."""
 
     def __init__(
-        self, folder: str, settings: EmbeddingSettings, policy: ModelSettings, model: ModelSettings, gpu: bool
+        self,
+        folder: str,
+        settings: EmbeddingSettings,
+        policy: ModelSettings,
+        model: ModelSettings,
+        loading: ModelLoading,
     ):
         self.table = PreparedTable.open(folder)
-        device = "cuda" if gpu else "cpu"
         embedder = _encoder if settings.model is not None else _surprise if settings.kind == "surprise" else _states
-        self.embed = embedder(settings, policy, model, device)
+        self.embed = embedder(settings, policy, model, loading)
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows = self.table.read("train", np.sort(np.asarray(batch["positions"][0], np.int64)))
@@ -116,7 +124,7 @@ class _EmbedAnswers:
         return pa.table({"pair_id": rows["pair_id"], **columns})
 
 
-def _encoder(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSettings, device: str) -> Any:
+def _encoder(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSettings, loading: ModelLoading) -> Any:
     """A model that reads text by its own tokenizer."""
     import torch
     from transformers import AutoModel
@@ -127,10 +135,8 @@ def _encoder(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSet
     from mixdpo_ray.training.tokenizer import load_tokenizer
 
     texts, tokenizer = Texts(load_tokenizer(policy)), load_tokenizer(model, EMBEDDING_MODEL)
-    encoder, room = (
-        load_pretrained(AutoModel, model, EMBEDDING_MODEL).to(device).eval(),
-        longest(tokenizer, settings.max_length),
-    )
+    encoder = loading.load(lambda: load_pretrained(AutoModel, model, EMBEDDING_MODEL))
+    room = longest(tokenizer, settings.max_length)
 
     def embed(prompts: list[list[int]], answers: list[list[int]]) -> NDArray[np.float32]:
         told = [texts.answer(ids) for ids in answers]
@@ -138,7 +144,7 @@ def _encoder(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSet
             asked = ["\n\n".join(turn["content"] for turn in texts.prompt(ids)) for ids in prompts]
             told = [f"{prompt}\n\n{answer}" for prompt, answer in zip(asked, told, strict=True)]
         features = plain_features(tokenizer, told, room)
-        batch = padded(features, padding_token(tokenizer, features), device)
+        batch = padded(features, padding_token(tokenizer, features), loading.device)
         with torch.inference_mode():
             states, mask = encoder(**batch).last_hidden_state.float(), batch["attention_mask"]
             return _numpy(_pooled(states, mask, settings.pooling))
@@ -146,18 +152,18 @@ def _encoder(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSet
     return embed
 
 
-def _states(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSettings, device: str) -> Any:
+def _states(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSettings, loading: ModelLoading) -> Any:
     """The policy before training, which reads the table's tokens; the states of the answer's tokens count."""
     import torch
 
     from mixdpo_ray.training.model import load_model
 
-    reader = load_model(model, EMBEDDING_MODEL).to(device).eval()
+    reader = loading.load(lambda: load_model(model, EMBEDDING_MODEL))
 
     def embed(prompts: list[list[int]], answers: list[list[int]]) -> NDArray[np.float32]:
         if settings.text == "answer":
             prompts = [[] for _ in prompts]
-        ids, mask, of_answer = _batch(prompts, answers, device)
+        ids, mask, of_answer = _batch(prompts, answers, loading.device)
         with torch.inference_mode():
             states = reader(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-1].float()
             return _numpy(_pooled(states, of_answer, settings.pooling))
@@ -165,23 +171,23 @@ def _states(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSett
     return embed
 
 
-def _surprise(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSettings, device: str) -> Any:
+def _surprise(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSettings, loading: ModelLoading) -> Any:
     """The policy before training: how likely it finds the answer's tokens."""
     import torch
 
     from mixdpo_ray.training.model import load_model
 
-    reader = load_model(model, EMBEDDING_MODEL).to(device).eval()
+    reader = loading.load(lambda: load_model(model, EMBEDDING_MODEL))
 
     def embed(prompts: list[list[int]], answers: list[list[int]]) -> NDArray[np.float32]:
-        ids, mask, _ = _batch(prompts, answers, device)
+        ids, mask, _ = _batch(prompts, answers, loading.device)
         with torch.inference_mode():
             logits = reader(input_ids=ids, attention_mask=mask).logits
             found = []
             for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
                 first, last = len(prompt) - 1, len(prompt) + len(answer) - 1
                 logps = torch.log_softmax(logits[row, first:last].float(), -1)
-                found.append(surprise_of(logps, torch.tensor(answer, device=device)))
+                found.append(surprise_of(logps, torch.tensor(answer, device=loading.device)))
             return _numpy(torch.stack(found))
 
     return embed

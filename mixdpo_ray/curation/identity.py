@@ -19,6 +19,6 @@ def curation_identity(recipe: Recipe) -> dict[str, Any]:
         content["embedding"] = embedding_identity(recipe, curate.embedding)
     if isinstance(curate, PerpCorrect):
         start = with_absolute_paths(recipe.model)
-        train = recipe.train.model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
+        train = recipe.train.identity()
         content |= {"start": model_digest(start), "train": train, "model": start.logps_identity()}
     return content

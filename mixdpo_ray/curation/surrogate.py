@@ -50,6 +50,7 @@ from mixdpo_ray.tables.prepared_table import (
     write_part,
 )
 from mixdpo_ray.tables.reference_table import ReferenceTable
+from mixdpo_ray.tables.runs import RUNS
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.model_files import model_digest, with_absolute_paths
 from mixdpo_ray.training.settings import LoraSettings, ModelSettings, TrainSettings
@@ -88,11 +89,12 @@ class Surrogates:
             share = min(self.settings.added_fraction * (number + 1), 1.0)
             as_they_are, turned = trusted_next(x[self.others], done.mixture.right, share)
             rows = pa.concat_tables(
-                [self.trusted, self._rows(self.others[as_they_are]), exchanged(self._rows(self.others[turned]))]
+                [self.trusted, self._rows(self.others[as_they_are]), exchanged(self._rows(self.others[turned]))],
+                promote_options="default",  # some may have answers of several turns
             )
 
     def _rows(self, positions: NDArray[np.int64]) -> pa.Table:
-        return self.table.read("train", positions).select(PREPARED_SCHEMA.names)
+        return plain_rows(self.table.read("train", positions))
 
     def _surprise(self, number: int, rows: pa.Table) -> NDArray[np.float64]:
         """Mean surprise of the chosen answer's tokens minus that of the rejected one's: [pairs]."""
@@ -105,7 +107,7 @@ class Surrogates:
             if store.missing(index.pair_id):
                 self._train_and_score(number, rows, store, name)
             chosen, rejected = (part.astype(np.float64) for part in store.aligned(index.pair_id))
-        margin = mean_margin(AnswerLogps(chosen, rejected), index.chosen_length, index.rejected_length)
+        margin = mean_margin(AnswerLogps(chosen, rejected), index.chosen_scored, index.rejected_scored)
         return np.asarray(-margin, np.float64)
 
     def _train_and_score(self, number: int, rows: pa.Table, store: ReferenceTable, name: str) -> None:
@@ -139,7 +141,7 @@ class Surrogates:
         )
 
     def _identity(self, rows: pa.Table) -> dict[str, Any]:
-        train = self._train.model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
+        train = self._train.identity()
         return {
             "metric": "perpcorrect",
             "pairs": hashlib.sha256("".join(sorted(rows["pair_id"].to_pylist())).encode()).hexdigest()[:16],
@@ -183,7 +185,7 @@ def curate_orders(
     else:
         rows = trusted.read("train", np.arange(trusted.rows("train")))
         others = np.arange(pairs)
-    surrogates = Surrogates(recipe, table, settings, rows.select(PREPARED_SCHEMA.names), others)
+    surrogates = Surrogates(recipe, table, settings, plain_rows(rows), others)
     rounds = list(surrogates.rounds())
     best = max(range(len(rounds)), key=lambda number: rounds[number].mixture.separation)
     return curated_by_surprise(table, rounds, best, others, settings)
@@ -228,7 +230,12 @@ def _left_after_dropping(mixture: Mixture) -> float:
 
 def exchanged(rows: pa.Table) -> pa.Table:
     """All of them with chosen and rejected exchanged, and ids of their own."""
-    return with_flips(rows, np.ones(len(rows), np.bool_)).select(PREPARED_SCHEMA.names)
+    return plain_rows(with_flips(rows, np.ones(len(rows), np.bool_)))
+
+
+def plain_rows(rows: pa.Table) -> pa.Table:
+    """Rows without what some tables say of them beside their tokens and ratings."""
+    return rows.select([*PREPARED_SCHEMA.names, *(name for name in RUNS if name in rows.column_names)])
 
 
 def written_table(folder: str, rows: pa.Table, like: PreparedTable) -> PreparedTable:

@@ -34,6 +34,7 @@ class Window:
     phase_steps: int
     positions: NDArray[np.int64]  # [pairs], ascending
     hard: NDArray[np.bool_]  # [pairs]
+    alone: NDArray[np.bool_]  # [pairs] whose chosen answer is trained without the rejected one
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class Plan:
     segments: tuple[Segment, ...]
     hard: NDArray[np.bool_]  # [rows], over positions
     global_batch: int
+    only_chosen: NDArray[np.bool_] | None = None  # [rows], where others than all hard pairs are trained so
+
+    @property
+    def alone(self) -> NDArray[np.bool_]:
+        """[rows] whose chosen answer is trained without the rejected one, by SFT."""
+        return self.hard if self.only_chosen is None else self.only_chosen
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
@@ -85,6 +92,7 @@ class Plan:
             phase_steps=phase_end - phase_start,
             positions=positions,
             hard=self.hard[positions],
+            alone=self.alone[positions],
         )
 
 
@@ -105,7 +113,8 @@ def make_plan(settings: CurriculumSettings, hard: NDArray[np.bool_], global_batc
         phase = (segments[-1].phase + new_phase) if segments else 0
         windows = thinned(-(-len(positions) // global_batch), settings.thin)
         segments.append(Segment(name, epoch, phase, positions, windows))
-    return Plan(tuple(segments), hard, global_batch)
+    only_chosen = None if settings.hard_objective is None else np.zeros_like(hard)
+    return Plan(tuple(segments), hard, global_batch, only_chosen)
 
 
 def _stages(settings: CurriculumSettings, hard: NDArray[np.bool_]) -> list[tuple[StageName, Positions]]:

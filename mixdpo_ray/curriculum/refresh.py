@@ -25,12 +25,12 @@ def refresh_steps(settings: CurriculumSettings, plan: Plan, compared: NDArray[np
     return tuple(step for step in found if step)
 
 
-def never_refreshes(settings: CurriculumSettings, epochs: int) -> bool:
-    """Whether no data can make this curriculum come to a stage that refreshes."""
-    easy_first = settings.order != "ascending"
-    hard = np.array([False, True] if easy_first else [True, False]) & (settings.mode != "sorted_dpo")
+def never_refreshes(settings: CurriculumSettings, epochs: int, *, easy: bool, hard: bool) -> bool:
+    """Whether no stage that would refresh ever comes. `easy`, `hard`: whether such pairs meet the reference."""
+    hard_pairs = np.array([settings.order == "ascending", settings.order != "ascending"])
+    hard_pairs &= settings.mode != "sorted_dpo"
     whole = settings.model_copy(update={"refresh_reference": "per_stage"})
-    return not refresh_steps(whole, make_plan(whole, hard, 1, epochs), ~hard)
+    return not refresh_steps(whole, make_plan(whole, hard_pairs, 1, epochs), np.where(hard_pairs, hard, easy))
 
 
 def _beginnings(settings: CurriculumSettings, segment: Segment, before: Segment | None) -> list[int]:

@@ -25,13 +25,13 @@ def doubt_of_threshold(settings: CurriculumSettings, hard: int, difficulty: NDAr
         return None
     if 0 < hard < rows:
         return None if threshold.given else _unusual_share(hard, rows)
-    discards = settings.mode == "discard_hard"
+    discards, by = settings.mode == "discard_hard", "SFT" if settings.hard_objective is None else "hard_objective"
     if hard:
-        count, what = f"all {rows}", "trains no pair" if discards else "trains all by SFT, none by the objective"
+        count, what = f"all {rows}", "trains no pair" if discards else f"trains all by {by}, none by the objective"
     else:
         count, what = (
             f"none of {rows}",
-            "leaves none out" if discards else "trains all by the objective, none by SFT",
+            "leaves none out" if discards else f"trains all by the objective, none by {by}",
         )
     low, high = float(difficulty.min()), float(difficulty.max())
     values, remedy = f"they go from {low:.4g} to {high:.4g}", "choose one in between"

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mixdpo_ray.curriculum.order import Order
 from mixdpo_ray.curriculum.threshold import Threshold
+from mixdpo_ray.objectives.by_name import HardObjectiveField, objective_name
 from mixdpo_ray.objectives.sft_weights import SftNorm
 from mixdpo_ray.settings import Settings
 
@@ -35,6 +36,10 @@ class CurriculumSettings(Settings):
     thin: int = Field(
         1, ge=1, description="Train every n-th window of each stage, first and last always: 2 is half of the steps"
     )
+    hard_objective: HardObjectiveField = Field(
+        None,
+        description="Objective of hard pairs instead of SFT on the chosen answer: todo and dpo_d take them as ties",
+    )
     sft_weight: float = Field(1.0, ge=0, description="Weight of the SFT loss of hard pairs")
     sft_norm: SftNorm | None = Field(
         None, description="What the SFT loss is divided by; token_mean in two_stage, example_mean in a router"
@@ -58,7 +63,17 @@ class CurriculumSettings(Settings):
             raise ValueError("mode router_shuffled draws at random: leave order out, or choose mode router")
         if self.swap_fraction and self.physical_order == "shuffled":
             raise ValueError("swap_fraction exchanges blocks of a sorted curriculum: it has no meaning when shuffled")
+        if self.hard_objective is not None:
+            self._check_hard_objective(objective_name(self.hard_objective))
         return self
+
+    def _check_hard_objective(self, name: str) -> None:
+        if self.mode in ("discard_hard", "sorted_dpo"):
+            raise ValueError(f"hard_objective {name} gets no pairs in mode {self.mode}: leave it out")
+        if self.sft_weight != 1 or self.sft_norm is not None:
+            raise ValueError(
+                f"sft_weight and sft_norm are of SFT, and hard_objective {name} trains the hard pairs: leave them out"
+            )
 
     @property
     def physical_order(self) -> Order:
@@ -66,7 +81,7 @@ class CurriculumSettings(Settings):
 
     def identity(self) -> dict[str, Any]:
         """What tells one training from another. What is off is left out, since earlier versions had nothing else."""
-        off = {"refresh_reference"} if self.refresh_reference is None else set()
+        off = {name for name in ("hard_objective", "refresh_reference") if getattr(self, name) is None}
         return self.model_dump(mode="json", exclude=off)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,25 @@ class Lengths:
     prompt: NDArray[np.int64]
     chosen: NDArray[np.int64]
     rejected: NDArray[np.int64]
+    scored: tuple[NDArray[np.int64], NDArray[np.int64]] | None = field(default=None, kw_only=True)  # none: all of both
+
+    @property
+    def chosen_scored(self) -> NDArray[np.int64]:
+        return self.chosen if self.scored is None else self.scored[0]
+
+    @property
+    def rejected_scored(self) -> NDArray[np.int64]:
+        return self.rejected if self.scored is None else self.scored[1]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Lengths:
-        columns = (self.prompt, self.chosen, self.rejected)  # an index may hold fewer bits than sums need
-        return Lengths(*(column[rows].astype(np.int64, copy=False) for column in columns))
+        prompt, chosen, rejected = (_at(column, rows) for column in (self.prompt, self.chosen, self.rejected))
+        scored = None if self.scored is None else (_at(self.scored[0], rows), _at(self.scored[1], rows))
+        return Lengths(prompt, chosen, rejected, scored=scored)
+
+
+def _at(column: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """An index may hold fewer bits than sums need."""
+    return column[rows].astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from mixdpo_ray.training.settings import ModelSettings
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
-    from transformers.modeling_utils import PreTrainedModel
 
     from mixdpo_ray.training.batch import PairBatch
+    from mixdpo_ray.training.model_loading import ModelLoading
 
 
 class CHES(Formula):
@@ -26,6 +26,7 @@ class CHES(Formula):
 
     needs: ClassVar[str] = "hidden states of one model"
     columns: ClassVar[tuple[str, ...]] = ("ches", "ches_per_token")
+    loads: ClassVar[str] = "AutoModelForCausalLM"
     applied_later: ClassVar[tuple[str, ...]] = ("model", "length_normalised")
 
     model: str | None = Field(None, description="Of the policy's tokenizer; by default the policy before training")
@@ -34,22 +35,23 @@ class CHES(Formula):
     def scoring_model(self, policy: ModelSettings) -> ModelSettings:
         return language_model(policy, self.model)
 
-    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
+    def scorer(self, policy: ModelSettings, loading: ModelLoading) -> PairScorer:
         import numpy as np
         import torch
 
         from mixdpo_ray.training.batch import TokenRows, build_batch
+        from mixdpo_ray.training.logps import StatesReader
         from mixdpo_ray.training.model import load_model
 
-        where = torch.device(device)
-        model = load_model(self.scoring_model(policy), "metrics.ches.model").to(where).eval()
+        reader = loading.load(lambda: StatesReader(load_model(self.scoring_model(policy), "metrics.ches.model")))
+        lie, where = loading.row_kind(packed=False), loading.torch_device
 
         def score(rows: pa.Table) -> dict[str, Any]:
             positions = np.arange(len(rows))
             tokens, easy = TokenRows.of(rows, positions), np.zeros(len(rows), np.bool_)
-            batch = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=where)
+            batch = build_batch(tokens, positions, easy, None, weight=1, padding=0, device=where, rows=lie)
             with torch.inference_mode():
-                sums = summed_states(model, batch)
+                sums = summed_states(reader(batch), batch)
                 chosen, rejected = sums[: len(rows)], sums[len(rows) :]
                 lengths = batch.lengths[: len(rows)], batch.lengths[len(rows) :]
                 both = ches(chosen, rejected), ches_per_token(chosen, rejected, *lengths)
@@ -61,11 +63,9 @@ class CHES(Formula):
         return -facts.scores["ches_per_token" if self.length_normalised else "ches"]
 
 
-def summed_states(model: PreTrainedModel, batch: PairBatch) -> Tensor:
-    """[sequences, width] in float32; padding has no part in it, for only states that predict a token are taken."""
-    from mixdpo_ray.training.logps import predicting_states
-
-    hidden = predicting_states(model, batch).float()  # [tokens, width]
+def summed_states(states: Tensor, batch: PairBatch) -> Tensor:
+    """States [tokens, width], of those that predict a token -> their sums [sequences, width] in float32."""
+    hidden = states.float()
     sequence = batch.slots // batch.longest
     return hidden.new_zeros(len(batch.lengths), hidden.shape[1]).index_add_(0, sequence, hidden)
 

@@ -17,6 +17,8 @@ from mixdpo_ray.training.settings import ModelSettings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mixdpo_ray.training.model_loading import ModelLoading
+
 
 class DCRM(Formula):
     """Reward margin through a sigmoid, divided by how far apart the answers are in tokens and log-probs."""
@@ -38,7 +40,7 @@ class DCRM(Formula):
     def logps_of(self, policy: ModelSettings) -> tuple[ModelSettings, ...]:
         return (language_model(policy, self.model),)
 
-    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
+    def scorer(self, policy: ModelSettings, loading: ModelLoading) -> PairScorer:
         def count(rows: pa.Table) -> dict[str, Any]:
             pairs = zip(rows["chosen_ids"].to_pylist(), rows["rejected_ids"].to_pylist(), strict=True)
             return {"edits": [edit_distance(one[: self.max_tokens], two[: self.max_tokens]) for one, two in pairs]}

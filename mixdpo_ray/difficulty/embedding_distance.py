@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
+    from mixdpo_ray.training.model_loading import ModelLoading
+
 WHERE = "metrics.embedding_distance.model"
 
 
@@ -28,7 +30,7 @@ class EmbeddingDistance(ModelMetric):
     easy: Literal["far", "near"] = Field("far", description="Which pairs are easy; the paper does not say")
     max_length: int = Field(512, ge=2, description="Tokens; of longer texts the end is cut")
 
-    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
+    def scorer(self, policy: ModelSettings, loading: ModelLoading) -> PairScorer:
         import torch
         from transformers import AutoModel
 
@@ -39,7 +41,8 @@ class EmbeddingDistance(ModelMetric):
 
         settings = self.scoring_model(policy)
         texts, tokenizer = Texts(load_tokenizer(policy)), load_tokenizer(settings, WHERE)
-        model, room = load_pretrained(AutoModel, settings, WHERE).to(device).eval(), longest(tokenizer, self.max_length)
+        model = loading.load(lambda: load_pretrained(AutoModel, settings, WHERE))
+        room = longest(tokenizer, self.max_length)
 
         def score(rows: pa.Table) -> dict[str, Any]:
             answers = [texts.answer(ids) for name in ("chosen", "rejected") for ids in rows[f"{name}_ids"].to_pylist()]
@@ -50,7 +53,7 @@ class EmbeddingDistance(ModelMetric):
                     for prompt, answer in zip(prompts, answers, strict=True)
                 ]
             features = plain_features(tokenizer, answers, room)
-            batch = padded(features, padding_token(tokenizer, features), device)
+            batch = padded(features, padding_token(tokenizer, features), loading.device)
             with torch.inference_mode():
                 states = model(**batch).last_hidden_state.float()
                 chosen, rejected = pooled(states, batch["attention_mask"], self.pooling).chunk(2)

@@ -21,6 +21,8 @@ from mixdpo_ray.training.settings import Dtype, LoraSettings, ModelSettings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mixdpo_ray.training.model_loading import ModelLoading
+
 Column = NDArray[np.float64]  # [pairs]
 PairScorer = Callable[["pa.Table"], Mapping[str, Any]]  # rows of a prepared table -> a value per row for each column
 
@@ -97,6 +99,7 @@ class Metric(Settings, ABC):
     columns: ClassVar[tuple[str, ...]] = ()  # what the scorer computes and what is kept on disk
     own_tokenizer: ClassVar[bool] = False  # whether the scorer's model reads text, not the table's tokens
     applied_later: ClassVar[tuple[str, ...]] = ()  # settings that do not change the columns
+    loads: ClassVar[str] = "AutoModel"  # the class of transformers that the scorer reads its model by
 
     @abstractmethod
     def compute(self, context: MetricContext) -> Column:
@@ -119,8 +122,11 @@ class Metric(Settings, ABC):
         """The one that the scorer loads."""
         return None
 
-    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
-        """Made once in each worker. Heavy libraries are imported here: a recipe must load without them."""
+    def scorer(self, policy: ModelSettings, loading: ModelLoading) -> PairScorer:
+        """Made once in each worker. Heavy libraries are imported here: a recipe must load without them.
+
+        `loading.load(...)` puts the model where it is run; in shards, a call runs it once, whatever the rows are.
+        """
         raise NotImplementedError
 
 

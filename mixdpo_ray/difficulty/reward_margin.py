@@ -12,6 +12,8 @@ from mixdpo_ray.training.settings import ModelSettings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mixdpo_ray.training.model_loading import ModelLoading
+
 REWARD_MODEL = "metrics.reward_margin.model"
 
 
@@ -20,16 +22,17 @@ class RewardMargin(ModelMetric):
 
     needs: ClassVar[str] = "a sequence-classification reward model"
     columns: ClassVar[tuple[str, ...]] = ("reward_chosen", "reward_rejected")
+    loads: ClassVar[str] = "AutoModelForSequenceClassification"
 
     max_length: int = Field(4096, ge=2, description="Tokens; of longer texts the beginning is cut")
 
-    def scorer(self, policy: ModelSettings, device: str) -> PairScorer:
+    def scorer(self, policy: ModelSettings, loading: ModelLoading) -> PairScorer:
         from mixdpo_ray.difficulty.reward_model import RewardModel
         from mixdpo_ray.difficulty.texts import Texts
         from mixdpo_ray.training.tokenizer import load_tokenizer
 
         texts = Texts(load_tokenizer(policy))
-        model = RewardModel(self.scoring_model(policy), REWARD_MODEL, self.max_length, device)
+        model = RewardModel(self.scoring_model(policy), REWARD_MODEL, self.max_length, loading)
 
         def score(rows: pa.Table) -> dict[str, Any]:
             prompts = [texts.prompt(ids) for ids in rows["prompt_ids"].to_pylist()]

@@ -22,6 +22,7 @@ CHECKS: Mapping[str, Check] = {
     "storage": Check(cluster_checks.storage, ("cluster",)),
     "versions": Check(cluster_checks.versions, ("cluster",)),
     "workers": Check(cluster_checks.workers, ("cluster",)),
+    "trackers": Check(cluster_checks.trackers, ("cluster",)),
     "hub": Check(input_checks.hub),
     "model": Check(input_checks.model, ("hub",)),
     "tokenizer": Check(input_checks.tokenizer, ("hub",)),

@@ -11,6 +11,7 @@ from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, worker_
 from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
 from mixdpo_ray.cluster.preflight import absent_file, cannot_train, does_not_fit, lacking, some_of, what_to_change
 from mixdpo_ray.cluster.ray_internals import UPLOAD_LIMIT, most_ever
+from mixdpo_ray.cluster.tracker_keys import lacks_of_trackers
 from mixdpo_ray.cluster.upload import measure_upload
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
@@ -92,6 +93,13 @@ def workers(examination: Examination) -> str | Caution:
         crowded = not examination.gpu and count > cores()
         return Caution(f"{text}: they take turns, cluster.num_workers={cores()} is as fast") if crowded else text
     return f"{asked}{now} of {shape}; {left:g} of {cpus:g} CPU left to read, {count} needed"
+
+
+def trackers(examination: Examination) -> str:
+    named = examination.recipe.output.trackers
+    if problem := lacks_of_trackers(examination.recipe):
+        raise CheckFailed(problem)
+    return f"{', '.join(named)}; a training goes on without one that is down" if named else "none is named"
 
 
 def upload(examination: Examination) -> str:

@@ -18,6 +18,7 @@ from mixdpo_ray.pairs.causes import causes_text
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
+from mixdpo_ray.pairs.settings import HELD_OUT_SETS, TRAIN_SOURCE
 from mixdpo_ray.pairs.source_files import is_data_set
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
@@ -129,8 +130,13 @@ def data(examination: Examination) -> str:
             name = find_format(settings, source.columns(settings.max_row_bytes))
         what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
         size = "" if source.mapped is not None or source.bytes == float("inf") else f", {size_text(source.bytes)}"
-        found.append(f"{source.name}: {what}{size}, format {name}")
-    return "; held out: ".join(found)
+        role = "" if setting == TRAIN_SOURCE else _role(setting)
+        found.append(f"{role}{source.name}: {what}{size}, format {name}")
+    return "; ".join(found)
+
+
+def _role(setting: str) -> str:
+    return f"held out{' as ' + setting.rpartition('.')[2] if setting.startswith(HELD_OUT_SETS) else ''}: "
 
 
 def pairs(examination: Examination) -> str | Caution:
@@ -145,10 +151,10 @@ def pairs(examination: Examination) -> str | Caution:
         raise CheckFailed(f"none of the first {counted_in} pairs is kept: {reasons}")
     lengths = [len(ids) for name in ("chosen_ids", "rejected_ids") for ids in converted.kept[name].to_pylist()]
     text = f"{kept} of the first {counted_in} are kept, answers of {min(lengths)} to {max(lengths)} tokens"
-    if len(refused) / counted_in > recipe.data.max_quarantined_fraction:
+    if len(refused) / counted_in > recipe.data.source.max_quarantined_fraction:
         return Caution(
-            f"{text}; refused: {reasons}. If all are like these, more than data.max_quarantined_fraction "
-            f"{recipe.data.max_quarantined_fraction:g} are refused and the job stops"
+            f"{text}; refused: {reasons}. If all are like these, more than data.source.max_quarantined_fraction "
+            f"{recipe.data.source.max_quarantined_fraction:g} are refused and the job stops"
         )
     if unknown := unknown_tokens(converted.kept, examination.tokenizer):
         return Caution(f"{text}; {unknown}")

@@ -25,6 +25,7 @@ from mixdpo_ray.training.memory_estimate import (
     worker_memory,
 )
 from mixdpo_ray.training.schedule import absurd_rate, check_warmup, warmup_steps
+from mixdpo_ray.training.sequence_ranks import refuse_unshared, why_not_exchanged
 from mixdpo_ray.training.settings import DeepSpeedSettings, TrainSettings
 from mixdpo_ray.wording import size_text
 
@@ -34,16 +35,18 @@ FILLED = 0.9  # of the free memory, at most
 
 def batch(examination: Examination) -> str | Caution:
     train, cluster = examination.recipe.train, examination.recipe.cluster
-    pairs, each, workers = train.global_batch_size, train.per_device_train_batch_size, cluster.most_workers
+    together = examination.recipe.deepspeed.sequence_parallel
+    pairs, each, workers = train.global_batch_size, train.per_device_train_batch_size, cluster.most_workers // together
+    named = f"{workers} workers" if together == 1 else f"{workers} x {together} workers that share rows"
     if workers > pairs:
         raise CheckFailed(
-            f"{workers} workers share train.global_batch_size {pairs}: {workers - pairs} of them would train "
+            f"{named} share train.global_batch_size {pairs}: {workers - pairs} of them would train "
             "nothing; raise it, or lower cluster.num_workers"
         )
     if isinstance(each, TokenBudget):
-        return f"{pairs} pairs a step, of {workers} workers in passes of up to {each.tokens:,} tokens"
+        return f"{pairs} pairs a step, of {named} in passes of up to {each.tokens:,} tokens"
     micro_steps = math.ceil(math.ceil(pairs / workers) / each)
-    text = f"{pairs} pairs a step = {workers} workers x {counted(micro_steps, 'micro-step')} x {each} pairs"
+    text = f"{pairs} pairs a step = {named} x {counted(micro_steps, 'micro-step')} x {each} pairs"
     idle = workers * micro_steps * each - pairs
     if idle > workers * micro_steps * each / 4:
         return Caution(
@@ -133,6 +136,8 @@ def memory(examination: Examination) -> str | Caution:
     """Check memory: on a GPU the device's, and the host's for what is loaded or kept there; on CPU the host's alone."""
     size, recipe = examination.size, examination.recipe
     padded = padding_warning(size.why_padded, recipe.model, recipe.train)
+    if size.layers and recipe.deepspeed.sequence_parallel > 1:
+        refuse_unshared(size.heads, size.why_padded, recipe.deepspeed.sequence_parallel)
     if size.layers:
         found = _memory(examination, "")
         return f"{found}; {padded}" if padded and isinstance(found, str) else found
@@ -153,7 +158,7 @@ def _memory(examination: Examination, known: str) -> str | Caution:
     if need.device_bytes > min(free):
         raise CheckFailed(f"{text}, and a GPU has {size_text(min(free))} free: {_remedy(examination, min(free))}")
     whole = 1.1 * examination.size.element * examination.size.parameters
-    if examination.recipe.objective.needs_reference and whole > min(free):
+    if examination.recipe.needs_reference and whole > min(free):
         raise CheckFailed(
             f"the reference model needs {size_text(whole)} on one GPU, which has {size_text(min(free))} free: use "
             "larger GPUs, or an objective without a reference such as simpo"
@@ -164,7 +169,8 @@ def _memory(examination: Examination, known: str) -> str | Caution:
 
 def _room(examination: Examination, free: int) -> str:
     """Longer passes that would fit, if a worker has that many tokens in a step: short ones leave a GPU waiting."""
-    train, workers = examination.recipe.train, examination.recipe.cluster.most_workers
+    train, cluster = examination.recipe.train, examination.recipe.cluster
+    workers = cluster.most_workers // examination.recipe.deepspeed.sequence_parallel
     if examination.packed_pair is None:
         return ""
     present = pass_tokens(train, examination.recipe.data.max_length, examination.packed_pair)
@@ -211,7 +217,7 @@ def _on_hosts(examination: Examination, text: str, each: int) -> str:
 def _remedy(examination: Examination, free: int) -> str:
     """The first change that would do, each tried on top of those before it."""
     changes, train, deepspeed = [], examination.recipe.train, examination.recipe.deepspeed
-    for text, new_train, new_deepspeed in _remedies(train, deepspeed, examination.gpu):
+    for text, new_train, new_deepspeed in _remedies(examination):
         train, deepspeed = train.model_copy(update=new_train), deepspeed.model_copy(update=new_deepspeed)
         changes.append(text)
         need = _need(examination, train, deepspeed).device_bytes
@@ -222,10 +228,9 @@ def _remedy(examination: Examination, free: int) -> str:
     return f"even with the leanest settings it would not fit: {where}, {lora}or a smaller model"
 
 
-def _remedies(
-    train: TrainSettings, deepspeed: DeepSpeedSettings, gpu: bool
-) -> Iterator[tuple[str, dict[str, object], dict[str, object]]]:
+def _remedies(examination: Examination) -> Iterator[tuple[str, dict[str, object], dict[str, object]]]:
     """Changes that save memory, from cheap to slow."""
+    train, deepspeed, gpu = examination.recipe.train, examination.recipe.deepspeed, examination.gpu
     if not train.gradient_checkpointing:
         yield "train.gradient_checkpointing=true", {"gradient_checkpointing": True}, {}
     if train.per_device_train_batch_size != 1:
@@ -234,10 +239,21 @@ def _remedies(
         yield "train.logp_chunk_tokens=1024", {"logp_chunk_tokens": 1024}, {}
     for stage in range(max(2, deepspeed.zero_stage + 1), 4):
         yield f"deepspeed.zero_stage={stage}", {}, {"zero_stage": stage}
+    for ranks in _could_share_rows(examination):
+        yield f"deepspeed.sequence_parallel={ranks}", {}, {"sequence_parallel": ranks}
     if gpu and not deepspeed.offload_optimizer:
         yield "deepspeed.offload_optimizer=true", {}, {"offload_optimizer": True}
     if gpu and not deepspeed.offload_parameters:
         yield "deepspeed.offload_parameters=true", {}, {"offload_parameters": True}
+
+
+def _could_share_rows(examination: Examination) -> list[int]:
+    """Counts of workers that could run each row together, beyond those that do."""
+    heads, cluster = examination.size.heads, examination.recipe.cluster
+    if examination.packed_pair is None or not all(heads) or cluster.elastic:
+        return []
+    more = range(examination.recipe.deepspeed.sequence_parallel + 1, cluster.most_workers + 1)
+    return [n for n in more if cluster.most_workers % n == 0 and why_not_exchanged(*heads, n) is None]
 
 
 def disk(examination: Examination) -> str:

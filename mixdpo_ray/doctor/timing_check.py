@@ -68,7 +68,10 @@ def shortened(job: TrainingJob) -> TrainingJob:
     objective = job.objective
     if objective.needs_reference:
         objective = AMaPO() if looks else SimPO()
-    return replace(job, train=train, objective=objective, tensorboard=False).without_export()
+    hard, curriculum = job.hard_objective, job.curriculum
+    if hard is not None and hard.needs_reference:
+        curriculum = curriculum.model_copy(update={"hard_objective": SimPO()})
+    return replace(job, train=train, objective=objective, curriculum=curriculum, tracked=None).without_export()
 
 
 def _train(examination: Examination, job: TrainingJob) -> list[dict[str, Any]]:
@@ -79,10 +82,10 @@ def _train(examination: Examination, job: TrainingJob) -> list[dict[str, Any]]:
 
 
 def tokens(table: PreparedTable, plan: Plan) -> int:
-    """That the whole plan runs: both answers of easy pairs, the chosen one of hard ones."""
+    """That the whole plan runs: both answers of a pair, or the chosen one alone."""
     index = table.index("train")
     each = index.prompt_length + index.chosen_length
-    each = each + np.where(plan.hard, 0, index.prompt_length + index.rejected_length)
+    each = each + np.where(plan.alone, 0, index.prompt_length + index.rejected_length)
     return sum(int(each[plan.window(step).positions].sum()) for step in range(plan.steps))
 
 

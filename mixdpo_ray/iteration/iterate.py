@@ -41,6 +41,7 @@ from mixdpo_ray.runs.summary import ACCURACY
 from mixdpo_ray.runs.train import train
 from mixdpo_ray.sampling.model import weights_identity
 from mixdpo_ray.sampling.sample import sample
+from mixdpo_ray.tables.held_out_sets import MAIN, held_out_sets
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.model_files import refuse_missing_folder, with_absolute_paths
 
@@ -132,7 +133,7 @@ def _pairs_of(rated: RatedRound, table: PreparedTable) -> RoundPairs:
         rated.answers,
         rated.ratings,
         len(margins),
-        table.rows("eval"),
+        len(held_out_sets(table)[MAIN]),
         int(np.count_nonzero(margins == 0)),
         tuple(np.quantile(margins, QUARTILES).tolist()),
         dict(refused),

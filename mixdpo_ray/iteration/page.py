@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from mixdpo_ray.iteration.picture import rounds_picture
 from mixdpo_ray.iteration.results import EVEN, RoundResult, best_round
 from mixdpo_ray.iteration.table import READ_AS, ROUND_COLUMNS, interval_text, length_text, outcome_text, round_cells
+from mixdpo_ray.objectives.by_name import objective_name
 from mixdpo_ray.pages import rendered_page
 from mixdpo_ray.pairs.checking import REASONS
-from mixdpo_ray.recipe.recipe import Recipe, objective_name
+from mixdpo_ray.recipe.recipe import Recipe
 
 
 def rounds_page(recipe: Recipe, rounds: Sequence[RoundResult], folder: str, best_model: str) -> bytes:
@@ -98,7 +99,7 @@ def _facts(recipe: Recipe, rounds: Sequence[RoundResult], folder: str, best_mode
         "a round": f"{sample.answers_each} answers to {asked.prompts_each:,} prompts",
         "pairs": recipe.data.pair.rule or "the best answer against the worst",
         "objective": f"{objective_name(recipe.objective)}, {recipe.curriculum.mode}",
-        **({"held close to": first} if recipe.objective.needs_reference else {}),
+        **({"held close to": first} if recipe.needs_reference else {}),
         "judged": f"on {judged:,} prompts that no round trains on, in both orders",
         "judge": ", ".join(dict.fromkeys(one.judge for one in rounds)),
         **({"more rounds": more} if not rounds or rounds[-1].gains else {}),

@@ -76,7 +76,7 @@ def judged_prompts_file(recipe: Recipe) -> str:
 def sampling_recipe(recipe: Recipe, number: int) -> Recipe:
     """The answers of a round and their ratings, by the model that it begins with; each round has a seed of its own."""
     each = recipe.answers.iterate.prompts_each
-    prompts = {"source": {"path": round_prompts_file(recipe)}, "skip": (number - 1) * each, "most": each}
+    prompts = {**_prompts_in(recipe, round_prompts_file(recipe)), "skip": (number - 1) * each, "most": each}
     return with_settings(
         recipe,
         {
@@ -96,7 +96,7 @@ def judged_recipe(recipe: Recipe, number: int) -> Recipe:
         recipe,
         {
             **_model_after(recipe, number),
-            "answers.sample.prompts": {"source": {"path": judged_prompts_file(recipe)}},
+            "answers.sample.prompts": _prompts_in(recipe, judged_prompts_file(recipe)),
             "answers.sample.answers_each": 1,
             "output.storage_path": join(iteration_folder(recipe), "judged"),
             "output.name": f"round-{number}",
@@ -111,9 +111,18 @@ def training_recipe(recipe: Recipe, number: int, rated: str) -> Recipe:
     Where its checkpoints are judged, the prompts are those that no round trains on.
     """
     settings: dict[str, object] = {} if number == 1 else _continued(recipe, number)
-    settings |= {"data.source": {"path": rated, "format": RATED}, "output.fresh": False}
-    settings["answers.sample.prompts"] = {"source": {"path": judged_prompts_file(recipe)}}
+    limit = recipe.data.source.max_quarantined_fraction
+    source = {"path": rated, "format": RATED, "max_quarantined_fraction": limit}
+    settings |= {"data.source": source, "output.fresh": False}
+    settings["answers.sample.prompts"] = _prompts_in(recipe, judged_prompts_file(recipe))
     return with_settings(recipe, {**settings, "output.storage_path": round_folder(recipe, number)})
+
+
+def _prompts_in(recipe: Recipe, file: str) -> dict[str, object]:
+    """The prompts of a file of ours, of which as many may be refused as of the source that they come from."""
+    source = recipe.answers.sample.prompts.source
+    limit = {} if source is None else {"max_quarantined_fraction": source.max_quarantined_fraction}
+    return {"source": {"path": file, **limit}}
 
 
 def model_before(recipe: Recipe, number: int) -> str:
@@ -127,7 +136,7 @@ def _model_after(recipe: Recipe, number: int) -> dict[str, object]:
 
 def _continued(recipe: Recipe, number: int) -> dict[str, object]:
     """The last round's model, which brings its tokenizer; a commit is that of a reference on the Hub."""
-    first = recipe.answers.iterate.reference == "first" and recipe.objective.needs_reference
+    first = recipe.answers.iterate.reference == "first" and recipe.needs_reference
     model = recipe.model
     return {
         "model.path": model_before(recipe, number),

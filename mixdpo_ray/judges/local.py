@@ -17,9 +17,10 @@ from typing import Any, Self
 import pyarrow as pa
 
 from mixdpo_ray.bar import Counter, say
-from mixdpo_ray.cluster.actor_pool import Pool, answers_to, copies_text, until_done
+from mixdpo_ray.cluster.actor_pool import Pool, answers_to, until_done
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.folder_lock import exclusive
+from mixdpo_ray.cluster.scoring_way import scored_model
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.judging.asking import AskingProgress
 from mixdpo_ray.judging.budget import Cost
@@ -43,7 +44,7 @@ class LocalJudge:
         settings = recipe.answers.judge
         assert settings, "open_judge refuses a recipe without a judge"
         assert settings.model is not None, "recipe/judge.py refuses the engine without a model"
-        self.settings, self.cluster, self.name = settings, recipe.cluster, settings.model
+        self.recipe, self.settings, self.cluster, self.name = recipe, settings, recipe.cluster, settings.model
         self._model = named_model(recipe.model, settings.model, settings.revision, JUDGE)
         with without_weights(self._model) as here:
             self._tokenizer, self._context = load_tokenizer(here, JUDGE), context_of(here)
@@ -126,16 +127,17 @@ class LocalJudge:
         workers = min(
             self.settings.workers or self.cluster.reference_workers or self.cluster.fewest_workers, len(batches)
         )
-        gpu = uses_gpu(self.cluster)
+        tokens = self.settings.batch_size * max(len(row.ids) + row.question.max_tokens for row in rows)
         pool = Pool(
             title=title,
             workers="judging workers",
             actor=_JudgeWorker,
-            arguments=(self._model, JUDGE, DecodingSettings(), gpu),
-            gpu=gpu,
+            arguments=(self._model, JUDGE, DecodingSettings()),
+            gpu=uses_gpu(self.cluster),
             settings=self.cluster,
+            scored=scored_model(self.recipe, self._model, tokens, cached=True),
         )
-        say(f"{title}: {len(rows):,} questions to {self.name}, by {copies_text(workers)}")
+        say(f"{title}: {len(rows):,} questions to {self.name}, by {pool.workers_text(workers)}")
         for table in answers_to(pool, batches, workers, at_once=1):
             yield [(row["address"], ChatReply.from_row(json.loads(row["reply"]))) for row in table.to_pylist()]
 

@@ -51,6 +51,11 @@ class Asking:
         await self.client.close()
 
     @property
+    def waiting(self) -> int:
+        """Questions that have no answer yet."""
+        return len(self._open)
+
+    @property
     def progress(self) -> AskingProgress:
         budget, pause = self.client.budget, self.client.pause
         return AskingProgress(self._answered, self._failed, self._cached, budget.spent, pause.seconds_left)

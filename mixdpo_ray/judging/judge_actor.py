@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.folder_lock import FolderLock
+from mixdpo_ray.cluster.gauges import judge_queue
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.errors import WorkersError
 from mixdpo_ray.judging.asking import Asking, AskingProgress
@@ -106,6 +107,7 @@ class _JudgeActor:
     def __init__(self, settings: PaidEndpointSettings, folder: str):
         """Nothing that can fail: the error of an actor that cannot be made has more than one line."""
         self.settings, self.folder = settings, folder
+        self.queue = judge_queue()
         self.asking: Asking | None = None
         self.lock = ExitStack()
         self.askers = 0  # of this job, at the same time: they share the store, the limits and the budget
@@ -136,9 +138,15 @@ class _JudgeActor:
         return await self.asking.ask(questions)
 
     async def progress(self) -> AskingProgress:
+        self._show_queue()
         return AskingProgress() if self.asking is None else self.asking.progress
 
+    def _show_queue(self) -> None:
+        waiting = 0 if self.asking is None else self.asking.waiting
+        self.queue.set(waiting, {"model": self.settings.model})
+
     async def end(self) -> None:
+        self._show_queue()
         self.askers -= 1
         if not self.askers:
             self.lock.close()

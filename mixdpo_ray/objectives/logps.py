@@ -35,6 +35,10 @@ class PairLogps:
     ref_chosen: Tensor | None = None  # the same sums under the frozen reference
     ref_rejected: Tensor | None = None
     tokens: TokenLogps | None = None  # where the objective declares needs_tokens
+    # Mean over an answer's tokens of the log-prob minus the log of the sum of all squared probabilities, which is what
+    # one of the policy's own draws has in the mean; detached; where the objective declares needs_typicality
+    chosen_typicality: Tensor | None = None
+    rejected_typicality: Tensor | None = None
     step: Mapping[str, Tensor] = field(default_factory=dict)  # what a StepObjective found in the whole step, [pairs]
 
     @property

@@ -21,6 +21,7 @@ class Objective(Settings, ABC):
 
     needs_reference: ClassVar[bool] = True
     needs_tokens: ClassVar[bool] = False  # log-probs of single tokens, of the policy and of the reference
+    needs_typicality: ClassVar[bool] = False  # how likely the policy is to write the answers (logps.py)
     uses_margin: ClassVar[bool] = False  # reads the pair's rating margin
     takes_ties: ClassVar[bool] = True  # whether a margin of 0 has a loss
     experimental: ClassVar[bool] = False  # the formula was reconstructed: its authors published no code
@@ -40,6 +41,10 @@ class Objective(Settings, ABC):
     @abstractmethod
     def losses(self, pairs: PairLogps) -> Tensor:
         """One loss per pair, unreduced: [pairs]."""
+
+    def hard_losses(self, pairs: PairLogps) -> Tensor:
+        """One loss per hard pair, as `curriculum.hard_objective`: that of a tie where the objective knows ties."""
+        return self.losses(pairs)
 
     @abstractmethod
     def rewards(self, pairs: PairLogps) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 else:
     Tensor = Any
 
+EXPONENT_BOUND = 80.0  # e^89 is no 32-bit number, and what it is multiplied by needs room
+
 
 def sigmoid(values: Tensor) -> Tensor:
     return values.sigmoid()

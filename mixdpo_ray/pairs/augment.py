@@ -24,14 +24,7 @@ def reward_augmented(pair: Pair) -> list[Pair] | str:
         return "tie_not_augmented"
     notes = (*pair.notes, "augmented")
     wanted = replace(pair, prompt=asked_for(pair.prompt, pair.score_chosen), group=pair.prompt_id, notes=notes)
-    unwanted = replace(
-        wanted,
-        prompt=asked_for(pair.prompt, pair.score_rejected),
-        chosen=pair.rejected,
-        rejected=pair.chosen,
-        score_chosen=pair.score_rejected,
-        score_rejected=pair.score_chosen,
-    )
+    unwanted = replace(wanted.exchanged, prompt=asked_for(pair.prompt, pair.score_rejected))
     return [wanted, unwanted]
 
 

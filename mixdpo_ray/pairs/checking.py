@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mixdpo_ray.pairs.pair import Candidate, Message, Pair
+from mixdpo_ray.pairs.pair import Candidate, Pair
 from mixdpo_ray.pairs.ratings import is_number
 from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.pairs.template_inputs import template_inputs
+from mixdpo_ray.pairs.turns import check_turns
 
 SEVERAL_RATERS = "several_raters"  # among the notes
 
@@ -30,6 +32,9 @@ REASONS: dict[str, str] = {
     "empty_answer": "an answer has no text",
     "identical_answers": "chosen and rejected are the same text, or the same tokens",
     "answers_differ_before_last_turn": "the two conversations differ before their answers",
+    "malformed_tools": "tools is no list of functions with names, or no JSON of one",
+    "malformed_template_kwargs": "chat_template_kwargs is no table of settings, or no JSON of one",
+    "several_turns": "an answer has several turns, and raters read one text",
     "lone_surrogate": "a text holds half of a surrogate pair, which no UTF-8 can hold",
     # the ratings
     "missing_score": "a rating is missing (data.missing_score)",
@@ -44,6 +49,8 @@ REASONS: dict[str, str] = {
     "control_token": "a text contains one of the tokenizer's special tokens",
     "template_refuses_turns": "the chat template does not accept these turns",
     "template_changes_prompt": "the chat template renders the prompt differently once an answer follows",
+    "turns_not_separable": "the chat template, or the tokens, of an answer's turns change once further ones follow",
+    "no_assistant_tokens": "the chat template marks no token of an answer as the assistant's",
     "prompt_too_long": "the prompt has more than data.max_prompt_length tokens (data.truncation)",
     "answer_too_long": "prompt and answer have more than data.max_length tokens (data.truncation)",
     "answer_truncated_to_nothing": "the prompt alone fills data.max_length",
@@ -73,17 +80,21 @@ def is_fatal(reason: str, data: DataSettings) -> bool:
 
 def check_pair(candidate: Candidate, data: DataSettings) -> Pair | str:
     """The pair, or the reason why it is none. data.margin_scale auto must have been resolved."""
-    turns = _check_turns(candidate, data.max_row_bytes)
+    template = template_inputs(*candidate.template)
+    if isinstance(template, str):
+        return template
+    turns = check_turns(candidate, template, data.max_row_bytes)
     if isinstance(turns, str):
         return turns
-    prompt, chosen, rejected = turns
     margin = _margin(candidate, data)
     if isinstance(margin, str):
         return margin
     pair = Pair(
-        prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
+        prompt=turns.prompt,
+        chosen=turns.chosen[-1]["content"],
+        rejected=turns.rejected[-1]["content"],
+        answers=None if turns.plain else (turns.chosen, turns.rejected),
+        template=template,
         margin=margin,
         source=candidate.source,
         score_chosen=_float(candidate.score_chosen),
@@ -104,42 +115,6 @@ def _rater_margins(chosen: Any, rejected: Any) -> tuple[float, ...]:
     if len(names) < 2:
         return ()
     return tuple(_float(chosen.get(name)) - _float(rejected.get(name)) for name in names)
-
-
-def _check_turns(candidate: Candidate, max_bytes: int) -> tuple[tuple[Message, ...], str, str] | str:
-    chosen, rejected = _conversation(candidate.chosen), _conversation(candidate.rejected)
-    if chosen is None or rejected is None:
-        return "bad_turns"
-    if chosen[:-1] != rejected[:-1]:
-        return "answers_differ_before_last_turn"
-    prompt, answers = chosen[:-1], (chosen[-1]["content"], rejected[-1]["content"])
-    texts = [*(message["content"] for message in prompt), *answers]
-    try:
-        size = sum(len(text.encode()) for text in texts)
-    except UnicodeEncodeError:
-        return "lone_surrogate"
-    if size > max_bytes:
-        return "oversized_row"
-    if not all(answer.strip() for answer in answers):
-        return "empty_answer"
-    if not all(message["content"].strip() for message in prompt):
-        return "empty_prompt"
-    if answers[0].strip() == answers[1].strip():
-        return "identical_answers"
-    return prompt, *answers
-
-
-def _conversation(turns: Any) -> tuple[Message, ...] | None:
-    """None unless the turns are texts of [system], user, assistant, ..., user, assistant."""
-    if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
-        return None
-    messages = tuple(Message(role=turn.get("role"), content=turn.get("content")) for turn in turns)
-    if not all(isinstance(message["content"], str) for message in messages):
-        return None
-    roles = [message["role"] for message in messages]
-    spoken = roles[1:] if roles[:1] == ["system"] else roles
-    in_turn = spoken == ["user", "assistant"] * (len(spoken) // 2)
-    return messages if spoken and in_turn else None
 
 
 def _margin(candidate: Candidate, data: DataSettings) -> float | str:
@@ -184,11 +159,7 @@ def _not_negative(pair: Pair, data: DataSettings) -> Pair | str:
         return pair
     if data.negative_margin == "swap":
         return replace(
-            pair,
-            chosen=pair.rejected,
-            rejected=pair.chosen,
-            score_chosen=pair.score_rejected,
-            score_rejected=pair.score_chosen,
+            pair.exchanged,
             margin=-pair.margin,
             rater_margins=tuple(-margin for margin in pair.rater_margins),
             notes=(*pair.notes, "swapped"),

@@ -17,7 +17,7 @@ from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pair import Candidate, Pair
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.pairs.settings import TRAIN_SOURCE, DataSettings
 from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer
 
 CONVERT_ROWS = 256  # pairs in one call of the tokenizer
@@ -38,6 +38,8 @@ CONVERTED_SCHEMA = pa.schema(
         "row": pa.int64(),
         "candidate": pa.int32(),
         "rater_margins": pa.list_(pa.float64()),  # null where there are not several raters
+        "chosen_runs": pa.list_(pa.int32()),  # null where all of an answer is the assistant's
+        "rejected_runs": pa.list_(pa.int32()),
     }
 )
 
@@ -56,6 +58,7 @@ class Refusal:
     file: str
     row: int
     reason: str  # a key of checking.REASONS
+    setting: str = TRAIN_SOURCE  # that names the source, where a table is made of several
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,8 @@ def _row(origin: Origin, pair: Pair, encoded: EncodedPair) -> dict[str, Any]:
         "row": origin.row,
         "candidate": origin.candidate,
         "rater_margins": pair.rater_margins or None,
+        "chosen_runs": encoded.chosen_runs,
+        "rejected_runs": encoded.rejected_runs,
     }
 
 

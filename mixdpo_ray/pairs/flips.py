@@ -19,7 +19,8 @@ from mixdpo_ray.curriculum.order import PairIdColumn, seeded_hashes
 FLIP_SALT = 1 << 41  # not the hash that breaks ties: among equal margins noise would come first
 EXCHANGED = (
     ("chosen_ids", "rejected_ids"), ("score_chosen", "score_rejected"), ("chosen_length", "rejected_length"),
-    ("rated_chosen", "rated_rejected"), ("doubt_chosen", "doubt_rejected"),
+    ("rated_chosen", "rated_rejected"), ("doubt_chosen", "doubt_rejected"), ("chosen_runs", "rejected_runs"),
+    ("chosen_scored", "rejected_scored"),
 )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ def plain(row: Row) -> Found:
             score_rejected=row.get("score_rejected"),
             margin=row.get("margin"),
             ratings=(row.get("ratings_chosen"), row.get("ratings_rejected")),
+            template=_template(row),
         )
     ]
 
@@ -68,8 +69,18 @@ def _conversation(prompt: Any, answer: Any) -> Any:
     if not isinstance(answer, list):
         return answered(prompt, answer)
     turns = prompt if isinstance(prompt, list) else [user(prompt)]
-    whole = prompt is None or answer[: len(turns)] == turns or any(_role(turn) == "user" for turn in answer)
+    whole = prompt is None or answer[: len(turns)] == turns or _begins_with_a_question(answer)
     return answer if whole else [*turns, *answer]
+
+
+def _begins_with_a_question(turns: list[Any]) -> bool:
+    """Whether these are a conversation, and not the turns behind a prompt."""
+    return _role(turns[0]) != "assistant" and any(_role(turn) == "user" for turn in turns) if turns else False
+
+
+def _template(row: Row) -> tuple[Any, Any]:
+    """What stands beside the turns for the chat template."""
+    return row.get("tools"), row.get("chat_template_kwargs")
 
 
 def _role(turn: Any) -> Any:
@@ -119,13 +130,14 @@ def _transcript(text: Any) -> Any:
 
 
 RATINGS = ("margin", "score_chosen", "score_rejected")
+TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
 
 FORMATS: dict[str, Format] = {
     "plain": Format(
         ("chosen", "rejected"),
         plain,
         "prompt, chosen, rejected, and a margin or two scores",
-        optional=("prompt", "source", *RATINGS, "ratings_chosen", "ratings_rejected"),
+        optional=("prompt", "source", *RATINGS, "ratings_chosen", "ratings_rejected", *TEMPLATE_COLUMNS),
         rated=False,
     ),
     "ultrafeedback_binarized": Format(
@@ -173,7 +185,7 @@ FORMATS: dict[str, Format] = {
         ("prompt", "answers"),
         rated_answers,
         "answers that jobs/rate.py has rated",
-        optional=("source",),
+        optional=("source", *TEMPLATE_COLUMNS),
         answers=answers_with_ratings,
     ),
     "hh_rlhf": Format(

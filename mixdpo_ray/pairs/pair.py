@@ -5,14 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
+
+from mixdpo_ray.pairs.template_inputs import NO_INPUTS, TemplateInputs
 
 
 class Message(TypedDict):
     role: str
     content: str
+    tool_calls: NotRequired[list[Any]]  # of an assistant's turn
+    tool_call_id: NotRequired[str]  # of a tool's turn, which answers a call
+    name: NotRequired[str]
+
+
+PLAIN_TURN = {"role", "content"}  # all that most turns have
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Candidate:
     margin: Any = None  # for sources that rate the difference; where given it is what counts
     scale: tuple[float, float] | None = None  # the lowest and the highest rating; for a margin alone, (0, largest)
     ratings: tuple[Any, Any] = (None, None)  # of several raters by name, of the chosen and of the rejected answer
+    template: tuple[Any, Any] = (None, None)  # tools, and settings of the chat template
 
 
 Row = Mapping[str, Any]
@@ -47,10 +56,29 @@ class Pair:
     notes: tuple[str, ...] = ()  # what a policy changed
     group: str | None = None  # prompt_id of the pair that this one was made of
     rater_margins: tuple[float, ...] = ()  # of each of several raters, in the order of their names; NaN: it has none
+    template: TemplateInputs = NO_INPUTS
+    answers: tuple[tuple[Message, ...], tuple[Message, ...]] | None = None  # their turns, where one is more than a text
 
     @cached_property
     def pair_id(self) -> str:
-        return content_hash([*_turns(self.prompt), self.chosen, self.rejected])
+        """The hash of its texts; what is more than texts adds one, so that their number is odd."""
+        texts = [*_turns(self.prompt), self.chosen, self.rejected]
+        if self.template or self.answers or any(set(turn) > PLAIN_TURN for turn in self.prompt):
+            whole = {"template": asdict(self.template), "prompt": self.prompt, "answers": self.answers}
+            texts.append(json.dumps(whole, sort_keys=True))
+        return content_hash(texts)
+
+    @property
+    def exchanged(self) -> Pair:
+        """The pair with each answer, and its rating, for the other one."""
+        return replace(
+            self,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            answers=None if self.answers is None else self.answers[::-1],
+            score_chosen=self.score_rejected,
+            score_rejected=self.score_chosen,
+        )
 
     @cached_property
     def prompt_id(self) -> str:
@@ -58,9 +86,9 @@ class Pair:
         return self.group or prompt_hash(self.prompt)
 
 
-def prompt_hash(messages: Sequence[Message]) -> str:
-    """The prompt_id of these turns."""
-    return content_hash(_turns(messages))
+def prompt_hash(messages: Sequence[Message], template: TemplateInputs = NO_INPUTS) -> str:
+    """The prompt_id of these turns; those that are answered are told apart by their tools too."""
+    return content_hash([*_turns(messages), *([json.dumps(asdict(template))] if template else [])])
 
 
 def content_hash(texts: Sequence[str]) -> str:

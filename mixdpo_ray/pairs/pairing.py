@@ -32,6 +32,7 @@ class Answers:
     rated: Sequence[RatedAnswer]
     source: str
     scale: tuple[float, float] | None = None  # the lowest and the highest rating
+    template: tuple[Any, Any] = (None, None)  # tools, and settings of the chat template
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def paired(answers: Answers | str, settings: PairSettings) -> Candidate | str:
         rejected.score,
         scale=answers.scale,
         ratings=(chosen.ratings, rejected.ratings),
+        template=answers.template,
     )
 
 

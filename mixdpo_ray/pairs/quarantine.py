@@ -13,7 +13,7 @@ from mixdpo_ray.errors import QuarantineError, TooFewPairsError
 from mixdpo_ray.pairs.causes import causes_text, reasons_text, row_read_again
 from mixdpo_ray.pairs.checking import REASONS
 from mixdpo_ray.pairs.convert import Refusal
-from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.pairs.settings import TRAIN_SOURCE, SourceSettings
 
 QUARANTINE = "quarantine.jsonl"
 NOT_AT_FAULT = (
@@ -37,11 +37,16 @@ class Quarantine:
     def read(cls, path: str) -> Quarantine:
         lines = storage.read_bytes(path).decode("utf-8", "surrogateescape").splitlines()
         known = map(json.loads, lines)
-        return cls(tuple(Refusal(one["file"], one["row"], one["reason"]) for one in known))
+        return cls(
+            tuple(Refusal(one["file"], one["row"], one["reason"], one.get("source", TRAIN_SOURCE)) for one in known)
+        )
 
     def write(self, path: str) -> None:
         lines = [
-            json.dumps({"file": one.file, "row": one.row, "reason": one.reason, "meaning": REASONS[one.reason]})
+            json.dumps(
+                {"file": one.file, "row": one.row, "reason": one.reason, "meaning": REASONS[one.reason]}
+                | ({} if one.setting == TRAIN_SOURCE else {"source": one.setting})
+            )
             for one in self.refusals
         ]
         storage.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
@@ -49,6 +54,9 @@ class Quarantine:
     @property
     def counts(self) -> dict[str, int]:
         return dict(Counter(refusal.reason for refusal in self.refusals).most_common())
+
+    def of_source(self, setting: str) -> Quarantine:
+        return Quarantine(tuple(one for one in self.refusals if one.setting == setting))
 
     def at_fault(self) -> list[Refusal]:
         return [refusal for refusal in self.refusals if refusal.reason not in NOT_AT_FAULT]
@@ -58,10 +66,12 @@ def within_budget(quarantined: Mapping[str, int], rows_in: int, limit: float) ->
     return sum(count for reason, count in quarantined.items() if reason not in NOT_AT_FAULT) <= limit * rows_in
 
 
-def over_budget(quarantine: Quarantine, rows_in: int, data: DataSettings, path: str) -> QuarantineError:
+def over_budget(
+    quarantine: Quarantine, rows_in: int, source: SourceSettings, path: str, setting: str = TRAIN_SOURCE
+) -> QuarantineError:
     """Names the first offenders by file and row, the reasons in sentences, and where all of them are."""
-    bad, limit = quarantine.at_fault(), data.max_quarantined_fraction
-    reasons = causes_text(bad, lambda one: row_read_again(one, data.max_row_bytes), data.source.columns)
+    bad, limit = quarantine.at_fault(), source.max_quarantined_fraction
+    reasons = causes_text(bad, lambda one: row_read_again(one, source.max_row_bytes), source.columns)
     files = groupby(bad[:NAMED], key=lambda refusal: refusal.file)
     mixed = len({refusal.reason for refusal in bad}) > 1
     first = "; ".join(
@@ -69,8 +79,9 @@ def over_budget(quarantine: Quarantine, rows_in: int, data: DataSettings, path: 
         for file, rows in files
     )
     return QuarantineError(
-        f"{len(bad)} of {rows_in} rows were refused, {len(bad) / rows_in:.1%}; data.max_quarantined_fraction allows "
-        f"{limit:.1%}: {reasons}; the first: {first}; all: {path}; correct the source or raise the limit"
+        f"{len(bad)} of {rows_in} rows were refused, {len(bad) / rows_in:.1%}; "
+        f"{setting}.max_quarantined_fraction allows {limit:.1%}: {reasons.replace(TRAIN_SOURCE, setting)}; "
+        f"the first: {first}; all: {path}; correct the source or raise the limit"
     )
 
 

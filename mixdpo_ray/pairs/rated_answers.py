@@ -27,7 +27,8 @@ def answers_with_ratings(row: Row) -> Answers | str:
         return reason
     source = row.get("source")
     turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    return Answers(turns, different, source if isinstance(source, str) else "rated_answers")
+    template = (row.get("tools"), row.get("chat_template_kwargs"))
+    return Answers(turns, different, source if isinstance(source, str) else "rated_answers", template=template)
 
 
 def different_answers(answers: list[Mapping[str, Any]]) -> list[RatedAnswer]:

@@ -14,6 +14,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.curriculum.threshold import Threshold
 from mixdpo_ray.pairs.checking import REASONS
 from mixdpo_ray.pairs.histogram import MarginHistogram, margin_histogram
+from mixdpo_ray.pairs.tokens import TOOLS_IGNORED
 
 BAR_WIDTH = 40
 MOST_LINES = 24
@@ -24,7 +25,12 @@ NOTES = {
     "several_raters": "rated by several",
     "missing_score_made_hard": "no score, margin 0",
     "negative_margin_made_hard": "negative, margin 0",
+    TOOLS_IGNORED: "tools that the template ignores",
 }
+IGNORED = (
+    "warning: {} pairs have tools, and the chat template renders them as if there were none: set model.chat_template "
+    "to one that knows tools, or leave the column out"
+)
 EASY, HARD, INK = "#2a6f97", "#e07a3f", "#333333"
 
 
@@ -37,7 +43,8 @@ def accounting_text(
         lines.append((f"refused: {reason}", count, f"{_share(count, rows_in)}  {REASONS[reason]}"))
     for note, count in sorted((notes or {}).items()):
         lines.append((f"of those kept: {NOTES.get(note, note)}", count, _share(count, rows_in)))
-    return _columns(lines, text_last=True)
+    ignored = (notes or {}).get(TOOLS_IGNORED, 0)
+    return "\n".join([_columns(lines, text_last=True), *([IGNORED.format(ignored)] if ignored else [])])
 
 
 def histogram_text(histogram: MarginHistogram, name: str = "margin") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
@@ -13,7 +14,9 @@ from mixdpo_ray.pairs.selection import Rules
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.wording import did_you_mean
 
+TRAIN_SOURCE = "data.source"
 HELD_OUT_SOURCE = "data.heldout.source"
+HELD_OUT_SETS = "data.heldout.sets"
 MAX_ROW_BYTES = 1 << 20
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
 
@@ -34,6 +37,7 @@ class SourceSettings(Settings):
         description="Our column's name -> the source's, as {chosen: best, score_chosen: best_score}",
     )
     max_row_bytes: int = Field(MAX_ROW_BYTES, ge=1, description="A row whose text takes more bytes is refused")
+    max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
 
     @field_validator("format")
     @classmethod
@@ -53,6 +57,33 @@ class HeldoutSettings(Settings):
     fraction: float = Field(0.05, ge=0, lt=1, description="Share of data.source's pairs that is held out")
     max_pairs: int = Field(1000, ge=0, description="At most this many pairs are held out")
     seed: int = Field(42, ge=0, description="Which prompts are held out, by a hash of the prompt")
+    sets: dict[str, SourceSettings] = Field(
+        {}, description="Further held-out sets, name -> source; each has metrics of its own, eval_NAME_loss and so on"
+    )
+
+    @field_validator("sets")
+    @classmethod
+    def _names_are_words(cls, sets: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
+        for name in sets:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise ValueError(f"{name!r} is part of metrics' names: use letters, digits, '_' and '-'")
+        return sets
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether any pair is asked to be held out, beside those of sets."""
+        return self.source is not None or self.fraction * self.max_pairs > 0
+
+    def identity(self) -> dict[str, Any]:
+        content = self.model_dump(mode="json")
+        for source in (content["source"], *content["sets"].values()):
+            if source is not None:
+                del source["max_quarantined_fraction"]  # it makes no other pairs
+                if source["max_row_bytes"] == MAX_ROW_BYTES:
+                    del source["max_row_bytes"]
+        if not self.sets:
+            del content["sets"]
+        return content
 
 
 class DataSettings(Settings):
@@ -81,7 +112,6 @@ class DataSettings(Settings):
     )
     select: Rules = Field((), description="Train only the pairs that these rules keep, one after another")
     pair: PairSettings = Field(PairSettings(), description="How answers become pairs, and what is made of pairs")
-    max_quarantined_fraction: float = Field(0.2, ge=0, le=1, description="More refused rows than this stop the job")
 
     @property
     def max_row_bytes(self) -> int:
@@ -92,10 +122,9 @@ class DataSettings(Settings):
         and what has moved stands where it stood.
         """
         content = self.model_dump(mode="json")
-        content["max_row_bytes"] = content["source"].pop("max_row_bytes")
-        held = content["heldout"]["source"]
-        if held is not None and held["max_row_bytes"] == MAX_ROW_BYTES:
-            del held["max_row_bytes"]
+        for moved in ("max_row_bytes", "max_quarantined_fraction"):
+            content[moved] = content["source"].pop(moved)
+        content["heldout"] = self.heldout.identity()
         if self.curate is None:
             del content["curate"]
         return content
@@ -103,17 +132,18 @@ class DataSettings(Settings):
     @property
     def by_source(self) -> dict[str, DataSettings]:
         """What each source is read by, under the setting that names it: the pairs to train on, and those to evaluate on
-        where they have a source of their own. Those are judged by as they are.
+        where they have sources of their own. Those are judged by as they are.
         """
-        if self.heldout.source is None:
-            return {"data.source": self}
-        heldout = self.model_copy(update={"source": self.heldout.source, "pair": PairSettings()})
-        return {"data.source": self, HELD_OUT_SOURCE: heldout}
+        held_out = {} if self.heldout.source is None else {HELD_OUT_SOURCE: self.heldout.source}
+        held_out |= {f"{HELD_OUT_SETS}.{name}": source for name, source in self.heldout.sets.items()}
+        as_they_are = {"pair": PairSettings()}
+        apart = {name: self.model_copy(update={"source": one, **as_they_are}) for name, one in held_out.items()}
+        return {TRAIN_SOURCE: self, **apart}
 
     @property
     def holds_out(self) -> bool:
         """Whether any pair is asked to be held out."""
-        return self.heldout.source is not None or self.heldout.fraction * self.heldout.max_pairs > 0
+        return self.heldout.holds_out or bool(self.heldout.sets)
 
     @model_validator(mode="after")
     def _room_for_answers(self) -> Self:

@@ -22,7 +22,7 @@ from mixdpo_ray.pairs.settings import HeldoutSettings
 
 KEY_SCHEMA = pa.schema(
     {
-        "heldout_source": pa.bool_(),  # read from data.heldout.source
+        "source_number": pa.int8(),  # of DataSettings.by_source: 0 is data.source
         "pair_id": pa.string(),
         "prompt_id": pa.string(),
         "score_chosen": pa.float64(),
@@ -44,9 +44,10 @@ class Arrangement:
     """Row numbers of the keys."""
 
     train: NDArray[np.int64]  # in curriculum order
-    heldout: NDArray[np.int64]  # from clear to ambiguous
+    heldout: NDArray[np.int64]  # from clear to ambiguous, and behind them so each further set
     refused: dict[str, NDArray[np.int64]]  # by reason
     margin: NDArray[np.float64]  # of every key, made comparable
+    sets: dict[str, int]  # pairs of each further held-out set
 
 
 def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSettings, quantiles: bool) -> Arrangement:
@@ -59,7 +60,8 @@ def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSett
     refused["duplicate_pair"] = np.flatnonzero(~first)
     margin = column(keys, "margin").copy()
     if quantiles:
-        margin[first] = quantile_margins(margin[first], keys["source"].filter(first).to_pylist())
+        _rank_within_sources(margin, keys, first, heldout)
+    sets = _sets(keys, first, margin, heldout, refused)
     train, evaluation = _splits(keys, first, margin, heldout, refused)
     order = curriculum_order(
         margin[train],
@@ -68,8 +70,12 @@ def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSett
         curriculum.seed,
         curriculum.swap_fraction,
     )
-    clear_first = easiest_first(margin[evaluation], keys["pair_id"].take(evaluation), curriculum.seed)
-    return Arrangement(train[order], evaluation[clear_first], refused, margin)
+    held_out = [
+        rows[easiest_first(margin[rows], keys["pair_id"].take(rows), curriculum.seed)]
+        for rows in (evaluation, *sets.values())
+    ]
+    counts = {name: len(rows) for name, rows in sets.items()}
+    return Arrangement(train[order], np.concatenate(held_out), refused, margin, counts)
 
 
 def column(keys: pa.Table, name: str) -> NDArray[np.float64]:
@@ -84,11 +90,11 @@ def first_of_duplicates(keys: pa.Table) -> NDArray[np.bool_]:
     """
     if not len(keys):
         return np.zeros(0, np.bool_)
-    by = [("heldout_source", "ascending"), ("pair_id", "ascending")]
+    by = [("source_number", "ascending"), ("pair_id", "ascending")]
     ties = ("margin", "score_chosen", "score_rejected", "source", "file", "row", "candidate")
     order = pc.sort_indices(keys, by + [(name, "ascending") for name in ties]).to_numpy()
     ids = keys["pair_id"].combine_chunks().take(order)
-    source = column(keys, "heldout_source")[order]
+    source = column(keys, "source_number")[order]
     same = np.asarray(pc.equal(ids[1:], ids[:-1])) & (source[1:] == source[:-1])
     first = np.ones(len(keys), np.bool_)
     first[order[1:][same]] = False
@@ -103,15 +109,52 @@ def _splits(
     refused: dict[str, NDArray[np.int64]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers of the training and of the held-out pairs, in the order of the keys."""
-    prompts = keys["prompt_id"]
-    apart = column(keys, "heldout_source").astype(np.bool_)
-    train, evaluation = np.flatnonzero(first & ~apart), np.flatnonzero(first & apart)
+    prompts, source = keys["prompt_id"], column(keys, "source_number")
+    train = np.flatnonzero(first & (source == 0))
+    evaluation = np.flatnonzero(first & (source == 1)) if heldout.source is not None else train[:0]
+    in_sets = np.flatnonzero(first & (source > (heldout.source is not None)))
+    # every prompt of a held-out source, chosen or not: another max_pairs must not change what is trained
+    apart = prompts.take(np.concatenate([evaluation, in_sets])).combine_chunks()
+    leaks = np.asarray(pc.is_in(prompts.take(train), apart))
+    refused["prompt_in_heldout"] = train[leaks]
+    train = train[~leaks]
     if heldout.source is None:
         out = split_heldout(prompts.take(train), margin[train], heldout)
         return train[~out], train[out]
-    # every prompt of the held-out source, chosen or not: another max_pairs must not change what is trained
-    leaks = np.asarray(pc.is_in(prompts.take(train), prompts.take(evaluation).combine_chunks()))
-    refused["prompt_in_heldout"] = train[leaks]
-    kept = spread_out(prompts.take(evaluation), margin[evaluation], len(evaluation), heldout)
-    refused["heldout_is_full"] = evaluation[~kept]
-    return train[~leaks], evaluation[kept]
+    return train, _not_too_many(keys, evaluation, margin, heldout, refused)
+
+
+def _sets(
+    keys: pa.Table,
+    first: NDArray[np.bool_],
+    margin: NDArray[np.float64],
+    heldout: HeldoutSettings,
+    refused: dict[str, NDArray[np.int64]],
+) -> dict[str, NDArray[np.int64]]:
+    """Row numbers of each further held-out set, in the order of the keys."""
+    source, before = column(keys, "source_number"), 1 + (heldout.source is not None)
+    members = {name: np.flatnonzero(first & (source == before + n)) for n, name in enumerate(heldout.sets)}
+    return {name: _not_too_many(keys, rows, margin, heldout, refused) for name, rows in members.items()}
+
+
+def _not_too_many(
+    keys: pa.Table,
+    rows: NDArray[np.int64],
+    margin: NDArray[np.float64],
+    heldout: HeldoutSettings,
+    refused: dict[str, NDArray[np.int64]],
+) -> NDArray[np.int64]:
+    """The rows of a held-out source that have room; the others are refused."""
+    kept = spread_out(keys["prompt_id"].take(rows), margin[rows], len(rows), heldout)
+    refused["heldout_is_full"] = np.concatenate([refused.get("heldout_is_full", rows[:0]), rows[~kept]])
+    return rows[kept]
+
+
+def _rank_within_sources(
+    margin: NDArray[np.float64], keys: pa.Table, first: NDArray[np.bool_], heldout: HeldoutSettings
+) -> None:
+    """Make margins ranks. A further held-out set is ranked by itself: it must not change what is trained."""
+    source, shared = column(keys, "source_number"), int(heldout.source is not None)
+    for rows in (source <= shared, *(source == number for number in range(shared + 1, int(source.max(initial=0)) + 1))):
+        mine = rows & first
+        margin[mine] = quantile_margins(margin[mine], keys["source"].filter(mine).to_pylist())

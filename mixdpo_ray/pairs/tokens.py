@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.pairs.answer_turns import AnswerTurns, Runs, runs_within
 from mixdpo_ray.pairs.pair import Message, Pair
 from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.pairs.template_inputs import NO_INPUTS, TemplateInputs
+from mixdpo_ray.pairs.turns import Conversation, message_texts
 from mixdpo_ray.wording import first_line
 
 # a template is a program: whoever wrote it may add text to a number, or look for what is not there
 TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 TEMPLATE_PROBE = "probe of where the answer ends"
+TOOLS_IGNORED = "tools_ignored"  # among the notes
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class EncodedPair:
     chosen_ids: list[int]
     rejected_ids: list[int]
     notes: tuple[str, ...] = ()  # what truncation cut
+    chosen_runs: Runs | None = None  # none where all of the answer is the assistant's
+    rejected_runs: Runs | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,10 @@ class PairTokenizer:
                 "jobs/recipes/plain-chat.jinja suits a base model, and a model that was tuned to chat brings its own, "
                 "as chat_template.jinja or in tokenizer_config.json"
             )
-        self._special = control_tokens(tokenizer)
-        self._template_end, self._end = self._find_end()
+        self.special = control_tokens(tokenizer)
+        self.template_end, self.end = self._find_end()
         # tokenizers of SentencePiece's kind put a space before a text: they need to see what it follows
+        self.turns = AnswerTurns(self)
         self._anchored = "".join(tokenizer.tokenize("a")[:1]).startswith(("▁", "Ġ"))
 
     def encode(self, pair: Pair) -> EncodedPair | str:
@@ -69,61 +76,102 @@ class PairTokenizer:
 
     def encode_many(self, pairs: Sequence[Pair]) -> list[EncodedPair | str]:
         """Encode pairs, in their order; the tokenizer is called once for all of them."""
-        rendered = [self._render(pair) for pair in pairs]
+        rendered = [self._render(pair) for pair in pairs]  # texts, but ids where an answer has several turns
         good = [texts for texts in rendered if isinstance(texts, Rendered)]
-        prompts = self._ids([texts.prompt for texts in good])
-        chosen = self._completion_ids([(texts.prompt, texts.chosen) for texts in good])
-        rejected = self._completion_ids([(texts.prompt, texts.rejected) for texts in good])
+        prompts = self.ids([texts.prompt for texts in good])
+        chosen = self.completion_ids([(texts.prompt, texts.chosen) for texts in good])
+        rejected = self.completion_ids([(texts.prompt, texts.rejected) for texts in good])
         ids = zip(prompts, chosen, rejected, strict=True)
-        return [texts if isinstance(texts, str) else self._fit(*next(ids)) for texts in rendered]
+        made: list[EncodedPair | str] = []
+        for pair, texts in zip(pairs, rendered, strict=True):
+            if isinstance(texts, EncodedPair):
+                texts = self._fit(texts)
+            elif isinstance(texts, Rendered):
+                texts = self._fit(EncodedPair(*next(ids)))
+            if isinstance(texts, EncodedPair) and self._ignores_tools(pair):
+                texts = replace(texts, notes=(*texts.notes, TOOLS_IGNORED))
+            made.append(texts)
+        return made
 
-    def encode_answer(self, messages: Sequence[Message], answer: str) -> tuple[list[int], list[int]] | str:
+    def encode_answer(
+        self, messages: Sequence[Message], answer: str, template: TemplateInputs = NO_INPUTS
+    ) -> tuple[list[int], list[int]] | str:
         """The ids of a prompt and of one answer, as those of a pair would be, or a reason of checking.REASONS."""
-        texts = self._rendered(messages, (answer,))
+        texts = self._rendered(messages, (answer,), template)
         if isinstance(texts, str):
             return texts
-        prompt = self._fit_prompt(self._ids([texts[0]])[0])
+        prompt = self._fit_prompt(self.ids([texts[0]])[0])
         if isinstance(prompt, str):
             return prompt
-        ids, room = self._completion_ids([texts])[0], self.data.max_length - len(prompt)
+        ids, room = self.completion_ids([texts])[0], self.data.max_length - len(prompt)
         if len(ids) > room and self.data.truncation != "truncate":
             return "answer_too_long"
         return prompt, ids[:room]
 
-    def _render(self, pair: Pair) -> Rendered | str:
-        texts = self._rendered(pair.prompt, (pair.chosen, pair.rejected))
+    def _render(self, pair: Pair) -> Rendered | EncodedPair | str:
+        if pair.answers is not None:
+            return self._several_turns(pair, pair.answers)
+        texts = self._rendered(pair.prompt, (pair.chosen, pair.rejected), pair.template)
         return texts if isinstance(texts, str) else Rendered(*texts)
 
-    def _rendered(self, messages: Sequence[Message], answers: Sequence[str]) -> Any:
-        """The prompt and each completion, or why there are none."""
-        texts = [*(message["content"] for message in messages), *answers]
-        if any(self._special.search(text) for text in texts):
+    def _several_turns(self, pair: Pair, answers: tuple[Conversation, Conversation]) -> EncodedPair | str:
+        if self._holds_control_token([*pair.prompt, *answers[0], *answers[1]], pair.template):
             return "control_token"
         try:
-            prompt = self._template(messages, add_generation_prompt=True)
-            completions = [self._completion(messages, prompt, answer) for answer in answers]
+            chosen, rejected = (self.turns.encode(pair.prompt, answer, pair.template) for answer in answers)
+        except TEMPLATE_ERRORS:
+            return "template_refuses_turns"
+        if isinstance(chosen, str) or isinstance(rejected, str):
+            return chosen if isinstance(chosen, str) else str(rejected)
+        sides = (chosen.ids, rejected.ids, (), chosen.runs, rejected.runs)
+        return EncodedPair(chosen.prompt_ids, *sides)
+
+    def _rendered(
+        self, messages: Sequence[Message], answers: Sequence[str], template: TemplateInputs = NO_INPUTS
+    ) -> Any:
+        """The prompt and each completion, or why there are none."""
+        if self._holds_control_token([*messages, *map(_answer, answers)], template):
+            return "control_token"
+        try:
+            prompt = self.rendering(messages, template, add_generation_prompt=True)
+            completions = [self._completion(messages, prompt, answer, template) for answer in answers]
         except TEMPLATE_ERRORS:
             return "template_refuses_turns"
         return "template_changes_prompt" if None in completions else (prompt, *completions)
 
-    def _completion(self, messages: Sequence[Message], prompt: str, answer: str) -> str | None:
-        """None where the prompt looks different once an answer follows it, or the end depends on the answer."""
-        whole = self._template([*messages, {"role": "assistant", "content": answer}])
-        if not (whole.startswith(prompt) and whole.endswith(self._template_end)):
-            return None
-        return whole[len(prompt) : len(whole) - len(self._template_end)] + self._end
+    def _holds_control_token(self, messages: Sequence[Message], template: TemplateInputs) -> bool:
+        texts = [text for message in messages for text in message_texts(message)]
+        return any(self.special.search(text) for text in (*texts, template.tools, template.settings))
 
-    def _template(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    def _completion(
+        self, messages: Sequence[Message], prompt: str, answer: str, template: TemplateInputs
+    ) -> str | None:
+        """None where the prompt looks different once an answer follows it, or the end depends on the answer."""
+        whole = self.rendering([*messages, _answer(answer)], template)
+        if not (whole.startswith(prompt) and whole.endswith(self.template_end)):
+            return None
+        return whole[len(prompt) : len(whole) - len(self.template_end)] + self.end
+
+    def _ignores_tools(self, pair: Pair) -> bool:
+        if not pair.template.tools:
+            return False
+        without = replace(pair.template, tools="")
+        both = (self.rendering(pair.prompt, one, add_generation_prompt=True) for one in (pair.template, without))
+        return len(set(both)) == 1
+
+    def rendering(
+        self, messages: Sequence[Message], template: TemplateInputs = NO_INPUTS, add_generation_prompt: bool = False
+    ) -> str:
         return str(
             self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, **template.arguments
             )
         )
 
     def _render_probe(self) -> str:
         """One turn and its answer, which any template must take."""
         try:
-            return self._template(
+            return self.rendering(
                 [Message(role="user", content="a"), Message(role="assistant", content=TEMPLATE_PROBE)]
             )
         except TEMPLATE_ERRORS as error:
@@ -143,7 +191,7 @@ class PairTokenizer:
         special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         plain = set(self.tokenizer.get_vocab().values()) - special
         padding = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
-        return int(max([*plain, *self._ids([self._render_probe() + self._end])[0], padding or 0]))
+        return int(max([*plain, *self.ids([self._render_probe() + self.end])[0], padding or 0]))
 
     def _find_end(self) -> tuple[str, str]:
         """What the template puts behind an answer, and what of it is trained on: up to the end token."""
@@ -156,13 +204,13 @@ class PairTokenizer:
         eos = self.tokenizer.eos_token
         if eos and eos in behind:
             return behind, behind[: behind.index(eos) + len(eos)]
-        if match := self._special.search(behind):  # an end-of-turn token that is not the tokenizer's eos
+        if match := self.special.search(behind):  # an end-of-turn token that is not the tokenizer's eos
             return behind, behind[: match.end()]
         if not eos:
             raise ModelError(f"neither the chat template nor tokenizer {self.tokenizer.name_or_path} has an end token")
         return behind, behind.rstrip() + eos
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
+    def ids(self, texts: list[str]) -> list[list[int]]:
         """Nothing is added to what the template rendered: no second BOS."""
         if not texts:
             return []
@@ -171,38 +219,40 @@ class PairTokenizer:
         )
         return [list(ids) for ids in encoded["input_ids"]]
 
-    def _completion_ids(self, texts: list[tuple[str, str]]) -> list[list[int]]:
+    def completion_ids(self, texts: list[tuple[str, str]]) -> list[list[int]]:
         if not self._anchored:
-            return self._ids([completion for _, completion in texts])
-        anchors = self._ids([prompt[-1:] for prompt, _ in texts])
-        anchored = self._ids([prompt[-1:] + completion for prompt, completion in texts])
-        alone = self._ids([completion for _, completion in texts])
+            return self.ids([completion for _, completion in texts])
+        anchors = self.ids([prompt[-1:] for prompt, _ in texts])
+        anchored = self.ids([prompt[-1:] + completion for prompt, completion in texts])
+        alone = self.ids([completion for _, completion in texts])
         return [
             ids[len(anchor) :] if ids[: len(anchor)] == anchor else plain
             for anchor, ids, plain in zip(anchors, anchored, alone, strict=True)
         ]
 
-    def _fit(self, prompt: list[int], chosen: list[int], rejected: list[int]) -> EncodedPair | str:
+    def _fit(self, pair: EncodedPair) -> EncodedPair | str:
         """Both answers must fit behind the prompt: refused, or cut where data.truncation allows it."""
-        if chosen == rejected:
+        if pair.chosen_ids == pair.rejected_ids:
             return "identical_answers"
-        whole, cut, notes = len(prompt), self.data.truncation == "truncate", []
-        fitting = self._fit_prompt(prompt)
-        if isinstance(fitting, str):
-            return fitting
-        prompt = fitting
+        whole, cut, notes = len(pair.prompt_ids), self.data.truncation == "truncate", []
+        prompt = self._fit_prompt(pair.prompt_ids)
+        if isinstance(prompt, str):
+            return prompt
         if len(prompt) < whole:
             notes.append("truncated_prompt")
         room = self.data.max_length - len(prompt)
-        for name, answer in (("chosen", chosen), ("rejected", rejected)):
+        for name, answer in (("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids)):
             if len(answer) > room:
                 notes.append(f"truncated_{name}")
         if not cut and notes:
             return "answer_too_long"
-        chosen, rejected = chosen[:room], rejected[:room]
+        chosen, rejected = pair.chosen_ids[:room], pair.rejected_ids[:room]
         if chosen == rejected:
             return "answers_equal_after_truncation"
-        return EncodedPair(prompt, chosen, rejected, tuple(notes))
+        runs = [None if one is None else runs_within(one, room) for one in (pair.chosen_runs, pair.rejected_runs)]
+        if any(one is not None and not any(one[::2]) for one in runs):
+            return "no_assistant_tokens"
+        return EncodedPair(prompt, chosen, rejected, tuple(notes), *runs)
 
     def _fit_prompt(self, prompt: list[int]) -> list[int] | str:
         if len(prompt) > self.data.max_prompt_length:
@@ -216,3 +266,7 @@ class PairTokenizer:
         keep_bos = prompt[:1] == [self.tokenizer.bos_token_id] and self.data.max_prompt_length > 1
         start = prompt[:1] if keep_bos else []
         return start + prompt[len(prompt) - self.data.max_prompt_length + len(start) :]
+
+
+def _answer(text: str) -> Message:
+    return Message(role="assistant", content=text)

@@ -23,6 +23,8 @@ from mixdpo_ray.pairs.reading import RawRow
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.preparation.file_slices import FileSlice
 from mixdpo_ray.preparation.sources import Source, block_rows
+from mixdpo_ray.tables.index import SCORED
+from mixdpo_ray.tables.runs import scored_counts
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer
 
@@ -31,7 +33,8 @@ STAGED_SCHEMA = pa.schema(
     [
         *CONVERTED_SCHEMA,
         *(pa.field(f"{name}_length", pa.int64()) for name in LENGTHS),
-        pa.field("heldout_source", pa.bool_()),
+        *(pa.field(name, pa.int64()) for name in SCORED),
+        pa.field("source_number", pa.int8()),
         pa.field("row_key", pa.uint64()),  # names the row among all rows of all sources
         pa.field("reason", pa.string()),  # of a refused row, which has no tokens
         pa.field("note", pa.string()),  # neither kept nor refused: how many pairs of the piece a policy changed
@@ -49,7 +52,7 @@ class ConversionSettings:
     model: ModelSettings
     data: DataSettings  # with this source in origin of data.source
     format: str
-    heldout_source: bool
+    source_number: int  # of DataSettings.by_source
     tokenizer: Any  # an ObjectRef of it, or None where it has to be loaded by name
 
     def converter(self) -> Converter:
@@ -109,15 +112,15 @@ def _map(dataset: Dataset, function: Callable[[pa.Table], pa.Table]) -> Dataset:
 
 
 def convert(settings: ConversionSettings, rows: list[RawRow]) -> pa.Table:
-    return to_staged_rows(settings.converter().convert(rows), settings.heldout_source)
+    return to_staged_rows(settings.converter().convert(rows), settings.source_number)
 
 
-def to_staged_rows(conversion: Conversion, heldout_source: bool) -> pa.Table:
+def to_staged_rows(conversion: Conversion, source_number: int) -> pa.Table:
     kept = conversion.kept
-    columns = {name: kept[name] for name in kept.column_names}
+    columns = {name: kept[name] for name in kept.column_names} | scored_counts(kept)
     for name in LENGTHS:
         columns[f"{name}_length"] = pc.list_value_length(kept[f"{name}_ids"]).cast(pa.int64())
-    columns["row_key"] = pa.array(row_keys(kept, heldout_source), pa.uint64())
+    columns["row_key"] = pa.array(row_keys(kept, source_number), pa.uint64())
     refused = [{"file": refusal.file, "row": refusal.row, "reason": refusal.reason} for refusal in conversion.refused]
     notes = [{"note": note, "count": count} for note, count in conversion.notes.items()]
     parts = [
@@ -126,14 +129,14 @@ def to_staged_rows(conversion: Conversion, heldout_source: bool) -> pa.Table:
         _filled(pa.Table.from_pylist(notes, pa.schema([STAGED_SCHEMA.field(n) for n in ("note", "count")]))),
     ]
     rows = pa.concat_tables(parts)
-    marks = pa.array(np.full(len(rows), heldout_source))
-    return rows.set_column(rows.column_names.index("heldout_source"), "heldout_source", marks)
+    numbers = pa.array(np.full(len(rows), source_number, np.int8))
+    return rows.set_column(rows.column_names.index("source_number"), "source_number", numbers)
 
 
-def row_keys(rows: pa.Table, heldout_source: bool) -> list[int]:
+def row_keys(rows: pa.Table, source_number: int) -> list[int]:
     origins = zip(rows["file"].to_pylist(), rows["row"].to_pylist(), rows["candidate"].to_pylist(), strict=True)
     return [
-        int.from_bytes(hashlib.blake2b(repr((heldout_source, *origin)).encode(), digest_size=8).digest(), "little")
+        int.from_bytes(hashlib.blake2b(repr((source_number, *origin)).encode(), digest_size=8).digest(), "little")
         for origin in origins
     ]
 

@@ -34,10 +34,11 @@ from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, draw
 from mixdpo_ray.preparation.convert_sources import Sizes
-from mixdpo_ray.preparation.derive import LENGTH_COLUMNS, base_rows, committed, ids_of_index
+from mixdpo_ray.preparation.derive import base_rows, committed, ids_of_index
 from mixdpo_ray.preparation.table_key import write_recipe
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
+from mixdpo_ray.tables.index import LENGTH_COLUMNS
 from mixdpo_ray.tables.prepared_table import (
     BEFORE,
     RATER_MARGINS,
@@ -161,7 +162,7 @@ def _index(base: PreparedTable, split: str, members: NDArray[np.int64], curated:
         "position": np.arange(len(members)),
         "pair_id": ids_of_index(index).take(members),
         "margin": (curated.margin if train else index.margin)[members],
-        **{name: np.asarray(getattr(index, name)[members]) for name in LENGTH_COLUMNS},
+        **index.counts(members),
     }
     flips = curated.exchanged[members] if train else np.zeros(len(members), np.bool_)
     return with_flips(pa.table(columns), flips, "exchanged").drop_columns(["exchanged"])

@@ -40,10 +40,10 @@ from mixdpo_ray.preparation.table_key import write_recipe
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.scoring.metric_columns import computed_columns, metric_identities
+from mixdpo_ray.tables.index import LENGTH_COLUMNS, Index
 from mixdpo_ray.tables.parquet import write_parquet
 from mixdpo_ray.tables.prepared_table import (
     SPLITS,
-    Index,
     Manifest,
     PreparedTable,
     commit,
@@ -52,7 +52,6 @@ from mixdpo_ray.tables.prepared_table import (
 )
 
 NOT_SELECTED = "not_selected.parquet"  # position in the base table, pair_id, number of the rule
-LENGTH_COLUMNS = ("prompt_length", "chosen_length", "rejected_length")
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,8 @@ def _write_index(folder: str, split: str, recipe: Recipe, base: PreparedTable, d
     columns: dict[str, Any] = {
         "position": np.arange(len(members)),
         "pair_id": ids_of_index(index).take(members),
-        **{name: np.asarray(getattr(index, name)[members]) for name in ("margin", *LENGTH_COLUMNS)},
+        "margin": np.asarray(index.margin[members]),
+        **index.counts(members),
     }
     if recipe.curriculum.difficulty != RATING_MARGIN:
         columns["difficulty"] = derived.difficulty[split][members]

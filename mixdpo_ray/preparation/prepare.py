@@ -33,20 +33,25 @@ from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.checking import SEVERAL_RATERS
 from mixdpo_ray.pairs.columns import find_format
-from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.margin_scale import resolve_scale
-from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, over_budget, within_budget
+from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, histogram_text, thresholds_text
-from mixdpo_ray.pairs.settings import HELD_OUT_SOURCE
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
-from mixdpo_ray.preparation.held_out import lack_of_held_out
+from mixdpo_ray.preparation.held_out import held_out_text, lack_of_held_out
+from mixdpo_ray.preparation.refused_rows import (
+    BY_SOURCE,
+    check_budgets,
+    check_budgets_again,
+    counts_by_source,
+    refused_rows,
+)
 from mixdpo_ray.preparation.sources import Source, find_sources
 from mixdpo_ray.preparation.table_key import (
     base_recipe,
@@ -59,6 +64,8 @@ from mixdpo_ray.preparation.table_key import (
 from mixdpo_ray.preparation.tokenizer_digest import digest_of_tokenizer
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.tables.held_out_sets import SET_ROWS
+from mixdpo_ray.tables.index import SCORED
 from mixdpo_ray.tables.prepared_table import (
     RATER_MARGINS,
     Manifest,
@@ -67,6 +74,7 @@ from mixdpo_ray.tables.prepared_table import (
     with_index_seals,
     write_index,
 )
+from mixdpo_ray.tables.runs import RUNS, scored_columns
 from mixdpo_ray.tables.verification import verify_parts
 from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
@@ -153,12 +161,9 @@ def _refuse_changed_sources(table: PreparedTable, recipe: Recipe, sources: list[
 
 def _check_again(table: PreparedTable, recipe: Recipe) -> None:
     """The table's name says nothing about the limits that it must keep."""
-    manifest, limit = table.manifest, recipe.data.max_quarantined_fraction
-    check_vocabulary(recipe.model, manifest.facts.get(LARGEST_ID, 0))
-    if not within_budget(manifest.quarantined, manifest.rows_in, limit):
-        path = storage.join(table.folder, QUARANTINE)
-        raise over_budget(Quarantine.read(path), manifest.rows_in, recipe.data, path)
-    check_enough(table.rows("train"), manifest.quarantined, recipe.train.global_batch_size)
+    check_vocabulary(recipe.model, table.manifest.facts.get(LARGEST_ID, 0))
+    check_budgets_again(recipe.data, table)
+    check_enough(table.rows("train"), table.manifest.quarantined, recipe.train.global_batch_size)
 
 
 def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, folder: str, sizes: Sizes) -> PreparedTable:
@@ -170,13 +175,16 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     reading = f"prepare: reading {', '.join(source.name for source in sources)}"
     say(reading, meanwhile=reading)
     with Counter("prepare", "task") as progress:
-        staged = convert_sources(sources, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
+        named = dict(zip(recipe.data.by_source, sources, strict=True))
+        staged = convert_sources(named, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
         arranged = arrange(
             staged.keys, recipe.data.heldout, recipe.curriculum, conversions[0].data.margin_scale == "quantile"
         )
-        quarantine = _quarantine(staged, arranged)
-        _check(recipe, staged, arranged, quarantine, folder)
+        quarantine = refused_rows(staged, arranged)
+        counts = counts_by_source(staged, quarantine)
+        check_budgets(recipe.data, counts, quarantine, f"{folder}.{QUARANTINE}")
+        check_enough(len(arranged.train), quarantine.counts, recipe.train.global_batch_size)
         with atomic_folder(folder) as unfinished:
             manifest = _write(
                 unfinished, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
@@ -191,6 +199,8 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 "tokenizer": tokenizer_digest(tokenizer),
                 LARGEST_ID: largest,
                 SAMPLES: samples,
+                BY_SOURCE: counts,
+                **({SET_ROWS: arranged.sets} if arranged.sets else {}),
                 **recipe.curriculum.order_identity,
             }
             commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
@@ -205,7 +215,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
 def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = False) -> str:
     """What a person looks at before choosing a threshold."""
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
-    held = f"{table.rows('train')} pairs to train on, {table.rows('eval')} held out"
+    held = f"{table.rows('train')} pairs to train on, {held_out_text(table)}"
     own = None if as_base or recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
     lack = lack_of_held_out(recipe, table)
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
@@ -233,33 +243,13 @@ def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[
     model = with_absolute_paths(recipe.model)
     shared = shared_tokenizer(tokenizer, model)
     conversions = []
-    for (setting, data), source in zip(recipe.data.by_source.items(), sources, strict=True):
+    for number, ((setting, data), source) in enumerate(zip(recipe.data.by_source.items(), sources, strict=True)):
         with blamed_on(setting):
             format_name = find_format(data, source.columns(data.max_row_bytes))
         conversions.append(
-            ConversionSettings(
-                model, resolve_scale(data, FORMATS[format_name]), format_name, setting == HELD_OUT_SOURCE, shared
-            )
+            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, number, shared)
         )
     return conversions
-
-
-def _quarantine(staged: ConvertedRows, arranged: Arrangement) -> Quarantine:
-    late = [
-        Refusal(file, row, reason)
-        for reason, rows in arranged.refused.items()
-        for file, row in zip(*(staged.keys[name].take(rows).to_pylist() for name in ("file", "row")), strict=True)
-    ]
-    return Quarantine.of([*staged.refused, *late])
-
-
-def _check(recipe: Recipe, staged: ConvertedRows, arranged: Arrangement, quarantine: Quarantine, folder: str) -> None:
-    limit = recipe.data.max_quarantined_fraction
-    if not within_budget(quarantine.counts, staged.rows_in, limit):
-        path = f"{folder}.{QUARANTINE}"
-        quarantine.write(path)
-        raise over_budget(quarantine, staged.rows_in, recipe.data, path)
-    check_enough(len(arranged.train), quarantine.counts, recipe.train.global_batch_size)
 
 
 def _write(
@@ -277,12 +267,19 @@ def _write(
     keys = staged.keys.select(["row_key", *lengths]).take(order)
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
     where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
-    if SEVERAL_RATERS not in staged.notes:
-        where = replace(where, without=(RATER_MARGINS,))
+    scored = scored_columns(staged.keys)
+    where = replace(
+        where,
+        without=(
+            *SCORED,
+            *(() if SEVERAL_RATERS in staged.notes else (RATER_MARGINS,)),
+            *(() if scored else RUNS),
+        ),
+    )
     written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
     seals = {}
     for split, members in splits.items():
-        index = staged.keys.select(["pair_id", *lengths]).take(members)
+        index = staged.keys.select(["pair_id", *lengths, *scored]).take(members)
         index = index.append_column("margin", pa.array(arranged.margin[members]))
         seals[split] = write_index(folder, split, index.append_column("position", pa.array(np.arange(len(members)))))
     quarantine.write(storage.join(folder, QUARANTINE))

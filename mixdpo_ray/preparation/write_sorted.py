@@ -30,6 +30,7 @@ from ray.data import Dataset
 from mixdpo_ray import storage
 from mixdpo_ray.errors import StorageError
 from mixdpo_ray.tables.prepared_table import OPTIONAL, PREPARED_SCHEMA, SPLITS, SplitFacts, part_path, write_part
+from mixdpo_ray.tables.runs import RUNS
 
 PART_MULTIPLE = 64  # rows; parts are named in the digest of a table, so another number would give it another name
 MOST_BLOCKS = 1024  # sorted blocks: the pieces of a GiB have a MiB
@@ -166,6 +167,8 @@ def content_digest(rows: pa.Table) -> str:
     for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
         sha.update(pc.list_value_length(rows[name]).to_numpy().tobytes())
         sha.update(pc.list_flatten(rows[name]).to_numpy().tobytes())
+    for name in (name for name in RUNS if name in rows.column_names):
+        sha.update(repr(rows[name].to_pylist()).encode())
     narrow = ("margin", "score_chosen", "score_rejected", "difficulty")
     for name in (name for name in narrow if name in rows.column_names):
         sha.update(rows[name].to_numpy().tobytes())

@@ -16,6 +16,7 @@ from mixdpo_ray.benchmarks.templates import JudgeMessage
 from mixdpo_ray.benchmarks.verdict import UNREADABLE, JudgeVerdict
 from mixdpo_ray.pairs.checking import REASONS
 from mixdpo_ray.pairs.pair import Message, content_hash, prompt_hash
+from mixdpo_ray.pairs.template_inputs import NO_INPUTS, TemplateInputs
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.settings import ModelSettings
 
@@ -30,10 +31,11 @@ UNRATED: dict[str, str] = {
 class UnratedAnswer:
     messages: tuple[Message, ...]  # of the prompt
     text: str
+    template: TemplateInputs = NO_INPUTS
 
     @cached_property
     def answer_id(self) -> str:
-        return content_hash([prompt_hash(self.messages), self.text])
+        return content_hash([prompt_hash(self.messages, self.template), self.text])
 
 
 class JudgeWords(Protocol):

@@ -19,12 +19,13 @@ from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.pair import Message, prompt_hash
 from mixdpo_ray.pairs.pairing import PairSettings
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.settings import SourceSettings
+from mixdpo_ray.pairs.settings import TRAIN_SOURCE, SourceSettings
+from mixdpo_ray.pairs.template_inputs import NO_INPUTS, TemplateInputs
 from mixdpo_ray.preparation.sources import find_source
 from mixdpo_ray.raters.judge import JudgeRater
 from mixdpo_ray.raters.rater import UnratedAnswer
 from mixdpo_ray.recipe.recipe import Recipe
-from mixdpo_ray.sampling.prompts import prompt_turns, read_source, samples_folder
+from mixdpo_ray.sampling.prompts import prompt_turns, read_source, samples_folder, template_of
 from mixdpo_ray.training.tokenizer import load_tokenizer
 
 RATED_SOURCE = "answers.rate.source"
@@ -47,14 +48,15 @@ class AnsweredPrompt:
     drawn: int  # equal ones among them
     file: str
     row: int
+    template: TemplateInputs = NO_INPUTS
 
     @cached_property
     def prompt_id(self) -> str:
-        return prompt_hash(self.messages)
+        return prompt_hash(self.messages, self.template)
 
     @property
     def unrated(self) -> list[UnratedAnswer]:
-        return [UnratedAnswer(self.messages, answer.text) for answer in self.answers]
+        return [UnratedAnswer(self.messages, answer.text, self.template) for answer in self.answers]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class ReadAnswers:
     refused: tuple[Refusal, ...]
     rows: int  # of the source, the refused ones among them
     origin: str  # for people
+    source: SourceSettings
+    setting: str  # that names the source
 
 
 def read_what_is_rated(recipe: Recipe) -> ReadAnswers:
@@ -72,24 +76,25 @@ def read_what_is_rated(recipe: Recipe) -> ReadAnswers:
         return _pairs(recipe)
     if asked.source is not None:
         with blamed_on(RATED_SOURCE):
-            return _answers(recipe, asked.source)
+            return _answers(asked.source, RATED_SOURCE)
     drawn = storage.join(samples_folder(recipe), f"{recipe.output.name}.jsonl")
     if not storage.exists(drawn):
         raise DataError(
             f"{drawn} does not exist: draw answers for this recipe by jobs/sample.py first, name others by "
             f"{RATED_SOURCE}.path, or rate the recipe's own pairs by answers.rate.pairs=true"
         )
-    return _answers(recipe, SourceSettings(path=drawn))
+    limit = recipe.data.source.max_quarantined_fraction
+    return _answers(SourceSettings(path=drawn, max_quarantined_fraction=limit), TRAIN_SOURCE)
 
 
-def _answers(recipe: Recipe, settings: SourceSettings) -> ReadAnswers:
+def _answers(settings: SourceSettings, setting: str) -> ReadAnswers:
     source = find_source(settings)
     _refuse_columns(settings, source.columns(settings.max_row_bytes))
     rows = list(read_source(source, settings.max_row_bytes))
     found, refused = _by_prompt(rows, settings.columns)
     if not found:
         raise DataError(f"data.source {settings.name} has no answers that can be read: give others")
-    return ReadAnswers(tuple(found), tuple(refused), len(rows), settings.name)
+    return ReadAnswers(tuple(found), tuple(refused), len(rows), settings.name, settings, setting)
 
 
 def _refuse_columns(settings: SourceSettings, there: Sequence[str]) -> None:
@@ -106,7 +111,7 @@ def _refuse_columns(settings: SourceSettings, there: Sequence[str]) -> None:
 
 
 def _by_prompt(rows: Iterable[RawRow], columns: Mapping[str, str]) -> tuple[list[AnsweredPrompt], list[Refusal]]:
-    groups: dict[str, tuple[RawRow, tuple[Message, ...], list[DrawnText]]] = {}
+    groups: dict[str, tuple[RawRow, tuple[Message, ...], TemplateInputs, list[DrawnText]]] = {}
     refused: list[Refusal] = []
     for raw in rows:
         value = None if raw.value is None else map_columns(raw.value, columns)
@@ -114,19 +119,19 @@ def _by_prompt(rows: Iterable[RawRow], columns: Mapping[str, str]) -> tuple[list
         if isinstance(made, str):
             refused.append(Refusal(raw.file, raw.row, made))
             continue
-        messages, texts = made
-        groups.setdefault(prompt_hash(messages), (raw, messages, []))[2].extend(texts)
+        messages, template, texts = made
+        groups.setdefault(prompt_hash(messages, template), (raw, messages, template, []))[3].extend(texts)
     found = [
-        AnsweredPrompt(messages, _different(texts), len(texts), raw.file, raw.row)
-        for raw, messages, texts in groups.values()
+        AnsweredPrompt(messages, _different(texts), len(texts), raw.file, raw.row, template)
+        for raw, messages, template, texts in groups.values()
     ]
     return found, refused
 
 
-def _read(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], list[DrawnText]] | str:
-    messages = prompt_turns(row.get("prompt"))
-    if isinstance(messages, str):
-        return messages
+def _read(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], TemplateInputs, list[DrawnText]] | str:
+    messages, template = prompt_turns(row.get("prompt")), template_of(row)
+    if isinstance(messages, str) or isinstance(template, str):
+        return messages if isinstance(messages, str) else str(template)
     answers = row.get("answers", [row.get("answer")] if "answer" in row else None)
     if not isinstance(answers, list):
         return "malformed_row"
@@ -138,7 +143,7 @@ def _read(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], list[DrawnText]]
     except UnicodeEncodeError:
         return "lone_surrogate"
     written = [text for text in texts if text and text.text.strip()]
-    return (messages, written) if written else "empty_answer"
+    return (messages, template, written) if written else "empty_answer"
 
 
 def _drawn_text(answer: Any, model: Any) -> DrawnText | None:
@@ -171,14 +176,18 @@ def _pairs(recipe: Recipe) -> ReadAnswers:
         )
     converter = Converter(data, name, load_tokenizer(recipe.model))
     pairs, refused = converter.checked(read_source(source, data.max_row_bytes))
+    refused += [Refusal(origin.file, origin.row, "several_turns") for origin, pair in pairs if pair.answers]
+    pairs = [(origin, pair) for origin, pair in pairs if not pair.answers]
     unique = {pair.pair_id: (origin, pair) for origin, pair in reversed(pairs)}
     found = [
-        AnsweredPrompt(pair.prompt, (DrawnText(pair.chosen), DrawnText(pair.rejected)), 2, origin.file, origin.row)
+        AnsweredPrompt(
+            pair.prompt, (DrawnText(pair.chosen), DrawnText(pair.rejected)), 2, origin.file, origin.row, pair.template
+        )
         for origin, pair in reversed(unique.values())
     ]
     if not found:
         raise DataError(f"data.source {source.name} has no pair that can be rated: jobs/prepare.py tells why")
-    return ReadAnswers(tuple(found), tuple(refused), len(pairs) + len(refused), source.name)
+    return ReadAnswers(tuple(found), tuple(refused), len(pairs) + len(refused), source.name, data.source, TRAIN_SOURCE)
 
 
 def _refuse_wrong_raters(recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from mixdpo_ray.benchmarks.benchmark import JudgeSampling
 from mixdpo_ray.benchmarks.templates import JudgeMessage
 from mixdpo_ray.cluster.actor_pool import Pool
 from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.scoring_way import ScoredModel, scored_model
 from mixdpo_ray.difficulty.metric import language_model
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.judges.judge import ChatJudge, open_judge
@@ -51,7 +52,9 @@ class ClusterForRaters:
         }
         longest_first = sorted(answers, key=lambda one: -len(one.text) - sum(len(m["content"]) for m in one.messages))
         texts = {one.answer_id: [one.messages, one.text] for one in longest_first}
-        pool = self._pool(name, RewardWorker, (model, where, max_length))
+        tokens = batch_size * max_length
+        scored = scored_model(self.recipe, model, tokens, kind="AutoModelForSequenceClassification")
+        pool = self._pool(name, RewardWorker, (model, where, max_length), scored)
         numbers = numbers_of(self.recipe, pool, model.path, content, texts, batch_size)
         return [numbers[one.answer_id] for one in answers]
 
@@ -73,9 +76,9 @@ class ClusterForRaters:
             "tokenizer": tokenizer_digest(self._tokenizer),
             "lengths": self.recipe.data.model_dump(include={"max_prompt_length", "max_length", "truncation"}),
         }
-        pool = self._pool(
-            setting.rpartition("raters.")[2], LogpWorker, (model, setting, self.recipe.train.logp_chunk_tokens)
-        )
+        tokens, chunk = batch_size * self.recipe.data.max_length, self.recipe.train.logp_chunk_tokens
+        scored = scored_model(self.recipe, model, tokens, min(tokens, chunk))
+        pool = self._pool(setting.rpartition("raters.")[2], LogpWorker, (model, setting, chunk), scored)
         numbers = numbers_of(self.recipe, pool, model.path, content, longest_first, batch_size)
         return [
             ids if isinstance(ids, str) else numbers[one.answer_id] for one, ids in zip(answers, encoded, strict=True)
@@ -91,10 +94,9 @@ class ClusterForRaters:
             ]
             return judge.ask(asked, title=name, unit="rating")
 
-    def _pool(self, title: str, actor: type, arguments: tuple[Any, ...]) -> Pool:
-        gpu = uses_gpu(self.recipe.cluster)
-        workers = f"workers of rater {title}"
-        return Pool(title, workers, actor, (*arguments, gpu), gpu, self.recipe.cluster)
+    def _pool(self, title: str, actor: type, arguments: tuple[Any, ...], scored: ScoredModel) -> Pool:
+        gpu, workers = uses_gpu(self.recipe.cluster), f"workers of rater {title}"
+        return Pool(title, workers, actor, arguments, gpu, self.recipe.cluster, scored)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -105,7 +107,7 @@ class ClusterForRaters:
         encoder = PairTokenizer(self._tokenizer, self.recipe.data)
         for one in answers:
             if one.answer_id not in self._encoded:
-                self._encoded[one.answer_id] = encoder.encode_answer(one.messages, one.text)
+                self._encoded[one.answer_id] = encoder.encode_answer(one.messages, one.text, one.template)
         return [self._encoded[one.answer_id] for one in answers]
 
     def _refuse_other_tokens(self, setting: str, named: ModelSettings) -> None:

@@ -95,7 +95,7 @@ def _rows(
 
 
 def _answers_row(prompt: AnsweredPrompt, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"prompt_id": prompt.prompt_id, "prompt": prompt.messages, "answers": answers}
+    return {"prompt_id": prompt.prompt_id, "prompt": prompt.messages, **prompt.template.columns, "answers": answers}
 
 
 def _pair_row(prompt: AnsweredPrompt, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -104,6 +104,7 @@ def _pair_row(prompt: AnsweredPrompt, answers: Sequence[Mapping[str, Any]]) -> d
     sides = {"chosen": chosen, "rejected": rejected}
     return {
         "prompt": prompt.messages,
+        **prompt.template.columns,
         **{side: answer["text"] for side, answer in sides.items()},
         **{f"score_{side}": answer["score"] for side, answer in sides.items()},
         **{f"ratings_{side}": answer["ratings"] for side, answer in sides.items()},

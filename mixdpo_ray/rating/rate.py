@@ -38,7 +38,7 @@ def rate_answers(recipe: Recipe, *, judge: ChatJudge | None = None) -> RateRepor
     `judge`: the recipe's, where a longer job has it open, whose budget counts what is asked here too.
     """
     read = read_what_is_rated(recipe)
-    refuse_too_many(recipe, read.refused, read.rows, read.origin, ratings_file(recipe, QUARANTINE))
+    refuse_too_many(read.refused, read.rows, read.origin, ratings_file(recipe, QUARANTINE), read.source, read.setting)
     verdicts = _verdicts(recipe, judge, [answer for prompt in read.prompts for answer in prompt.unrated])
     _refuse_missing(verdicts, recipe.answers.rate.max_missing)
     ratings = {name: _numbers(of_one) for name, of_one in verdicts.items()}

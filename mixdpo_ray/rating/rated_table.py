@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mixdpo_ray import storage
 from mixdpo_ray.bar import Counter, say
-from mixdpo_ray.cluster.actor_pool import Pool, answers_to, copies_text, until_done
+from mixdpo_ray.cluster.actor_pool import Pool, answers_to, until_done
 from mixdpo_ray.cluster.folder_lock import exclusive
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.tables.keyed_table import RATED_FOLDER, KeyedTable
@@ -62,7 +62,7 @@ def _compute(pool: Pool, table: AnswerNumbers, missing: Sequence[tuple[str, Any]
         {"answers": json.dumps(missing[first : first + batch_size])} for first in range(0, len(missing), batch_size)
     ]
     workers = min(pool.settings.reference_workers or pool.settings.fewest_workers, len(batches))
-    copies = copies_text(workers)
+    copies = pool.workers_text(workers)
     say(f"{pool.title}: {len(missing):,} answers to rate, by {copies}", meanwhile=f"{pool.title}: starting {copies}")
     held: list[pa.Table] = []
     with Counter(pool.title, "answer", len(missing)) as progress:

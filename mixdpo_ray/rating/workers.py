@@ -15,6 +15,7 @@ from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
     from mixdpo_ray.training.batch import TokenRows
+    from mixdpo_ray.training.model_loading import ModelLoading
 
 Ids = list[int]
 
@@ -22,17 +23,13 @@ Ids = list[int]
 class RewardWorker:
     """One copy of a reward model."""
 
-    def __init__(self, model: ModelSettings, where: str, max_length: int, gpu: bool):
-        import torch
-
+    def __init__(self, model: ModelSettings, where: str, max_length: int, loading: ModelLoading):
         from mixdpo_ray.difficulty.reward_model import RewardModel
-        from mixdpo_ray.scoring.reference import fetched, refuse_what_does_not_fit
+        from mixdpo_ray.scoring.reference import check_room, fetched
 
         with fetched(model) as here:
-            if gpu:
-                free, larger = torch.cuda.mem_get_info()[0], "use larger GPUs, or a smaller model"
-                refuse_what_does_not_fit(here, free, "AutoModel", "the reward model", larger)
-            self.model = RewardModel(here, where, max_length, "cuda" if gpu else "cpu")
+            check_room(here, loading, "the reward model", "AutoModelForSequenceClassification")
+            self.model = RewardModel(here, where, max_length, loading)
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         """Rows of {id, [messages of the prompt, answer]}."""
@@ -44,19 +41,15 @@ class RewardWorker:
 class LogpWorker:
     """One copy of a language model, with the code and the number format of training."""
 
-    def __init__(self, model: ModelSettings, where: str, chunk_tokens: int, gpu: bool):
-        import torch
-
-        from mixdpo_ray.scoring.reference import fetched, refuse_what_does_not_fit
+    def __init__(self, model: ModelSettings, where: str, chunk_tokens: int, loading: ModelLoading):
+        from mixdpo_ray.scoring.reference import check_room, fetched
         from mixdpo_ray.training.logps import Scorer
         from mixdpo_ray.training.model import load_model
 
-        self.device, self.chunk_tokens = torch.device("cuda" if gpu else "cpu"), chunk_tokens
+        self.loading, self.chunk_tokens = loading, chunk_tokens
         with fetched(model) as here:
-            if gpu:
-                free = torch.cuda.mem_get_info()[0]
-                refuse_what_does_not_fit(here, free, what="the model that rates", remedy="use larger GPUs")
-            self.scorer = Scorer(load_model(here, where), here.packing, here.kernels).to(self.device).eval()
+            check_room(here, loading, "the model that rates")
+            self.scorer = loading.load(lambda: Scorer(load_model(here, where), here.packing, here.kernels))
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         """Rows of {id, [ids of the prompt, ids of the answer]}."""
@@ -70,7 +63,7 @@ class LogpWorker:
         try:
             return self._logps(tokens)
         except torch.cuda.OutOfMemoryError:
-            if len(tokens) == 1:
+            if len(tokens) == 1 or self.loading.sharded:
                 raise
         torch.cuda.empty_cache()  # behind the handler: the exception held what the batch had in memory
         half = len(tokens) // 2
@@ -80,16 +73,16 @@ class LogpWorker:
         import torch
 
         from mixdpo_ray.training.batch import build_batch
-        from mixdpo_ray.training.length_groups import row_kind
         from mixdpo_ray.training.logps import pair_logps
 
         positions = np.arange(len(tokens))
-        kind = row_kind(packed=self.scorer.packed, gpu=self.device.type != "cpu")
+        kind, device = self.loading.row_kind(packed=self.scorer.packed), self.loading.torch_device
         hard = np.ones(len(tokens), np.bool_)  # of such a pair the batch holds the chosen answer alone
         rows = _token_rows(tokens, positions)
-        batch = build_batch(rows, positions, hard, None, weight=1, padding=0, device=self.device, rows=kind)
+        batch = build_batch(rows, positions, hard, None, weight=1, padding=0, device=device, rows=kind)
         with torch.inference_mode():
-            sums = pair_logps(self.scorer, batch, -(-len(batch.targets) // self.chunk_tokens)).hard_chosen
+            chunks = self.loading.most(-(-len(batch.targets) // self.chunk_tokens))
+            sums = pair_logps(self.scorer, batch, chunks).hard_chosen
         return np.asarray(sums.double().cpu().numpy())
 
 

@@ -27,6 +27,11 @@ class ClusterSettings(Settings):
         ge=1,
         description="Actors for reference log-probs; as many as training workers by default",
     )
+    scoring: Literal["auto", "whole", "sharded"] = Field(
+        "auto",
+        description="How models that only score or answer lie: a whole copy with each worker, or one in shards over "
+        "all training workers; by default in shards where a copy does not fit",
+    )
     start_timeout_seconds: float = Field(600, gt=0, description="How long to wait for resources before giving up")
     hang_seconds: float = Field(
         60,

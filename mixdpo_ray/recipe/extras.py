@@ -27,9 +27,12 @@ def extras_for_training(recipe: Recipe) -> list[Extra]:
     asked = {
         Extra("lora", "peft", "model.lora", "leave it out to train all weights"): recipe.model.lora is not None,
         Extra("liger", "liger_kernel", "model.kernels liger", "set it to none"): recipe.model.kernels == "liger",
-        Extra("tensorboard", "tensorboard", "output.tensorboard", "switch it off"): recipe.output.tensorboard,
     }
-    return [extra for extra, wanted in asked.items() if wanted]
+    trackers = [
+        Extra(settings.extra, settings.package, f"output.trackers.{name}", "leave it out")
+        for name, settings in recipe.output.trackers.items()
+    ]
+    return [*(extra for extra, wanted in asked.items() if wanted), *trackers]
 
 
 def lacks(module: str) -> bool:

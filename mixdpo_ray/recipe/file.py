@@ -26,6 +26,7 @@ from mixdpo_ray.recipe.plain_words import choice_meant, grouped, in_words
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.recipe.yaml_errors import what_is_no_yaml
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.tracking.settings import TRACKERS
 from mixdpo_ray.wording import did_you_mean, what_was_meant
 
 FIRST = (  # settings that a person needs before all others
@@ -39,6 +40,7 @@ FIRST = (  # settings that a person needs before all others
 BY_DEFAULT = {"output.name": "the name of the recipe's file"}  # what load_recipe fills in
 TABLES: Mapping[tuple[str, ...], Mapping[str, type[Settings]]] = {  # sections whose names say what their settings are
     ("metrics",): METRICS,
+    ("output", "trackers"): TRACKERS,
     ("answers", "evaluate", "benchmarks"): BENCHMARKS,
 }
 OF_RATERS = ("answers", "rate", "raters")  # a table whose names are the person's
@@ -176,8 +178,8 @@ def explain(error: ValidationError) -> Iterator[str]:
 def _did_you_mean(names: list[str], details: ErrorDetails) -> str:
     known = _keys_at(names[:-1], details)
     if owners := [name for name, kind in OBJECTIVES.items() if names[-1] in kind.model_fields and names[-1] in known]:
-        others = f" and {len(owners) - 3} others" if len(owners) > 3 else ""
-        return f"it belongs to {', '.join(owners[:3])}{others}"
+        shown = owners if len(owners) <= 4 else [*owners[:3], f"{len(owners) - 3} others"]
+        return f"it belongs to {' and '.join(filter(None, [', '.join(shown[:-1]), shown[-1]]))}"
     if not what_was_meant(names[-1], known) and (elsewhere := _settings_called(names[-1])):
         return f"did you mean {' or '.join(elsewhere[:MOST_MEANT])}?"
     return did_you_mean(names[-1], known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -15,15 +15,24 @@ GONE = {  # setting -> what does this now
     "cluster.windows_per_read": "a read task fetches 10 windows; leave it out",
     "compare.world": "compare.playground does this now, and paths begin with <playground>",
     "curriculum.threshold.tolerance": "margins within 1e-9 of value count as equal to it; leave it out",
+    "data.max_quarantined_fraction": "data.source.max_quarantined_fraction does this now, and each source has its own",
     "data.max_row_bytes": "data.source.max_row_bytes does this now",
     "deepspeed.allgather_bucket_size": _BUCKETS,
     "deepspeed.reduce_bucket_size": _BUCKETS,
+    "output.tensorboard": "output.trackers does this now, as output.trackers=[tensorboard]",
     "sample": "answers.sample does this now",
+    "train.max_grad_norm": "train.optimizer.max_grad_norm does this now",
 }
 RENAMED = {
     "compare.world": "compare.playground",
+    "data.max_quarantined_fraction": "data.source.max_quarantined_fraction",
     "data.max_row_bytes": "data.source.max_row_bytes",
+    "output.tensorboard": "output.trackers",
     "sample": "answers.sample",
+    "train.max_grad_norm": "train.optimizer.max_grad_norm",
+}
+TRANSLATED: Mapping[str, Callable[[Any], Any]] = {  # values that are written in another way now
+    "output.tensorboard": lambda on: {"tensorboard": {}} if on else {},
 }
 
 
@@ -48,6 +57,7 @@ def without_gone(content: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(section, dict) and last in section:
             value = section.pop(last)
             if setting in RENAMED:
+                value = TRANSLATED.get(setting, lambda value: value)(value)
                 *sections, name = RENAMED[setting].split(".")
                 reduce(lambda inner, one: inner.setdefault(one, {}), sections, tree).setdefault(name, value)
     if tree.get("model"):

@@ -18,6 +18,7 @@ from mixdpo_ray.pairs.curating import DS2
 from mixdpo_ray.pairs.first_rows import wrong_at_first_sight
 from mixdpo_ray.recipe.extras import extras_for_training, lacks
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.tracking.settings import lacking_here
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.positions import too_long_for_model
 from mixdpo_ray.training.schedule import absurd_rate
@@ -48,6 +49,8 @@ def input_problems(recipe: Recipe, *, trains: bool = True) -> list[str]:
         return [absent]
     extras = [] if not trains or _ray_is_elsewhere() else extras_for_training(recipe)
     lacking = [extra.lacking() for extra in extras if lacks(extra.module)]
+    if extras and not lacking and (unreachable := lacking_here(recipe.output.trackers)):
+        lacking.append(unreachable)
     return [*lacking, *_models(recipe), *_lengths(recipe, refused=True), *_pairs(recipe)]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mixdpo_ray.training.metric_names import JUDGE_METRICS, unknown_metric
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, set_and_metric, unknown_metric
 
 Direction = Literal["max", "min"]
 SHORT = {"chosen_drift": "eval_logps/chosen_drift", "accuracy": "eval_rewards/accuracies"}
@@ -56,7 +56,7 @@ def read_metric(written: str, others: Sequence[str] = ()) -> Measure:
         raise ValueError(f"{written!r} is no metric: write its name, or min or max before it")
     if name not in JUDGE_METRICS and (problem := unknown_metric(name, (*JUDGE_METRICS, *others))):
         raise ValueError(problem)
-    falls = re.match(r"eval_(loss|nll)\b", name) is not None
+    falls = re.match(r"eval_(loss|nll)\b", set_and_metric(name)[1]) is not None
     return Measure(name, "min" if direction == "min" or (falls and not direction) else "max")
 
 
@@ -79,10 +79,10 @@ def why_unfair(metric: Measure, searched: Iterable[str]) -> str | None:
     """The reason why a measure cannot compare trials whose settings differ in what is searched."""
     objective = next((name for name in searched if name.split(".")[0] == "objective"), None)
     routing = next((name for name in searched if name.startswith(("curriculum.threshold", "curriculum.mode"))), None)
-    moving = objective or routing
-    if re.match(r"eval_loss\b", metric.name) and moving:
+    moving, name = objective or routing, set_and_metric(metric.name)[1]
+    if re.match(r"eval_loss\b", name) and moving:
         return f"its scale moves with {moving}, so the smallest loss is not the best model"
-    if re.match(r"eval_rewards/(margins|chosen|rejected)\b", metric.name) and objective:
+    if re.match(r"eval_rewards/(margins|chosen|rejected)\b", name) and objective:
         return f"rewards are multiplied by the objective's own scale, which moves with {objective}"
     if re.search(r"/(easy|hard)$", metric.name) and routing:
         return f"which held-out pairs are easy moves with {routing}, so trials would be judged on different pairs"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from mixdpo_ray.curriculum.refresh import never_refreshes
 from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
@@ -17,7 +17,7 @@ from mixdpo_ray.curriculum.threshold import TOLERANCE, Threshold
 from mixdpo_ray.difficulty import METRICS
 from mixdpo_ray.difficulty.metric import Metric
 from mixdpo_ray.difficulty.resolve import needed_metrics
-from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.by_name import ObjectiveField, objective_name
 from mixdpo_ray.objectives.label_noise import CURATED
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.formats import FORMATS, idle_rule
@@ -26,18 +26,30 @@ from mixdpo_ray.recipe.answers import AnswersSettings
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.compare import CompareSettings
 from mixdpo_ray.recipe.named import of_its_name, with_names
+from mixdpo_ray.recipe.sequence_parallel import unshared_rows
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
-from mixdpo_ray.training.metric_names import JUDGE_METRICS
+from mixdpo_ray.storage import is_local
+from mixdpo_ray.tracking.settings import TRACKERS, TrackerSettings
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, set_and_metric
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.wording import did_you_mean
+
+TrackerField = Annotated[TrackerSettings, BeforeValidator(of_its_name(TRACKERS)), SerializeAsAny()]
+TrackersField = Annotated[
+    dict[str, TrackerField],
+    BeforeValidator(with_names(TRACKERS, "tracker", "{wandb: {project: mine}}")),
+    BeforeValidator(lambda value: dict.fromkeys(value) if isinstance(value, list) else value),
+]
 
 
 class OutputSettings(Settings):
     storage_path: str = Field("outputs", description="Folder or URI that everything is written under")
     name: str = Field("run", description="Name of the run; the name of the recipe's file where none is given")
     fresh: bool = Field(False, description="Delete the run of this name and start over")
-    tensorboard: bool = Field(False, description="Write TensorBoard events beside the metrics")
+    trackers: TrackersField = Field(
+        {}, description="What shows the training as it goes, such as {wandb: {project: mine}}, or [tensorboard] alone"
+    )
 
     @field_validator("name")
     @classmethod
@@ -48,28 +60,15 @@ class OutputSettings(Settings):
             )
         return name
 
-
-def _pick_objective(value: object) -> object:
-    if isinstance(value, Objective):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"write {{name: ..., beta: ...}}; name is one of {', '.join(OBJECTIVES)}")
-    hyperparameters = dict(value)
-    name = hyperparameters.pop("name", "dpo")
-    if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; {did_you_mean(str(name), OBJECTIVES)}")
-    return OBJECTIVES[name].model_validate(hyperparameters)
-
-
-def _objective_to_dict(objective: Objective) -> dict[str, Any]:
-    return {"name": objective_name(objective), **objective.model_dump()}
-
-
-def objective_name(objective: Objective) -> str:
-    return next(name for name, kind in OBJECTIVES.items() if type(objective) is kind)
-
-
-ObjectiveField = Annotated[Objective, BeforeValidator(_pick_objective), PlainSerializer(_objective_to_dict)]
+    @model_validator(mode="after")
+    def _trackers_can_write(self) -> Self:
+        for name, settings in self.trackers.items():
+            if settings.needs_local_run and not is_local(self.storage_path):
+                raise ValueError(
+                    f"trackers.{name} writes local files beside the run, and storage_path is {self.storage_path}: "
+                    "leave it out, or choose a folder"
+                )
+        return self
 
 
 MetricField = Annotated[Metric, BeforeValidator(of_its_name(METRICS)), SerializeAsAny()]
@@ -118,14 +117,36 @@ class Recipe(Settings):
                 f"{setting} asks a judge, and answers.judge names none: give it, such as {{engine: http, http: {{url: "
                 "..., model: ...}}"
             )
+        self._check_held_out_sets()
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()
-        if self.model.reference and not self.objective.needs_reference:
+        if self.model.reference and not self.needs_reference:
             raise ValueError(
                 f"model.reference {self.model.reference!r} would never be read: objective "
                 f"{objective_name(self.objective)} has no reference; leave it out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _rows_can_be_shared(self) -> Self:
+        ranks, cluster = self.deepspeed.sequence_parallel, self.cluster
+        if reason := unshared_rows(ranks, self.model, cluster, self.tune.workers_per_trial):
+            raise ValueError(reason)
+        return self
+
+    @property
+    def needs_reference(self) -> bool:
+        return any(one.needs_reference for one in self.objectives)
+
+    @property
+    def needs_tokens(self) -> bool:
+        return any(one.needs_tokens for one in self.objectives)
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Those of easy and of hard pairs; SFT is none of them."""
+        hard = self.curriculum.hard_objective
+        return (self.objective,) if hard is None else (self.objective, hard)
 
     @property
     def metrics_used(self) -> tuple[str, ...]:
@@ -150,21 +171,33 @@ class Recipe(Settings):
         return any(metric.trains for metric in needed_metrics(metrics, self.metrics).values())
 
     def _check_refresh(self) -> None:
-        name = objective_name(self.objective)
-        if not self.objective.needs_reference:
+        name, hard = objective_name(self.objective), self.curriculum.hard_objective
+        if not self.needs_reference:
             raise ValueError(f"curriculum.refresh_reference: objective {name} has no reference; leave it out")
-        if self.objective.needs_tokens:
+        if self.needs_tokens:
             raise ValueError(
                 f"curriculum.refresh_reference computes log-probs of answers, and objective {name} needs those of "
                 "their tokens: leave it out, or choose another objective"
             )
+        compares = {"easy": self.objective.needs_reference, "hard": hard is not None and hard.needs_reference}
         per_stage = self.curriculum.refresh_reference == "per_stage"
-        if per_stage and never_refreshes(self.curriculum, self.train.num_train_epochs):
+        if per_stage and never_refreshes(self.curriculum, self.train.num_train_epochs, **compares):
             raise ValueError(
                 "curriculum.refresh_reference per_stage would never refresh: no stage after the first compares pairs "
                 f"(mode {self.curriculum.mode}, {self.train.num_train_epochs} epochs); give {{per_bucket: 3}}, or "
                 "several train.num_train_epochs with epoch_order curriculum_major"
             )
+
+    def _check_held_out_sets(self) -> None:
+        """Metrics of a held-out set name one that there is."""
+        compared = [] if self.compare.metric is None else [("compare.metric", self.compare.measure.name)]
+        named = [("tune.metric or tune.guard", name) for name in self.tune.named_metrics] + compared
+        named.append(("train.checkpoints.keep_best", self.train.checkpoints.keep_best or ""))
+        for setting, metric in named:
+            name, sets = set_and_metric(metric)[0], self.data.heldout.sets
+            if name and name not in sets:
+                meant = did_you_mean(name, sets) if sets else "it names none"
+                raise ValueError(f"{setting} {metric}: data.heldout.sets has no set {name!r}; {meant}")
 
     def _check_metrics(self) -> None:
         for name in self.metrics_used:
@@ -184,14 +217,14 @@ class Recipe(Settings):
     def training_identity(self) -> dict[str, Any]:
         """What decides whether a checkpoint belongs to this run: worker count, paths and logging do not."""
         everything = self.to_dict()
-        everything["curriculum"] = self.curriculum.identity()
-        everything["curriculum"]["threshold"]["tolerance"] = TOLERANCE  # a setting once: recorded identities hold it
-        train = {k: v for k, v in everything["train"].items() if k not in ("evaluation", "checkpoints", "max_steps")}
+        curriculum = self.curriculum.identity()
+        curriculum["threshold"]["tolerance"] = TOLERANCE  # a setting once: recorded identities hold it
         return {
             "model": self.model.identity(),
             "data": self.data.identity(),
-            **{section: everything[section] for section in ("curriculum", "objective")},
-            "train": train,
+            "curriculum": curriculum,
+            "objective": everything["objective"],
+            "train": self.train.identity(),
             "deepspeed": {"zero_stage": self.deepspeed.zero_stage},
         }
 

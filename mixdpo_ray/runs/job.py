@@ -8,6 +8,7 @@ from mixdpo_ray.cluster.run_record import RunRecord, identity_of, run_folder
 from mixdpo_ray.curation.report import noise_rate
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tracking.tracked import Tracked
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.model_files import with_absolute_paths
 
@@ -39,5 +40,5 @@ def job_in(run: str, recipe: Recipe, table: PreparedTable, fingerprint: str) -> 
         run=run,
         fingerprint=fingerprint,
         card={"recipe": recipe.to_dict(), "data": table.manifest.model_dump(mode="json")},
-        tensorboard=recipe.output.tensorboard,
+        tracked=Tracked(recipe.output.trackers, recipe.output.name, recipe.to_dict()),
     )

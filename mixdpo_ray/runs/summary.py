@@ -9,7 +9,7 @@ from typing import Any
 
 from mixdpo_ray.evaluation.judged_model import metrics_in_words
 from mixdpo_ray.intervals import wilson
-from mixdpo_ray.training.metric_names import metric_in_words
+from mixdpo_ray.training.metric_names import metric_in_words, of_set
 from mixdpo_ray.wording import duration_text
 
 ACCURACY = "eval_rewards/accuracies"
@@ -28,7 +28,8 @@ class RunReport:
         head = "was already finished" if self.already_finished else f"finished in {duration_text(summary['seconds'])}"
         lines = [f"{folder} {head}: {summary['steps']} steps, {summary['pairs']} pairs"]
         found = [key for key in SHOWN if after.get(key) is not None]
-        lines += [f"  {metric_in_words(key):<30} {_course(summary, key)}" for key in found]
+        lines += [f"  {metric_in_words(key):<30} {_course(summary, key, held_out_count(summary))}" for key in found]
+        lines += _further_sets(summary)
         if pairs := held_out_count(summary):
             few = ", which are few" if pairs < FEW_HELD_OUT else ""
             lines.append(
@@ -52,11 +53,21 @@ def held_out_count(summary: Mapping[str, Any]) -> int:
     return int(known.get("pairs") or sum(counts))
 
 
-def _course(summary: Mapping[str, Any], key: str) -> str:
+def _further_sets(summary: Mapping[str, Any]) -> list[str]:
+    """The accuracy of each further held-out set."""
+    counts = ((summary.get("held_out") or {}).get("sets") or {}).items()
+    return [
+        f"  {metric_in_words(metric):<30} {_course(summary, metric, pairs)}"
+        for name, pairs in counts
+        if (metric := of_set(ACCURACY, name)) in summary["eval_after"]
+    ]
+
+
+def _course(summary: Mapping[str, Any], key: str, pairs: int) -> str:
     """A measure before and after, and its change pair by pair with the error that the draw of the pairs gives it."""
-    before, after, pairs = summary["eval_before"][key], summary["eval_after"][key], held_out_count(summary)
+    before, after = summary["eval_before"][key], summary["eval_after"][key]
     line = f"{_rounded(before):8.3f} -> {_rounded(after):.3f}" + (f" of {pairs:,} pairs" if pairs else "")
-    if key == ACCURACY and pairs:  # as in curves.png and in a search's page
+    if key.endswith("rewards/accuracies") and pairs:  # as in curves.png and in a search's page
         low, high = wilson(after, pairs)
         line += f" ({low:.3f} to {high:.3f})"
     halves = ((summary.get("held_out") or {}).get("half_intervals") or {}).get(key)
@@ -64,7 +75,7 @@ def _course(summary: Mapping[str, Any], key: str) -> str:
         return line
     equal = ", all equal" if pairs > 1 else ""  # which tells nothing of their error
     own = equal if halves["after"] is None else f", ± {halves['after']:.3f}"
-    own = "" if key == ACCURACY else own
+    own = "" if key.endswith("rewards/accuracies") else own
     change, half = after - before, halves["change"] or math.inf
     if math.isinf(half):
         return f"{line}{own}"

@@ -7,6 +7,7 @@ hold prompts of like length, the longest first: memory runs out at once or never
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ import pyarrow as pa
 
 from mixdpo_ray import storage
 from mixdpo_ray.bar import say
-from mixdpo_ray.cluster.actor_pool import Pool, answers_to, copies_text
+from mixdpo_ray.cluster.actor_pool import Pool, answers_to
 from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.scoring_way import scored_model
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.tokens import TEMPLATE_ERRORS, control_tokens
+from mixdpo_ray.pairs.turns import message_texts
 from mixdpo_ray.preparation.tokenizer_digest import WEIGHTS
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.sampling.engine import DRAWN, AskedAnswer
@@ -34,6 +37,7 @@ from mixdpo_ray.training.vocabulary import check_vocabulary
 
 if TYPE_CHECKING:
     from mixdpo_ray.training.keyed_sampling import AskedRow, DrawnAnswer
+    from mixdpo_ray.training.model_loading import ModelLoading
 
 
 class HfEngine:
@@ -75,12 +79,16 @@ class HfEngine:
 
     @property
     def cpus(self) -> int:
-        return self.workers + 1
+        """Enough for copies of the model, and for the workers that share one in shards."""
+        return (
+            max(self.workers, math.ceil(self.recipe.cluster.fewest_workers * self.recipe.cluster.cpus_per_worker)) + 1
+        )
 
     def refused(self, prompts: Sequence[AskedPrompt]) -> list[Refusal]:
         special, found = control_tokens(self._tokenizer), []
         for prompt in prompts:
-            if any(special.search(message["content"]) for message in prompt.messages):
+            texts = [text for message in prompt.messages for text in message_texts(message)]
+            if any(special.search(text) for text in (*texts, prompt.template.tools, prompt.template.settings)):
                 found.append(Refusal(prompt.file, prompt.row, "control_token"))
                 continue
             ids = self._tokenised(prompt)
@@ -92,18 +100,18 @@ class HfEngine:
         return found
 
     def answers(self, asked: Sequence[AskedAnswer]) -> Iterator[pa.Table]:
-        gpu = uses_gpu(self.recipe.cluster)
         batches = [{"asked": json.dumps(batch)} for batch in self._batches(asked)]
         workers = min(self.workers, len(batches))
         pool = Pool(
             title="sample",
             workers="sampling workers",
             actor=HfWorker,
-            arguments=(self._model, SETTING if self.settings.model else "model.path", self.settings.decoding, gpu),
-            gpu=gpu,
+            arguments=(self._model, SETTING if self.settings.model else "model.path", self.settings.decoding),
+            gpu=uses_gpu(self.recipe.cluster),
             settings=self.recipe.cluster,
+            scored=scored_model(self.recipe, self._model, self._batch_tokens(asked), cached=True),
         )
-        say(f"sample: {len(asked):,} answers to draw, by {copies_text(workers)}")
+        say(f"sample: {len(asked):,} answers to draw, by {pool.workers_text(workers)}")
         return answers_to(pool, batches, workers, at_once=1)
 
     def by_length(self, asked: Sequence[AskedAnswer]) -> list[AskedAnswer]:
@@ -116,7 +124,8 @@ class HfEngine:
 
         messages = with_system_prompt(prompt.messages, self.settings.system_prompt)
         try:
-            ids = chat_prompt_ids(self._tokenizer, messages, **self.settings.chat_template_kwargs)
+            arguments = {**self.settings.chat_template_kwargs, **prompt.template.arguments}
+            ids = chat_prompt_ids(self._tokenizer, messages, **arguments)
         except TEMPLATE_ERRORS:
             return "template_refuses_turns"
         return "empty_prompt" if not ids else "prompt_too_long" if self._room(ids) == 0 else ids
@@ -129,6 +138,11 @@ class HfEngine:
         """The fields of a keyed_sampling.AskedRow, of every answer to prompts that were not refused."""
         rows = [[one.prompt_id, self._ids[one.prompt_id], self._room(self._ids[one.prompt_id])] for one in prompts]
         return [[prompt_id, draw, ids, room] for prompt_id, ids, room in rows for draw in range(answers_each)]
+
+    def _batch_tokens(self, asked: Sequence[AskedAnswer]) -> int:
+        """The most tokens of a batch, prompts and answers together."""
+        longest = max(len(self._ids[one.prompt_id]) for one in asked)
+        return self.settings.batch_size * (longest + self.settings.decoding.max_new_tokens)
 
     def _batches(self, asked: Sequence[AskedAnswer]) -> Iterator[list[list[Any]]]:
         """Answers to one prompt side by side: in a batch it is read once."""
@@ -168,18 +182,15 @@ def context_of(model: ModelSettings) -> int | None:
 class HfWorker:
     """One copy of the model."""
 
-    def __init__(self, model: ModelSettings, setting: str, decoding: DecodingSettings, gpu: bool):
-        import torch
-
-        from mixdpo_ray.scoring.reference import fetched, refuse_what_does_not_fit
+    def __init__(self, model: ModelSettings, setting: str, decoding: DecodingSettings, loading: ModelLoading):
+        from mixdpo_ray.scoring.reference import check_room, fetched
         from mixdpo_ray.training.model import load_model
 
+        self.loading, self.decoding = loading, decoding
         with fetched(model) as here:
-            if gpu:
-                refuse_what_does_not_fit(here, torch.cuda.mem_get_info()[0], what="the model", remedy="use larger GPUs")
+            check_room(here, loading, "the model")
             self.tokenizer = load_tokenizer(here)
-            self.model = load_model(here, setting).eval().to(torch.device("cuda" if gpu else "cpu"))
-        self.decoding = decoding
+            self.model = loading.load(lambda: load_model(here, setting))
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         from mixdpo_ray.training.keyed_sampling import AskedRow
@@ -194,9 +205,9 @@ class HfWorker:
         from mixdpo_ray.training.keyed_sampling import sample_answers
 
         try:
-            return sample_answers(self.model, self.tokenizer, rows, decoding, likeliest)
+            return sample_answers(self.model, self.tokenizer, rows, decoding, likeliest, self.loading)
         except torch.cuda.OutOfMemoryError:
-            if len(rows) == 1:
+            if len(rows) == 1 or self.loading.sharded:
                 raise
         torch.cuda.empty_cache()  # behind the handler: the exception held what the batch had in memory
         half = len(rows) // 2

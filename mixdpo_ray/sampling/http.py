@@ -95,7 +95,9 @@ def question_of(one: AskedAnswer, settings: SampleSettings) -> ChatQuestion:
     from mixdpo_ray.training.keyed_sampling import key_seed
 
     decoding = settings.decoding
-    extra = {"stop": list(decoding.stop), "chat_template_kwargs": settings.chat_template_kwargs}
+    own = one.prompt.template.arguments
+    extra = {"stop": list(decoding.stop), "tools": own.pop("tools", None)}
+    extra["chat_template_kwargs"] = {**settings.chat_template_kwargs, **own}
     return ChatQuestion(
         with_system_prompt(one.prompt.messages, settings.system_prompt),
         max_tokens=decoding.max_new_tokens,

@@ -17,11 +17,13 @@ from mixdpo_ray.errors import DataError
 from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter, Refusal
-from mixdpo_ray.pairs.formats import FORMATS, map_columns
-from mixdpo_ray.pairs.pair import Message, prompt_hash, user
+from mixdpo_ray.pairs.formats import FORMATS, TEMPLATE_COLUMNS, map_columns
+from mixdpo_ray.pairs.pair import Message, Row, prompt_hash, user
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, over_budget, within_budget
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.settings import HELD_OUT_SOURCE, SourceSettings
+from mixdpo_ray.pairs.settings import HELD_OUT_SOURCE, TRAIN_SOURCE, SourceSettings
+from mixdpo_ray.pairs.template_inputs import NO_INPUTS, TemplateInputs, template_inputs
+from mixdpo_ray.pairs.turns import in_turn, message_of, message_texts, says_something
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.preparation.sources import Source, block_rows, find_source
 from mixdpo_ray.recipe.recipe import Recipe
@@ -45,10 +47,11 @@ class AskedPrompt:
     messages: tuple[Message, ...]  # ending with the user's
     file: str
     row: int
+    template: TemplateInputs = NO_INPUTS
 
     @cached_property
     def prompt_id(self) -> str:
-        return prompt_hash(self.messages)
+        return prompt_hash(self.messages, self.template)
 
 
 def prompts_of_source(recipe: Recipe, settings: SourceSettings, setting: str = SOURCE) -> list[AskedPrompt]:
@@ -57,7 +60,7 @@ def prompts_of_source(recipe: Recipe, settings: SourceSettings, setting: str = S
         source = find_source(settings)
         column = _column(source, settings, settings.max_row_bytes)
         found, refused = _asked(read_source(source, settings.max_row_bytes), column, settings.columns)
-    return _chosen(recipe, found, refused, source.name)
+    return _chosen(recipe, found, refused, source.name, (settings, setting))
 
 
 def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
@@ -70,8 +73,13 @@ def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
     name = find_format(data, source.columns(data.max_row_bytes))
     converter = Converter(data, name, load_tokenizer(recipe.model))
     pairs, _ = converter.checked(read_source(source, data.max_row_bytes))  # what is refused, the table has told
-    found = [AskedPrompt(pair.prompt, origin.file, origin.row) for origin, pair in pairs if pair.pair_id in wanted]
-    return _chosen(recipe, found, [], f"the {recipe.answers.sample.prompts.split} split of {source.name}")
+    found = [
+        AskedPrompt(pair.prompt, origin.file, origin.row, pair.template)
+        for origin, pair in pairs
+        if pair.pair_id in wanted
+    ]
+    origin = f"the {recipe.answers.sample.prompts.split} split of {source.name}"
+    return _chosen(recipe, found, [], origin, (data.source, TRAIN_SOURCE))
 
 
 def read_source(source: Source, max_row_bytes: int) -> Iterator[RawRow]:
@@ -86,9 +94,10 @@ def _column(source: Source, settings: SourceSettings, max_row_bytes: int) -> str
     there = source.columns(max_row_bytes)
     if settings.format in FORMATS:
         raise DataError(f"data.source.format {settings.format} is one of pairs: leave it out, prompts have a column")
-    if idle := [ours for ours in settings.columns if ours != "prompt"]:
+    read = ("prompt", *TEMPLATE_COLUMNS)
+    if idle := [ours for ours in settings.columns if ours not in read]:
         raise DataError(
-            f"data.source.columns maps {', '.join(idle)}, and of prompts only `prompt` is read: leave it out"
+            f"data.source.columns maps {', '.join(idle)}, and of prompts only {', '.join(read)} are read: leave it out"
         )
     mapped = settings.columns.get("prompt")
     if mapped in there:
@@ -106,14 +115,26 @@ def _asked(rows: Iterable[RawRow], column: str, columns: Mapping[str, str]) -> t
     found: list[AskedPrompt] = []
     refused: Refusals = []
     for raw in rows:
-        made: tuple[Message, ...] | str = raw.reason or "corrupt_line"
+        made: AskedPrompt | str = raw.reason or "corrupt_line"
         if raw.value is not None:
-            made = prompt_turns(map_columns(raw.value, columns).get(column))
+            made = _prompt_of(raw, map_columns(raw.value, columns), column)
         if isinstance(made, str):
             refused.append(Refusal(raw.file, raw.row, made))
         else:
-            found.append(AskedPrompt(made, raw.file, raw.row))
+            found.append(made)
     return found, refused
+
+
+def _prompt_of(raw: RawRow, row: Row, column: str) -> AskedPrompt | str:
+    messages, template = prompt_turns(row.get(column)), template_of(row)
+    if isinstance(messages, str):
+        return messages
+    return template if isinstance(template, str) else AskedPrompt(messages, raw.file, raw.row, template)
+
+
+def template_of(row: Row) -> TemplateInputs | str:
+    """What a row hands to the chat template, or a reason of checking.REASONS."""
+    return template_inputs(*(row.get(name) for name in TEMPLATE_COLUMNS))
 
 
 def prompt_turns(value: Any) -> tuple[Message, ...] | str:
@@ -121,19 +142,16 @@ def prompt_turns(value: Any) -> tuple[Message, ...] | str:
     turns = [user(value)] if isinstance(value, str) else value
     if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
         return "bad_turns"
-    if not all(isinstance(turn.get("content"), str) for turn in turns):
-        return "bad_turns"
-    messages = tuple(Message(role=turn.get("role", ""), content=turn["content"]) for turn in turns)
+    found = [message_of(turn) for turn in turns]
+    messages = tuple(message for message in found if message is not None)
     if messages and messages[-1]["role"] == "assistant":  # an answer that somebody else gave
         messages = messages[:-1]
-    spoken = [message["role"] for message in messages if message["role"] != "system"]
-    system_first = all(message["role"] != "system" for message in messages[1:])
-    if not spoken or not system_first or spoken != ["user", "assistant"] * (len(spoken) // 2) + ["user"]:
+    if None in found or not in_turn(messages) or messages[-1]["role"] == "assistant":
         return "bad_turns"
-    if not all(message["content"].strip() for message in messages):
+    if not all(map(says_something, messages)):
         return "empty_prompt"
     try:
-        "".join(message["content"] for message in messages).encode()
+        "".join(text for message in messages for text in message_texts(message)).encode()
     except UnicodeEncodeError:
         return "lone_surrogate"
     return messages
@@ -145,9 +163,17 @@ def with_system_prompt(messages: Sequence[Message], text: str | None) -> list[Me
     return list(messages) if text is None or own else [Message(role="system", content=text), *messages]
 
 
-def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin: str) -> list[AskedPrompt]:
+def asked_source(recipe: Recipe) -> tuple[SourceSettings, str]:
+    """The source that prompts come from, and the setting that names it."""
+    own = recipe.answers.sample.prompts.source
+    return (recipe.data.source, TRAIN_SOURCE) if own is None else (own, SOURCE)
+
+
+def _chosen(
+    recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin: str, limits: tuple[SourceSettings, str]
+) -> list[AskedPrompt]:
     """Each prompt once, in the order of the source, and of these the part that is asked for."""
-    refuse_too_many(recipe, refused, len(found) + len(refused), origin, refused_rows_file(recipe))
+    refuse_too_many(refused, len(found) + len(refused), origin, refused_rows_file(recipe), *limits)
     unique = list({prompt.prompt_id: prompt for prompt in found}.values())
     first, most = recipe.answers.sample.prompts.skip, recipe.answers.sample.prompts.most
     chosen = unique[first : None if most is None else first + most]
@@ -157,14 +183,16 @@ def _chosen(recipe: Recipe, found: list[AskedPrompt], refused: Refusals, origin:
     return chosen
 
 
-def refuse_too_many(recipe: Recipe, refused: Sequence[Refusal], rows: int, origin: str, path: str) -> None:
-    """Write the rows that were refused to a file; more than data.max_quarantined_fraction allows stop the job."""
+def refuse_too_many(
+    refused: Sequence[Refusal], rows: int, origin: str, path: str, source: SourceSettings, setting: str
+) -> None:
+    """Write the rows that were refused to a file; more than the source's max_quarantined_fraction stop the job."""
     if not refused:
         return
     quarantine = Quarantine.of(refused)
     quarantine.write(path)
-    if not within_budget(quarantine.counts, rows, recipe.data.max_quarantined_fraction):
-        raise over_budget(quarantine, rows, recipe.data, path)
+    if not within_budget(quarantine.counts, rows, source.max_quarantined_fraction):
+        raise over_budget(quarantine, rows, source, path, setting)
     reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.counts.items())
     say(f"warning: {len(refused)} of {rows} rows of {origin} were refused ({reasons}): {path}")
 

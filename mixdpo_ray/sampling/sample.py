@@ -34,6 +34,7 @@ from mixdpo_ray.sampling.hf import HfEngine
 from mixdpo_ray.sampling.http import HttpEngine
 from mixdpo_ray.sampling.prompts import (
     AskedPrompt,
+    asked_source,
     prompts_of_pairs,
     prompts_of_source,
     refuse_too_many,
@@ -104,9 +105,10 @@ def sample(recipe: Recipe) -> SampleReport:
 
 
 def answerable_prompts(recipe: Recipe, engine: Engine, prompts: Sequence[AskedPrompt]) -> list[AskedPrompt]:
-    """Those that the engine can answer; more of the others than data.max_quarantined_fraction allows are refused."""
+    """Those that the engine can answer; too many of the others are refused."""
     refused = engine.refused(prompts)
-    refuse_too_many(recipe, refused, len(prompts), "those asked for", refused_rows_file(recipe, UNANSWERABLE))
+    path = refused_rows_file(recipe, UNANSWERABLE)
+    refuse_too_many(refused, len(prompts), "those asked for", path, *asked_source(recipe))
     rows = {(refusal.file, refusal.row) for refusal in refused}
     return [prompt for prompt in prompts if (prompt.file, prompt.row) not in rows]
 
@@ -208,9 +210,11 @@ def _finish(
     path = storage.join(samples_folder(recipe), f"{recipe.output.name}.jsonl")
     counts, lines = Counts[str](), io.StringIO()
     texts: dict[str, set[str]] = {}
+    asked = {prompt.prompt_id: {"prompt": prompt.messages, **prompt.template.columns} for prompt in prompts}
     for rows in table.rows(keys):
         for row in rows.drop_columns("token_ids").to_pylist():
             _count(counts, texts, row)
+            row |= asked[row["prompt_id"]]  # with calls of tools, which the table's column has no room for
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
     storage.write_bytes(path, lines.getvalue().encode())
     alike = sum(len(answers) == 1 for answers in texts.values()) if recipe.answers.sample.answers_each > 1 else 0

@@ -123,9 +123,6 @@ class CrossFit:
     def _identity(self, half: Half) -> dict[str, Any]:
         ids = self._ids("train")
         trained = sorted(ids[position] for position in half.positions(ids))
-        train = self._train_settings(half.seed).model_dump(
-            mode="json", exclude={"evaluation", "checkpoints", "max_steps"}
-        )
         return {
             "pairs": hashlib.sha256("".join(trained).encode()).hexdigest()[:16],
             "model": self.start.logps_identity(),
@@ -134,7 +131,7 @@ class CrossFit:
             "tokenizer": self.table.manifest.facts["tokenizer"],
             "lengths": self.recipe.data.model_dump(include={"max_prompt_length", "max_length", "truncation"}),
             "beta": self.training.beta,
-            "train": train,
+            "train": self._train_settings(half.seed).identity(),
             "zero_stage": self.recipe.deepspeed.zero_stage,
         }
 

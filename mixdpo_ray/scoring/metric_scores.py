@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster import actor_pool
-from mixdpo_ray.cluster.actor_pool import Pool
+from mixdpo_ray.cluster.actor_pool import Pool, pairs_tokens
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.folder_lock import exclusive
+from mixdpo_ray.cluster.scoring_way import scored_model
 from mixdpo_ray.difficulty.metric import (
     AnswerLogps,
     Formula,
@@ -38,12 +38,13 @@ from mixdpo_ray.errors import ModelError, NonFiniteError, RecipeError
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.scoring import reference
 from mixdpo_ray.scoring.cross_fit import CrossFit
-from mixdpo_ray.scoring.reference import refuse_what_does_not_fit
+from mixdpo_ray.scoring.reference import check_room
 from mixdpo_ray.storage import join
 from mixdpo_ray.tables.keyed_table import SCORES, KeyedTable
 from mixdpo_ray.tables.prepared_table import SPLITS, PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training.model_files import model_digest, refuse_missing_folder, with_absolute_paths
+from mixdpo_ray.training.model_loading import ModelLoading
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 from mixdpo_ray.wording import first_line
@@ -74,7 +75,7 @@ def metric_identity(recipe: Recipe, name: str) -> dict[str, Any]:
         }
         if metric.trains:
             start = language_model(policy, None)
-            train = recipe.train.model_dump(mode="json", exclude={"evaluation", "checkpoints", "max_steps"})
+            train = recipe.train.identity()
             identity[part] |= {"train": train, "start": weights_of(part, start)}
     return identity
 
@@ -109,8 +110,8 @@ class PairContext:
         logps = [self._logps(model)[1] for model in models]
         return MetricInputs(
             prompt_length=self.column("prompt_length"),
-            chosen_length=self.column("chosen_length"),
-            rejected_length=self.column("rejected_length"),
+            chosen_length=self.column("chosen_scored"),
+            rejected_length=self.column("rejected_scored"),
             train=self.train,
             logps=logps,
             scores=self._scores(metric) if metric.columns else {},
@@ -145,14 +146,15 @@ class PairContext:
         folder = scores_folder(recipe, content)
         with exclusive(folder):
             store = KeyedTable.create(folder, fingerprint(content), {"metric": name, **content}, metric.columns)
-            gpu = uses_gpu(recipe.cluster) and metric.scoring_model(policy) is not None
+            model = metric.scoring_model(policy)
             pool = Pool(
                 title=name,
                 workers=f"workers that compute {name}",
                 actor=_ScorePairs,
-                arguments=(table.folder, metric, policy, gpu),
-                gpu=gpu,
+                arguments=(table.folder, metric, policy),
+                gpu=uses_gpu(recipe.cluster) and model is not None,
                 settings=recipe.cluster,
+                scored=None if model is None else scored_model(recipe, model, pairs_tokens(recipe), kind=metric.loads),
             )
             actor_pool.cover_positions(pool, table, store, every_position(table))
         return {
@@ -248,16 +250,13 @@ def _refuse_non_finite(table: PreparedTable, name: str, column: NDArray[np.float
 class _ScorePairs:
     """One copy of a metric's model."""
 
-    def __init__(self, folder: str, metric: Metric, policy: ModelSettings, gpu: bool):
+    def __init__(self, folder: str, metric: Metric, policy: ModelSettings, loading: ModelLoading):
         self.table = PreparedTable.open(folder)
         self.columns = metric.columns
         model = metric.scoring_model(policy)
-        if gpu and model is not None:
-            free = torch.cuda.mem_get_info()[0]
-            refuse_what_does_not_fit(
-                model, free, "AutoModel", "the metric's model", "use larger GPUs, or a smaller model"
-            )
-        self.score = metric.scorer(policy, "cuda" if gpu else "cpu")
+        if model is not None:
+            check_room(model, loading, "the metric's model", metric.loads)
+        self.score = metric.scorer(policy, loading)
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         positions = np.sort(np.asarray(batch["positions"][0], np.int64))

@@ -20,9 +20,10 @@ import torch
 from mixdpo_ray import storage
 from mixdpo_ray.bar import say
 from mixdpo_ray.cluster import actor_pool
-from mixdpo_ray.cluster.actor_pool import Pool, SplitPositions
+from mixdpo_ray.cluster.actor_pool import Pool, SplitPositions, pairs_tokens
 from mixdpo_ray.cluster.connect import uses_gpu
 from mixdpo_ray.cluster.folder_lock import exclusive
+from mixdpo_ray.cluster.scoring_way import scored_model
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.objectives.step_objective import reads_mismatched
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
@@ -33,10 +34,11 @@ from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
 from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.length_groups import row_kind
 from mixdpo_ray.training.logps import Scorer, pair_logps
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.model_files import model_digest, with_absolute_paths
+from mixdpo_ray.training.model_loading import ModelLoading
+from mixdpo_ray.training.scoring_pass import sums_table
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.wording import size_text
 
@@ -65,10 +67,10 @@ def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob, *, reuse_t
 
     `reuse_told`: say so where nothing has to be computed.
     """
-    if not recipe.objective.needs_reference:
+    if not recipe.needs_reference:
         return None
     needed = needed_positions(table, job)
-    if recipe.objective.needs_tokens:
+    if recipe.needs_tokens:
         cover_tokens(recipe, table, needed, reuse_told=reuse_told)
     return cover(recipe, table, needed, reuse_told=reuse_told)
 
@@ -111,14 +113,15 @@ def _cover(
 
 
 def logps_pool(recipe: Recipe, table: PreparedTable, model: ModelSettings, title: str) -> Pool:
-    gpu = uses_gpu(recipe.cluster)
+    tokens = pairs_tokens(recipe)
     return Pool(
         title=title,
         workers="reference model's workers",
         actor=_Reference,
-        arguments=(table.folder, model, recipe.train.logp_chunk_tokens, gpu),
-        gpu=gpu,
+        arguments=(table.folder, model, recipe.train.logp_chunk_tokens),
+        gpu=uses_gpu(recipe.cluster),
         settings=recipe.cluster,
+        scored=scored_model(recipe, model, tokens, min(tokens, recipe.train.logp_chunk_tokens)),
     )
 
 
@@ -145,7 +148,7 @@ def refuse_what_does_not_fit(
     free: int,
     kind: str = "AutoModelForCausalLM",
     what: str = "the reference model",
-    remedy: str = "use larger GPUs, or an objective without a reference such as simpo",
+    remedy: str = "set cluster.scoring=sharded, use larger GPUs, or an objective without a reference such as simpo",
 ) -> None:
     """Before anything is loaded: weights, and a tenth for activations. `kind`: the Auto class of transformers."""
     import transformers
@@ -160,39 +163,38 @@ def refuse_what_does_not_fit(
         raise ResourceError(f"{what} {model.path} needs about {needs}: {remedy}")
 
 
+def check_room(model: ModelSettings, loading: ModelLoading, what: str, kind: str = "AutoModelForCausalLM") -> None:
+    """Refuse a model that is to lie whole on a GPU that has no room for it."""
+    if loading.on_gpu and not loading.sharded:
+        free, remedy = torch.cuda.mem_get_info()[0], "set cluster.scoring=sharded, or use larger GPUs"
+        refuse_what_does_not_fit(model, free, kind, what, remedy)
+
+
 class _Reference:
     """One copy of the reference model, scoring with the code and the number format of training."""
 
-    def __init__(self, folder: str, model: ModelSettings, chunk_tokens: int, gpu: bool):
+    def __init__(self, folder: str, model: ModelSettings, chunk_tokens: int, loading: ModelLoading):
         self.table = PreparedTable.open(folder)
-        self.device = torch.device("cuda" if gpu else "cpu")
-        self.chunk_tokens = chunk_tokens
+        self.loading, self.chunk_tokens = loading, chunk_tokens
         with fetched(model) as here:
-            if gpu:
-                refuse_what_does_not_fit(here, torch.cuda.mem_get_info()[0])
-            self.scorer = Scorer(load_model(here), here.packing, here.kernels).to(self.device).eval()
+            check_room(here, loading, "the reference model")
+            self.scorer = loading.load(lambda: Scorer(load_model(here), here.packing, here.kernels))
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows, flat = self._batch(batch)
         with torch.inference_mode():
             sums = pair_logps(self.scorer, flat, self._chunks(flat)).easy
-        return pa.table(
-            {
-                "pair_id": rows["pair_id"],
-                "ref_chosen_logp": sums.chosen.float().cpu().numpy(),
-                "ref_rejected_logp": sums.rejected.float().cpu().numpy(),
-            }
-        )
+        return sums_table(rows, sums)
 
     def _batch(self, batch: dict[str, Any]) -> tuple[pa.Table, PairBatch]:
         positions = np.sort(np.asarray(batch["positions"][0], np.int64))
         rows = rows_of(self.table, str(batch["split"][0]), positions)
         tokens, easy = TokenRows.of(rows, positions), np.zeros(len(positions), np.bool_)
-        kind = row_kind(packed=self.scorer.packed, gpu=self.device.type != "cpu")
-        return rows, build_batch(tokens, positions, easy, None, weight=1, padding=0, device=self.device, rows=kind)
+        kind, device = self.loading.row_kind(packed=self.scorer.packed), self.loading.torch_device
+        return rows, build_batch(tokens, positions, easy, None, weight=1, padding=0, device=device, rows=kind)
 
     def _chunks(self, batch: PairBatch) -> int:
-        return -(-len(batch.targets) // self.chunk_tokens)
+        return self.loading.most(-(-len(batch.targets) // self.chunk_tokens))
 
 
 class _TokenReference(_Reference):

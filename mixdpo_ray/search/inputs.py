@@ -39,7 +39,7 @@ def cover_all(recipe: Recipe, space: Space, tables: Tables) -> str | None:
     Which pairs are easy grows as the threshold falls, so the ends of its range decide.
     """
     corners = [with_settings(recipe, point) for point in space.corners()]
-    comparing = [one for one in corners if one.objective.needs_reference]
+    comparing = [one for one in corners if one.needs_reference]
     if not comparing and not any(map(needs_reference, judged_metrics(recipe).values())):
         return None
     folder = None
@@ -47,13 +47,14 @@ def cover_all(recipe: Recipe, space: Space, tables: Tables) -> str | None:
         needed = {"train": np.zeros(table.rows("train"), np.bool_), "eval": np.ones(table.rows("eval"), np.bool_)}
         for one in comparing:
             if fingerprint(one.curriculum.order_identity) == order:
-                easy = ~job_in("", one, table, "").hard(table)
-                needed["train"] |= easy
+                job = job_in("", one, table, "")
+                hard = job.hard(table)
+                needed["train"] |= job.compared(hard)
                 if reads_mismatched(one.objective):
-                    needed[MISMATCHED] = needed.get(MISMATCHED, np.zeros_like(easy)) | easy
+                    needed[MISMATCHED] = needed.get(MISMATCHED, np.zeros_like(hard)) | job.compared(hard)
         positions = {split: np.flatnonzero(wanted) for split, wanted in needed.items()}
         folder = cover(recipe, table, positions)
-        if any(one.objective.needs_tokens for one in comparing):
+        if any(one.needs_tokens for one in comparing):
             cover_tokens(recipe, table, {split: positions[split] for split in ("train", "eval")})
     return folder
 

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives import OBJECTIVES
+from mixdpo_ray.objectives.by_name import objective_name
 from mixdpo_ray.recipe.dotted import get_dotted, set_dotted
 from mixdpo_ray.recipe.file import explain
 from mixdpo_ray.recipe.ranges import Choice, Margins, Range, Value, read_range
-from mixdpo_ray.recipe.recipe import Recipe, objective_name
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.search.branches import example_of_branches
 
 if TYPE_CHECKING:

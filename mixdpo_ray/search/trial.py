@@ -93,7 +93,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         summary = RunRecord(folder).summary()
         if summary is None:
             table = PreparedTable.open(shared.tables[fingerprint(recipe.curriculum.order_identity)])
-            summary = self._train(folder, recipe, table)
+            summary = self._train(folder, recipe, table, budget)
         if shared.judge is not None:
             summary = shared.judge.add_to(RunRecord(folder), summary)
         return {
@@ -104,10 +104,11 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             "cpu_seconds": summary["cpu_seconds"],
         }
 
-    def _train(self, folder: str, recipe: Recipe, table: PreparedTable) -> dict[str, Any]:
+    def _train(self, folder: str, recipe: Recipe, table: PreparedTable, budget: int) -> dict[str, Any]:
         record, identity = RunRecord(folder), identity_of(recipe, table.manifest.content_digest)
         record.write_recipe(recipe, identity)
         job, judge = job_in(folder, recipe, table, fingerprint(identity)), self.shared.judge
+        job = job.in_group(recipe.output.name, *self._shown_as(budget))
         job = (job if judge else job.without_export()).with_reference(self.shared.reference)
         queued = QueuedJob(job, self.trial["number"], self.done_with_model(folder))
         summary = {**self.group.train(queued), "model": None}
@@ -120,6 +121,16 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """What a worker does with the model that it has exported."""
         judge = self.shared.judge
         return judge.judging.prompts.left_by(folder) if judge else None
+
+    def _shown_as(self, budget: int) -> tuple[str, dict[str, Any]]:
+        """The name and the labels of a rung in trackers; of the last one, of the trial."""
+        number, last = self.trial["number"], self.shared.recipe.tune.early_stopping.budgets[-1]
+        rung = {} if budget == last else {"rung": budget}
+        return f"trial {number}{f', rung {budget}' if rung else ''}", {
+            "trial": number,
+            **rung,
+            **self.trial["settings"],
+        }
 
     def _note(self, reason: str) -> None:
         """Note a failure for the driver, whom Tune does not tell why a trial died."""

@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.tables.index import Index
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.runs import RUNS
 
 MISMATCHED = "mismatched"  # stands beside the names of splits: the training split with foreign answers
 
@@ -47,7 +49,7 @@ def mismatched_rows(table: PreparedTable, positions: NDArray[np.int64]) -> pa.Ta
     """Rows of the training split at ascending positions, their answers exchanged for foreign ones."""
     rows = table.read("train", positions)
     foreign = table.read("train", behind(positions, table.rows("train")))
-    for name in ("chosen_ids", "rejected_ids"):
+    for name in ("chosen_ids", "rejected_ids", *(one for one in RUNS if one in rows.column_names)):
         rows = rows.set_column(rows.schema.get_field_index(name), name, foreign[name])
     names = mismatched_ids(table.index("train"), positions.tolist())
     return rows.set_column(rows.schema.get_field_index("pair_id"), "pair_id", pa.array(names, pa.string()))

@@ -9,7 +9,6 @@ Workers may write parts in any order and again after a failure: each file appear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -24,8 +23,10 @@ from mixdpo_ray.checksums import ChecksummedSettings, what_is_wrong
 from mixdpo_ray.errors import PreparedTableError
 from mixdpo_ray.pairs.histogram import MarginHistogram
 from mixdpo_ray.settings import Settings
+from mixdpo_ray.tables.index import SCORED, Index
 from mixdpo_ray.tables.pair_ids import PairIds
 from mixdpo_ray.tables.parquet import ParquetColumns, open_parquet, write_parquet
+from mixdpo_ray.tables.runs import RUNS, scored_counts
 
 SPLITS = ("train", "eval")
 MANIFEST = "manifest.json"
@@ -53,6 +54,8 @@ OPTIONAL = {
     "flipped": pa.bool_(),
     RATER_MARGINS: pa.list_(pa.float64()),
     "exchanged": pa.bool_(),  # the source had chosen and rejected the other way round
+    **dict.fromkeys(RUNS, pa.list_(pa.int32())),  # which tokens of answers are the assistant's; null: all
+    **dict.fromkeys(SCORED, pa.int64()),  # of an index: how many of them
     **dict.fromkeys((*BEFORE.values(), *DOUBTS, "rarity", "flip_probability", "disagreement"), pa.float64()),
 }
 INDEX_SCHEMA = pa.schema(
@@ -114,25 +117,6 @@ class Part:
     seal: str = ""
 
 
-@dataclass(frozen=True)
-class Index:
-    """Row number = position. Every rank holds it: 20 bytes a pair, since ids stay on disk until one is asked for."""
-
-    pair_id: Sequence[str]
-    margin: NDArray[np.float64]
-    prompt_length: NDArray[Any]  # integers of 32 bits, where they come from a file
-    chosen_length: NDArray[Any]
-    rejected_length: NDArray[Any]
-    metric: NDArray[np.float64] | None = None  # higher is easier; none where the margin is the metric
-
-    @property
-    def difficulty(self) -> NDArray[np.float64]:
-        return self.margin if self.metric is None else self.metric
-
-    def __len__(self) -> int:
-        return len(self.margin)
-
-
 def part_path(folder: str, split: str, first_position: int) -> str:
     return storage.join(folder, split, f"part-{first_position:012d}.parquet")
 
@@ -156,10 +140,11 @@ def _with_optional(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def index_rows(rows: pa.Table) -> pa.Table:
     """The index rows of prepared or converted rows (those without positions get none)."""
-    columns = {name: rows[name] for name in ("position", "pair_id", "margin", *OPTIONAL) if name in rows.column_names}
+    named = [name for name in ("position", "pair_id", "margin", *OPTIONAL) if name not in RUNS]
+    columns = {name: rows[name] for name in named if name in rows.column_names}
     for name in ("prompt", "chosen", "rejected"):
         columns[f"{name}_length"] = pc.list_value_length(rows[f"{name}_ids"]).cast(pa.int64())
-    return pa.table(columns)
+    return pa.table(columns | scored_counts(rows))
 
 
 def write_index(folder: str, split: str, index: pa.Table) -> str:
@@ -226,10 +211,14 @@ class PreparedTable:
             kinds: dict[str, type[np.generic]] = {
                 "margin": np.float64,
                 **dict.fromkeys(INDEX_SCHEMA.names[3:], np.int32),
+                **dict.fromkeys(SCORED, np.int32),
+                "difficulty": np.float64,
             }
-            if "difficulty" in file.names:
-                kinds["difficulty"] = np.float64
-            self._indexes[split] = Index(PairIds(file), *file.arrays(kinds))
+            kinds = {name: kind for name, kind in kinds.items() if name in file.names}
+            columns = dict(zip(kinds, file.arrays(kinds), strict=True))
+            scored = (columns.pop(SCORED[0]), columns.pop(SCORED[1])) if SCORED[0] in kinds else None
+            metric = columns.pop("difficulty", None)
+            self._indexes[split] = Index(PairIds(file), **columns, metric=metric, scored=scored)
         return self._indexes[split]
 
     def column(self, split: str, name: str) -> pa.ChunkedArray:

@@ -26,6 +26,8 @@ from mixdpo_ray.training.packed_rows import Layout
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
 
+    from mixdpo_ray.training.sequence_ranks import SequenceRanks
+
 PACKED_ATTENTION = "packed_rows"  # as transformers knows it; it would look for sdpa in a name that says so
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 REFUSED = ("s_aux", "position_bias", "alibi")  # what a layer may ask for, and no form has
@@ -82,9 +84,20 @@ def packed_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     layout: Layout | None = None,
+    ranks: SequenceRanks | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """[1, heads, tokens, width] each, of keys and values perhaps fewer heads -> [1, tokens, heads, width]."""
+    """[1, heads, tokens, width] each, of keys and values perhaps fewer heads -> [1, tokens, heads, width].
+
+    With `ranks`, which share the row, the tokens are those of a slice of it.
+    """
+    if ranks is not None and layout is not None:
+        whole = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap, "layout": layout, **others}
+
+        def of_row(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return packed_attention(module, query, key, value, None, **whole)[0]
+
+        return ranks.attend(of_row, query, key, value, layout.tokens), None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if layout is None and softcap is not None:
         shared = query.shape[1] // key.shape[1]

@@ -1,7 +1,8 @@
 """Micro-batches as tensors. The only other file that knows how sequences lie in them is logps.py.
 
 A batch is flat: the chosen answers of easy pairs, the chosen answers of hard pairs, the rejected answers of easy pairs.
-A hard pair has no rejected tokens and no reference here, so nothing has to be masked away later.
+A hard pair has no rejected tokens and no reference here, so nothing has to be masked away later; unless an objective
+trains it (curriculum.hard_objective): those stand behind the easy ones, with both answers.
 All of it goes through the model in one row without padding (packed_rows.py), where the model can have that. Otherwise
 sequences of like length are padded together, on the right, in as many groups as save more padding than a pass through
 the model costs; under ZeRO-3 and on GPUs in one group (length_groups.py). A causal model's outputs at real positions do
@@ -20,39 +21,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixdpo_ray.tables.index import Index
 from mixdpo_ray.tables.mismatched import mismatched_ids
-from mixdpo_ray.tables.prepared_table import Index
 from mixdpo_ray.tables.reference_table import TOKENS, ReferenceTable, TokenReferenceTable
+from mixdpo_ray.tables.runs import RUNS, mask_of
 from mixdpo_ray.training.length_groups import RowKind, length_groups
-from mixdpo_ray.training.packed_rows import Layout, Tokens, packed_row, tensor_on
+from mixdpo_ray.training.packed_rows import Layout, ModelInput, Tokens, packed_row, tensor_on
+from mixdpo_ray.training.row_slices import WHOLE, RowSlice
 
 Predictors = NDArray[np.int64]  # [tokens]
 
 
 @dataclass(frozen=True)
-class ModelInput:
-    """What goes through the model at once."""
-
-    ids: Tensor  # [sequences of the group, time of the group]; packed [1, tokens]
-    positions: Tensor | None = None  # [1, tokens] of a packed row
-    layout: Layout | None = None  # None: padded, plain causal attention
-
-
-@dataclass(frozen=True)
 class PairBatch:
-    groups: tuple[ModelInput, ...]  # one packed row, or padded ones
-    predictors: Tensor  # [tokens] indices into the flattened groups, one after the other: before each completion token
-    targets: Tensor  # [tokens] those completion tokens
+    groups: tuple[ModelInput, ...]  # one packed row, or a slice of it; or padded ones
+    predictors: Tensor  # [tokens] indices into the flattened groups, one after the other: before each scored token
+    targets: Tensor  # [tokens] those completion tokens: without turns of others inside an answer
     slots: Tensor  # [tokens] their indices into the flattened [sequences * longest completion]
     lengths: Tensor  # [sequences] completion tokens, as floats
     longest: int  # longest completion
     easy: int  # pairs
-    hard: int
-    margin: Tensor  # [easy]
-    ref_chosen: Tensor | None  # [easy]
+    hard: int  # chosen answers of hard pairs that are trained alone
+    margin: Tensor  # [pairs with both answers]
+    ref_chosen: Tensor | None  # the same
     ref_rejected: Tensor | None
     weight: float  # 0 for a filler
-    ref_tokens: Tensor | None = None  # [2 easy, longest] chosen, then rejected
+    hard_pairs: int = 0  # with both answers
+    ref_tokens: Tensor | None = None  # [2 pairs with both answers, longest] chosen, then rejected
     step: Mapping[str, Tensor] = field(default_factory=dict)  # [easy] what the objective read off the whole step
 
 
@@ -110,11 +105,21 @@ class TokenRows:
     rejected: Ragged
     margin: NDArray[np.float64]
     positions: NDArray[np.int64]  # ascending
+    runs: tuple[list[Any], list[Any]] | None = None  # of the chosen and the rejected answers (tables/runs.py)
 
     @classmethod
     def of(cls, rows: pa.Table, positions: NDArray[np.int64]) -> TokenRows:
         prompt, chosen, rejected = (Ragged.of(rows[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected"))
-        return cls(prompt, chosen, rejected, rows["margin"].to_numpy(), positions)
+        has_runs = RUNS[0] in rows.column_names
+        runs = (rows[RUNS[0]].to_pylist(), rows[RUNS[1]].to_pylist()) if has_runs else None
+        return cls(prompt, chosen, rejected, rows["margin"].to_numpy(), positions, runs)
+
+    def scored(self, chosen: NDArray[np.int64], rejected: NDArray[np.int64]) -> list[NDArray[np.bool_]] | None:
+        """[tokens] of the chosen and then the rejected answers of these rows, whether each is scored; none: all are."""
+        if self.runs is None:
+            return None
+        sides = ((self.runs[0], self.chosen, chosen), (self.runs[1], self.rejected, rejected))
+        return [mask_of(runs[row], len(answers[row])) for runs, answers, rows in sides for row in rows.tolist()]
 
 
 def build_batch(
@@ -127,18 +132,31 @@ def build_batch(
     padding: int,
     device: torch.device,
     rows: RowKind = "grouped",
+    alone: NDArray[np.bool_] | None = None,
+    row_slice: RowSlice = WHOLE,
 ) -> PairBatch:
-    """One micro-batch of the pairs at `positions` [pairs]; `hard` says of each whether it is."""
-    easy_positions = positions[~hard]
-    easy = np.searchsorted(tokens.positions, easy_positions)
-    chosen = np.concatenate([easy, np.searchsorted(tokens.positions, positions[hard])])
-    prompts = [tokens.prompt[row] for row in (*chosen, *easy)]
-    completions = [*(tokens.chosen[row] for row in chosen), *(tokens.rejected[row] for row in easy)]
+    """One micro-batch of the pairs at `positions` [pairs]; `hard` says of each whether it is.
+
+    `alone`: whether its chosen answer is trained without the rejected one; all hard ones unless told.
+    With a `row_slice`, its rows and the tokens that are predicted there are the slice's; all else is of every pair.
+    """
+    alone = hard if alone is None else alone
+    pair_positions = np.concatenate([positions[~hard], positions[hard & ~alone]])
+    both = np.searchsorted(tokens.positions, pair_positions)
+    chosen = np.concatenate([both, np.searchsorted(tokens.positions, positions[alone])])
+    prompts = [tokens.prompt[row] for row in (*chosen, *both)]
+    completions = [*(tokens.chosen[row] for row in chosen), *(tokens.rejected[row] for row in both)]
     if rows == "packed":
         groups, predictors = _packed(prompts, completions, len(chosen), device)
     else:
         groups, predictors = _padded(prompts, completions, padding, device, by_length=rows == "grouped")
+    scored = tokens.scored(chosen, both)
+    if scored is not None:
+        predictors = predictors[np.concatenate(scored)]
+        completions = [completion[mask] for completion, mask in zip(completions, scored, strict=True)]
     tokens_at = answer_tokens(completions)
+    if row_slice != WHOLE:
+        groups, predictors, tokens_at = _sliced(groups, predictors, tokens_at, row_slice)
     reference = (None, None) if references is None else (references.chosen, references.rejected)
     return PairBatch(
         groups=groups,
@@ -147,15 +165,16 @@ def build_batch(
         slots=tensor_on(device, tokens_at["slots"]),
         lengths=tensor_on(device, tokens_at["lengths"]),
         longest=max(map(len, completions)),
-        easy=len(easy),
-        hard=len(chosen) - len(easy),
-        margin=tensor_on(device, tokens.margin[easy].astype(np.float32)),
-        ref_chosen=None if reference[0] is None else tensor_on(device, reference[0][easy_positions]),
-        ref_rejected=None if reference[1] is None else tensor_on(device, reference[1][easy_positions]),
+        easy=int(np.count_nonzero(~hard)),
+        hard=len(chosen) - len(both),
+        margin=tensor_on(device, tokens.margin[both].astype(np.float32)),
+        ref_chosen=None if reference[0] is None else tensor_on(device, reference[0][pair_positions]),
+        ref_rejected=None if reference[1] is None else tensor_on(device, reference[1][pair_positions]),
         weight=weight,
+        hard_pairs=int(np.count_nonzero(hard & ~alone)),
         ref_tokens=None
         if references is None or references.tokens is None
-        else tensor_on(device, references.of_tokens(easy_positions, max(map(len, completions)))),
+        else tensor_on(device, references.of_tokens(pair_positions, max(map(len, completions)))),
     )
 
 
@@ -167,13 +186,29 @@ def _packed(
     return (ModelInput(ids, positions, Layout.of(row.spans, device)),), row.predictors
 
 
+def _sliced(
+    groups: tuple[ModelInput, ...], predictors: Predictors, tokens_at: dict[str, NDArray[Any]], own: RowSlice
+) -> tuple[tuple[ModelInput, ...], Predictors, dict[str, NDArray[Any]]]:
+    (row,) = groups
+    assert row.layout is not None, "a padded row is not cut"
+    assert row.positions is not None
+    held = own.holds(predictors, row.layout.tokens)
+    sliced = ModelInput(own.cut(row.ids), own.cut(row.positions), row.layout, row_slice=own)
+    here = {name: tokens_at[name][held] for name in ("targets", "slots")}
+    return (sliced,), predictors[held] - own.start(row.layout.tokens), {**tokens_at, **here}
+
+
 def _padded(
     prompts: Tokens, completions: Tokens, padding: int, device: torch.device, *, by_length: bool
 ) -> tuple[tuple[ModelInput, ...], Predictors]:
     lengths = np.array([len(prompt) + len(answer) for prompt, answer in zip(prompts, completions, strict=True)])
     groups = length_groups(lengths) if by_length else [np.arange(len(lengths))]
     rows = tuple(
-        ModelInput(tensor_on(device, padded_together(prompts, completions, group, padding))) for group in groups
+        ModelInput(
+            tensor_on(device, padded_together(prompts, completions, group, padding)),
+            lengths=tensor_on(device, lengths[group]),
+        )
+        for group in groups
     )
     return rows, padded_predictors(prompts, completions, groups)
 

@@ -28,7 +28,7 @@ from mixdpo_ray.training.checkpoint_files import scratch_folder, write_shards
 from mixdpo_ray.training.checkpoints import Checkpoints, File
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.listener import Listener
-from mixdpo_ray.training.metrics import MetricsLog
+from mixdpo_ray.training.metrics import CHECKPOINT_SECONDS, MetricsLog
 
 FAILED, WORKING, DONE = -1.0, 0.0, 1.0
 
@@ -42,6 +42,7 @@ class Underway:
     metrics: Mapping[str, float]
     state: Mapping[str, Any]  # of the objective
     work: Future[Any]
+    waited_before: float  # seconds that steps had waited for checkpoints before this one
     committing: bool = False
 
     @property
@@ -64,6 +65,7 @@ class CheckpointWriter:
         self.underway: Underway | None = None
         self.closed = False
         self.waited = 0.0
+        self.waited_in_all = 0.0
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -109,7 +111,7 @@ class CheckpointWriter:
     def seconds_waited(self) -> dict[str, float]:
         """What steps have waited for checkpoints since this was asked before, as a metric; nothing if they did not."""
         waited, self.waited = self.waited, 0.0
-        return {"perf/checkpoint_seconds": waited} if waited else {}
+        return {CHECKPOINT_SECONDS: waited} if waited else {}
 
     def _begin(self, step: int, metrics: Mapping[str, float]) -> Underway:
         folder = scratch_folder(self.checkpoints.folder, step, self.checkpoints.world)
@@ -124,12 +126,14 @@ class CheckpointWriter:
             dict(metrics),
             {name: values.tolist() for name, values in self.policy.objective_state.items()},
             self.thread.submit(self._store, self.checkpoints.path(step), folder, written),
+            self.waited_in_all,
         )
 
     def _next(self, underway: Underway) -> None:
         if underway.committing:
             self.underway = None
-            metrics = {"step": underway.step, **underway.metrics}
+            waited = self.waited_in_all - underway.waited_before
+            metrics = {"step": underway.step, CHECKPOINT_SECONDS: waited, **underway.metrics}
             self.listener.on_checkpoint(self.checkpoints.path(underway.step), metrics)
             return
         files = self.checkpoints.gather(underway.work.result())
@@ -173,13 +177,14 @@ class CheckpointWriter:
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        began, before = time.perf_counter(), self.waited
+        began, before, in_all = time.perf_counter(), self.waited, self.waited_in_all
         underway = self.underway is not None
         try:
             yield
         finally:
             if underway or self.underway is not None:
-                self.waited = before + time.perf_counter() - began
+                seconds = time.perf_counter() - began
+                self.waited, self.waited_in_all = before + seconds, in_all + seconds
 
 
 def _told(work: Future[Any]) -> Exception | None:

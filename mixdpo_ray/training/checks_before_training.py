@@ -16,6 +16,7 @@ from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_ba
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.length_groups import RowKind
+from mixdpo_ray.training.row_slices import WHOLE
 from mixdpo_ray.training.settings import ModelSettings, TrainSettings
 from mixdpo_ray.training.window_shares import index_lengths
 from mixdpo_ray.training.world import World
@@ -26,23 +27,23 @@ CHECKED_ROWS = 4
 def references_for(job: TrainingJob, table: PreparedTable, plan: Plan) -> References | None:
     """The references of the training split; every pair that the objective will compare must be covered."""
     if job.reference is None:
-        if job.objective.needs_reference and not plan.hard.all():
+        if job.needs_reference and job.compared(plan.hard).any():
             raise PreparedTableError(
                 f"{type(job.objective).__name__} compares with a reference, and the job names no reference table"
             )
         return None
     index = table.index("train")
     foreign = reads_mismatched(job.objective)
-    references = References.of(job.reference, index, mismatched=foreign, tokens=job.objective.needs_tokens)
+    references = References.of(job.reference, index, mismatched=foreign, tokens=job.needs_tokens)
     unknown = np.isnan(references.chosen) | np.isnan(references.rejected)
     if references.mismatched is not None:
         unknown |= np.isnan(references.mismatched.chosen) | np.isnan(references.mismatched.rejected)
     if references.tokens is not None:
-        unknown |= np.diff(references.tokens[0].offsets) != index.chosen_length
+        unknown |= np.diff(references.tokens[0].offsets) != index.chosen_scored
     absent = np.flatnonzero(job.reference_positions(plan) & unknown)
     if len(absent):
         raise PreparedTableError(
-            f"{job.reference} lacks {len(absent)} easy pairs, the first {index.pair_id[absent[0]]}: repeat "
+            f"{job.reference} lacks {len(absent)} pairs, the first {index.pair_id[absent[0]]}: repeat "
             "jobs/train.py, which adds what is missing"
         )
     return references
@@ -71,21 +72,27 @@ def check_scoring(
     batch = _batch(policy, table, positions, references, world, policy.rows)
     with policy.evaluating():
         _check_exactness(policy, job, table, positions, world)
-        if references is not None and job.model.reference is None and not plan.hard[positions].any():
+        if references is not None and job.model.reference is None and job.compared(plan.hard)[positions].all():
             _check_reference(policy, job, batch)
 
 
 def _check_exactness(
     policy: Policy, job: TrainingJob, table: PreparedTable, positions: NDArray[np.int64], world: World
 ) -> None:
-    """A packed row is compared with padded ones, and holds the table's two longest pairs, one of them taken as hard."""
+    """A packed row is compared with padded ones, and holds the table's two longest pairs, one of them taken as hard.
+
+    Where ranks share a row they are the shortest instead: nobody shares the plain pass of padded ones.
+    """
     checked, hard = positions, np.zeros(len(positions), np.bool_)
     if policy.rows == "packed":
         index = table.index("train")
         lengths = index_lengths(index, np.arange(len(index)))
-        longest = np.argsort(lengths.prompt + lengths.chosen + lengths.rejected, kind="stable")[-2:]
-        checked = np.union1d(positions[: CHECKED_ROWS - len(longest)], longest)
-        hard = checked == longest[0]
+        order = np.argsort(lengths.prompt + lengths.chosen + lengths.rejected, kind="stable")
+        if world.sequence_parallel > 1:
+            checked, taken_as_hard = np.sort(order[:CHECKED_ROWS]), order[0]
+        else:
+            checked, taken_as_hard = np.union1d(positions[: CHECKED_ROWS - 2], order[-2:]), order[-2]
+        hard = checked == taken_as_hard
     padded: RowKind = "together" if policy.rows == "packed" else policy.rows
     batch, plain = (_batch(policy, table, checked, None, world, rows, hard) for rows in (policy.rows, padded))
     used = {"model.kernels none": job.model.kernels != "none", "model.packing off": policy.rows == "packed"}
@@ -108,7 +115,7 @@ def _check_reference(policy: Policy, job: TrainingJob, batch: PairBatch) -> None
 
 
 def _chunks(batch: PairBatch, job: TrainingJob) -> int:
-    return -(-len(batch.targets) // job.train.logp_chunk_tokens)
+    return -(-int(batch.lengths.sum()) // job.train.logp_chunk_tokens)  # the same where ranks share a row
 
 
 def _batch(
@@ -129,4 +136,5 @@ def _batch(
         padding=policy.padding,
         device=world.torch_device,
         rows=rows,
+        row_slice=world.row_slice if rows == "packed" else WHOLE,
     )

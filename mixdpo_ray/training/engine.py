@@ -12,7 +12,7 @@ import os
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.training.batch import PairBatch
 from mixdpo_ray.training.length_groups import RowKind, row_kind
 from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
-from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.optimizer import adamw
+from mixdpo_ray.training.quiet import quiet
+from mixdpo_ray.training.router_balance import RoutedTokens, RouterBalance
 from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
@@ -69,6 +70,10 @@ class Policy:
         return scorer
 
     @property
+    def balance(self) -> RouterBalance | None:
+        return self.scorer.balance
+
+    @property
     def zero_stage(self) -> int:
         return int(self._engine.zero_optimization_stage())
 
@@ -82,9 +87,14 @@ class Policy:
         optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
         return optimizer
 
-    def logps(self, batch: PairBatch, chunks: int = 1) -> MicroLogps:
+    def logps(self, batch: PairBatch, chunks: int = 1, *, routed: bool = False) -> MicroLogps:
         """One forward pass; under ZeRO-3 every rank runs equally many."""
-        return pair_logps(self._engine, batch, chunks)
+        return pair_logps(self._engine, batch, chunks, routed=routed)
+
+    def routed(self, batch: PairBatch) -> RoutedTokens:
+        """What the routers of a mixture of experts do with a batch."""
+        routers: RoutedTokens = self._engine(batch, 0, routed=True)[1]
+        return routers
 
     def check_exactness(
         self, batch: PairBatch, padded: PairBatch, chunks: int, dtype: torch.dtype, suspects: Sequence[str]
@@ -163,12 +173,12 @@ def make_policy(
     library = load_deepspeed(world)
     config = deepspeed_config(model, train, deepspeed, from_universal=from_universal)
     with sharded_loading(config, deepspeed.zero_stage):
-        scorer = Scorer(load_model(model, recompute=train.gradient_checkpointing), model.packing, model.kernels)
+        scorer = Scorer.load(model, world, recompute=train.gradient_checkpointing)
     _bound_buckets(config, scorer)
     optimizer = adamw(scorer, train.optimizer)
     with quiet():
         engine, *_ = library.initialize(model=scorer, optimizer=optimizer, config=config, dist_init_required=False)
-    guard = GradientGuard(engine, optimizer, train.max_grad_norm)
+    guard = GradientGuard(engine, optimizer, train.optimizer.max_grad_norm)
     optimizer.register_step_pre_hook(guard)
     engine.train()
     return Policy(engine, guard, padding)
@@ -193,7 +203,7 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": 1,  # asked for, and of no effect: what accumulates is the caller's
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
-        "gradient_clipping": train.max_grad_norm if clips_itself else 0.0,  # written always: the default is 1
+        "gradient_clipping": train.optimizer.max_grad_norm if clips_itself else 0.0,  # written always: the default is 1
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -265,18 +275,6 @@ def _without_compiler() -> Iterator[None]:
         yield
     finally:
         compiler.compile = compile_function
-
-
-@contextmanager
-def quiet(level: int = logging.INFO) -> Iterator[None]:
-    """DeepSpeed tells what it does, by loggers and by print; people want what they can act on."""
-    before = logging.root.manager.disable
-    logging.disable(level)
-    try:
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-            yield
-    finally:
-        logging.disable(before)
 
 
 @contextmanager

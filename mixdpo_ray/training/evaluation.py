@@ -22,11 +22,12 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective, StepView
-from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.tables.held_out_sets import index_of_set
+from mixdpo_ray.tables.index import Index
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
-from mixdpo_ray.training.held_out_pairs import HeldOutPairs
-from mixdpo_ray.training.metric_names import BY_BUCKET, EDGES, MEASURES, bucket_name
+from mixdpo_ray.training.metric_names import BY_BUCKET, EDGES, MEASURES, bucket_name, set_and_metric
 from mixdpo_ray.training.step_statistics import gathered, statistics_of, step_pairs
 from mixdpo_ray.training.window_shares import chunk_counts, index_lengths
 from mixdpo_ray.training.world import World
@@ -54,21 +55,20 @@ def read_held_out(
     chunk_tokens: int,
     boundary: float,
     references: str | None,
+    members: range,
     *,
     tokens: bool = False,
     packed: bool = False,
-) -> HeldOut | None:
-    """None where there are no held-out pairs. `boundary`: difficulties up to it are hard."""
-    if "eval" not in table.manifest.splits or not table.rows("eval"):
-        return None
-    index = table.index("eval")
+) -> HeldOut:
+    """The pairs of one set. `members`: positions in the held-out split; `boundary`: difficulties up to it are hard."""
+    index = index_of_set(table, members)
     positions = np.arange(len(index))
     lengths, both = index_lengths(index, positions), np.zeros(len(index), np.bool_)
-    shares = deal(lengths, both, world.size, per_device, packed=packed)
-    mine = np.unique(np.concatenate([micro.rows for micro in shares[world.rank]]))
+    shares = deal(lengths, both, world.shares, per_device, packed=packed)
+    mine = np.unique(np.concatenate([micro.rows for micro in shares[world.share]]))
     return HeldOut(
-        tokens=TokenRows.of(table.read("eval", mine), mine),
-        share=shares[world.rank],
+        tokens=TokenRows.of(table.read("eval", mine + members.start), mine),
+        share=shares[world.share],
         chunks=chunk_counts(both, lengths, shares, chunk_tokens),
         bucket=np.maximum(np.searchsorted(EDGES, index.margin, side="right") - 1, 0),
         hard=index.difficulty <= boundary,
@@ -96,13 +96,14 @@ class Evaluation:
         return {name: float(value) for name, value in found.items()}
 
     @property
-    def pairs(self) -> HeldOutPairs:
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What each pair came to, for HeldOutPairs."""
         columns: dict[str, NDArray[Any]] = dict(zip(MEASURES, self.values.T, strict=True))
         columns["nll/chosen"] = columns.pop("sft")
         if self.held_out.references is None:
             del columns["logps/chosen_drift"], columns["logps/rejected_drift"]
         columns["bucket"] = np.array([bucket_name(number) for number in self.held_out.bucket])
-        return HeldOutPairs.of(list(self.held_out.index.pair_id), {**columns, "hard": self.held_out.hard})
+        return {**columns, "hard": self.held_out.hard}
 
 
 def evaluate_held_out(policy: Policy, objective: Objective, held_out: HeldOut, world: World) -> Evaluation:
@@ -111,7 +112,7 @@ def evaluate_held_out(policy: Policy, objective: Objective, held_out: HeldOut, w
     with policy.evaluating():
         for micro, pairs in zip(held_out.share, _pairs(policy, objective, held_out, world), strict=True):
             rows = torch.from_numpy(micro.rows.astype(np.int64)).to(found.device)
-            found.index_add_(0, rows, micro.weight * _values(objective, pairs))  # a filler adds nothing
+            found.index_add_(0, rows, micro.weight * world.counts * _values(objective, pairs))  # a filler adds nothing
     if world.size > 1:
         dist.all_reduce(found)
     return Evaluation(held_out, found.cpu().numpy())
@@ -124,7 +125,7 @@ def refuse_not_finite(metrics: Mapping[str, float], step: int, objective: Object
         return
     if step:
         raise NonFiniteError(f"evaluation after {step} steps: {bad[0]} is not finite; look at the learning rate")
-    of_model = next((name for name in bad if name.startswith(("eval_logps", "eval_nll"))), None)
+    of_model = next((name for name in bad if set_and_metric(name)[1].startswith(("eval_logps", "eval_nll"))), None)
     blamed = f"the settings of the objective, {objective!r}"
     if of_model is not None:
         blamed = "the model's weights, model.dtype, and the reference model if it is another one"
@@ -141,6 +142,7 @@ def _batch(held_out: HeldOut, rows: NDArray[np.int64], weight: int, policy: Poli
         padding=policy.padding,
         device=world.torch_device,
         rows=policy.rows,
+        row_slice=world.row_slice,
     )
 
 

@@ -39,9 +39,10 @@ def first_stage(job: TrainingJob, table: PreparedTable, run: str) -> StartFrom:
 def stage_job(job: TrainingJob, stage: StartFrom) -> TrainingJob:
     """The job that trains this stage of a job and leaves its state."""
     train = job.train.model_copy(update={"max_steps": stage.step})
-    return replace(
-        job, train=train, run=stage.run, fingerprint=stage.fingerprint, exports_model=False, keeps_state=True
-    )
+    return replace(  # who adopts its lines shows them
+        job, train=train, run=stage.run, fingerprint=stage.fingerprint, exports_model=False, keeps_state=True,
+        tracked=None,
+    )  # fmt: skip
 
 
 def adopt(job: TrainingJob, plan: Plan, checkpoints: Checkpoints) -> FoundCheckpoint:
@@ -81,8 +82,8 @@ def _parts(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int) -> It
     settings = {
         "model": job.model.identity(),
         "objective": [type(job.objective).__name__, job.objective.model_dump(mode="json")],
-        "train": job.train.model_dump(mode="json", exclude=_ASIDE),
-        "deepspeed": {**job.deepspeed.model_dump(mode="json"), **BUCKETS},
+        "train": job.train.identity(_ASIDE),
+        "deepspeed": {**job.deepspeed.model_dump(mode="json", exclude={"sequence_parallel"}), **BUCKETS},
         "prepared": table.manifest.content_digest,
         "reference": job.reference,
     }
@@ -95,4 +96,10 @@ def _parts(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int) -> It
         yield f"{window.stage} {learning_rate(window, plan, job.train)!r}".encode()
         yield window.positions.astype(np.int64).tobytes()
         if window.hard.any():
-            yield f"{job.curriculum.sft_normalisation} {job.curriculum.sft_weight}".encode()
+            yield _of_hard(job).encode()
+
+
+def _of_hard(job: TrainingJob) -> str:
+    if job.hard_objective is None:
+        return f"{job.curriculum.sft_normalisation} {job.curriculum.sft_weight}"
+    return f"{type(job.hard_objective).__name__} {job.hard_objective.model_dump_json()}"

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from mixdpo_ray import storage
 from mixdpo_ray.errors import StorageError
 from mixdpo_ray.intervals import Estimate, kind_of
+from mixdpo_ray.training.metric_names import of_set, set_and_metric
 
 BEFORE, AFTER = "held_out_before.parquet", "held_out_after.parquet"
+SET = "set"  # the column with the name of a pair's set, where there are further ones than the main one
 DESCRIBED = ("eval_rewards/accuracies", "eval_rewards/margins", "eval_logps/chosen_drift")
 
 
@@ -29,7 +31,7 @@ class HeldOutPairs:
     """Rows in the order of their ids, so that two runs on the same pairs have the same rows."""
 
     pair_id: Sequence[str]
-    columns: Mapping[str, NDArray[Any]]  # measures by name, "bucket" and "hard"
+    columns: Mapping[str, NDArray[Any]]  # measures by name, "bucket", "hard", and maybe SET
 
     @classmethod
     def of(cls, pair_id: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> Self:
@@ -61,11 +63,23 @@ class HeldOutPairs:
 
     def values(self, metric: str) -> tuple[list[str], NDArray[np.float64]] | None:
         """The ids and values of the pairs that a metric is a mean of; None where it is no such mean."""
-        name, mask = self._named(metric.removeprefix("eval_"))
+        of_set, plain = set_and_metric(metric)
+        name, mask = self._named(plain.removeprefix("eval_"))
+        mask = mask & self.of_set(of_set)
         measured = self._measured(name)
         if measured is None or not mask.any():
             return None
         return list(compress(self.pair_id, mask)), measured[mask].astype(np.float64)
+
+    @property
+    def sets(self) -> list[str]:
+        """The names of the sets that have pairs; the main one's is empty."""
+        return sorted(set(self.columns[SET].tolist())) if SET in self.columns else [""]
+
+    def of_set(self, name: str) -> NDArray[np.bool_]:
+        if SET in self.columns:
+            return np.asarray(self.columns[SET] == name)
+        return np.full(len(self.pair_id), not name)
 
     def _named(self, name: str) -> tuple[str, NDArray[np.bool_]]:
         """The measure, and which pairs it is of: a bucket's, easy or hard ones, all."""
@@ -98,11 +112,13 @@ def describe_held_out(run: str) -> dict[str, Any] | None:
     if before is None or after is None:
         return None
     metrics = {}
-    for metric in DESCRIBED:
+    for metric in (of_set(metric, name) for name in after.sets for metric in DESCRIBED):
         if (both := matrix([before, after], metric)) is not None:
             _, values = both
             change = Estimate.crossed(values[1:] - values[:1], kind_of(metric, difference=True))
             ends = [Estimate.crossed(one[np.newaxis], kind_of(metric)) for one in values]
             halves = {"before": ends[0].half, "after": ends[1].half, "change": change.half}
             metrics[metric] = {name: half if np.isfinite(half) else None for name, half in halves.items()}
-    return {"pairs": len(after.pair_id), "half_intervals": metrics}
+    counts = {name: int(after.of_set(name).sum()) for name in after.sets}
+    further = {name: count for name, count in counts.items() if name}
+    return {"pairs": counts.get("", 0), "half_intervals": metrics, **({"sets": further} if further else {})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from mixdpo_ray.curriculum.threshold import TOLERANCE
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tracking.tracked import Tracked
 from mixdpo_ray.training.settings import CheckpointJudgeSettings, DeepSpeedSettings, ModelSettings, TrainSettings
 
 
@@ -41,7 +43,7 @@ class TrainingJob:
     run: str  # folder of the run
     fingerprint: str  # checkpoints of another fingerprint are refused
     card: dict[str, Any] = field(default_factory=dict)  # facts for the model card
-    tensorboard: bool = False
+    tracked: Tracked | None = None  # how trackers show it; None where nobody is to see it
     exports_model: bool = True  # a search wants to know how good it is, and trains the winner again
     keeps_state: bool = False  # others begin where it ends
     start_from: StartFrom | None = None  # instead of the model as it is
@@ -75,27 +77,59 @@ class TrainingJob:
     def steps(self, plan: Plan) -> int:
         return min(plan.steps, self.train.max_steps or plan.steps)
 
+    @property
+    def hard_objective(self) -> Objective | None:
+        """Of hard pairs; without one they are trained by SFT."""
+        return self.curriculum.hard_objective
+
+    @property
+    def _objectives(self) -> tuple[Objective, ...]:
+        return (self.objective,) if self.hard_objective is None else (self.objective, self.hard_objective)
+
+    @property
+    def needs_reference(self) -> bool:
+        return any(one.needs_reference for one in self._objectives)
+
+    @property
+    def needs_tokens(self) -> bool:
+        return any(one.needs_tokens for one in self._objectives)
+
+    @property
+    def needs_typicality(self) -> bool:
+        return any(one.needs_typicality for one in self._objectives)
+
+    def compared(self, hard: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The pairs that meet an objective, and so the reference, if they are trained: easy ones, and what is hard too
+        where the objective of those has a reference.
+        """
+        ties = self.hard_objective is not None and self.hard_objective.needs_reference
+        return np.ones_like(hard) if ties else ~hard
+
     def refresh_steps(self, plan: Plan) -> tuple[int, ...]:
         """Those that are trained, and before which the policy becomes the reference."""
-        if self.half is not None or not self.objective.needs_reference:
+        if self.half is not None or not self.needs_reference:
             return ()
-        found = refresh_steps(self.curriculum, plan, ~plan.hard)
-        return tuple(step for step in found if step < self.steps(plan))
+        compared = self.compared(plan.hard) & (plan.hard | self.objective.needs_reference)
+        return tuple(step for step in refresh_steps(self.curriculum, plan, compared) if step < self.steps(plan))
 
     def reference_positions(self, plan: Plan, since: int = 0) -> NDArray[np.bool_]:
-        """The positions whose pairs meet the objective, and so the reference: easy, and in a window that is trained.
+        """The positions of pairs that are compared with the reference, in a window that is trained.
 
-        `since`: the step from which on the reference holds, until the policy takes its place the next time.
+        `since`: the step from which on the reference holds, until the policy becomes the reference the next time.
         """
         trained = np.zeros(len(plan.hard), np.bool_)
         ends = (step for step in self.refresh_steps(plan) if step > since)
         for step in range(since, next(ends, self.steps(plan))):
             trained[plan.window(step).positions] = True
-        return trained & ~plan.hard
+        return trained & self.compared(plan.hard)
 
     def without_export(self) -> Self:
         """The same job, run for its measurements only."""
         return replace(self, exports_model=False)
+
+    def in_group(self, group: str, name: str, labels: Mapping[str, Any]) -> Self:
+        """The same job, shown as a part of a comparison or study."""
+        return replace(self, tracked=self.tracked and self.tracked.in_group(group, name, labels))
 
     def with_reference(self, folder: str | None) -> Self:
         return replace(self, reference=folder)

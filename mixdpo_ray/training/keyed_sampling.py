@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+    from mixdpo_ray.training.model_loading import ModelLoading
+
 FIRST_WORDS = 1024  # that a nucleus is looked for in: to order all of 150,000 takes 45 ms
 FEWER = 0.5  # of the rows are left: then the others leave the batch
 
@@ -125,16 +127,20 @@ def sample_answers(
     asked: Sequence[AskedRow],
     settings: DecodingSettings,
     likeliest: int = 0,
+    loading: ModelLoading | None = None,
 ) -> list[DrawnAnswer]:
     """The answers of one batch, in its order. A prompt that stands in it several times is read once.
 
-    `likeliest`: how many first tokens are told with their log-probs, which no temperature changes.
+    `likeliest`: how many first tokens are told with their log-probs, which no temperature changes. `loading`: in
+    shards the model is run as long as any rank's batch goes on, each with its own.
     """
     with torch.inference_mode():
         batch = _Batch(model, tokenizer, asked, settings)
         first = _first_logps(batch.logits, tokenizer, likeliest)
-        while batch.alive:
-            batch.step()
+        batch.draw()
+        while loading.anywhere(bool(batch.alive)) if loading is not None else batch.alive:
+            batch.read_on()
+            batch.draw()
     return [replace(answer, first_logps=told) for answer, told in zip(batch.answers(), first, strict=True)]
 
 
@@ -177,10 +183,13 @@ class _Batch:
         self.noise = GumbelNoise(seeds, model.device) if settings.temperature > 0 else None
         self.understood = inspect.signature(model.forward).parameters
         self.cache: Any = None
+        self.drawn = torch.empty(0, dtype=torch.long, device=model.device)  # the last token of every row
         self.mask, self.positions, self.logits = self._read([tuple(row.prompt_ids) for row in asked])
 
-    def step(self) -> None:
-        """Draw a token for every row, and let the model read it where a row goes on."""
+    def draw(self) -> None:
+        """Draw a token for every row, and keep those that go on."""
+        if not self.alive:
+            return
         logits = self.logits
         if self.steps < self.settings.min_new_tokens:
             logits = logits.index_fill(-1, torch.tensor(self.ends, device=logits.device, dtype=torch.long), -torch.inf)
@@ -193,10 +202,16 @@ class _Batch:
         if len(going_on) <= FEWER * len(self.alive):
             drawn = drawn[going_on]
             self._keep(going_on)
-        if self.alive:
-            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.alive), 1)], 1)
-            self.positions = self.positions[:, -1:] + 1
-            self.logits = self._forward(drawn[:, None], self.mask, self.positions)
+        self.drawn = drawn
+
+    def read_on(self) -> None:
+        """Let the model read what was drawn; where no row goes on, one token for the sake of the other ranks."""
+        if not self.alive:
+            self.model(input_ids=self.mask.new_zeros(1, 1), use_cache=False)
+            return
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.alive), 1)], 1)
+        self.positions = self.positions[:, -1:] + 1
+        self.logits = self._forward(self.drawn[:, None], self.mask, self.positions)
 
     def answers(self) -> list[DrawnAnswer]:
         texts = self.tokenizer.batch_decode([row.tokens for row in self.rows], skip_special_tokens=True)

@@ -20,7 +20,9 @@ from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective
-from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.tables.index import Index
+from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tracking.trackers import Trackers
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, sweep_scratch
 from mixdpo_ray.training.checkpoint_writer import CheckpointWriter
@@ -28,22 +30,22 @@ from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning
 from mixdpo_ray.training.due import checkpoint_due, evaluation_due
 from mixdpo_ray.training.engine import Policy, make_policy
-from mixdpo_ray.training.evaluation import HeldOut, evaluate_held_out, hard_boundary, read_held_out, refuse_not_finite
+from mixdpo_ray.training.evaluation import refuse_not_finite
 from mixdpo_ray.training.export import export
 from mixdpo_ray.training.first_stage import adopt
 from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, describe_held_out
+from mixdpo_ray.training.held_out_sets import HeldOutSets, evaluate_held_out_sets, read_held_out_sets
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.judged_steps import waits_for_judge
-from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.metrics import MetricsLog, speed_metrics, step_metrics, window_facts
 from mixdpo_ray.training.model_card import CardFacts
 from mixdpo_ray.training.moving_reference import MovingReference
 from mixdpo_ray.training.process_group import join_group
+from mixdpo_ray.training.run_trackers import trackers_of
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
 from mixdpo_ray.training.step import LossWeights, train_step
 from mixdpo_ray.training.step_statistics import StatisticsContext, with_statistics
-from mixdpo_ray.training.tensorboard import TensorBoard
 from mixdpo_ray.training.tokenizer import load_tokenizer, padding_id
 from mixdpo_ray.training.window_shares import SharedWindow, share_window
 from mixdpo_ray.training.windows import WindowSource, read_windows, share_positions, verify_rows
@@ -66,10 +68,10 @@ class Run:
     policy: Policy
     tokenizer: PreTrainedTokenizerBase
     reference: MovingReference
-    held_out: HeldOut | None
+    held_out: HeldOutSets
     writer: CheckpointWriter
     log: MetricsLog | None  # rank 0's
-    tensorboard: TensorBoard
+    trackers: Trackers  # none but rank 0's
     listener: Listener
 
     @property
@@ -90,9 +92,9 @@ def run_training(
 ) -> dict[str, Any]:
     """Collective. torch.distributed is initialised by whoever started the workers, or there is one process."""
     seed_generators(job.train.seed)
-    join_group(world)
+    world = join_group(world, job.deepspeed.sequence_parallel)
     run, evaluation = _begin(job, world, listener or Silent())
-    with closing(run.policy), run.writer.in_use():
+    with closing(run.policy), run.trackers, run.writer.in_use():
         return _train(run, evaluation, windows)
 
 
@@ -152,29 +154,22 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     tokenizer = load_tokenizer(job.model)
     convert = found is not None and needs_conversion(found, world)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
+    policy.scorer.reads_typicality = job.needs_typicality
     warning = padding_warning(policy.scorer.why_padded, job.model, job.train)
     if world.leads and warning is not None:
         listener.on_warning(warning, once=True)
     if found is not None:
         load_checkpoint(policy, checkpoints, found, adapters=job.model.lora is not None)
     start = found.manifest.step if found else 0
-    held_out = _held_out(job, world, table, plan, policy.rows)
+    held_out = read_held_out_sets(job, world, table, plan, policy.rows)
     log = MetricsLog(job.run, start) if world.leads else None
     run = Run(
         job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
         tokenizer=tokenizer, reference=MovingReference(job, table, plan, world, start), listener=listener,
-        held_out=held_out, log=log,
+        held_out=held_out, log=log, trackers=trackers_of(job, log, start, listener),
         writer=CheckpointWriter(policy, checkpoints, log, listener, adapters=job.model.lora is not None),
-        tensorboard=TensorBoard(job.run, start, on=job.tensorboard and world.leads),
     )  # fmt: skip
     return run, dict(found.manifest.metrics) if found else {}
-
-
-def _held_out(job: TrainingJob, world: World, table: PreparedTable, plan: Plan, rows: RowKind) -> HeldOut | None:
-    per_device = job.train.evaluation.per_device_eval_batch_size or job.train.per_device_train_batch_size
-    boundary, packed = hard_boundary(plan, table.index("train")), rows == "packed"
-    chunk_tokens, tokens = job.train.logp_chunk_tokens, job.objective.needs_tokens
-    return read_held_out(table, world, per_device, chunk_tokens, boundary, job.reference, tokens=tokens, packed=packed)
 
 
 def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
@@ -193,14 +188,14 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     rate = learning_rate(window, run.plan, train)
     run.policy.set_learning_rate(rate)
     per_device, chunk_tokens = train.per_device_train_batch_size, train.logp_chunk_tokens
-    shared = share_window(window, run.index, run.world.size, per_device, chunk_tokens, run.policy.rows)
+    shared = share_window(window, run.index, run.world.shares, per_device, chunk_tokens, run.policy.rows)
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
     batches: Iterable[PairBatch] = _batches(run, shared, arrived, first)
     state: ObjectiveState = run.policy.objective_state
     try:
         if isinstance(job.objective, StepObjective):
             batches, state = with_statistics(run.policy, job.objective, shared, list(batches), _context(run))
-        sums, norm = train_step(run.policy, job.objective, batches, weights, run.world)
+        sums, norm = train_step(run.policy, job.objective, batches, weights, run.world, job.hard_objective)
     except NonFiniteError as error:
         raise NonFiniteError(f"step {step}: {error}; {_blamed(run, window)}") from None
     run.policy.objective_state.update(state)
@@ -223,7 +218,7 @@ def _context(run: Run) -> StatisticsContext:
 
 def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iterator[PairBatch]:
     """This rank's micro-batches, after what arrived was compared with the plan."""
-    window, share = shared.window, shared.shares[run.world.rank]
+    window, share = shared.window, shared.shares[run.world.share]
     positions = share_positions(window, share)
     verify_rows(rows, positions, run.index, window.step)
     tokens = TokenRows.of(rows, positions)
@@ -235,9 +230,11 @@ def _batches(run: Run, shared: SharedWindow, rows: pa.Table, slow: bool) -> Iter
             window.hard[micro.rows],
             run.references,
             weight=micro.weight,
+            alone=window.alone[micro.rows],
             padding=run.policy.padding,
             device=run.world.torch_device,
             rows=run.policy.rows,
+            row_slice=run.world.row_slice,
         )
     run.listener.at_location(f"step {window.step}, the update", slow=slow)
 
@@ -250,11 +247,11 @@ def _blamed(run: Run, window: Window) -> str:
 
 def _evaluate(run: Run, step: int) -> dict[str, float]:
     """Collective. The metrics after `step` steps; none without held-out pairs."""
-    if run.held_out is None:
+    if not run.held_out:
         return {}
     run.say("evaluating")
     run.listener.at_location(f"the evaluation after step {step}", slow=True)
-    evaluation = evaluate_held_out(run.policy, run.job.objective, run.held_out, run.world)
+    evaluation = evaluate_held_out_sets(run.policy, run.job.objective, run.held_out, run.world)
     metrics = evaluation.metrics
     refuse_not_finite(metrics, step, run.job.objective)
     if run.world.leads and step in (0, run.steps):
@@ -267,7 +264,7 @@ def _tell(run: Run, metrics: dict[str, Any]) -> None:
     if run.log is None:
         return
     run.log.append(metrics)
-    run.tensorboard.add(metrics)
+    run.trackers.add(metrics)
     tell = run.listener.on_evaluation if metrics.get("kind") == "eval" else run.listener.on_step
     tell(metrics)
     if warning := run.log.gradient.observe(metrics):
@@ -278,8 +275,7 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
     before = run.log.first_evaluation if run.log is not None else None
     if run.log is not None:
         run.log.upload()
-    run.tensorboard.close()
-    return {
+    summary = {
         "steps": run.steps,
         "pairs": sum(len(run.plan.window(step).positions) for step in range(run.steps)),
         "eval_before": {name: value for name, value in (before or {}).items() if name.startswith("eval_")},
@@ -289,3 +285,5 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
         "peak_memory_gib": run.world.peak_memory_gib(),
         "model": model,
     }
+    run.trackers.end(summary)
+    return summary

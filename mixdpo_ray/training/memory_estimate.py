@@ -15,18 +15,19 @@ B = a bucket's elements or T, whichever is less. Bytes on a worker's device, as 
 
 n tokens in a forward pass: padded, 2 x per_device_train_batch_size x max_length, both answers of full length; packed,
 per_device_train_batch_size x (prompt + chosen + rejected) of the longest pair, or the tokens that it names (if the
-longest pair has no more). L layers of width h, with i in the middle, q and k wide queries and keys;
-c = logp_chunk_tokens or n, v the vocabulary. A layer keeps per token l = 2 l0 + e (q + 2 k + 2 h) + 4 e i bytes, and
-its norm l0 = (4 + 2 e) h, or 2 e h in float32; with Liger's kernels 3 e i and always 2 e h. The reductions of stages 0
-and 1 go through at most 5 x 10^8 elements at a time; stage 0, and 1 with bfloat16, reduce when a step's activations are
-gone: only what exceeds activations and logits counts. Offloading moves optimizer and gradients, or weights, to the
-host.
+longest pair has no more), and of them a slice where deepspeed.sequence_parallel workers share a row. L layers of width
+h, with i in the middle, q and k wide queries and keys; c = logp_chunk_tokens or n, v the vocabulary. A layer keeps per
+token l = 2 l0 + e (q + 2 k + 2 h) + 4 e i bytes, and its norm l0 = (4 + 2 e) h, or 2 e h in float32; with Liger's
+kernels 3 e i and always 2 e h. k experts, i wide together, keep 2 k e h more: copies of what goes in and comes out,
+sorted by expert. The reductions of stages 0 and 1 go through at most 5 x 10^8 elements at a time; stage 0, and 1 with
+bfloat16, reduce when a step's activations are gone: only what exceeds activations and logits counts. Offloading moves
+optimizer and gradients, or weights, to the host.
 
-The first seven lines were compared with the peak of all tensors under DeepSpeed on two CPU workers (stages 0 to 3,
-both number formats: -17 to +11 %), activations with what autograd keeps (Llama, Qwen2, Mistral: 5 %). On an H100, with
-0.5 billion weights in bfloat16, packed rows of 2,800 to 45,000 tokens and no moments yet: -5 to +5 %, with Liger's
-kernels too. Experts, sliding windows and attention that is not fused are not modelled, nor is what the allocator loses
-between blocks.
+The first seven lines were compared with the peak of all tensors under DeepSpeed on two CPU workers (stages 0 to 3, both
+number formats: -17 to +11 %), activations with what autograd keeps (Llama, Qwen2, Mistral: 5 %). On an H100, with 0.5
+billion weights in bfloat16, packed rows of 2,800 to 45,000 tokens and no moments yet: -5 to +5 %, with Liger's kernels
+too. Experts, on two CPU workers: -13 to +15 %. Sliding windows and attention that is not fused are not modelled, nor is
+what the allocator loses between blocks.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class ModelShape:
     kind: str = ""
     why_padded: str | None = None  # why its rows are padded where the recipe packs them (attention.py)
     kernels: Kernels = "none"
+    experts: int = 0  # that each token goes through, together `intermediate` wide
+    heads: tuple[int, int] = (0, 0)  # of queries and of keys; not known by a name alone
 
     @property
     def norm_bytes(self) -> int:
@@ -77,7 +80,8 @@ class ModelShape:
         """Per token, what one layer keeps for its backward pass."""
         attention = self.queries + 2 * self.keys + 2 * self.hidden
         wide = 4 if self.kernels == "none" else 3  # Liger computes the activation of the MLP again
-        return 2 * self.norm_bytes + self.element * (attention + wide * self.intermediate)
+        sorted_by_expert = 2 * self.experts * self.hidden  # a copy of its input and of its output for each
+        return 2 * self.norm_bytes + self.element * (attention + wide * self.intermediate + sorted_by_expert)
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
     parameters = sum(parameter.numel() for parameter in shell.parameters())
     adapters = adapter_parameters(shell, settings.lora) if settings.lora else 0
     heads = text.num_attention_heads
+    key_heads = getattr(text, "num_key_value_heads", None) or heads
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     return ModelShape(
         parameters=parameters + adapters,
@@ -136,14 +141,26 @@ def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
         element=getattr(torch, settings.dtype).itemsize,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        intermediate=_width_of_mlp(text),
         queries=heads * head,
-        keys=(getattr(text, "num_key_value_heads", None) or heads) * head,
+        keys=key_heads * head,
         vocabulary=text.vocab_size,
         kind=type(shell).__name__,
         kernels=settings.kernels,
+        heads=(heads, key_heads),
         why_padded=why_not_packed(shell, settings.attn_implementation) if settings.packing else None,
+        experts=getattr(text, "num_experts_per_tok", None) or 0,
     )
+
+
+def _width_of_mlp(text: Any) -> int:
+    """The width between up and down, of all experts together that a token goes through."""
+    dense: int = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    experts = getattr(text, "num_experts_per_tok", None)
+    if not experts:
+        return dense
+    shared = getattr(text, "shared_expert_intermediate_size", None) or 0
+    return int(experts * (getattr(text, "moe_intermediate_size", None) or dense) + shared)
 
 
 def adapter_parameters(model: Any, lora: LoraSettings) -> int:
@@ -176,6 +193,7 @@ def worker_memory(
     shape: ModelShape, train: TrainSettings, deepspeed: DeepSpeedSettings, tokens: int, workers: int, *, gpu: bool
 ) -> WorkerMemory:
     """`tokens`: the most of one forward pass."""
+    tokens = -(-tokens // deepspeed.sequence_parallel)
     activations, logits = _activations(shape, train, tokens), _logits(shape, train, tokens, gpu=gpu)
     states = _states(shape, deepspeed, workers)
     if deepspeed.zero_stage == 0 or (deepspeed.zero_stage == 1 and shape.element == 2):

@@ -1,6 +1,7 @@
 """Names of what is measured on held-out pairs: one list, for those who measure and those who read a recipe.
 
-A recipe names one of them to keep the best checkpoint, to compare trials, or to compare arms. It imports nothing heavy.
+A recipe names one of them to keep the best checkpoint, to compare trials, or to compare arms. Those of a further set
+have its name behind eval_, as eval_code_loss, which is how transformers and TRL name them. It imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ HELD_OUT_METRICS = (
     *(f"eval_{name}/{bucket}" for name in (*BY_BUCKET, "pairs") for bucket in MARGIN_BUCKETS),
 )
 
+DEVIATIONS = ("eval_std/rewards/margins", "eval_std/logps/chosen_drift")  # over pairs, beside the means
+_OF_A_SET = frozenset((*HELD_OUT_METRICS, *DEVIATIONS))
+
 WIN_RATE: Final = "judge/win_rate"  # of what a model writes, by the recipe's judge
 JUDGED_QUALITY: Final = "judge/quality"
 JUDGE_METRICS = (WIN_RATE, JUDGED_QUALITY)
@@ -44,8 +48,26 @@ _WORDS = {
 }  # fmt: skip
 
 
+def of_set(metric: str, name: str) -> str:
+    """The metric as it is called of a further held-out set; no name is that of the main one."""
+    return f"eval_{name}_{metric.removeprefix('eval_')}" if name else metric
+
+
+def set_and_metric(metric: str) -> tuple[str, str]:
+    """The held-out set that a metric is of, and what the metric is called of the main one, whose name is empty."""
+    bare = metric.removeprefix("eval_")
+    if metric not in _OF_A_SET and bare != metric:
+        for end in (end for end, sign in enumerate(bare) if sign == "_" and end):
+            if (plain := f"eval_{bare[end + 1 :]}") in _OF_A_SET:
+                return bare[:end], plain
+    return "", metric
+
+
 def metric_in_words(metric: str) -> str:
     """What a table calls a metric: held-out preference accuracy. A name of another kind stays, but for its strokes."""
+    name, plain = set_and_metric(metric)
+    if name:
+        return f"{metric_in_words(plain)} ({name})"
     if metric not in HELD_OUT_METRICS:
         return _JUDGED_WORDS.get(metric) or metric.replace("_", " ")
     measure = metric.removeprefix("eval_")
@@ -59,15 +81,15 @@ def metric_in_words(metric: str) -> str:
 
 
 def needs_reference(metric: str) -> bool:
-    return "_drift" in metric
+    return "_drift" in set_and_metric(metric)[1]
 
 
 def unknown_metric(name: str, others: Sequence[str] = ()) -> str | None:
     """What is wrong with the name of a held-out metric, and which was meant; nothing where there is such a metric.
 
-    `others`: what else may be meant.
+    `others`: what else may be meant. Whether there is a set of that name, the whole recipe knows.
     """
-    if name in HELD_OUT_METRICS:
+    if set_and_metric(name)[1] in HELD_OUT_METRICS:
         return None
     spellings = {spelling: metric for metric in reversed(HELD_OUT_METRICS) for spelling in _spellings(metric)}
     spellings.update((other, other) for other in others)

@@ -15,16 +15,17 @@ from torch import Tensor
 
 from mixdpo_ray import storage
 from mixdpo_ray.curriculum.plan import Plan, Window, window_hash
-from mixdpo_ray.tables.prepared_table import Index
+from mixdpo_ray.tables.index import Index
 from mixdpo_ray.training.idle_gradient import IdleGradient
 from mixdpo_ray.training.window_shares import WindowTotals
 from mixdpo_ray.training.world import World
 
 STEP_METRICS = "metrics.jsonl"
+CHECKPOINT_SECONDS = "perf/checkpoint_seconds"  # that steps have waited
 # What a step sums over pairs and ranks; every one is divided by a count that is known from the window.
 SUMS = (
-    "loss", "loss/easy", "loss/hard", "logps/chosen", "logps/rejected",
-    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen_drift",
+    "loss", "loss/easy", "loss/hard", "loss/sft", "logps/chosen", "logps/rejected",
+    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen_drift", "loss/router",
 )  # fmt: skip
 
 
@@ -38,14 +39,18 @@ def reduce_sums(sums: Tensor, world: World) -> dict[str, float]:
 def step_metrics(sums: Mapping[str, float], totals: WindowTotals, *, has_reference: bool) -> dict[str, float]:
     """Means per pair. What no pair of the window has is left out."""
     metrics = {"loss": sums["loss"], "logps/chosen": sums["logps/chosen"] / totals.pairs}
-    if totals.hard:
-        metrics["loss/hard"] = sums["loss/hard"]  # its weights are a mean already
+    if totals.hard_pairs:
+        metrics["loss/hard"] = sums["loss/hard"] / totals.hard_pairs
+    if totals.hard:  # its weights are a mean already
+        metrics["loss/sft" if totals.hard_pairs else "loss/hard"] = sums["loss/sft"]
     if totals.easy:
         means = ("loss/easy", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/accuracies")
         metrics.update({name: sums[name] / totals.easy for name in means})
         metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"]
         if has_reference:
             metrics["logps/chosen_drift"] = sums["logps/chosen_drift"] / totals.easy
+    if sums["loss/router"]:  # of a mixture of experts: of the whole window, without its coefficient
+        metrics["loss/router"] = sums["loss/router"]
     return metrics
 
 
@@ -87,6 +92,7 @@ class MetricsLog:
         # what was measured after k steps belongs to the checkpoint of k steps; at the start there is none
         before = read_lines(self.target) if step else []
         kept = [line for line in before if line["step"] < step + ("kind" in line)]
+        self.before = kept
         self.first_evaluation: dict[str, Any] | None = next((line for line in kept if line.get("kind") == "eval"), None)
         self.gradient = IdleGradient(kept)
         if self.remote:

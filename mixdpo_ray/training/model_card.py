@@ -14,10 +14,11 @@ import numpy as np
 
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.intervals import wilson
+from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.training.evaluation import ACCURACY, DRIFT
 from mixdpo_ray.training.held_out_pairs import describe_held_out
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.metric_names import metric_in_words
+from mixdpo_ray.training.metric_names import metric_in_words, of_set, set_and_metric
 
 NOT_OF_A_MODEL = ("tune", "compare", "cluster", "output")  # sections of a recipe that say how and where it was run
 MEASURED = (f"eval_{ACCURACY}", "eval_rewards/margins", f"eval_{DRIFT}", "eval_nll/chosen")
@@ -46,11 +47,21 @@ class CardFacts:
 
     @property
     def held_out(self) -> int:
-        return int(sum(value for name, value in self.after.items() if name.startswith("eval_pairs/")))
+        return self.held_out_in("")
+
+    def held_out_in(self, name: str) -> int:
+        """Pairs of a further held-out set; of the main one without a name."""
+        counted = of_set("eval_pairs/", name)
+        return int(sum(value for metric, value in self.after.items() if metric.startswith(counted)))
+
+    @property
+    def further_sets(self) -> list[str]:
+        return sorted({name for metric in self.after if (name := set_and_metric(metric)[0])})
 
 
 def model_card(job: TrainingJob, facts: CardFacts) -> str:
     base = hub_name(job.model.path)
+    described = describe_held_out(job.run) or {}
     named = f"`{base or Path(job.model.path).name}`"
     parts = [
         f"---\n{_metadata(job, base)}\n---",
@@ -58,7 +69,7 @@ def model_card(job: TrainingJob, facts: CardFacts) -> str:
         f"{named}, tuned on preference pairs from clear to ambiguous (MixDPO): {_method(job, facts)}.",
         f"## Use\n\n```python\n{_usage(job, facts)}\n```",
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(job, facts)),
-        *_held_out(facts, describe_held_out(job.run) or {}),
+        *(section for name in ("", *facts.further_sets) for section in _held_out(facts, described, name)),
         _folded("Margins of the training pairs", job.card.get("data", {}).get("margins", {})),
         _folded("Recipe", recipe_of_card(job.card.get("recipe", {}))),
     ]
@@ -113,9 +124,10 @@ def _metadata(job: TrainingJob, base: str | None) -> str:
 def _method(job: TrainingJob, facts: CardFacts) -> str:
     lora = f", by LoRA of rank {job.model.lora.rank} that is merged into the weights" if job.model.lora else ""
     easy, hard = facts.trained
+    ties = "supervised fine-tuning" if job.hard_objective is None else type(job.hard_objective).__name__
     losses = [
         *([f"{type(job.objective).__name__} on {easy:,} easy pairs"] if easy else []),
-        *([f"supervised fine-tuning on {hard:,} hard ones"] if hard else []),
+        *([f"{ties} on {hard:,} hard ones"] if hard else []),
     ]
     return f"{', '.join(losses)}{lora}"
 
@@ -146,7 +158,8 @@ def _training(job: TrainingJob, facts: CardFacts) -> list[str]:
     return [
         f"pairs: {easy + hard:,} trained ({easy:,} easy, {hard:,} hard), {facts.held_out:,} held out; {kept}",
         *([job.card["note"]] if "note" in job.card else []),
-        f"objective: `{type(job.objective).__name__}` `{job.objective.model_dump_json()}`",
+        f"objective: {_described(job.objective)}",
+        *([f"objective of hard pairs: {_described(job.hard_objective)}"] if job.hard_objective else []),
         f"curriculum: mode `{job.curriculum.mode}`, threshold `{threshold}`",
         f"weights: {weights}",
         f"training fingerprint: `{job.fingerprint}`",
@@ -154,39 +167,45 @@ def _training(job: TrainingJob, facts: CardFacts) -> list[str]:
     ]
 
 
-def _held_out(facts: CardFacts, described: Mapping[str, Any]) -> list[str]:
+def _described(objective: Objective) -> str:
+    return f"`{type(objective).__name__}` `{objective.model_dump_json()}`"
+
+
+def _held_out(facts: CardFacts, described: Mapping[str, Any], name: str) -> list[str]:
     """Values with the error that the draw of the pairs gives them, and accuracies where a margin has two pairs."""
-    pairs = facts.held_out
+    pairs = facts.held_out_in(name)
     if not pairs:
         return []
     lines = [
-        f"## {pairs:,} held-out pairs\n",
+        f"## {pairs:,} held-out pairs{name and f': {name}'}\n",
         "(low to high), or ± half of it, is a 95 % interval over these pairs; another seed may move it further.\n",
         "| measure | before | after |",
         "|---|---|---|",
     ]
     halves = described.get("half_intervals", {})
-    for metric in MEASURED:
+    for plain in MEASURED:
+        metric = of_set(plain, name)
         if metric in facts.after:
             ends = ((facts.before, "before"), (facts.after, "after"))
-            if metric == f"eval_{ACCURACY}":
+            if plain == f"eval_{ACCURACY}":
                 cells = [_share(values.get(metric), pairs) for values, _ in ends]
             else:
                 cells = [_cell(values.get(metric), halves.get(metric, {}).get(when)) for values, when in ends]
-            lines.append(f"| {metric_in_words(metric).removeprefix('held-out ')} | {' | '.join(cells)} |")
+            lines.append(f"| {metric_in_words(plain).removeprefix('held-out ')} | {' | '.join(cells)} |")
+    counted = of_set("eval_pairs/", name)
     buckets = [
-        (name.partition("/")[2], int(count)) for name, count in facts.after.items() if name.startswith("eval_pairs/")
+        (metric.partition("/")[2], int(count)) for metric, count in facts.after.items() if metric.startswith(counted)
     ]
     if pairs > 1 and len(buckets) > 1:
         lines += ["", "| margin | pairs | accuracy after |", "|---|---|---|"]
-        lines += [_bucket_line(name, count, facts.after) for name, count in buckets]
+        lines += [_bucket_line(bucket, count, facts.after, name) for bucket, count in buckets]
     return ["\n".join(lines)]
 
 
-def _bucket_line(bucket: str, pairs: int, after: Mapping[str, Any]) -> str:
+def _bucket_line(bucket: str, pairs: int, after: Mapping[str, Any], name: str) -> str:
     low, high = bucket.removeprefix("margin_").rsplit("-", 1)
     between = f"from {low}" if high == "inf" else f"{low} to {high}"
-    share = after.get(f"eval_{ACCURACY}/{bucket}")
+    share = after.get(of_set(f"eval_{ACCURACY}/{bucket}", name))
     if pairs < 2 or share is None:
         return f"| {between} | {pairs:,} | too few |"
     return f"| {between} | {pairs:,} | {_share(share, pairs)} |"

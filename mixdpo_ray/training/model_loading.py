@@ -67,11 +67,12 @@ class Whole(ModelLoading):
 
 @dataclass(frozen=True)
 class InShards(ModelLoading):
-    """Over the ranks of a world, whose process group there is. `offload`: shards lie in the host's memory."""
+    """The loading of the ranks of a world, whose process group there is."""
 
     sharded: ClassVar[bool] = True
     world: World
-    offload: bool = False
+    offload: bool = False  # the shards, to the host's memory
+    move: Callable[[], None] = lambda: None  # called where all ranks have met
 
     @property
     def device(self) -> str:  # type: ignore[override]
@@ -85,4 +86,5 @@ class InShards(ModelLoading):
     def most(self, count: int) -> int:
         largest = torch.tensor(count, device=self.torch_device)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
+        self.move()
         return int(largest)

@@ -1,4 +1,4 @@
-"""The reference that steps are trained with: that of the job, until the curriculum lets the policy take its place.
+"""The reference that steps are trained with: that of the job, until the curriculum makes the policy the next one.
 
 <run>/references/step-<k>/    reference table of the policy after k steps, of the pairs that are trained with it
 
@@ -32,7 +32,7 @@ from mixdpo_ray.training.listener import Listener
 from mixdpo_ray.training.scoring_pass import reference_rows
 from mixdpo_ray.training.world import World
 
-AT_ONCE = 1024  # pairs that are scored between two appends: what a kill can cost
+PAIRS_AT_ONCE = 1024  # pairs that are scored between two appends: what a kill can cost
 
 
 class MovingReference:
@@ -76,10 +76,10 @@ class MovingReference:
             )
         if len(missing) and self.world.leads:
             listener.on_phase(f"reference: {len(missing):,} pairs by the policy after step {since}")
-        for first in range(0, len(missing), AT_ONCE):
+        for first in range(0, len(missing), PAIRS_AT_ONCE):
             where = f"the reference after step {since}, pair {first + 1} of {len(missing)}"
             listener.at_location(where, slow=True)
-            self._score(split, missing[first : first + AT_ONCE], since, policy)
+            self._score(split, missing[first : first + PAIRS_AT_ONCE], since, policy)
         return len(missing)
 
     def _missing(self, split: str, since: int) -> Any:

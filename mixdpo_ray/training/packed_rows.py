@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixdpo_ray.training.row_slices import WHOLE, RowSlice
+
 Tokens = Sequence[NDArray[np.int32]]
 
 
@@ -103,6 +105,10 @@ class Layout:
             longest_keys=max(keys),
         )
 
+    @property
+    def tokens(self) -> int:
+        return self.spans[-1].stop
+
     @cached_property
     def seen(self) -> int:
         """Pairs of a query and a key of its span, those after it too."""
@@ -124,6 +130,17 @@ class Layout:
             behind=tensor_on(device, behind[:, None]),
             results=tensor_on(device, flat.astype(np.int64)),
         )
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What goes through the model at once."""
+
+    ids: Tensor  # [sequences of the group, time of the group]; packed [1, tokens]
+    positions: Tensor | None = None  # [1, tokens] of a packed row
+    layout: Layout | None = None  # of the whole row; None: padded, plain causal attention
+    lengths: Tensor | None = None  # [sequences of the group] without the padding
+    row_slice: RowSlice = WHOLE  # of a packed row
 
 
 @dataclass(frozen=True)

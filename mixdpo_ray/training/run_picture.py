@@ -12,17 +12,23 @@ from mixdpo_ray import storage
 from mixdpo_ray.intervals import NORMAL, t95, wilson
 from mixdpo_ray.training.evaluation import ACCURACY, DRIFT
 from mixdpo_ray.training.judged_steps import JUDGEMENT
-from mixdpo_ray.training.metric_names import JUDGE_METRICS, WIN_RATE
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, WIN_RATE, of_set, set_and_metric
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 
+FURTHER = ("#8a5fbf", "#c99a2e", "#3f8f9f", "#a23b6b")  # of further held-out sets, in turn
 TRAINED, HELD_OUT, JUDGED, MARGIN, INK = "#1b6ca8", "#c8553d", "#3b8a53", "#9aa1a9", "#555555"
 MANY = 400  # steps, from which a thinner line keeps the held-out points visible
 MetricsLine = Mapping[str, Any]
-Errors = Callable[[MetricsLine], tuple[float, float] | None]  # below and above the value of an evaluation
+Errors = Callable[[MetricsLine, str], tuple[float, float] | None]  # below and above the value of a set
 
 
 def draw_curves(run: str) -> None:
     """metrics.jsonl -> curves.png, in the run's folder."""
+    storage.write_bytes(storage.join(run, "curves.png"), curves_png(run))
+
+
+def curves_png(run: str) -> bytes:
+    """The picture of the metrics.jsonl in the run's folder."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -34,6 +40,7 @@ def draw_curves(run: str) -> None:
         ("preference accuracy", ACCURACY, _accuracy_error),
         ("chosen drift (nats)", DRIFT, _drift_error),
     ]
+    sets = ["", *dict.fromkeys(name for line in evaluations for key in line if (name := set_and_metric(key)[0]))]
     judged = [line for line in lines if line.get("kind") == JUDGEMENT]
     measured = [name for name in JUDGE_METRICS if any(name in line for line in judged)]
     heights = [2.0] * (len(panels) + len(measured)) + [1.0]
@@ -42,7 +49,8 @@ def draw_curves(run: str) -> None:
     for axis, (title, key, errors) in zip(axes, panels, strict=False):
         _trained(axis, steps, key)
         if errors is not None:
-            _held_out(axis, evaluations, f"eval_{key}", errors)
+            for name, color in zip(sets, itertools.chain([HELD_OUT], itertools.cycle(FURTHER)), strict=False):
+                _held_out(axis, evaluations, key, name, color, errors)
         axis.set_ylabel(title)
     for axis, name in zip(axes[len(panels) :], measured, strict=False):
         _judged(axis, [line for line in judged if name in line], name)
@@ -59,12 +67,12 @@ def draw_curves(run: str) -> None:
     figure.align_ylabels(list(axes))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=144)
-    storage.write_bytes(storage.join(run, "curves.png"), picture.getvalue())
+    return picture.getvalue()
 
 
 def _losses(steps: Sequence[MetricsLine]) -> list[tuple[str, str, Errors | None]]:
     """A panel for each loss that was trained: the preference loss and the SFT loss have scales of their own."""
-    known = [("preference loss", "loss/easy"), ("SFT loss", "loss/hard")]
+    known = [("preference loss", "loss/easy"), ("loss of hard pairs", "loss/hard"), ("SFT loss", "loss/sft")]
     found: list[tuple[str, str, Errors | None]] = [
         (title, key, None) for title, key in known if any(line.get(key) is not None for line in steps)
     ]
@@ -93,19 +101,23 @@ def _trained(axis: Any, steps: Sequence[MetricsLine], key: str) -> None:
             )
 
 
-def _held_out(axis: Any, evaluations: Sequence[MetricsLine], key: str, errors: Errors) -> None:
-    """Each with its 95 % interval over the held-out pairs; two points are no trend, and get no line."""
+def _held_out(
+    axis: Any, evaluations: Sequence[MetricsLine], measure: str, name: str, color: str, errors: Errors
+) -> None:
+    """The points of a set, each with its 95 % interval over the pairs; two points are no trend, and get no line."""
+    key = of_set(f"eval_{measure}", name)
     found = [line for line in evaluations if line.get(key) is not None]
     if not found:
         return
     xs, ys = [line["step"] for line in found], [line[key] for line in found]
-    bars = [errors(line) or (0.0, 0.0) for line in found]
+    bars = [errors(line, name) or (0.0, 0.0) for line in found]
     known = any(below or above for below, above in bars)
-    pairs = _held_out_count(found[-1])
-    label = f"held out{f', {pairs:,} pairs' if pairs else ''}{' (bars: 95 % interval)' if known else ''}"
+    pairs = _held_out_count(found[-1], name)
+    counted, explained = f", {pairs:,} pairs" if pairs else "", " (bars: 95 % interval)" if known else ""
+    label = f"held out{name and f': {name}'}{counted}{explained}"
     if len(found) > 2:
-        axis.plot(xs, ys, color=HELD_OUT, linewidth=1, alpha=0.6, zorder=3)
-    look = {"color": HELD_OUT, "markersize": 4.5, "capsize": 3, "elinewidth": 1.2, "zorder": 4}
+        axis.plot(xs, ys, color=color, linewidth=1, alpha=0.6, zorder=3)
+    look = {"color": color, "markersize": 4.5, "capsize": 3, "elinewidth": 1.2, "zorder": 4}
     axis.errorbar(xs, ys, yerr=list(zip(*bars, strict=True)), fmt="o", label=label, **look)
 
 
@@ -123,24 +135,25 @@ def _judged(axis: Any, lines: Sequence[MetricsLine], name: str) -> None:
     axis.set_ylabel("win rate by the judge" if name == WIN_RATE else "quality by the judge")
 
 
-def _accuracy_error(line: MetricsLine) -> tuple[float, float] | None:
-    share, pairs = line[f"eval_{ACCURACY}"], _held_out_count(line)
+def _accuracy_error(line: MetricsLine, name: str) -> tuple[float, float] | None:
+    share, pairs = line[of_set(f"eval_{ACCURACY}", name)], _held_out_count(line, name)
     if not pairs:
         return None
     low, high = wilson(share, pairs)
     return max(0.0, share - low), max(0.0, high - share)
 
 
-def _drift_error(line: MetricsLine) -> tuple[float, float] | None:
-    deviation, pairs = line.get(f"eval_std/{DRIFT}"), _held_out_count(line)
+def _drift_error(line: MetricsLine, name: str) -> tuple[float, float] | None:
+    deviation, pairs = line.get(of_set(f"eval_std/{DRIFT}", name)), _held_out_count(line, name)
     if deviation is None or pairs < 2:
         return None
     half = t95(pairs - 1) * deviation / math.sqrt(pairs)
     return half, half
 
 
-def _held_out_count(line: MetricsLine) -> int:
-    return int(sum(value for name, value in line.items() if name.startswith("eval_pairs/")))
+def _held_out_count(line: MetricsLine, name: str) -> int:
+    counted = of_set("eval_pairs/", name)
+    return int(sum(value for metric, value in line.items() if metric.startswith(counted)))
 
 
 def _margins(axis: Any, steps: Sequence[MetricsLine]) -> None:
@@ -160,7 +173,7 @@ def _switches(axis: Any, steps: Sequence[MetricsLine]) -> None:
 
 def _stage_names(axis: Any, steps: Sequence[MetricsLine]) -> None:
     """Above the first panel, where no curve runs; not where stages alternate, as their names would meet."""
-    names = {"easy": "preference", "hard": "SFT", "mixed": "both losses"}
+    names = {"easy": "preference", "hard": "hard pairs", "mixed": "both losses"}
     runs = [(stage, list(group)) for stage, group in itertools.groupby(steps, key=lambda line: line["stage"])]
     if not 1 < len(runs) <= 4:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +14,7 @@ from mixdpo_ray.training.metric_names import WIN_RATE, unknown_metric
 Dtype = Literal["bfloat16", "float32"]
 Packing = bool | Literal["auto"]  # YAML reads on and off as true and false
 Kernels = Literal["none", "liger"]
+MOVE_NO_STEP = ("evaluation", "checkpoints", "max_steps")  # settings of train
 # Elements that are reduced or gathered at once; the memory of a bucket is taken whole (memory_estimate.py)
 BUCKETS = {"reduce_bucket_size": 200_000_000, "allgather_bucket_size": 200_000_000}
 
@@ -69,6 +71,7 @@ class OptimizerSettings(Settings):
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the gradient's running mean")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the squared gradient's running mean")
     adam_epsilon: float = Field(1e-8, gt=0, description="Keeps the division by the squared mean finite")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 leaves them alone")
 
 
 class ScheduleSettings(Settings):
@@ -136,7 +139,6 @@ class TrainSettings(Settings):
     num_train_epochs: int = Field(1, ge=1, description="How often each pair is trained; see curriculum.epoch_order")
     max_steps: int | None = Field(None, ge=1, description="Stop after this step; schedules stay those of the whole run")
     seed: int = Field(42, ge=0, description="Of the random generators")
-    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 leaves them alone")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30 % more time")
     logp_chunk_tokens: int = Field(
         4096, ge=1, description="Completion tokens whose full-vocabulary logits exist at the same time"
@@ -145,6 +147,11 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
+
+    def identity(self, aside: Collection[str] = MOVE_NO_STEP) -> dict[str, Any]:
+        """What tells one training from another, with `max_grad_norm` where it once stood, and without `aside`."""
+        content = self.model_dump(mode="json", exclude=set(aside))
+        return {**content, "max_grad_norm": content["optimizer"].pop("max_grad_norm")}
 
     @property
     def needs_held_out(self) -> str | None:
@@ -156,6 +163,9 @@ class TrainSettings(Settings):
 
 class DeepSpeedSettings(Settings):
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="What is sharded: nothing, optimizer, gradients, weights")
+    sequence_parallel: int = Field(
+        1, ge=1, description="Workers that run each row together, a slice each: for pairs too long for one device"
+    )
     offload_optimizer: bool = Field(False, description="Keep optimizer state in the host's memory (stages 1 to 3)")
     offload_parameters: bool = Field(False, description="Keep weights in the host's memory (stage 3)")
 

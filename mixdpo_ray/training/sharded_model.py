@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mixdpo_ray.training.engine import load_deepspeed, quiet, sharded_loading
+from mixdpo_ray.training.engine import load_deepspeed, sharded_loading
+from mixdpo_ray.training.quiet import quiet
 from mixdpo_ray.training.world import World
 
 FETCHED_AHEAD = 50_000_000  # weights
@@ -26,6 +27,8 @@ def load_in_shards(make: Callable[[], _Model], world: World, *, offload: bool = 
     with sharded_loading(config, 3):
         model = make().eval()
     config["bf16"] = {"enabled": next(model.parameters()).dtype == torch.bfloat16}
+    largest = max(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+    config["zero_optimization"]["stage3_prefetch_bucket_size"] = fetched_ahead(largest)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with quiet():
@@ -36,11 +39,15 @@ def load_in_shards(make: Callable[[], _Model], world: World, *, offload: bool = 
     return model
 
 
+def fetched_ahead(largest: int) -> int:
+    """How many weights; `largest`: those of the largest layer."""
+    return min(FETCHED_AHEAD, largest)
+
+
 def shards_config(*, offload: bool) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": 3,
         "overlap_comm": False,
-        "stage3_prefetch_bucket_size": FETCHED_AHEAD,
         "stage3_param_persistence_threshold": SMALL,
     }
     if offload:

@@ -18,8 +18,9 @@ from torch import Tensor
 from mixdpo_ray.curriculum.shares import Share
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective, StepView
+from mixdpo_ray.tables.index import Index
 from mixdpo_ray.tables.mismatched import behind, mismatched_rows
-from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.window_shares import SharedWindow
@@ -47,7 +48,7 @@ def with_statistics(
     context: StatisticsContext,
 ) -> tuple[Sequence[PairBatch], ObjectiveState]:
     """Collective. The micro-batches with statistics of their pairs, and the objective's state once they are trained."""
-    window, share = shared.window, shared.shares[context.world.rank]
+    window, share = shared.window, shared.shares[context.world.share]
     easy = np.flatnonzero(~window.hard)
     if not len(easy):
         return batches, policy.objective_state
@@ -74,7 +75,7 @@ def with_statistics(
 
 def step_pairs(sums: Tensor, index: Index, positions: Numbers, references: References | None) -> PairLogps:
     """All pairs at once, in double precision. `sums` [2, pairs]: of the chosen and of the rejected answers."""
-    columns = [index.chosen_length, index.rejected_length, index.margin]
+    columns = [index.chosen_scored, index.rejected_scored, index.margin]
     if references is not None:
         columns += [references.chosen, references.rejected]
     return PairLogps(*sums, *(torch.from_numpy(column[positions].astype(np.float64)) for column in columns))
@@ -84,7 +85,7 @@ def gathered(values: Sequence[Tensor], numbers: Sequence[Numbers], share: Share,
     """Collective. [2, pairs] of each micro-batch -> [2, count] of all ranks; a filler adds nothing."""
     sums = torch.zeros(2, count, dtype=torch.float64, device=world.torch_device)
     for value, mine, micro in zip(values, numbers, share, strict=True):
-        if micro.weight:
+        if micro.weight and world.counts:
             sums[:, torch.from_numpy(mine)] = value.double()
     if world.size > 1:
         dist.all_reduce(sums)
@@ -116,19 +117,20 @@ def _foreign_ratio(policy: Policy, positions: Numbers, shared: SharedWindow, con
     assert context.references is not None
     everyone = [[_easy_numbers(shared, micro.rows) for micro in share] for share in shared.shares]
     run = [[positions[mine if len(mine) else [0]] for mine in micros] for micros in everyone]
-    mine = np.unique(np.concatenate(run[context.world.rank]))
+    mine = np.unique(np.concatenate(run[context.world.share]))
     tokens = TokenRows.of(mismatched_rows(context.table, mine), mine)
     index = context.table.index("train")
-    answers = index.chosen_length.astype(np.int64) + index.rejected_length
+    answers = index.chosen_scored.astype(np.int64) + index.rejected_scored
     values = []
-    for step, here in enumerate(run[context.world.rank]):
+    for step, here in enumerate(run[context.world.share]):
         most = max(int(answers[behind(micros[step], len(index))].sum()) for micros in run)
         batch = build_batch(
             tokens, here, np.zeros(len(here), np.bool_), context.references.mismatched,
             weight=1.0, padding=policy.padding, device=context.world.torch_device, rows=policy.rows,
+            row_slice=context.world.row_slice,
         )  # fmt: skip
         pairs = policy.logps(batch, -(-most // context.chunk_tokens)).easy
         values.append(torch.stack([pairs.chosen_ratio, pairs.rejected_ratio]))
-    ours = everyone[context.world.rank]
+    ours = everyone[context.world.share]
     kept = [value[:, : len(numbers)] for value, numbers in zip(values, ours, strict=True)]
-    return gathered(kept, ours, shared.shares[context.world.rank], len(positions), context.world).flatten()
+    return gathered(kept, ours, shared.shares[context.world.share], len(positions), context.world).flatten()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mixdpo_ray.curriculum.plan import Plan, Window
 from mixdpo_ray.curriculum.shares import Share, rows_of_rank
 from mixdpo_ray.errors import CurriculumError
-from mixdpo_ray.tables.prepared_table import Index, PreparedTable
+from mixdpo_ray.tables.index import Index
+from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.window_shares import index_lengths
 from mixdpo_ray.training.world import World
@@ -38,7 +39,7 @@ def rank_positions(table: PreparedTable, plan: Plan, world: World, kind: RowKind
     """Positions of the rows that a rank runs in a step, each once, ascending."""
     window = plan.window(step)
     lengths = index_lengths(table.index("train"), window.positions)
-    return window.positions[rows_of_rank(lengths, window.hard, world.size, world.rank, packed=kind == "packed")]
+    return window.positions[rows_of_rank(lengths, window.alone, world.shares, world.share, packed=kind == "packed")]
 
 
 def share_positions(window: Window, share: Share) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ import pytest
 import ray
 
 from mixdpo_ray.cluster.events import Warned
+from mixdpo_ray.cluster.gauges import CHECKPOINTS, GAUGES, JUDGE_QUEUE, OF_EVALUATIONS, OF_STEPS
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_workers import fit
@@ -25,6 +26,7 @@ from mixdpo_ray.errors import NonFiniteError, PreparedTableError, ResourceError,
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.settings import CheckpointSettings
+from tests.cluster.scraping import scraped_of
 from tests.training.test_every_objective import told
 from tests.training.test_isolation import job_of, make_biased, weights
 from tests.training.tiny import make_job, make_world
@@ -81,6 +83,20 @@ def test_a_training_in_a_standing_group_is_the_one_alone(two: WorkerGroup, tiny:
     assert told(tmp_path / "half") == told(tmp_path / "alone")
     assert weights(tmp_path / "half") == weights(tmp_path / "alone")
     assert not (tmp_path / "alone" / "ray").exists()
+
+
+def test_the_numbers_of_a_training_can_be_scraped(two: WorkerGroup, tiny: Path, tmp_path: Path) -> None:
+    """All that the dashboard shows, but for a judge's queue: what the last line with each of them says."""
+    job = make_job(tiny, tmp_path / "run", checkpoints=CheckpointSettings(every_steps=2))
+    two.train(QueuedJob(job, "scraped"))
+    tags = {"run": Path(two.folder).name, "study": "", "trial": "scraped"}
+    found = scraped_of(tags, *(name for name in GAUGES if name != JUDGE_QUEUE[0]))
+    last: dict[str, float] = {}
+    for line in map(json.loads, Path(job.run, "metrics.jsonl").read_text().splitlines()):
+        last.update({name: value for name, value in line.items() if name != "step" or "kind" not in line})
+    expected = {gauge: last[metric] for gauge, (metric, _) in {**OF_STEPS, **OF_EVALUATIONS}.items()}
+    assert 0 < found.pop(CHECKPOINTS[0]) < PATIENCE
+    assert found == pytest.approx(expected)
 
 
 def slow_job(tiny: Path, run: Path, save_every: int) -> TrainingJob:

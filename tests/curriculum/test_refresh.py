@@ -15,7 +15,7 @@ from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.file import load_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 
-TWO_EPOCHS = {"epochs": 2, "epoch_order": "curriculum_major"}
+TWO_EPOCHS: dict[str, Any] = {"epochs": 2, "epoch_order": "curriculum_major"}
 
 
 def steps_of(easy: int, hard: int, refresh: Any, epochs: int = 1, **curriculum: Any) -> tuple[int, ...]:
@@ -84,4 +84,15 @@ def test_what_is_off_is_no_part_of_a_training_and_what_is_on_is(tmp_path: Path) 
     assert "refresh_reference" not in recipe(tmp_path).training_identity()["curriculum"]
     one = recipe(tmp_path, "curriculum.refresh_reference={per_bucket: 3}").training_identity()
     assert one["curriculum"]["refresh_reference"] == {"per_bucket": 3}
-    recipe(tmp_path, "curriculum.refresh_reference=per_stage", "curriculum.order=ascending")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["curriculum.order=ascending"],
+        ["curriculum.hard_objective={name: todo}"],
+        ["train.num_train_epochs=2", "curriculum.epoch_order=curriculum_major"],
+    ],
+)
+def test_a_stage_that_compares_pairs_after_another_may_refresh(tmp_path: Path, overrides: list[str]) -> None:
+    recipe(tmp_path, "curriculum.refresh_reference=per_stage", *overrides)

@@ -31,6 +31,7 @@ from mixdpo_ray.pairs.edit_distance import edit_distance
 from mixdpo_ray.pairs.pair import Message, Pair
 from mixdpo_ray.pairs.settings import DataSettings, SourceSettings
 from mixdpo_ray.pairs.tokens import EncodedPair, PairTokenizer
+from mixdpo_ray.training.model_loading import Whole
 from mixdpo_ray.training.settings import ModelSettings
 from tests.pairs.small_tokenizers import CHATML, LLAMA3, small_tokenizer
 
@@ -100,7 +101,7 @@ def in_llama3(question: str, answer: str) -> str:
 
 def test_ches_agrees_with_the_states_of_each_answer_alone(folder: Path) -> None:
     """Summed from the prompt's last token to the answer's last but one, the places that predict the answer."""
-    found = CHES().scorer(policy(folder), "cpu")(rows())
+    found = CHES().scorer(policy(folder), Whole())(rows())
     model = LlamaForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32).eval()
     for row, prompt in enumerate(token_lists("prompt")):
         sums, means = {}, {}
@@ -119,7 +120,7 @@ def test_ches_agrees_with_the_states_of_each_answer_alone(folder: Path) -> None:
 def test_rewards_agree_with_each_conversation_alone_in_the_reward_models_own_template(folder: Path) -> None:
     """The text is that of the pair, not of the policy's template."""
     metric = RewardMargin(model=str(folder / "reward"), dtype="float32")
-    found = metric.scorer(policy(folder), "cpu")(rows())
+    found = metric.scorer(policy(folder), Whole())(rows())
     model = LlamaForSequenceClassification.from_pretrained(folder / "reward", dtype=torch.float32).eval()
     tokenizer = small_tokenizer(LLAMA3)
     for row, (question, answers) in enumerate(zip(QUESTIONS, ANSWERS, strict=True)):
@@ -134,7 +135,7 @@ def test_rewards_agree_with_each_conversation_alone_in_the_reward_models_own_tem
 
 
 def test_a_reward_model_without_a_template_reads_question_and_answer_as_two_texts(folder: Path) -> None:
-    found = RewardMargin(model=str(folder / "plain"), dtype="float32").scorer(policy(folder), "cpu")(rows())
+    found = RewardMargin(model=str(folder / "plain"), dtype="float32").scorer(policy(folder), Whole())(rows())
     model = BertForSequenceClassification.from_pretrained(folder / "plain", dtype=torch.float32).eval()
     tokenizer = small_tokenizer(None)
     for row, question in enumerate(QUESTIONS):
@@ -146,7 +147,7 @@ def test_a_reward_model_without_a_template_reads_question_and_answer_as_two_text
 
 def test_of_a_conversation_that_is_too_long_the_end_is_read(folder: Path) -> None:
     metric = RewardMargin(model=str(folder / "reward"), dtype="float32", max_length=8)
-    found = metric.scorer(policy(folder), "cpu")(rows())
+    found = metric.scorer(policy(folder), Whole())(rows())
     model = LlamaForSequenceClassification.from_pretrained(folder / "reward", dtype=torch.float32).eval()
     ids = small_tokenizer(LLAMA3)(in_llama3(QUESTIONS[0], "Honey."), add_special_tokens=False)["input_ids"]
     with torch.no_grad():
@@ -164,7 +165,7 @@ def test_of_a_conversation_that_is_too_long_the_end_is_read(folder: Path) -> Non
 )
 def test_what_is_no_reward_model_is_refused(folder: Path, name: str, expected: str) -> None:
     with pytest.raises(ModelError, match=expected) as caught:
-        RewardMargin(model=str(folder / name), dtype="float32").scorer(policy(folder), "cpu")
+        RewardMargin(model=str(folder / name), dtype="float32").scorer(policy(folder), Whole())
     assert str(caught.value).startswith("metrics.reward_margin.model '")
 
 
@@ -172,7 +173,7 @@ def test_what_is_no_reward_model_is_refused(folder: Path, name: str, expected: s
 @pytest.mark.parametrize("text", ["answer", "prompt_and_answer"])
 def test_embedding_distances_agree_with_each_text_alone(folder: Path, pooling: Any, text: Any) -> None:
     metric = EmbeddingDistance(model=str(folder / "plain"), dtype="float32", pooling=pooling, text=text)
-    found = metric.scorer(policy(folder), "cpu")(rows())["distance"]
+    found = metric.scorer(policy(folder), Whole())(rows())["distance"]
     model = AutoModel.from_pretrained(folder / "plain", dtype=torch.float32).eval()
     tokenizer = small_tokenizer(None)
     for row, answers in enumerate(ANSWERS):
@@ -187,7 +188,7 @@ def test_embedding_distances_agree_with_each_text_alone(folder: Path, pooling: A
 
 
 def test_edits_are_counted_among_the_first_tokens(folder: Path) -> None:
-    found = DCRM(max_tokens=2).scorer(policy(folder), "cpu")(rows())["edits"]
+    found = DCRM(max_tokens=2).scorer(policy(folder), Whole())(rows())["edits"]
     pairs = zip(token_lists("chosen"), token_lists("rejected"), strict=True)
     assert found == [edit_distance(one[:2], two[:2]) for one, two in pairs]
 
@@ -218,7 +219,7 @@ def test_a_head_of_its_own_is_read_by_its_score(folder: Path, tmp_path: Path) ->
     config["auto_map"] = {"AutoModelForSequenceClassification": "rating.RatingLlama"}
     (tmp_path / "custom" / "config.json").write_text(json.dumps(config))
     settings = ModelSettings(path=str(tmp_path / "custom"), dtype="float32", trust_remote_code=True)
-    found = RewardModel(settings, "here", 4096, "cpu")([[Message(role="user", content="Hi!")]], ["Hello!"])
+    found = RewardModel(settings, "here", 4096, Whole())([[Message(role="user", content="Hi!")]], ["Hello!"])
     model = LlamaForSequenceClassification.from_pretrained(folder / "classes", dtype=torch.float32).eval()
     ids = small_tokenizer(LLAMA3)(in_llama3("Hi!", "Hello!"), add_special_tokens=False)["input_ids"]
     with torch.no_grad():
@@ -227,7 +228,7 @@ def test_a_head_of_its_own_is_read_by_its_score(folder: Path, tmp_path: Path) ->
 
 def test_a_batch_that_memory_has_no_room_for_is_halved(folder: Path) -> None:
     """Rewards are those of the whole batch; of a single answer there is no half."""
-    model = RewardModel(ModelSettings(path=str(folder / "reward"), dtype="float32"), "here", 4096, "cpu")
+    model = RewardModel(ModelSettings(path=str(folder / "reward"), dtype="float32"), "here", 4096, Whole())
     prompts = [[Message(role="user", content=question)] for question in QUESTIONS]
     texts = [chosen for chosen, _ in ANSWERS]
     whole, forward, sizes = model(prompts, texts), model.model.forward, []

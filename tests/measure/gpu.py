@@ -33,7 +33,8 @@ from typing import Any
 
 import torch
 
-from mixdpo_ray.training.engine import import_what_is_slow, quiet
+from mixdpo_ray.training.engine import import_what_is_slow
+from mixdpo_ray.training.quiet import quiet
 from mixdpo_ray.training.settings import LoraSettings
 from tests.measure import against_trl, ceilings, correctness, inputs, micro_steps, resume, trainings
 from tests.measure.phases import Measurement, Phase, Report, Result, run_phases

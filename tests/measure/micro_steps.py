@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mixdpo_ray.training.engine import Policy, make_policy
-from mixdpo_ray.training.logps import selected_logps
 from mixdpo_ray.training.process_group import join_group
+from mixdpo_ray.training.selected_logps import selected_logps
 from mixdpo_ray.training.settings import Kernels, TrainSettings
 from tests.measure.arms import ARMS, SHARED, Micro, micro_batches
 from tests.measure.flops import Work

@@ -19,11 +19,11 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.aot import AOT
 from mixdpo_ray.objectives.aps import APS
 from mixdpo_ray.objectives.dpo import DPO
+from mixdpo_ray.objectives.dr_dpo import DrDPO
 from mixdpo_ray.objectives.gamma_simpo import GammaSimPO
-from mixdpo_ray.objectives.logps import PairLogps, TokenLogps
+from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.madpo import MADPO
 from mixdpo_ray.objectives.objective import Objective
-from mixdpo_ray.objectives.selective_tokens import SelectiveTokens
 from mixdpo_ray.objectives.step_objective import StepObjective, StepView
 
 # chosen, rejected, their references, their lengths, margin
@@ -149,6 +149,36 @@ WORKED = [
     Worked("apo_zero", {}, 0.9675132633602079, -0.024984381508111646, 0.024960042628014448),
     Worked("apo_down", {}, 0.9800430900968915, 8.970970841984047e-05, 0.024894671799691806),
     Worked("discopop", {}, 0.8609603559047448, -0.053070301067555725, 0.053070301067555725),
+    # 0.13 - 0.5 = -0.37: log(1 + e^0.37); the tie of the same pair is tested below
+    Worked("todo", {}, 0.895162949730635, -0.059145897843278, 0.059145897843278),
+    # log(e^0.065 + e^-0.065 + 2) - 0.065
+    Worked("dpo_d", {}, 1.3223504252282376, -0.04837557189379276, 0.04837557189379276),
+    # from sigmoid(0.13) = 0.532454 to sigmoid(1.5) = 0.817574
+    Worked("rpo_fwd_kl", {}, 0.2116926835504349, -0.034105700365577765, 0.034105700365577765),
+    Worked("rpo_sq", {}, 1.8769, -0.274, 0.274),  # (0.13 - 1.5)^2, slope 0.1 x 2 x 1.37
+    # 0.1 x (0.5 + 0.95 x 0.8) = 0.126
+    Worked("dpo_shift", {}, 0.6321303692009345, -0.0468541608443683, 0.04451145280214989),
+    # losses 0.630258, 0.688160, 0.513015, 0.649160, of which the first has the weight 0.987797
+    Worked("dr_dpo", {}, 0.622567642110969, -0.04618405956603114, 0.04618405956603114, batch=FOUR),
+    Worked("simper", {}, 0.08137464431125224, -0.02865047968601901, 0.02627710294081731),  # e^-1 - e^-1.25
+    # rewards 4 x (1 - e^0.3125) = -1.467352 and 4 x (1 - e^0.25) = -1.136102, times 2, and a target of 1
+    Worked("alpha_po", {}, 1.8361712692277616, -0.2297855064641492, 0.15418821886973724),
+    # alpha 0 is SimPO
+    Worked("alpha_po", {"alpha": 0.0}, 1.7014132779827524, -0.16351489523872872, 0.11679635374194909),
+    # 1 - e^-0.5 and 1 - e^0.8
+    Worked(
+        "f_dpo", {"link": "forward_kl"}, 0.6154695877064145, -0.027876932964769258, 0.10228873723107296,
+    ),
+    Worked("f_dpo", {}, 0.6589031760887654, -0.0182194127007135, 0.03329688921896189),
+    Worked(
+        "f_dpo", {"link": "alpha"}, 0.6243846535847742, -0.036168216990459856, 0.06928169635785998,
+    ),
+    # 0.5 + e^0.5 and -0.8 + e^-0.8: 0.1 x 2.499392
+    Worked(
+        "f_dpo", {"link": "chi"}, 0.5759660265791465, -0.11597120330657312, 0.06345719567212715,
+    ),
+    # clipped to 0.05, beyond which nothing moves
+    Worked("f_dpo", {"link": "chi", "clip": 0.05}, math.log1p(E), 0.0, 0.0),
     Worked("sft", {}, 1.25, -0.1, 0.0),
     Worked("sft", {"both": True}, 2.25, -0.1, -1 / 14),
 ]  # fmt: skip
@@ -195,30 +225,20 @@ def test_loss_and_both_gradients_equal_the_worked_numbers(case: Worked) -> None:
     assert [slope[0].item() for slope in slopes] == pytest.approx([case.by_chosen, case.by_rejected], abs=1e-6)
 
 
-def test_selected_tokens_are_the_ones_where_policy_and_reference_differ_most() -> None:
-    """Chosen: reference minus policy is 0.2, 1, -0.4, -0.1, 0.1, of which the upper two fifths are 0.2 and 1. Rejected:
-    policy minus reference is -0.2, 0.5, -0.2, 0.4: the upper two. Ratios -1.2 and 0.9, so 0.1 x -2.1 = -0.21.
-    """
-    tokens = TokenLogps(
-        chosen=torch.tensor([[-1, -2, -0.5, -1.5, -0.2]], dtype=torch.float64, requires_grad=True),
-        rejected=torch.tensor([[-1.2, -0.4, -2.2, -0.7, 0]], dtype=torch.float64, requires_grad=True),
-        ref_chosen=torch.tensor([[-0.8, -1, -0.9, -1.6, -0.1]], dtype=torch.float64),
-        ref_rejected=torch.tensor([[-1, -0.9, -2, -1.1, 0]], dtype=torch.float64),
-    )
-    pairs = replace(
-        pairs_of((PAIR,)), chosen_length=torch.tensor([5]), rejected_length=torch.tensor([4]), tokens=tokens
-    )
-    loss = SelectiveTokens().losses(pairs)
-    by_chosen, by_rejected = torch.autograd.grad(loss.sum(), [tokens.chosen, tokens.rejected])
-    assert loss.tolist() == pytest.approx([0.803650], abs=1e-6)
-    slope = 0.1 / (1 + math.exp(-0.21))
-    assert by_chosen.tolist()[0] == pytest.approx([-slope, -slope, 0, 0, 0], abs=1e-9)
-    assert by_rejected.tolist()[0] == pytest.approx([0, slope, 0, slope, 0], abs=1e-9)
+def test_the_weights_of_dr_dpo_are_a_softmax_over_the_step() -> None:
+    """Its value, -log of the mean of e^-loss, has the slopes of the weighed losses."""
+    pairs, objective = pairs_of(FOUR), DrDPO()
+    value = -(-DPO().losses(pairs)).logsumexp(0) + math.log(4)
+    assert value.item() == pytest.approx(0.6179809108877922)
+    expected = torch.autograd.grad(value, [pairs.chosen, pairs.rejected], retain_graph=True)
+    loss = objective.losses(seen_by(objective, pairs)).mean()
+    for found, wanted in zip(torch.autograd.grad(loss, [pairs.chosen, pairs.rejected]), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_every_objective_has_worked_numbers() -> None:
     """A new key in OBJECTIVES turns this red until someone has done its arithmetic above."""
-    assert {*(case.name for case in WORKED), "selective_tokens"} == set(OBJECTIVES)
+    assert {*(case.name for case in WORKED), "selective_tokens", "ld_dpo", "wpo"} == set(OBJECTIVES)
 
 
 @pytest.mark.parametrize("beta", [0.01, 0.1, 5.0])

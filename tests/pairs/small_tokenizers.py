@@ -38,6 +38,25 @@ THINKING = (  # opens a think block that a finished answer does not have: the pr
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
+FORGETFUL = (  # an answer is gone once two more turns follow
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ '...' if m.role == 'assistant' and loop.revindex > 2 else m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MARKED = (  # says itself which tokens are the assistant's
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{{ '\n' }}"
+    "{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+UNMARKED = MARKED.replace("'assistant'", "'nobody'")
+TOOLS = (  # lists tools in front, and calls inside turns
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}[{{ (call.function or call) | tojson }}]{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
+)
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}" + CHATML
 TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "qwen3": QWEN3, "llama2": LLAMA2, "bare": BARE}
 

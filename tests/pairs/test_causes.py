@@ -12,7 +12,7 @@ from mixdpo_ray.pairs.causes import causes_text, reasons_text, row_read_again
 from mixdpo_ray.pairs.convert import Refusal
 from mixdpo_ray.pairs.quarantine import Quarantine, over_budget
 from mixdpo_ray.pairs.settings import SourceSettings
-from tests.pairs.samples import BAD, GOOD, QUESTION, conversation, data
+from tests.pairs.samples import BAD, GOOD, QUESTION, conversation
 
 PAIR = {"prompt": QUESTION, "chosen": GOOD, "rejected": BAD, "stars": 4, "score_rejected": 2}
 COLUMNS = {"score_chosen": "stars"}
@@ -74,7 +74,7 @@ def test_rare_reasons_are_only_counted() -> None:
 def test_the_first_refused_rows_are_named_with_their_file_once(tmp_path: Path) -> None:
     refusals = [Refusal("far/a.jsonl", row, "bad_score") for row in range(3)] + [Refusal("b.jsonl", 0, "empty_answer")]
     quarantine = Quarantine.of(refusals)
-    said = str(over_budget(quarantine, 8, data(source=SourceSettings(path="far/a.jsonl")), "q.jsonl"))
+    said = str(over_budget(quarantine, 8, SourceSettings(path="far/a.jsonl"), "q.jsonl"))
     assert "the first: b.jsonl row 0 (empty_answer); far/a.jsonl row 0 (bad_score), 1 (bad_score), 2 (bad_sc" in said
     path = str(tmp_path / "q.jsonl")
     quarantine.write(path)

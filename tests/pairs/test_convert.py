@@ -20,7 +20,7 @@ from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.reading import RawRow, read_rows
 from mixdpo_ray.pairs.settings import DataSettings, SourceSettings
 from tests.pairs.samples import BAD, GOOD, QUESTION, SAMPLES, completion, conversation, data
-from tests.pairs.small_tokenizers import NO_SYSTEM, THINKING, small_tokenizer
+from tests.pairs.small_tokenizers import FORGETFUL, NO_SYSTEM, THINKING, UNMARKED, small_tokenizer
 
 BINARIZED = SAMPLES["ultrafeedback_binarized"].rows[0]
 LONG = "Honey and wax, and wax and honey. " * 30
@@ -46,6 +46,8 @@ def binarized(chosen: Any = GOOD, rejected: Any = BAD, prompt: str = QUESTION, *
     return {**BINARIZED, "chosen": turns[0], "rejected": turns[1], **columns}
 
 
+TURNS = conversation(QUESTION, GOOD, "And flies?", "Nothing.")  # parts from BAD at the first answer
+PLAIN = SAMPLES["plain"].rows[0]
 SYSTEM = [[{"role": "system", "content": "Be brief."}, *conversation(QUESTION, text)] for text in (GOOD, BAD)]
 HELPSTEER3 = {**SAMPLES["helpsteer3_preference"].rows[0], "overall_preference": 0}
 RATED, ONE = SAMPLES["rated_answers"].rows[0], {"text": GOOD, "score": 7.5}
@@ -72,6 +74,10 @@ CASES: dict[str, list[Case]] = {
     "empty_answer": [Case(binarized(" \n")), Case(binarized(rejected=""))],
     "identical_answers": [Case(binarized(GOOD, f"{GOOD}\n"))],
     "answers_differ_before_last_turn": [Case(binarized(conversation("Another question?", GOOD)))],
+    "malformed_tools": [Case({**PLAIN, "tools": one}, "plain") for one in ("no JSON", '{"name": "f"}', [{"name": 1}])],
+    "malformed_template_kwargs": [Case({**PLAIN, "chat_template_kwargs": one}, "plain") for one in ("[1]", "{")],
+    "turns_not_separable": [Case(binarized(TURNS), template=FORGETFUL)],
+    "no_assistant_tokens": [Case(binarized(TURNS), template=UNMARKED)],
     "lone_surrogate": [Case(binarized(f"{GOOD} \ud83d"), parquet=False)],
     "missing_score": [Case(binarized(score_chosen=None))],
     "nan_score": [Case(binarized(score_rejected=math.nan))],
@@ -104,6 +110,7 @@ ELSEWHERE = {
     "no_ratings_to_state",
     "tie_not_augmented",
     "raters_disagree",
+    "several_turns",
 }
 
 
@@ -116,7 +123,8 @@ def write(folder: Path, rows: list[dict[str, Any] | str], kind: str) -> str:
     if kind == "jsonl":
         path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
     else:
-        pq.write_table(pa.Table.from_pylist(rows), path)
+        named = dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row)
+        pq.write_table(pa.Table.from_pylist([{**named, **row} for row in rows if isinstance(row, dict)]), path)
     return str(path)
 
 

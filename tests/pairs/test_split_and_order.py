@@ -24,7 +24,7 @@ def key(
     pair: str, margin: float, row: int, file: str = "a", held: bool = False, prompt: str | None = None
 ) -> dict[str, Any]:
     return {
-        "heldout_source": held,
+        "source_number": int(held),
         "pair_id": name(pair),
         "prompt_id": name(prompt or pair),
         "score_chosen": 5 + margin,

@@ -9,8 +9,7 @@ is log(1 + e^-0.13) = 0.630258.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from mixdpo_ray.objectives.alpha_po import AlphaPO
 from mixdpo_ray.objectives.aot import AOT
 from mixdpo_ray.objectives.apo_down import APODown
 from mixdpo_ray.objectives.apo_zero import APOZero
@@ -31,6 +31,7 @@ from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.objectives.dpo_nll import DPONLL
 from mixdpo_ray.objectives.dpo_norm import DPONorm
 from mixdpo_ray.objectives.exo import EXO
+from mixdpo_ray.objectives.f_dpo import FDPO
 from mixdpo_ray.objectives.ipo import IPO
 from mixdpo_ray.objectives.kto import KTO
 from mixdpo_ray.objectives.logps import PairLogps
@@ -44,32 +45,13 @@ from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.objectives.slic import SLiC
 from mixdpo_ray.objectives.sppo import SPPO
 from tests.peer.batch import Batch, Found, joined, random_batch
+from tests.peer.conftest import Trl
 from tests.peer.ours import our_loss, run_ours, write_inputs
 from tests.peer.setup import Row, Setup
-from tests.peer.tiny import rows, save_model
+from tests.peer.tiny import rows
 
-Trl = Callable[..., Any]
 PAIR = Batch([[-1.25] * 10], [[-1.0] * 14], [-13.0], [-13.2], prompts=[[-2.5] * 4])
 MODEST = Batch([[-8 / 6] * 6], [[-9.5 / 8] * 8], [-8.4], [-9.0], prompts=[[-2.5] * 4])  # sums -8 and -9.5
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("formulas")
-    save_model(folder / "model")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trl(folder: Path, trl_process: ProcessPoolExecutor) -> Trl:
-    """Calls one of trl_losses by its name, there."""
-    return lambda function, *given, **named: trl_process.submit(_call, function, folder, *given, **named).result()
-
-
-def _call(function: str, *given: Any, **named: Any) -> Any:
-    from tests.peer import trl_losses
-
-    return getattr(trl_losses, function)(*given, **named)
 
 
 def check_equal(mine: Found, theirs: Found, factor: float = 1.0) -> None:
@@ -103,9 +85,15 @@ DPO_TRAINER = [
     (AOT(unpaired=True), "aot_unpaired", {"beta": 0.1}),
     (AOT(unpaired=True, label_smoothing=0.2), "aot_unpaired", {"beta": 0.1, "label_smoothing": 0.2}),
 ]
+DIVERGENCES = [
+    (FDPO(link="forward_kl"), {"f_divergence_type": "forward_kl"}),
+    (FDPO(link="js"), {"f_divergence_type": "js_divergence"}),
+    (FDPO(link="alpha"), {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.5}),
+]
 CPO_TRAINER = [
     (SimPO(beta=2.0, gamma_beta_ratio=0.4), "simpo", {"beta": 2.0, "simpo_gamma": 0.8}),
     (SimPO(beta=10.0, gamma_beta_ratio=0.3), "simpo", {"beta": 10.0, "simpo_gamma": 3.0}),
+    (AlphaPO(), "simpo", {"beta": 2.0, "simpo_gamma": 1.0, "alpha": 0.25}),
     (CPO(beta=0.1, cpo_alpha=0.0), "sigmoid", {"beta": 0.1}),
     (SLiC(delta=1.0, sft_weight=0.0), "hinge", {"beta": 1.0}),  # without a reference, unlike the hinge of its DPO
 ]
@@ -118,6 +106,16 @@ def test_the_loss_is_that_of_trls_dpo_trainer(
     for seed in range(8):
         batch = random_batch(seed)
         check_equal(our_loss(objective, batch), trl("dpo_loss", batch, loss_type, **settings))
+
+
+@pytest.mark.parametrize(("objective", "settings"), DIVERGENCES, ids=repr)
+def test_other_divergences_are_those_of_trls_dpo_trainer(
+    trl: Trl, objective: Objective, settings: dict[str, Any]
+) -> None:
+    """Of policies near their reference: far from it an exponential of a log-ratio is rounded to whole numbers."""
+    for seed in range(0, 16, 2):
+        batch = random_batch(seed)
+        check_equal(our_loss(objective, batch), trl("dpo_loss", batch, "sigmoid", beta=0.1, **settings))
 
 
 @pytest.mark.parametrize(("objective", "loss_type", "settings"), CPO_TRAINER, ids=repr)

@@ -50,7 +50,10 @@ class _Script:
             return SimpleNamespace(logits=torch.cat([logits, logits[:, -1:]], dim=1))
         zeros = torch.zeros_like(self.logps)  # for what is only logged
         log_probs = torch.where(labels[:, 1:] == -100, zeros, self.logps)
-        return SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+        squares = log_probs.exp().square() + (1 - log_probs.exp()).square()  # of two words
+        return SimpleNamespace(
+            log_sum_sq_probs=squares.log(), log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool()
+        )  # fmt: skip
 
     def found(self, loss: Tensor) -> Found:
         """A loss that reads sums has one derivative by all tokens of an answer, and it is the one by their sum."""
@@ -67,7 +70,9 @@ def dpo_loss(
     label_smoothing: float = 0.0,
     weights: Sequence[float] = (1.0,),
     discopop_tau: float = 0.05,
+    **attributes: Any,
 ) -> Found:
+    """`attributes`: of the trainer, beside those that every loss has."""
     script, trainer = _Script(batch), _dpo(folder)
     inputs = {
         "input_ids": script.input_ids,
@@ -78,7 +83,7 @@ def dpo_loss(
     }
     settings: dict[str, Any] = {
         "loss_types": loss_types, "loss_weights": weights, "beta": beta, "label_smoothing": label_smoothing,
-        "precompute_ref_logps": True,
+        "precompute_ref_logps": True, **attributes,
     }  # fmt: skip
     with patch.multiple(trainer, **settings), patch.object(trainer.args, "discopop_tau", discopop_tau):
         return script.found(trainer._compute_loss(script, inputs, return_outputs=False))
@@ -106,7 +111,13 @@ def kto_loss(
 
 
 def cpo_loss(
-    folder: Path, batch: Batch, loss_type: str, beta: float, cpo_alpha: float, simpo_gamma: float = 0.0
+    folder: Path,
+    batch: Batch,
+    loss_type: str,
+    beta: float,
+    cpo_alpha: float,
+    simpo_gamma: float = 0.0,
+    alpha: float = 0.0,
 ) -> Found:
     script, trainer = _Script(batch), _cpo(folder)
     settings: dict[str, Any] = {
@@ -114,6 +125,7 @@ def cpo_loss(
         "beta": beta,
         "cpo_alpha": cpo_alpha,
         "simpo_gamma": simpo_gamma,
+        "alpha": alpha,
     }
     with patch.multiple(trainer, **settings):
         return script.found(trainer.get_batch_loss_metrics(script, _apart(script))[0])

@@ -66,6 +66,11 @@ def write_parquet(path: Path, rows: Sequence[Row], row_group_size: int | None = 
     return str(path)
 
 
+def within(path: str, limit: float) -> Row:
+    """A source of which no larger share may be refused."""
+    return {"path": path, "max_quarantined_fraction": limit}
+
+
 def recipe(
     folder: Path, source: str | Sequence[str] | Mapping[str, Any], global_batch_size: int = 4, **data: Any
 ) -> Recipe:

@@ -15,7 +15,7 @@ def test_keys_of_all_tasks_come_together_and_may_hold_more_text_than_one_array_o
     """67 million ids of 32 characters are 2 GiB, and pyarrow takes no rows of more unless strings are large."""
     source, stage = made(5_000, fraction=0.02)
     done: list[tuple[int, int]] = []
-    staged = convert_sources([source], [stage], SIZES, lambda tasks, of: done.append((tasks, of)))
+    staged = convert_sources({"data.source": source}, [stage], SIZES, lambda tasks, of: done.append((tasks, of)))
     assert done[-1] == (3, 3)
     assert staged.rows_in == len(staged.keys) == 5_000
     assert staged.notes == {"truncated_answer": 250}

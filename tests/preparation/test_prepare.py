@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mixdpo_ray.curriculum.order import easiest_first
-from mixdpo_ray.errors import DataError, FormatError, QuarantineError, TooFewPairsError
+from mixdpo_ray.errors import DataError, FormatError, TooFewPairsError
 from mixdpo_ray.preparation.convert_sources import SIZES
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.tables.prepared_table import PreparedTable
@@ -21,6 +21,7 @@ from tests.preparation.preparations import (
     quarantined,
     recipe,
     some_rows,
+    within,
     write_jsonl,
     write_parquet,
 )
@@ -96,7 +97,7 @@ def test_every_row_is_kept_or_named(tmp_path: Path) -> None:
     ]
     source = write_jsonl(tmp_path / "a.jsonl", [*good, *bad])
     for sizes in (SIZES, ON_THE_CLUSTER):
-        settings = recipe(tmp_path, source, negative_margin="drop", max_quarantined_fraction=0.5)
+        settings = recipe(tmp_path, within(source, 0.5), negative_margin="drop")
         settings = settings.model_copy(
             update={
                 "output": settings.output.model_copy(
@@ -154,42 +155,17 @@ def test_a_training_pair_with_a_held_out_prompt_is_refused(tmp_path: Path) -> No
 
 def test_a_full_held_out_split_is_counted_but_is_no_fault(tmp_path: Path) -> None:
     source, held = (write_jsonl(tmp_path / f"{seed}.jsonl", some_rows(40, seed=seed)) for seed in (1, 2))
-    settings = recipe(
-        tmp_path, source, heldout={"source": {"path": held}, "max_pairs": 8}, max_quarantined_fraction=0.0
-    )
+    held_out = {"source": within(held, 0.0), "max_pairs": 8}
+    settings = recipe(tmp_path, within(source, 0.0), heldout=held_out)
     table = prepared_table(settings)
     assert table.rows("eval") == 8
     assert table.manifest.quarantined == {"heldout_is_full": 32}
 
 
-def test_too_many_refused_rows_stop_the_job_and_are_named(tmp_path: Path) -> None:
-    rows = some_rows(30)
-    source = write_jsonl(tmp_path / "a.jsonl", [*rows, *[{**row, "chosen": ""} for row in rows[:10]]])
-    with pytest.raises(QuarantineError) as caught:
-        prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.2))
-    assert "10 of 40 rows were refused, 25.0%" in str(caught.value)
-    assert f"10 empty_answer (an answer has no text); the first: {source} row 30, 31, 32, 33, 34; all" in str(
-        caught.value
-    )
-    assert "good" not in str(caught.value)
-    assert len(list((tmp_path / "outputs" / "prepared").glob("*.quarantine.jsonl"))) == 1
-
-
-def test_a_table_made_under_a_wider_limit_is_refused_under_a_narrower_one(tmp_path: Path) -> None:
-    rows = some_rows(30)
-    source = write_jsonl(tmp_path / "a.jsonl", [*rows, {**rows[0], "chosen": ""}])
-    made = prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.2))
-    assert prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.1)).folder == made.folder
-    with pytest.raises(QuarantineError, match="1 of 31 rows"):
-        prepared_table(recipe(tmp_path, source, max_quarantined_fraction=0.01))
-    with pytest.raises(TooFewPairsError, match="global_batch_size 64"):
-        prepared_table(recipe(tmp_path, source, global_batch_size=64))
-
-
 def test_nothing_left_and_less_than_a_batch_are_named(tmp_path: Path) -> None:
     rows = [{**row, "chosen": ""} for row in some_rows(5)]
     with pytest.raises(TooFewPairsError, match="no pairs are left"):
-        prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "a.jsonl", rows), max_quarantined_fraction=1.0))
+        prepared_table(recipe(tmp_path, within(write_jsonl(tmp_path / "a.jsonl", rows), 1.0)))
     with pytest.raises(TooFewPairsError, match="5 pairs are left to train on"):
         prepared_table(recipe(tmp_path, write_jsonl(tmp_path / "b.jsonl", some_rows(5)), global_batch_size=8))
     with pytest.raises(DataError, match=r"c.jsonl is empty: give a file of pairs"):
@@ -230,9 +206,8 @@ def test_a_folder_laid_out_like_a_hub_data_set_is_read_by_split_from_its_files(t
     write_parquet(folder / "test-00000-of-00001.parquet", some_rows(12, seed=5))
     settings = recipe(
         tmp_path,
-        {"path": str(tmp_path / "set"), "split": "train"},
+        {"path": str(tmp_path / "set"), "split": "train", "max_quarantined_fraction": 1.0},
         heldout={"source": {"path": str(tmp_path / "set"), "split": "test"}},
-        max_quarantined_fraction=1.0,
     )
     table = prepared_table(settings)
     assert (table.rows("train"), table.rows("eval")) == (50, 12)

@@ -60,7 +60,7 @@ def test_rows_of_one_answer_belong_together_and_what_gives_no_pair_has_its_reaso
         {"prompt": "sort g a", "answer": 7},
     ]
     file = write_rows(folder / "single.jsonl", rows)
-    overrides = [f"answers.rate.source.path={file}", "data.max_quarantined_fraction=0.3"]
+    overrides = [f"answers.rate.source.path={file}", "answers.rate.source.max_quarantined_fraction=0.3"]
     report = rate_answers(recipe(folder, *overrides, out="single"))
     (line,) = lines(report)
     assert [(one["text"], one["model"]) for one in line["answers"]] == [("a b", "one"), ("b a", "another")]
@@ -118,7 +118,7 @@ def test_pairs_without_ratings_get_two_scores_and_keep_their_order(folder: Path)
     ]
     file = write_rows(folder / "unrated.jsonl", rows)
     own = ["answers.rate.source=null", "answers.rate.pairs=true", f"data.source={{path: {file}, format: plain}}"]
-    report = rate_answers(recipe(folder, *own, "data.max_quarantined_fraction=0.25", out="pairs"))
+    report = rate_answers(recipe(folder, *own, "data.source.max_quarantined_fraction=0.25", out="pairs"))
     assert [(line["chosen"], line["score_chosen"], line["score_rejected"]) for line in lines(report)] == [
         ("a b", 10, 1),
         ("k", 1, 10),

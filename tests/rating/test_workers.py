@@ -11,6 +11,7 @@ import torch
 
 from mixdpo_ray.playground.sample import write_tiny_model
 from mixdpo_ray.rating.workers import LogpWorker
+from mixdpo_ray.training.model_loading import Whole
 from mixdpo_ray.training.settings import ModelSettings
 
 ANSWERS = {"a": [[3, 4, 5], [6, 7]], "b": [[3, 4], [8, 9, 10, 2]], "c": [[3, 4, 5, 6, 7], [2]], "d": [[5], [6, 6]]}
@@ -21,7 +22,7 @@ def test_log_probs_do_not_depend_on_the_batch_and_a_batch_without_memory_is_halv
 ) -> None:
     write_tiny_model(tmp_path)
     settings = ModelSettings(path=str(tmp_path), dtype="float32", packing=False)
-    worker = LogpWorker(settings, "here", 1, gpu=False)
+    worker = LogpWorker(settings, "here", 1, Whole())
     alone = [worker({"answers": [json.dumps([row])]})["number"][0].as_py() for row in ANSWERS.items()]
     sizes: list[int] = []
     whole = worker._logps

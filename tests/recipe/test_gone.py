@@ -43,14 +43,17 @@ def as_recorded_before(recipe: Recipe) -> dict[str, Any]:
     content["curriculum"]["threshold"]["tolerance"] = 1e-9
     content["deepspeed"] |= {"reduce_bucket_size": 5, "allgather_bucket_size": 5}
     content["cluster"] |= {"prefetch_windows": 4, "windows_per_read": 10}
+    content["train"]["max_grad_norm"] = content["train"]["optimizer"].pop("max_grad_norm")
+    content["output"]["tensorboard"] = "tensorboard" in content["output"].pop("trackers")
     content["compare"]["world"] = content["compare"].pop("playground")
     assert content["model"].pop("packing") is False
     return json.loads(json.dumps(content).replace("<playground>", "<world>"))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", ["playground", "playground-compare"])
-def test_what_earlier_versions_recorded_is_read_as_the_recipe_of_today(name: str) -> None:
-    recipe = load_recipe(str(RECIPES / f"{name}.yaml"), ["model.packing=off"])
+@pytest.mark.parametrize("trackers", ["{}", "[tensorboard]"])
+def test_what_earlier_versions_recorded_is_read_as_the_recipe_of_today(name: str, trackers: str) -> None:
+    recipe = load_recipe(str(RECIPES / f"{name}.yaml"), ["model.packing=off", f"output.trackers={trackers}"])
     assert recorded_recipe(as_recorded_before(recipe)) == recipe == recorded_recipe(recipe.to_dict())
 
 

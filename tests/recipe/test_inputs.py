@@ -107,7 +107,14 @@ def test_models_that_workers_load_may_lie_on_another_cluster_and_data_may_not(
             "model.kernels=liger",
             "model.kernels liger needs liger_kernel: pip install 'mixdpo_ray[liger]', or set it to",
         ),
-        ("output.tensorboard=true", "output.tensorboard needs tensorboard: pip install 'mixdpo_ray[tensorboard]', or"),
+        (
+            "output.trackers=[tensorboard]",
+            "output.trackers.tensorboard needs tensorboard: pip install 'mixdpo_ray[tensorboard]', or leave it out",
+        ),
+        (
+            "output.trackers.mlflow.uri=sqlite:///a.db",
+            "output.trackers.mlflow needs mlflow: pip install 'mixdpo_ray[mlflow]', or leave it out",
+        ),
     ],
 )
 def test_a_library_that_training_lacks_is_refused_with_its_extra_where_this_machine_trains(

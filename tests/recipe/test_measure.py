@@ -138,3 +138,10 @@ def test_every_measure_has_a_name_in_words() -> None:
     assert words["eval_rewards/margins/margin_0.5-1"] == "held-out reward margin, margins 0.5 to 1"
     assert not [name for name, text in words.items() if "/" in text or "_" in text]
     assert metric_in_words("win_rate") == "win rate"
+
+
+def test_a_metric_of_a_held_out_set_is_read_like_that_of_the_main_one() -> None:
+    assert read_metric("eval_code_loss") == Measure("eval_code_loss", "min")
+    assert read_metric("eval_code_rewards/accuracies") == Measure("eval_code_rewards/accuracies", "max")
+    assert str(read_guard("eval_code_logps/chosen_drift >= -20")) == "eval_code_logps/chosen_drift >= -20"
+    assert why_unfair(Measure("eval_code_loss", "min"), ["objective.beta"]) is not None

@@ -246,7 +246,7 @@ def test_workers_paths_and_logging_do_not_make_another_training(small: Path) -> 
     def name(*overrides: str) -> str:
         return fingerprint(load_recipe(str(small), overrides).training_identity())
 
-    same = ["cluster.num_workers=8", "output.tensorboard=true", "train.checkpoints.every_steps=5", "train.max_steps=3"]
+    same = ["cluster.num_workers=8", "output.trackers=[wandb]", "train.checkpoints.every_steps=5", "train.max_steps=3"]
     assert {name(override) for override in same} == {name()}
     other = ["objective.beta=0.2", "train.seed=1", "curriculum.thin=2", "deepspeed.zero_stage=3", "model.dtype=float32"]
     assert len({name(), *(name(override) for override in other)}) == 1 + len(other)
@@ -285,7 +285,7 @@ def test_every_setting_has_a_line_of_explanation() -> None:
 
 def test_a_hyperparameter_of_another_objective_is_refused_with_its_owners(small: Path) -> None:
     said = complaint(small, "objective={name: dpo, gamma_beta_ratio: 0.1}")
-    assert said == "objective.gamma_beta_ratio is unknown; it belongs to simpo, gamma_simpo, alpha_dpo"
+    assert said == "objective.gamma_beta_ratio is unknown; it belongs to simpo, gamma_simpo, alpha_dpo and alpha_po"
     said = complaint(small, "objective={name: ipo, beta: 0.1}")
     assert said == f"objective.beta is unknown; it belongs to dpo, cdpo, robust_dpo and {len(BETA) - 3} others"
 

@@ -29,6 +29,11 @@ def small(tmp_path: Path) -> Path:
         ),
         ("train.checkpoints.keep_best=foo", "train.checkpoints.keep_best: 'foo' is not measured on held-out"),
         ("tune.guard=chosen_drfit >= -20", "tune.guard: 'chosen_drfit >= -20': 'chosen_drfit' is not measured on held"),
+        (
+            "train.checkpoints.keep_best=eval_code_loss",
+            "train.checkpoints.keep_best eval_code_loss: data.heldout.sets has no set 'code'; it names none",
+        ),
+        ("data.heldout.sets={a/b: {path: p}}", "data.heldout.sets: 'a/b' is part of metrics' names: use letters"),
         ("compare.metric=qualty", "compare.metric: 'qualty' is not measured on held-out pairs; did you mean"),
     ],
 )

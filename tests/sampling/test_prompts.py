@@ -13,6 +13,8 @@ import pytest
 from mixdpo_ray.errors import DataError, QuarantineError
 from mixdpo_ray.pairs.pair import content_hash
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.sampling.engine import AskedAnswer
+from mixdpo_ray.sampling.http import question_of
 from mixdpo_ray.sampling.prompts import AskedPrompt, prompt_turns, prompts_of_source, with_system_prompt
 
 USER = {"role": "user", "content": "a question"}
@@ -147,3 +149,21 @@ def test_a_system_prompt_stands_first_unless_the_prompt_has_its_own() -> None:
     assert with_system_prompt(none, "other") == [{"role": "system", "content": "other"}, USER]
     assert with_system_prompt(own, "other") == [SYSTEM, USER]
     assert with_system_prompt(none, None) == [USER]
+
+
+def test_tools_go_with_a_prompt_and_make_it_another_one(tmp_path: Path) -> None:
+    tools = [{"name": "weather"}]
+    write(tmp_path, {"prompt": "a"}, {"prompt": "a", "tools": tools}, {"prompt": "a", "tools": "no JSON"})
+    limits = {"max_quarantined_fraction": 0.5}
+    plain, equipped = read(recipe(tmp_path, source=limits))
+    assert plain.prompt_id != equipped.prompt_id
+    assert equipped.template.arguments == {"tools": tools}
+    question = question_of(AskedAnswer(equipped, 0), recipe(tmp_path).answers.sample)
+    assert question.parameters["tools"] == tools
+
+
+def test_a_prompt_may_end_with_what_a_tool_said() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "weather"}}]}
+    turns = prompt_turns([USER, call, {"role": "tool", "content": "rain"}])
+    assert isinstance(turns, tuple)
+    assert turns[1]["tool_calls"] == call["tool_calls"]

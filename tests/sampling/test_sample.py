@@ -234,7 +234,8 @@ def test_rows_that_hold_no_prompt_and_prompts_that_the_model_cannot_be_asked_are
     """One of four rows may be refused; of the three prompts that are left, one is one too many."""
     rows = [{"prompt": prompt} for prompt in ("sort b a", "", "sort <eos> a", "sort c a")]
     (folder / "mixed.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    settings = [f"answers.sample.prompts.source.path={folder / 'mixed.jsonl'}", "data.max_quarantined_fraction=0.25"]
+    source = f"{{path: {folder / 'mixed.jsonl'}, max_quarantined_fraction: 0.25}}"
+    settings = [f"answers.sample.prompts.source={source}"]
     with pytest.raises(
         QuarantineError, match=r"1 of 3 rows were refused.*all: .*recipe\.unanswerable\.quarantine\.jsonl"
     ):

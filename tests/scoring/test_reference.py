@@ -1,13 +1,19 @@
 """Reference log-probs are computed once for what a plan needs, and only what is missing is added."""
 
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from mixdpo_ray import storage
+from mixdpo_ray.cluster import actor_pool
 from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.playground.sample import write_pairs, write_tiny_model
 from mixdpo_ray.preparation.prepare import prepared_table
@@ -16,9 +22,11 @@ from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import make_job
 from mixdpo_ray.scoring.reference import (
     fetched,
+    logps_pool,
     needed_positions,
     reference,
     reference_folder,
+    reference_model,
     refuse_what_does_not_fit,
 )
 from mixdpo_ray.tables.mismatched import mismatched_ids
@@ -195,3 +203,54 @@ def test_references_of_single_tokens_lie_beside_the_sums_and_add_up_to_them(worl
     row = table.read("eval", np.array([3])).to_pylist()[0]
     expected = naive(world, row["prompt_ids"], row["chosen_ids"])
     assert lists[0][3].as_py() == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def dying_once(actor: type, mark: Path) -> type:
+    """An actor of a pool whose process is killed at its second batch, the first time."""
+
+    class Dying(actor):  # type: ignore[misc]
+        batches = 0
+
+        def __call__(self, batch: dict[str, Any]) -> pa.Table:
+            self.batches += 1
+            if self.batches == 2 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(batch)
+
+    return Dying
+
+
+class StoppedError(Exception):
+    """Stands for what ends a driver."""
+
+
+class Stopping(ReferenceTable):
+    def append(self, rows: pa.Table) -> None:
+        super().append(rows)
+        raise StoppedError
+
+
+def test_in_shards_a_dead_worker_and_a_stopped_driver_lose_what_they_had_not_handed_in(
+    world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Seven batches over two ranks. The driver stops behind the first part; then a worker dies in the middle."""
+    every = "curriculum.threshold={hard_count: 0}"
+    table, whole = prepared_table(recipe(world, every)), covered(recipe(world, every, "output.name=every"))
+    settings = recipe(world, every, "cluster.scoring=sharded", f"output.storage_path={tmp_path}")
+    monkeypatch.setattr(actor_pool, "PAIRS_PER_PART", 32)
+    needed = {"train": np.arange(table.rows("train"))}
+    pool = logps_pool(settings, table, reference_model(settings), "values")
+    store = ReferenceTable.create(reference_folder(settings, table), "tiny")
+    with pytest.raises(StoppedError):
+        actor_pool.cover_positions(pool, table, Stopping(store.folder, store.manifest), needed)
+    store = ReferenceTable.open(store.folder)
+    assert store.manifest.pairs == 32
+
+    dying = replace(pool, actor=dying_once(pool.actor, tmp_path / "died"))
+    assert actor_pool.cover_positions(dying, table, store, needed) == table.rows("train") - 32
+    assert (tmp_path / "died").exists()
+    ids = table.index("train").pair_id
+    for found, expected in zip(store.aligned(ids), whole.aligned(ids), strict=True):
+        assert np.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert not list((tmp_path / "scoring").iterdir())

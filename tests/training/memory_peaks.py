@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from mixdpo_ray.training.batch import ModelInput, PairBatch, TokenRows, build_batch
+from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.engine import make_policy
+from mixdpo_ray.training.packed_rows import ModelInput
+from mixdpo_ray.training.row_slices import WHOLE, RowSlice
 from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
@@ -35,23 +38,29 @@ def full_batch(pairs: int, length: int) -> PairBatch:
     )
 
 
-def full_row(pairs: int, length: int) -> PairBatch:
-    """The same pairs in a packed row, their prompts once."""
+def full_row(pairs: int, length: int, row_slice: RowSlice = WHOLE) -> PairBatch:
+    """The same pairs in a packed row, their prompts once; or a slice of it."""
     half = length // 2
     ids = pa.FixedSizeListArray.from_arrays(pa.array(np.random.default_rng(0).integers(0, 500, pairs * half)), half)
     columns = {f"{name}_ids": ids.cast(pa.list_(pa.int32())) for name in ("prompt", "chosen", "rejected")}
     positions, easy = np.arange(pairs), np.zeros(pairs, np.bool_)
     tokens = TokenRows.of(pa.table({**columns, "margin": np.ones(pairs)}), positions)
-    return build_batch(tokens, positions, easy, None, weight=1, padding=0, device=torch.device("cpu"), rows="packed")
+    return build_batch(
+        tokens, positions, easy, None, weight=1, padding=0, device=torch.device("cpu"), rows="packed",
+        row_slice=row_slice,
+    )  # fmt: skip
 
 
 def peak_bytes(
-    world: World, folder: str, dtype: str, zero_stage: int, pairs: int, length: int, packed: bool = False
-) -> int:
+    world: World, folder: str, dtype: str, zero_stage: int, pairs: int, length: int, packed: bool = False,
+    ranks: int = 1, recompute: bool = False,
+) -> int:  # fmt: skip
+    """`ranks`: that share each row, which is packed then. `recompute`: activations in the backward pass."""
     from torch.profiler import ProfilerActivity, profile
 
-    batch = (full_row if packed else full_batch)(pairs, length)
-    train = TrainSettings(per_device_train_batch_size=pairs)
+    world = replace(world, sequence_parallel=ranks)
+    batch = full_row(pairs, length, world.row_slice) if packed else full_batch(pairs, length)
+    train = TrainSettings(per_device_train_batch_size=pairs, gradient_checkpointing=recompute)
     model = ModelSettings.model_validate({"path": folder, "dtype": dtype, "packing": packed})
     settings = DeepSpeedSettings.model_validate({"zero_stage": zero_stage})
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -62,10 +71,10 @@ def peak_bytes(
                 policy.backward((easy.chosen - easy.rejected).sum())
                 del easy
             policy.update()
-    return _peak(profiler)
+    return peak_of(profiler)
 
 
-def _peak(profiler: Any) -> int:
+def peak_of(profiler: Any) -> int:
     """By address: gloo's threads free some blocks that the profiler did not see begin, and the other way round."""
     changes, open_events = [], list(profiler.profiler.kineto_results.experimental_event_tree())
     while open_events:

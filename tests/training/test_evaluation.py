@@ -31,8 +31,8 @@ def evaluated(world: World, job: TrainingJob, per_device: int) -> dict[str, floa
     boundary = hard_boundary(job.plan(table), table.index("train"))
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
     packed = policy.rows == "packed"
-    held_out = read_held_out(table, world, per_device, 7, boundary, job.reference, packed=packed)
-    assert held_out is not None
+    everything = range(table.rows("eval"))
+    held_out = read_held_out(table, world, per_device, 7, boundary, job.reference, everything, packed=packed)
     return evaluate_held_out(policy, job.objective, held_out, world).metrics
 
 
@@ -84,8 +84,7 @@ def test_what_is_hard_is_told_by_the_difficulty_where_a_table_has_one(tiny: Path
     boundary = hard_boundary(job.plan(table), table.index("train"))
     assert boundary == 100.0 - 24  # 32 pairs, the last 8 of them are hard
     for edge, hard in ((boundary, 0), (92.0, 3)):
-        held_out = read_held_out(table, World(), 4, 7, edge, None)
-        assert held_out is not None
+        held_out = read_held_out(table, World(), 4, 7, edge, None, range(HELD_OUT))
         assert held_out.hard.tolist() == [True] * hard + [False] * (HELD_OUT - hard)
 
 
@@ -97,8 +96,7 @@ def test_drift_is_zero_where_the_policy_is_the_reference(tiny: Path, two: Gang) 
 
 def test_what_is_measured_has_the_names_that_recipes_may_write(tiny: Path) -> None:
     """A pair in every bucket, and easy and hard ones. What only says how far a mean can be trusted is none of them."""
-    held_out = read_held_out(PreparedTable.open(str(tiny / "table")), World(), 4, 7, 0.0, None)
-    assert held_out is not None
+    held_out = read_held_out(PreparedTable.open(str(tiny / "table")), World(), 4, 7, 0.0, None, range(HELD_OUT))
     count = len(EDGES)
     held_out = replace(held_out, bucket=np.arange(count), hard=np.arange(count) % 2 == 0)
     values = np.ones((count, len(MEASURES)))

@@ -112,7 +112,7 @@ def test_whatever_moves_a_step_before_the_switch_makes_another_first_stage(tiny:
         {"seed": 7},
         {"global_batch_size": 4},
         {"num_train_epochs": 2},
-        {"max_grad_norm": 0.5},
+        {"optimizer": {"learning_rate": 1e-3, "max_grad_norm": 0.5}},
         {"model": {"dtype": "bfloat16"}},
         {"zero_stage": 1},
         {"evaluation": EvaluationSettings(every_steps=1)},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from mixdpo_ray.curriculum.shares import PassSize, TokenBudget
 from mixdpo_ray.objectives.dpo import DPO
@@ -22,6 +22,7 @@ from mixdpo_ray.training.checks_before_training import references_for
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.export import consolidated
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.process_group import join_group
 from mixdpo_ray.training.settings import OptimizerSettings
 from mixdpo_ray.training.step import LossWeights, train_step
 from mixdpo_ray.training.window_shares import share_window
@@ -33,7 +34,7 @@ from tests.training.tiny import make_job
 Weights = dict[str, Tensor]
 
 # An epsilon far above every gradient makes AdamW's first step exactly proportional to the gradient, here equal to it.
-PLAIN_STEP = OptimizerSettings(learning_rate=1e6, adam_epsilon=1e6)
+PLAIN_STEP = OptimizerSettings(learning_rate=1e6, adam_epsilon=1e6, max_grad_norm=0)
 MIXED = 2  # the window of positions 16 to 23 holds six easy pairs and two hard ones
 
 
@@ -48,14 +49,15 @@ def gradient_in_groups(world: World, job: TrainingJob, step: int) -> tuple[dict[
 
 def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float], float, Weights]:
     """Sums, norm and gradient of a step, through DeepSpeed and one real update."""
+    world = join_group(world, job.deepspeed.sequence_parallel)
     table = PreparedTable.open(job.prepared)
     plan = job.plan(table)
     window = plan.window(step)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
     before = {name: tensor.clone() for name, tensor in consolidated(policy).items()}
     per_device, chunk_tokens = job.train.per_device_train_batch_size, job.train.logp_chunk_tokens
-    shared = share_window(window, table.index("train"), world.size, per_device, chunk_tokens, policy.rows)
-    share = shared.shares[world.rank]
+    shared = share_window(window, table.index("train"), world.shares, per_device, chunk_tokens, policy.rows)
+    share = shared.shares[world.share]
     positions = share_positions(window, share)
     tokens = TokenRows.of(table.read("train", positions), positions)
     references = references_for(job, table, plan)
@@ -63,11 +65,12 @@ def gradient(world: World, job: TrainingJob, step: int) -> tuple[dict[str, float
         build_batch(
             tokens, window.positions[micro.rows], window.hard[micro.rows], references,
             weight=micro.weight, padding=0, device=torch.device("cpu"), rows=policy.rows,
+            alone=window.alone[micro.rows], row_slice=world.row_slice,
         )
         for micro in share
     ]  # fmt: skip
     weights = LossWeights(shared.totals, window.stage, job.curriculum.sft_normalisation, job.curriculum.sft_weight)
-    sums, norm = train_step(policy, job.objective, batches, weights, world)
+    sums, norm = train_step(policy, job.objective, batches, weights, world, job.hard_objective)
     after = consolidated(policy)
     return sums, norm, {name: before[name] - after[name] for name in after}
 
@@ -79,7 +82,7 @@ def naive_gradient(job: TrainingJob, step: int) -> tuple[float, Weights]:
     table = PreparedTable.open(job.prepared)
     plan = job.plan(table)
     window, references = plan.window(step), references_for(job, table, plan)
-    model = LlamaForCausalLM.from_pretrained(job.model.path, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(job.model.path, dtype=torch.float32)
     rows = table.read("train", window.positions).to_pylist()
 
     def logp(row: dict[str, Any], side: str) -> Tensor:
@@ -121,9 +124,7 @@ def difference(mine: Weights, truth: Weights) -> float:
 
 
 def plain_job(tiny: Path, per_device: PassSize, **changes: Any) -> TrainingJob:
-    return make_job(
-        tiny, tiny / "unused", optimizer=PLAIN_STEP, max_grad_norm=0, per_device_train_batch_size=per_device, **changes
-    )
+    return make_job(tiny, tiny / "unused", optimizer=PLAIN_STEP, per_device_train_batch_size=per_device, **changes)
 
 
 @pytest.mark.parametrize("norm", ["token_mean", "example_mean", "example_sum"])

@@ -10,8 +10,8 @@ import pytest
 from mixdpo_ray.errors import StorageError
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.engine import make_policy
-from mixdpo_ray.training.evaluation import evaluate_held_out, hard_boundary, read_held_out
 from mixdpo_ray.training.held_out_pairs import AFTER, BEFORE, HeldOutPairs, describe_held_out, matrix
+from mixdpo_ray.training.held_out_sets import evaluate_held_out_sets, read_held_out_sets
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.world import World
 from tests.training.gang import Gang
@@ -25,10 +25,9 @@ def kept(right: str, ids: str = "abcdefgh") -> HeldOutPairs:
 
 def evaluated(world: World, job: TrainingJob) -> tuple[dict[str, float], HeldOutPairs]:
     table = PreparedTable.open(job.prepared)
-    held_out = read_held_out(table, world, 2, 7, hard_boundary(job.plan(table), table.index("train")), job.reference)
-    assert held_out is not None
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
-    found = evaluate_held_out(policy, job.objective, held_out, world)
+    held_out = read_held_out_sets(job, world, table, job.plan(table), policy.rows)
+    found = evaluate_held_out_sets(policy, job.objective, held_out, world)
     return found.metrics, found.pairs
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.training.batch import ModelInput, PairBatch, answer_tokens, padded_predictors, padded_together
-from mixdpo_ray.training.logps import Scorer, check_exactness, pair_logps, selected_logps
+from mixdpo_ray.training.batch import PairBatch, answer_tokens, padded_predictors, padded_together
+from mixdpo_ray.training.logps import Scorer, check_exactness, pair_logps
+from mixdpo_ray.training.packed_rows import ModelInput
+from mixdpo_ray.training.selected_logps import selected_logps
 from tests.training.families import naive, random_model
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -84,6 +86,33 @@ def test_pairs_are_told_apart_by_their_place() -> None:
     assert logps.easy.chosen_length.tolist() == [4, 1]
     assert logps.hard_length.tolist() == [3]
     assert logps.easy.rejected_length.tolist() == [2, 7]
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_how_typical_answers_are_is_measured_by_the_policy_s_own_probabilities(chunks: int) -> None:
+    """Token by token log p - log of the sum of p squared over the vocabulary, and nothing else has changed."""
+    model = model_of("gemma2")
+    scorer, batch = Scorer(model), batch_of(PROMPTS, ANSWERS, easy=2, hard=1)
+    scorer.reads_typicality = True
+    typical = pair_logps(scorer, batch, chunks)
+    check_exactness(scorer, batch, batch, chunks, torch.float32)
+    expected = []
+    for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
+        logps = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1)
+        wanted = logps.gather(-1, torch.tensor(answer)[:, None])[:, 0] - logps.exp().square().sum(-1).log()
+        expected.append(wanted.mean().item())
+    assert typical.easy.chosen_typicality is not None
+    assert typical.easy.rejected_typicality is not None
+    assert typical.easy.chosen_typicality.tolist() == pytest.approx(expected[:2], abs=1e-5)
+    assert typical.easy.rejected_typicality.tolist() == pytest.approx(expected[3:], abs=1e-5)
+    assert not typical.easy.chosen_typicality.requires_grad
+
+    slopes = []
+    for found in (typical, pair_logps(Scorer(model), batch, chunks)):
+        model.zero_grad()
+        torch.autograd.backward((found.easy.chosen - 2 * found.easy.rejected).sum() + found.hard_chosen.sum())
+        slopes.append(model.lm_head.weight.grad.clone())
+    torch.testing.assert_close(*slopes)
 
 
 def test_a_forward_that_is_not_the_models_own_is_refused() -> None:

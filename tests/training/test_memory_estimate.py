@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MixtralConfig, Qwen3MoeConfig
 
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.training.logps import Scorer, pair_logps
@@ -120,6 +120,21 @@ def test_offloading_moves_optimizer_and_weights_to_the_host() -> None:
 def test_liger_s_kernels_keep_no_float32_norms_and_three_wide_states_of_an_mlp() -> None:
     """A layer keeps 2 x 4 x 4096 for its norms, 2 x (4096 + 2 x 1024 + 2 x 4096) and 2 x 3 x 14,336 bytes a token."""
     assert replace(LLAMA_8B, kernels="liger").layer_bytes == 32_768 + 28_672 + 86_016
+
+
+def test_a_token_keeps_the_width_of_the_experts_that_it_goes_through_and_a_copy_for_each() -> None:
+    """Eight of 128 experts of width 768 in Qwen3-30B-A3B; two whole MLPs in Mixtral."""
+    shape = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 8, "intermediate_size": 704}
+    for config, width, experts in (
+        (Qwen3MoeConfig(**shape, num_experts=16, num_experts_per_tok=8, moe_intermediate_size=96), 768, 8),
+        (MixtralConfig(**shape, num_local_experts=4, num_experts_per_tok=2), 1408, 2),
+    ):
+        with torch.device("meta"):
+            shell = AutoModelForCausalLM.from_config(config)
+        found = shape_from(config, shell, ModelSettings(path="-"))
+        assert (found.intermediate, found.experts) == (width, experts)
+        alone = replace(found, experts=0)
+        assert found.layer_bytes - alone.layer_bytes == 2 * 2 * experts * 256
 
 
 def test_a_chunk_of_logits_is_no_longer_than_asked_for() -> None:

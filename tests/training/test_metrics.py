@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mixdpo_ray.training.metrics import SUMS, MetricsLog, step_metrics
-from mixdpo_ray.training.tensorboard import TensorBoard
 from mixdpo_ray.training.window_shares import WindowTotals
 
 
@@ -53,7 +52,7 @@ def test_a_value_that_is_not_finite_never_reaches_the_file(tmp_path: Path) -> No
 def test_means_are_sums_over_the_pairs_they_are_of() -> None:
     """Four easy and two hard pairs: chosen log-probs over all six, what needs a rejected answer over four."""
     totals = WindowTotals(6, 4, 2, 10, 1, (1,), 100, 0, 120)
-    sums = dict.fromkeys(SUMS, 12.0) | {"loss": 0.5, "rewards/chosen": 8.0, "rewards/rejected": 2.0, "loss/hard": 3.0}
+    sums = dict.fromkeys(SUMS, 12.0) | {"loss": 0.5, "rewards/chosen": 8.0, "rewards/rejected": 2.0, "loss/sft": 3.0}
     metrics = step_metrics(sums, totals, has_reference=True)
     assert metrics["loss"] == 0.5
     assert metrics["logps/chosen"] == 2.0
@@ -61,19 +60,3 @@ def test_means_are_sums_over_the_pairs_they_are_of() -> None:
     assert metrics["rewards/margins"] == 1.5
     assert metrics["loss/hard"] == 3.0
     assert "logps/chosen_drift" not in step_metrics(sums, totals, has_reference=False)
-
-
-def test_tensorboard_gets_the_numbers_where_it_is_asked_for(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run_actor = TensorBoard(str(tmp_path), 0, on=True)
-    run_actor.add({"step": 3, "loss": 0.25, "stage": "easy"})
-    run_actor.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert events.Tags()["scalars"] == ["loss"]
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(3, 0.25)]
-    silent = TensorBoard(str(tmp_path / "none"), 0, on=False)
-    silent.add({"step": 0, "loss": 1.0})
-    silent.close()
-    assert not (tmp_path / "none").exists()

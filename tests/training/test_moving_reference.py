@@ -52,14 +52,14 @@ class Phases(Silent):
 
 def train_in_pieces(world: World, job: TrainingJob, die_at: str = "never") -> Phases:
     """Four pairs between two appends; perhaps killed there."""
-    phases, before = Phases(die_at), moving_reference.AT_ONCE
-    moving_reference.AT_ONCE = 4
+    phases, before = Phases(die_at), moving_reference.PAIRS_AT_ONCE
+    moving_reference.PAIRS_AT_ONCE = 4
     try:
         run_training(job, world, listener=phases)
     except InterruptedError:
         dist.barrier()
     finally:
-        moving_reference.AT_ONCE = before
+        moving_reference.PAIRS_AT_ONCE = before
     return phases
 
 
@@ -96,8 +96,8 @@ def test_the_references_are_log_probs_of_the_policy_at_the_boundary(
     scorer = Scorer(LlamaForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)).eval()
     table, positions = PreparedTable.open(str(tiny / "table")), np.arange(8, 22)
     tokens = TokenRows.of(table.read("train", positions), positions)
-    expected = [[float(answer.sum()) for answer in _logps_of(scorer, tokens, position)] for position in positions]
-    ids = [table.index("train").pair_id[position] for position in positions]
+    expected = [[float(answer.sum()) for answer in _logps_of(scorer, tokens, int(position))] for position in positions]
+    ids = [table.index("train").pair_id[int(position)] for position in positions]
     for run, _ in finished.values():
         store = ReferenceTable.open(str(run / "references" / "step-1"))
         assert store.manifest.pairs == 14

@@ -62,7 +62,7 @@ def test_each_loss_has_a_panel_and_the_margins_too(tmp_path: Path, drawn: list[A
         folder = tmp_path / f"{number}"
         folder.mkdir()
         draw_curves(str(run_with(folder, stages)))
-    both = ["preference loss", "SFT loss", "preference accuracy", "chosen drift (nats)", "margins"]
+    both = ["preference loss", "loss of hard pairs", "preference accuracy", "chosen drift (nats)", "margins"]
     assert [labels(figure) for figure in drawn] == [both, both, [both[0], *both[2:]], both[1:]]
 
 
@@ -95,7 +95,7 @@ def test_steps_are_counted_from_1_as_on_the_console_and_held_out_points_lie_at_t
     draw_curves(str(run_with(tmp_path, "eeeehh", (0, 4, 6), **{"eval_pairs/margin_1-2": 15.0})))
     panels = dict(zip(labels(drawn[0]), drawn[0].axes, strict=True))
     assert list(panels["preference loss"].lines[0].get_xdata()) == [1, 2, 3, 4]
-    assert list(panels["SFT loss"].lines[0].get_xdata()) == [5, 6]
+    assert list(panels["loss of hard pairs"].lines[0].get_xdata()) == [5, 6]
     assert list(panels["margins"].lines[0].get_xdata()) == [1, 2, 3, 4, 5, 6]
     points, _ = panels["preference accuracy"].lines[1:3]
     assert list(points.get_xdata()) == [0, 4, 6]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mixdpo_ray.curriculum.plan import Window
-from mixdpo_ray.tables.prepared_table import Index
+from mixdpo_ray.tables.index import Index
 from mixdpo_ray.training.step import LossWeights
 from mixdpo_ray.training.window_shares import share_window
 
@@ -13,7 +13,8 @@ PROMPT = np.array([2, 2, 2, 2])
 CHOSEN = np.array([3, 1, 4, 6])
 REJECTED = np.array([1, 2, 5, 9])
 INDEX = Index(["a", "b", "c", "d"], np.array([2.0, 1.0, 0.0, 0.0]), PROMPT, CHOSEN, REJECTED)
-WINDOW = Window(0, "mixed", 0, 0, 0, 1, np.arange(4), np.array([False, False, True, True]))
+HARD = np.array([False, False, True, True])
+WINDOW = Window(0, "mixed", 0, 0, 0, 1, np.arange(4), HARD, HARD)
 
 
 def test_counts_are_of_the_window_whatever_the_split() -> None:
@@ -56,3 +57,14 @@ def test_hard_pairs_weigh_as_much_as_easy_ones_beside_them() -> None:
     assert LossWeights(totals, "mixed", "example_mean", 0.5).hard == 0.5 * 2 / 4
     assert LossWeights(totals, "hard", "example_mean", 0.5).hard == 0.5
     assert LossWeights(totals, "mixed", "example_mean", 0.5).easy == 1 / 4
+
+
+def test_tokens_that_are_not_the_assistants_are_run_and_not_counted() -> None:
+    """Of c's four tokens two are scored, of d's six five: 7 in all, and as many tokens go through the model as ever."""
+    scored = (np.array([3, 1, 2, 5]), np.array([1, 2, 5, 9]))
+    index = Index(INDEX.pair_id, INDEX.margin, PROMPT, CHOSEN, REJECTED, scored=scored)
+    for world, per_device in ((1, 4), (3, 2), (4, 1)):
+        totals = share_window(WINDOW, index, world, per_device, 2).totals
+        assert (totals.hard_tokens, totals.tokens) == (7, 29)
+    assert share_window(WINDOW, index, 4, 1, 2).totals.chunks == (3,)
+    assert share_window(WINDOW, index, 1, 4, 2).totals.chunks == (-(-(3 + 1 + 1 + 2 + 2 + 5) // 2),)

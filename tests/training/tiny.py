@@ -149,6 +149,7 @@ def make_job(
     objective: Objective | None = None,
     curriculum: dict[str, Any] | None = None,
     zero_stage: int = 2,
+    sequence_parallel: int = 1,
     model: dict[str, Any] | None = None,
     **train: Any,
 ) -> TrainingJob:
@@ -168,7 +169,7 @@ def make_job(
         curriculum=CurriculumSettings.model_validate(curriculum or {}),
         objective=chosen,
         train=TrainSettings.model_validate(settings),
-        deepspeed=DeepSpeedSettings.model_validate({"zero_stage": zero_stage}),
+        deepspeed=DeepSpeedSettings.model_validate({"zero_stage": zero_stage, "sequence_parallel": sequence_parallel}),
         prepared=str(world / "table"),
         reference=str(world / "reference") if chosen.needs_reference else None,
         run=str(run),

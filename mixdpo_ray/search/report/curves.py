@@ -32,7 +32,7 @@ class Curve:
     trial: int
     accuracy: tuple[tuple[float, float], ...]  # (share of the curriculum, value)
     loss: tuple[tuple[float, float | None], ...]
-    switch: float | None  # share at which SFT begins
+    switch: float | None  # share at which hard pairs begin
 
 
 def learning_curves(study: Study, facts: StudyFacts) -> Figure:
@@ -54,7 +54,7 @@ def learning_curves(study: Study, facts: StudyFacts) -> Figure:
     plot.update_layout(legend={"title": {"text": "trial "}})
     left = len(trials_of(study)) - len(curves)
     return figure.drawn(
-        "From clear pairs to ambiguous ones: a diamond marks where a trial switches to SFT (from there on its loss is "
+        "From clear pairs to ambiguous ones: a diamond marks where a trial's hard pairs begin (from there its loss is "
         "another quantity) and the dashed line where the winner, in red, does"
         f"{f' ({len(curves)} of {left + len(curves)} trials)' if left else ''}.{_chance(study)}",
         [drawing(plot, 600)],
@@ -159,7 +159,7 @@ def _add(plot: Any, curve: Curve, color: str, facts: StudyFacts) -> None:
             col=1,
             showlegend=False,
             marker={"symbol": "diamond", "size": 12 if wins else 8, "color": color},
-            hovertemplate=f"trial {name}: SFT begins<extra></extra>",
+            hovertemplate=f"trial {name}: hard pairs begin<extra></extra>",
             **shown,
         )
     if wins and curve.switch is not None:
@@ -168,7 +168,7 @@ def _add(plot: Any, curve: Curve, color: str, facts: StudyFacts) -> None:
             x=curve.switch,
             y=1,
             yref="y domain",
-            text=" SFT begins",
+            text=" hard pairs begin",
             xanchor="left",
             yanchor="top",
             showarrow=False,

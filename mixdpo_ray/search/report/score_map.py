@@ -20,7 +20,7 @@ TELLING = {
     "curriculum.threshold.hard_count": "hard count",
     "objective.beta": "beta",
     "train.optimizer.learning_rate": "learning rate",
-    "train.schedule.stage2_lr_ratio": "the SFT stage's rate",
+    "train.schedule.stage2_lr_ratio": "the second stage's rate",
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixdpo_ray.intervals import NORMAL, ends_of, wilson
 from mixdpo_ray.search.report.facts import StudyFacts
-from mixdpo_ray.training.metric_names import JUDGE_METRICS, metric_in_words
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, metric_in_words, of_set, set_and_metric
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -48,7 +48,7 @@ class Target:
         return one > other if self.upward else one < other
 
     def text(self, value: float) -> str:
-        return f"{value:.4f}" if self.metric.startswith(ACCURACY) else number_text(value)
+        return f"{value:.4f}" if set_and_metric(self.metric)[1].startswith(ACCURACY) else number_text(value)
 
 
 def objectives(facts: StudyFacts) -> list[Target]:
@@ -98,8 +98,9 @@ def held_out_pairs(trial: FrozenTrial, metric: str) -> int | None:
     if metric.endswith(("/easy", "/hard")):
         return None
     bucket = metric.rpartition("/")[2] if "/margin_" in metric else "margin_"
+    counted = of_set(f"eval_pairs/{bucket}", set_and_metric(metric)[0])
     counts = metrics_of(trial).items()
-    return round(sum(count for name, count in counts if name.startswith(f"eval_pairs/{bucket}"))) or None
+    return round(sum(count for name, count in counts if name.startswith(counted))) or None
 
 
 def what_is_counted(metric: str) -> str:
@@ -118,9 +119,10 @@ def error_interval(objective: Target, trial: FrozenTrial) -> tuple[float, float]
     pairs, score = held_out_pairs(trial, objective.metric), objective.of(trial)
     if not pairs:
         return None
-    if objective.metric.startswith(ACCURACY):
+    if set_and_metric(objective.metric)[1].startswith(ACCURACY):
         return wilson(score, pairs) if 0 <= score <= 1 else None
-    named = objective.metric.replace("eval_", "eval_std/", 1).replace("judge/", "judge/std/", 1)
+    name, plain = set_and_metric(objective.metric)
+    named = of_set(plain.replace("eval_", "eval_std/", 1).replace("judge/", "judge/std/", 1), name)
     if not (deviation := metrics_of(trial).get(named)):
         return None
     half = NORMAL * deviation / math.sqrt(pairs)

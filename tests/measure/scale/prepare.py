@@ -25,6 +25,7 @@ from mixdpo_ray.pairs.settings import HeldoutSettings
 from mixdpo_ray.pairs.split_and_order import arrange
 from mixdpo_ray.preparation import prepare as preparation
 from mixdpo_ray.preparation.convert_sources import SIZES, convert_sources
+from mixdpo_ray.preparation.refused_rows import refused_rows
 from mixdpo_ray.tables.prepared_table import commit
 from tests.measure.scale.growth import table
 from tests.measure.scale.made_source import made
@@ -54,11 +55,11 @@ def _measured(pairs: int, fraction: float, folder: Path) -> dict[str, Any]:
     place = str(folder / "table")
     source, stage = made(pairs, fraction)
     with Watch(folder) as watch:
-        staged = convert_sources([source], [stage], SIZES, lambda done, of: None)
+        staged = convert_sources({"data.source": source}, [stage], SIZES, lambda done, of: None)
         read, after_staging = watch.seconds, watch.own_mib
         arranged = arrange(staged.keys, HeldoutSettings(), CurriculumSettings(), False)
         ordered, after_arranging = watch.seconds, watch.own_mib
-        quarantine = preparation._quarantine(staged, arranged)
+        quarantine = refused_rows(staged, arranged)
         manifest = preparation._write(place, staged, arranged, quarantine, SIZES, lambda done, of: None)
         commit(place, manifest)
         written = watch.seconds
