@@ -69,6 +69,8 @@ def steps(examination: Examination) -> str | Caution:
     hard = int(plan.hard.sum())
     text = f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {hard:,} of them hard)"
     assert examination.table is not None
+    if refreshed := examination.job(examination.table, "").refresh_steps(plan):
+        text += f", and the policy becomes the reference after {', '.join(map(str, refreshed))} of them"
     check_training_metrics(recipe, examination.table)
     difficulty = examination.table.index("train").difficulty
     notes = [doubt_of_threshold(recipe.curriculum, hard, difficulty), lack_of_held_out(recipe, examination.table)]
