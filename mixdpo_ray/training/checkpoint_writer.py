@@ -104,6 +104,8 @@ class CheckpointWriter:
     def finish(self) -> None:
         """Wait until nothing is on its way."""
         with self._timed():
+            if self.underway is not None:
+                self.listener.at_location(f"the storing of the checkpoint after step {self.underway.step}", slow=True)
             while self.underway is not None:
                 wait([self.underway.work])
                 self.advance()

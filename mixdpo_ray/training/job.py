@@ -115,7 +115,7 @@ class TrainingJob:
     def reference_positions(self, plan: Plan, since: int = 0) -> NDArray[np.bool_]:
         """The positions of pairs that are compared with the reference, in a window that is trained.
 
-        `since`: the step from which on the reference holds, until the policy becomes the reference the next time.
+        `since`: the step from which on, until the policy becomes the reference the next time.
         """
         trained = np.zeros(len(plan.hard), np.bool_)
         ends = (step for step in self.refresh_steps(plan) if step > since)

@@ -54,6 +54,9 @@ class MovingReference:
         since = max((refreshed for refreshed in self.steps if refreshed <= step), default=0)
         if since == self.since:
             return {}
+        if not self.job.reference_positions(self.plan, step).any():  # the rest of the bucket is trained without
+            self.since = since
+            return {}
         began = time.perf_counter()
         splits = ("train", MISMATCHED) if reads_mismatched(self.job.objective) else ("train",)
         if self.world.leads:
@@ -68,7 +71,7 @@ class MovingReference:
 
     def _cover(self, split: str, since: int, step: int, policy: Policy, listener: Listener) -> int:
         """Score what is missing of a bucket; how many pairs that were."""
-        missing = self._missing(split, since)
+        missing = self._missing(split, since, step)
         if len(missing) and since < step:
             raise PreparedTableError(
                 f"{self._folder(since)} lacks {len(missing)} pairs, and the policy after step {since} is no more: "
@@ -82,11 +85,11 @@ class MovingReference:
             self._score(split, missing[first : first + PAIRS_AT_ONCE], since, policy)
         return len(missing)
 
-    def _missing(self, split: str, since: int) -> Any:
-        """Positions, as rank 0 finds them: the others might see what it has appended meanwhile."""
+    def _missing(self, split: str, since: int, step: int) -> Any:
+        """Positions that are compared from a step on, as rank 0 finds them: others might see what it has appended."""
         found: list[Any] = [None]
         if self.world.leads:
-            positions = np.flatnonzero(self.job.reference_positions(self.plan, since))
+            positions = np.flatnonzero(self.job.reference_positions(self.plan, step))
             ids = ids_of(self.table, split, positions)
             absent = set(ReferenceTable.open(self._folder(since)).missing(ids))
             found = [positions[[one in absent for one in ids]]] if absent else [positions[:0]]

@@ -18,6 +18,7 @@ from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training import moving_reference
 from mixdpo_ray.training.batch import TokenRows
+from mixdpo_ray.training.first_stage import first_stage, stage_job
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.listener import Silent
 from mixdpo_ray.training.logps import Scorer
@@ -162,3 +163,25 @@ def test_a_run_continues_inside_a_bucket_with_what_was_computed_at_its_beginning
     again = two(train_in_pieces, often)[0]
     assert not [text for text in again.texts if text.startswith("reference: ")]
     assert unlike(weights(tmp_path), weights(finished[2][0])) == 0
+
+
+def test_a_run_that_begins_behind_a_shared_stage_needs_none_of_its_references(
+    tiny: Path, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, Phases]]
+) -> None:
+    job = job_of(tiny, tmp_path / "run")
+    stage = first_stage(job, PreparedTable.open(job.prepared), str(tmp_path / "stages"))
+    plain = first_stage(make_job(tiny, tmp_path), PreparedTable.open(job.prepared), str(tmp_path / "stages"))
+    assert stage.fingerprint != plain.fingerprint
+    two(train_in_pieces, stage_job(job, stage))
+    two(train_in_pieces, replace(job, start_from=stage))
+    assert unlike(weights(job.run), weights(finished[2][0])) == 0
+
+
+def test_hard_pairs_that_are_compared_meet_the_policy_of_the_stage_before(
+    tiny: Path, two: Gang, tmp_path: Path
+) -> None:
+    """The tests' references lack the hard pairs, which are not scored before training."""
+    ties = {"refresh_reference": "per_stage", "hard_objective": {"name": "todo"}}
+    two(train, job_of(tiny, tmp_path, curriculum=ties))
+    assert ReferenceTable.open(str(tmp_path / "references" / "step-3")).manifest.pairs == 10
+    assert [line.get("perf/reference_pairs") for line in steps(tmp_path)] == [None, None, None, 10, None]
