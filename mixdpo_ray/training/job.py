@@ -78,7 +78,7 @@ class TrainingJob:
 
     @property
     def hard_objective(self) -> Objective | None:
-        """Of hard pairs; without one they are trained by SFT."""
+        """The one of hard pairs; without one they are trained by SFT."""
         return self.curriculum.hard_objective
 
     @property
