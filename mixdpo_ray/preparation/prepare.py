@@ -38,6 +38,7 @@ from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, histogram_text, thresholds_text
+from mixdpo_ray.pairs.settings import mixed_name
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
@@ -45,6 +46,7 @@ from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, 
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
 from mixdpo_ray.preparation.held_out import lack_of_held_out
+from mixdpo_ray.preparation.mixture import MIXTURE, mixture_facts, mixture_text, refuse_mixed_scales, weights_of
 from mixdpo_ray.preparation.refused_rows import (
     BY_SOURCE,
     check_budgets,
@@ -178,7 +180,11 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
         staged = convert_sources(named, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
         arranged = arrange(
-            staged.keys, recipe.data.heldout, recipe.curriculum, conversions[0].data.margin_scale == "quantile"
+            staged.keys,
+            recipe.data.heldout,
+            recipe.curriculum,
+            conversions[0].data.margin_scale == "quantile",
+            weights_of(recipe.data),
         )
         quarantine = refused_rows(staged, arranged)
         counts = counts_by_source(staged, quarantine)
@@ -199,6 +205,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 LARGEST_ID: largest,
                 SAMPLES: samples,
                 BY_SOURCE: counts,
+                **mixture_facts(staged, arranged, counts),
                 **recipe.curriculum.order_identity,
             }
             commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
@@ -222,6 +229,7 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     return "\n\n".join(
         [
             accounting_text(manifest.rows_in, manifest.rows_kept, manifest.quarantined, manifest.notes),
+            *([mixture_text(manifest.facts[MIXTURE])] if MIXTURE in manifest.facts else []),
             *curated,
             held,
             *([histogram_text(manifest.margins)] if rated else []),
@@ -244,9 +252,9 @@ def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[
     for number, ((setting, data), source) in enumerate(zip(recipe.data.by_source.items(), sources, strict=True)):
         with blamed_on(setting):
             format_name = find_format(data, source.columns(data.max_row_bytes))
-        conversions.append(
-            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, number, shared)
-        )
+        scaled = resolve_scale(data, FORMATS[format_name])
+        conversions.append(ConversionSettings(model, scaled, format_name, number, shared, mixed_name(setting)))
+    refuse_mixed_scales(conversions)
     return conversions
 
 
