@@ -179,13 +179,8 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
         named = dict(zip(recipe.data.by_source, sources, strict=True))
         staged = convert_sources(named, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
-        arranged = arrange(
-            staged.keys,
-            recipe.data.heldout,
-            recipe.curriculum,
-            conversions[0].data.margin_scale == "quantile",
-            weights_of(recipe.data),
-        )
+        ranked = conversions[0].data.margin_scale == "quantile"
+        arranged = arrange(staged.keys, recipe.data.heldout, recipe.curriculum, ranked, weights_of(recipe.data))
         quarantine = refused_rows(staged, arranged)
         counts = counts_by_source(staged, quarantine)
         check_budgets(recipe.data, counts, quarantine, f"{folder}.{QUARANTINE}")
@@ -274,14 +269,8 @@ def _write(
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
     where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
     scored = scored_columns(staged.keys)
-    where = replace(
-        where,
-        without=(
-            *SCORED,
-            *(() if SEVERAL_RATERS in staged.notes else (RATER_MARGINS,)),
-            *(() if scored else RUNS),
-        ),
-    )
+    several_raters = SEVERAL_RATERS in staged.notes
+    where = replace(where, without=(*SCORED, *(() if several_raters else (RATER_MARGINS,)), *(() if scored else RUNS)))
     written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
     seals = {}
     for split, members in splits.items():
