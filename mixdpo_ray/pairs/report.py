@@ -110,7 +110,13 @@ def _with_own(
     return sorted([*same, mine], key=key)
 
 
-def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = None, metric: str = "") -> None:
+def draw(
+    path: str,
+    margins: NDArray[np.float64],
+    threshold: Threshold | None = None,
+    metric: str = "",
+    sources: Mapping[str, int] | None = None,
+) -> None:
     """The histogram with the hard pairs in another colour, and below it the share of hard pairs for every threshold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -120,7 +126,9 @@ def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = 
     bars, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _draw_bars(bars, margins, threshold or Threshold())
     _draw_shares(shares, margins, metric)
-    bars.set_title(f"{metric or 'Margins'} of {len(margins):,} pairs", loc="left", color=INK, fontsize=12)
+    mixed = ", ".join(f"{name} {pairs:,}" for name, pairs in (sources or {}).items())
+    title = f"{metric or 'Margins'} of {len(margins):,} pairs{f' ({mixed})' if mixed else ''}"
+    bars.set_title(title, loc="left", color=INK, fontsize=12)
     for axes in (bars, shares):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.7)

@@ -35,7 +35,7 @@ def refuse_mixed_scales(conversions: Sequence[ConversionSettings]) -> None:
         )
 
 
-def mixture_facts(
+def facts_by_source(
     staged: ConvertedRows, arranged: Arrangement, counts: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Nothing where there is no mix."""
@@ -56,7 +56,13 @@ def mixture_facts(
     return {MIXTURE: facts} if facts else {}
 
 
-def mixture_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
+def trained_by_source(data: DataSettings, staged: ConvertedRows, arranged: Arrangement) -> dict[str, int]:
+    """Training pairs of each source of a mix; nothing where there is none."""
+    names = staged.keys["source"].take(arranged.train).to_pylist() if data.source.mix else []
+    return {name: names.count(name) for name in data.source.mix}
+
+
+def described(facts: Mapping[str, Mapping[str, Any]]) -> str:
     heading = ("source", "rows in", "kept", "refused", "left out by weight", "median margin")
     lines = [
         (name, one["rows"], one["kept"], one["refused"], one["left_out"], _margin(one["median_margin"]))

@@ -42,11 +42,11 @@ from mixdpo_ray.pairs.settings import mixed_name
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
+from mixdpo_ray.preparation import mixture
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
 from mixdpo_ray.preparation.held_out import lack_of_held_out
-from mixdpo_ray.preparation.mixture import MIXTURE, mixture_facts, mixture_text, refuse_mixed_scales, weights_of
 from mixdpo_ray.preparation.refused_rows import (
     BY_SOURCE,
     check_budgets,
@@ -180,7 +180,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
         staged = convert_sources(named, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
         ranked = conversions[0].data.margin_scale == "quantile"
-        arranged = arrange(staged.keys, recipe.data.heldout, recipe.curriculum, ranked, weights_of(recipe.data))
+        arranged = arrange(staged.keys, recipe.data.heldout, recipe.curriculum, ranked, mixture.weights_of(recipe.data))
         quarantine = refused_rows(staged, arranged)
         counts = counts_by_source(staged, quarantine)
         check_budgets(recipe.data, counts, quarantine, f"{folder}.{QUARANTINE}")
@@ -190,7 +190,10 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 unfinished, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
             )
             draw(
-                storage.join(unfinished, MARGINS_PICTURE), arranged.margin[arranged.train], recipe.curriculum.threshold
+                storage.join(unfinished, MARGINS_PICTURE),
+                arranged.margin[arranged.train],
+                recipe.curriculum.threshold,
+                sources=mixture.trained_by_source(recipe.data, staged, arranged),
             )
             write_recipe(unfinished, recipe)
             facts = {
@@ -200,7 +203,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 LARGEST_ID: largest,
                 SAMPLES: samples,
                 BY_SOURCE: counts,
-                **mixture_facts(staged, arranged, counts),
+                **mixture.facts_by_source(staged, arranged, counts),
                 **recipe.curriculum.order_identity,
             }
             commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
@@ -224,7 +227,7 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     return "\n\n".join(
         [
             accounting_text(manifest.rows_in, manifest.rows_kept, manifest.quarantined, manifest.notes),
-            *([mixture_text(manifest.facts[MIXTURE])] if MIXTURE in manifest.facts else []),
+            *([mixture.described(manifest.facts[mixture.MIXTURE])] if mixture.MIXTURE in manifest.facts else []),
             *curated,
             held,
             *([histogram_text(manifest.margins)] if rated else []),
@@ -249,7 +252,7 @@ def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[
             format_name = find_format(data, source.columns(data.max_row_bytes))
         scaled = resolve_scale(data, FORMATS[format_name])
         conversions.append(ConversionSettings(model, scaled, format_name, number, shared, mixed_name(setting)))
-    refuse_mixed_scales(conversions)
+    mixture.refuse_mixed_scales(conversions)
     return conversions
 
 

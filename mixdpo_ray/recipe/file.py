@@ -232,7 +232,7 @@ def _keys_at(names: Sequence[str], details: ErrorDetails) -> list[str]:
 
 def _named_sources(field: FieldInfo) -> type[Settings] | None:
     """The settings of each source where a table names several."""
-    kinds = get_args(field.annotation)
+    kinds = get_args(field.annotation) if get_origin(field.annotation) is dict else ()
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, SourceSettings)), None)
 
 
