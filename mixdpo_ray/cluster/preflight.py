@@ -93,9 +93,8 @@ def local_paths(recipe: Recipe) -> tuple[str, ...]:
     model = with_absolute_paths(recipe.model)
     named = [model.path, model.tokenizer, model.chat_template, model.reference]
     named += [getattr(metric, "model", None) for metric in recipe.metrics.values()]
-    for source in (recipe.data.source, recipe.data.heldout.source):
-        if source is not None:
-            named += [source.path] if isinstance(source.path, str) else source.path
+    for data in recipe.data.by_source.values():
+        named += [data.source.path] if isinstance(data.source.path, str) else data.source.path
     paths = [re.split(r"[*?\[{]", path)[0] for path in named if path and storage.is_local(path)]
     return tuple(dict.fromkeys(storage.absolute(path) for path in paths if storage.local(path).exists()))
 

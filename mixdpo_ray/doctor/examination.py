@@ -119,13 +119,12 @@ class Examination:
     def sources(self) -> list[Source]:
         return find_sources(self.recipe.data)
 
-    def first_rows(self) -> list[RawRow]:
-        source = self.sources[0]
+    def first_rows(self, source: Source) -> list[RawRow]:
         if source.mapped is not None:
             return list(
                 islice((row for block in source.blocks() for row in block_rows(source.name, block)), FIRST_ROWS)
             )
-        limit = self.recipe.data.max_row_bytes
+        limit = source.settings.max_row_bytes
         return list(islice((row for file in source.files for row in read_rows(file, limit)), FIRST_ROWS))
 
     @cached_property

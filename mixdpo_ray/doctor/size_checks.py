@@ -91,8 +91,16 @@ def _too_few(rows: int, pairs: int) -> str:
 
 
 def _rows(examination: Examination) -> int | None:
-    sizes = [len(json.dumps(row.value).encode()) + 1 for row in examination.first_rows() if row.value is not None]
-    return row_count(examination.sources[0], sum(sizes) / max(1, len(sizes)))
+    """Of all that is trained on, as far as weights of a mix keep them; none where one source does not tell."""
+    rows = 0.0
+    for data, source in zip(examination.recipe.data.trained.values(), examination.sources, strict=False):
+        first = examination.first_rows(source)
+        sizes = [len(json.dumps(row.value).encode()) + 1 for row in first if row.value is not None]
+        count = row_count(source, sum(sizes) / max(1, len(sizes)))
+        if count is None:
+            return None
+        rows += count * getattr(data.source, "weight", 1.0)
+    return round(rows)
 
 
 def _stages(plan: Plan) -> dict[str, int]:

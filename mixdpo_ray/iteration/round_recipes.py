@@ -37,6 +37,10 @@ def check_iteration(recipe: Recipe) -> None:
         raise RecipeError("answers.rate.raters names none: say who rates the answers; see jobs/rate.py --help")
     if answers.judge is None:
         raise RecipeError("answers.judge is missing: it says whether a round was any good; give {engine: ...}")
+    if source.mix:
+        raise RecipeError(
+            "data.source.mix: rounds rate their own answers; name one path, instead of which they are read"
+        )
     if source.format not in ("auto", RATED):
         raise RecipeError(f"data.source.format {source.format!r}: rounds rate their own answers; give {RATED}")
     if answers.iterate.rounds > 1 and not storage.is_local(recipe.output.storage_path):

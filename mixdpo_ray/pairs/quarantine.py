@@ -19,6 +19,7 @@ QUARANTINE = "quarantine.jsonl"
 NOT_AT_FAULT = (
     "heldout_is_full",
     "not_selected",
+    "left_out_by_weight",
     "curated_away",
     "tie_not_augmented",
 )  # nothing is wrong with these rows

@@ -17,6 +17,7 @@ from mixdpo_ray.wording import did_you_mean
 TRAIN_SOURCE = "data.source"
 HELD_OUT_SOURCE = "data.heldout.source"
 HELD_OUT_SETS = "data.heldout.sets"
+MIX = "data.source.mix"
 MAX_ROW_BYTES = 1 << 20
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
 
@@ -50,6 +51,50 @@ class SourceSettings(Settings):
     @property
     def name(self) -> str:
         return self.path if isinstance(self.path, str) else ", ".join(self.path)
+
+
+class MixedSource(SourceSettings):
+    weight: float = Field(
+        1.0, gt=0, le=1, description="Share of its pairs that is kept, chosen by a hash of each, to the nearest pair"
+    )
+
+
+class TrainingSource(SourceSettings):
+    path: str | tuple[str, ...] = Field(
+        (), description="File, glob, folder or URI, several of them, or a data set's name"
+    )
+    mix: dict[str, MixedSource] = Field(
+        {}, description="Several sources in place of path: {chat: {path: ..., weight: 0.5}, code: {path: ...}}"
+    )
+
+    @model_validator(mode="after")
+    def _path_or_mix(self) -> Self:
+        if not self.mix:
+            if not self.path:
+                raise ValueError("path is missing: name files or a data set, or several sources under mix")
+            return self
+        named = [name for name in type(self).model_fields if name != "mix" and not self._is_default(name)]
+        if named:
+            raise ValueError(f"{named[0]} belongs to one source, and mix names several: write mix.NAME.{named[0]}")
+        if odd := next((name for name in self.mix if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)), None):
+            raise ValueError(f"mix names a source {odd!r}: use letters, digits, '_' and '-'")
+        return self
+
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True))
+
+    @property
+    def name(self) -> str:
+        return ", ".join(one.name for one in self.mix.values()) if self.mix else super().name
+
+    def identity(self) -> dict[str, Any]:
+        """What tells other pairs, in a mix by source; limits of refused rows do not, and no mix is left out."""
+        content = self.model_dump(mode="json")
+        for source in content["mix"].values():
+            del source["max_quarantined_fraction"]
+        if not self.mix:
+            del content["mix"]
+        return content
 
 
 class HeldoutSettings(Settings):
@@ -89,7 +134,7 @@ class HeldoutSettings(Settings):
 class DataSettings(Settings):
     """Every refusal has a reason (pairs.checking.REASONS) and is counted; nothing changes unless a policy says so."""
 
-    source: SourceSettings = Field(description="The pairs to train on")
+    source: TrainingSource = Field(description="The pairs to train on")
     heldout: HeldoutSettings = Field(HeldoutSettings(), description="The pairs to evaluate on")
     negative_margin: Literal["error", "swap", "drop", "hard"] = Field(
         "error", description="Chosen rated below rejected: stop, swap the answers, refuse the row, or give it margin 0"
@@ -121,7 +166,7 @@ class DataSettings(Settings):
         """What tells other pairs. What came later is left out where it is off, since earlier versions had nothing else,
         and what has moved stands where it stood.
         """
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json") | {"source": self.source.identity()}
         for moved in ("max_row_bytes", "max_quarantined_fraction"):
             content[moved] = content["source"].pop(moved)
         content["heldout"] = self.heldout.identity()
@@ -138,7 +183,13 @@ class DataSettings(Settings):
         held_out |= {f"{HELD_OUT_SETS}.{name}": source for name, source in self.heldout.sets.items()}
         as_they_are = {"pair": PairSettings()}
         apart = {name: self.model_copy(update={"source": one, **as_they_are}) for name, one in held_out.items()}
-        return {TRAIN_SOURCE: self, **apart}
+        return {**self.trained, **apart}
+
+    @property
+    def trained(self) -> dict[str, DataSettings]:
+        """Those of by_source that are trained on: one, or each source of the mix."""
+        mixed = {f"{MIX}.{name}": self.model_copy(update={"source": one}) for name, one in self.source.mix.items()}
+        return mixed or {TRAIN_SOURCE: self}
 
     @property
     def holds_out(self) -> bool:
@@ -152,3 +203,8 @@ class DataSettings(Settings):
                 f"max_prompt_length {self.max_prompt_length} exceeds max_length {self.max_length}: no answer would fit"
             )
         return self
+
+
+def mixed_name(setting: str) -> str | None:
+    """The name of a source of the mix, by the setting that names it; none of a source by itself."""
+    return setting.removeprefix(f"{MIX}.") if setting.startswith(f"{MIX}.") else None

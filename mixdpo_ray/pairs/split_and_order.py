@@ -7,6 +7,7 @@ pairs in other files, in another order, give the same table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from mixdpo_ray.curriculum.order import curriculum_order, easiest_first
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.pairs.heldout import split_heldout, spread_out
 from mixdpo_ray.pairs.margin_scale import quantile_margins
+from mixdpo_ray.pairs.mixing import beyond_weights, together
 from mixdpo_ray.pairs.settings import HeldoutSettings
 
 KEY_SCHEMA = pa.schema(
@@ -50,14 +52,26 @@ class Arrangement:
     sets: dict[str, int]  # pairs of each further held-out set
 
 
-def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSettings, quantiles: bool) -> Arrangement:
+def arrange(
+    keys: pa.Table,
+    heldout: HeldoutSettings,
+    curriculum: CurriculumSettings,
+    quantiles: bool,
+    weights: Mapping[str, float] | None = None,
+) -> Arrangement:
     """Arrange pairs by rating margin: preparation/derive.py orders by another metric what was arranged here.
 
-    `quantiles`: margins become ranks within their source, once duplicates no longer count.
+    `quantiles`: margins become ranks within their source, once duplicates no longer count. `weights`: of the sources of
+    a mix, whose numbers are the first ones.
     """
     refused: dict[str, NDArray[np.int64]] = {}
+    if weights:
+        keys = together(keys, len(weights))
     first = first_of_duplicates(keys)
     refused["duplicate_pair"] = np.flatnonzero(~first)
+    if weights:
+        refused["left_out_by_weight"] = left_out = beyond_weights(keys, first, weights)
+        first[left_out] = False
     margin = column(keys, "margin").copy()
     if quantiles:
         _rank_within_sources(margin, keys, first, heldout)

@@ -54,13 +54,14 @@ class ConversionSettings:
     format: str
     source_number: int  # of DataSettings.by_source
     tokenizer: Any  # an ObjectRef of it, or None where it has to be loaded by name
+    mixed: str | None = None  # the name of the source in a mix
 
     def converter(self) -> Converter:
         """Once per process: tokenizers take up to seconds to load."""
         tokenizer = self.tokenizer.hex() if self.tokenizer is not None else self.model.model_dump_json()
-        name = f"{tokenizer} {self.data.model_dump_json()} {self.format}"
+        name = f"{tokenizer} {self.data.model_dump_json()} {self.format} {self.mixed}"
         if name not in _CONVERTERS:
-            _CONVERTERS[name] = Converter(self.data, self.format, self._load())
+            _CONVERTERS[name] = Converter(self.data, self.format, self._load(), self.mixed)
         return _CONVERTERS[name]
 
     def _load(self) -> Any:

@@ -38,9 +38,11 @@ from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, histogram_text, thresholds_text
+from mixdpo_ray.pairs.settings import mixed_name
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
+from mixdpo_ray.preparation import mixture
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
 from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
 from mixdpo_ray.preparation.derive import derive
@@ -178,9 +180,8 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
         named = dict(zip(recipe.data.by_source, sources, strict=True))
         staged = convert_sources(named, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
-        arranged = arrange(
-            staged.keys, recipe.data.heldout, recipe.curriculum, conversions[0].data.margin_scale == "quantile"
-        )
+        ranked = conversions[0].data.margin_scale == "quantile"
+        arranged = arrange(staged.keys, recipe.data.heldout, recipe.curriculum, ranked, mixture.weights_of(recipe.data))
         quarantine = refused_rows(staged, arranged)
         counts = counts_by_source(staged, quarantine)
         check_budgets(recipe.data, counts, quarantine, f"{folder}.{QUARANTINE}")
@@ -190,7 +191,10 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 unfinished, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
             )
             draw(
-                storage.join(unfinished, MARGINS_PICTURE), arranged.margin[arranged.train], recipe.curriculum.threshold
+                storage.join(unfinished, MARGINS_PICTURE),
+                arranged.margin[arranged.train],
+                recipe.curriculum.threshold,
+                sources=mixture.trained_by_source(recipe.data, staged, arranged),
             )
             write_recipe(unfinished, recipe)
             facts = {
@@ -201,6 +205,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 SAMPLES: samples,
                 BY_SOURCE: counts,
                 **({SET_ROWS: arranged.sets} if arranged.sets else {}),
+                **mixture.facts_by_source(staged, arranged, counts),
                 **recipe.curriculum.order_identity,
             }
             commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
@@ -224,6 +229,7 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     return "\n\n".join(
         [
             accounting_text(manifest.rows_in, manifest.rows_kept, manifest.quarantined, manifest.notes),
+            *([mixture.described(manifest.facts[mixture.MIXTURE])] if mixture.MIXTURE in manifest.facts else []),
             *curated,
             held,
             *([histogram_text(manifest.margins)] if rated else []),
@@ -246,9 +252,9 @@ def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[
     for number, ((setting, data), source) in enumerate(zip(recipe.data.by_source.items(), sources, strict=True)):
         with blamed_on(setting):
             format_name = find_format(data, source.columns(data.max_row_bytes))
-        conversions.append(
-            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, number, shared)
-        )
+        scaled = resolve_scale(data, FORMATS[format_name])
+        conversions.append(ConversionSettings(model, scaled, format_name, number, shared, mixed_name(setting)))
+    mixture.refuse_mixed_scales(conversions)
     return conversions
 
 
@@ -268,14 +274,8 @@ def _write(
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
     where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
     scored = scored_columns(staged.keys)
-    where = replace(
-        where,
-        without=(
-            *SCORED,
-            *(() if SEVERAL_RATERS in staged.notes else (RATER_MARGINS,)),
-            *(() if scored else RUNS),
-        ),
-    )
+    several_raters = SEVERAL_RATERS in staged.notes
+    where = replace(where, without=(*SCORED, *(() if several_raters else (RATER_MARGINS,)), *(() if scored else RUNS)))
     written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
     seals = {}
     for split, members in splits.items():

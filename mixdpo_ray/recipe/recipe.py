@@ -94,8 +94,9 @@ class Recipe(Settings):
     def _combinations(self) -> Self:
         if self.curriculum.sft_weight == 0 and self.curriculum.mode == "two_stage":
             raise ValueError("curriculum.sft_weight 0 leaves the hard stage nothing to learn: use mode discard_hard")
-        if self.data.source.format in FORMATS and (idle := idle_rule(self.data.source.format, self.data.pair)):
-            raise ValueError(idle)
+        for data in self.data.trained.values():
+            if data.source.format in FORMATS and (idle := idle_rule(data.source.format, data.pair)):
+                raise ValueError(idle)
         if (setting := self.train.needs_held_out) and not self.data.holds_out:
             raise ValueError(f"{setting} needs held-out pairs, and data.heldout holds out none: give it a fraction")
         if self.model.kernels == "liger" and self.cluster.use_gpu is False:

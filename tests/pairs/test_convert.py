@@ -106,6 +106,7 @@ ELSEWHERE = {
     "prompt_in_heldout",
     "heldout_is_full",
     "not_selected",
+    "left_out_by_weight",
     "curated_away",
     "no_ratings_to_state",
     "tie_not_augmented",
