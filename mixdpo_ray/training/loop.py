@@ -22,7 +22,7 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective
 from mixdpo_ray.tables.prepared_table import Index, PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
-from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, save_checkpoint
+from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, refuse_other_world, save_checkpoint
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning, references_for
 from mixdpo_ray.training.engine import Policy, make_policy
@@ -143,6 +143,8 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
         listener.on_phase("loading the model")
     tokenizer = load_tokenizer(job.model)
     convert = found is not None and needs_conversion(found, world)
+    if found is not None:
+        refuse_other_world(found, world, job.train.optimizer.name)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
     warning = padding_warning(policy.scorer.why_padded, job.model, job.train)
     if world.leads and warning is not None:

@@ -10,7 +10,7 @@ import torch
 
 from mixdpo_ray.training.batch import ModelInput, PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.engine import make_policy
-from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
 
@@ -46,13 +46,21 @@ def full_row(pairs: int, length: int) -> PairBatch:
 
 
 def peak_bytes(
-    world: World, folder: str, dtype: str, zero_stage: int, pairs: int, length: int, packed: bool = False
+    world: World,
+    folder: str,
+    dtype: str,
+    zero_stage: int,
+    pairs: int,
+    length: int,
+    packed: bool = False,
+    train: TrainSettings | None = None,
+    lora: LoraSettings | None = None,
 ) -> int:
     from torch.profiler import ProfilerActivity, profile
 
     batch = (full_row if packed else full_batch)(pairs, length)
-    train = TrainSettings(per_device_train_batch_size=pairs)
-    model = ModelSettings.model_validate({"path": folder, "dtype": dtype, "packing": packed})
+    train = train or TrainSettings(per_device_train_batch_size=pairs)
+    model = ModelSettings.model_validate({"path": folder, "dtype": dtype, "packing": packed, "lora": lora})
     settings = DeepSpeedSettings.model_validate({"zero_stage": zero_stage})
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         policy = make_policy(model, train, settings, world, 0)
