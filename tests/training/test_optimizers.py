@@ -136,7 +136,9 @@ def singular_values(world: World, job: TrainingJob) -> list[list[float]]:
             parameter.grad = torch.randn_like(parameter)
     policy.optimizer.step()
     rate = policy.optimizer.param_groups[0]["lr"]
-    moved = [(old - new.detach()) / (0.2 * rate * max(new.shape) ** 0.5) for old, new in zip(before, matrices)]
+    moved = [
+        (old - new.detach()) / (0.2 * rate * max(new.shape) ** 0.5) for old, new in zip(before, matrices, strict=True)
+    ]
     return [torch.linalg.svdvals(step).tolist() for step in moved]
 
 
@@ -152,7 +154,7 @@ def test_a_gradient_that_is_not_a_number_moves_nothing(
     tiny: Path, two: Gang, tmp_path: Path, name: OptimizerName
 ) -> None:
     job = job_of(tiny, str(tiny / "model"), tmp_path, name, 2, objective=Poisoned())
-    with pytest.raises(NonFiniteError, match="^step 2: the gradient is not finite"):
+    with pytest.raises(NonFiniteError, match=r"^step 2: the gradient is not finite"):
         two(train, job)
     assert [line["step"] for line in steps(tmp_path)] == [0, 1]
 
