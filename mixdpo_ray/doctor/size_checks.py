@@ -267,7 +267,8 @@ def _could_share_rows(examination: Examination) -> list[int]:
 def disk(examination: Examination) -> str:
     """What is kept, one more while it is written, and the exported model."""
     settings, path = examination.recipe.train.checkpoints, examination.recipe.output.storage_path
-    one, exported = checkpoint_bytes(examination.size, examination.recipe.deepspeed), model_bytes(examination.size)
+    size, recipe = examination.size, examination.recipe
+    one, exported = checkpoint_bytes(size, recipe.deepspeed, recipe.train.optimizer.name), model_bytes(size)
     kept = settings.keep_last + (settings.keep_best is not None) + 1
     need = kept * one + exported
     each = f"{kept} checkpoints of {size_text(one)} (one while it is written)"

@@ -133,6 +133,8 @@ def default_space(recipe: Recipe) -> dict[str, Any]:
     space.update({f"objective.{key}": _listed(written) for key, written in OBJECTIVES[name].search.items()})
     rate = recipe.train.optimizer.learning_rate
     space["train.optimizer.learning_rate"] = {"loguniform": [rate / 5, rate * 5]}
+    if of_matrices := recipe.train.optimizer.muon_learning_rate:
+        space["train.optimizer.muon_learning_rate"] = {"loguniform": [of_matrices / 5, of_matrices * 5]}
     if recipe.curriculum.mode == "two_stage":
         space["train.schedule.stage2_lr_ratio"] = {"loguniform": [0.1, 2.0]}
     return space

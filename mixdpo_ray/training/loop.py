@@ -24,7 +24,7 @@ from mixdpo_ray.tables.index import Index
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tracking.trackers import Trackers
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
-from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, sweep_scratch
+from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, refuse_other_world, sweep_scratch
 from mixdpo_ray.training.checkpoint_writer import CheckpointWriter
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning, references_for
@@ -150,6 +150,8 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
         listener.on_phase("loading the model")
     tokenizer = load_tokenizer(job.model)
     convert = found is not None and needs_conversion(found, world)
+    if found is not None:
+        refuse_other_world(found, world, job.train.optimizer.name)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
     policy.scorer.reads_typicality = job.needs_typicality
     warning = padding_warning(policy.scorer.why_padded, job.model, job.train)

@@ -6,7 +6,7 @@ B = a bucket's elements or T, whichever is less. Bytes on a worker's device, as 
     weights     e P / S             sharded in stage 3
     gathered    e min(P, 10^9)      stage 3: what DeepSpeed keeps whole at a time
     master      4 T / S             float32 copies; none for float32 weights without ZeRO
-    moments     8 T / S             of AdamW
+    moments     8 T / S             of AdamW; others in optimizer_memory.py, with what an update takes for a while
     gradients   stage 0: e T        stage 1: 4 T (and 4 T / S for float32 weights)        stages 2, 3: 4 T / S
     reduction   stage 0: 4 T        stage 1: 4 T; float32 e B        stage 2: e B          stage 3: 2 e B
     activations n l (L + 1), or with gradient checkpointing n (e h L + 2 l), and n l0 behind the last layer
@@ -43,7 +43,16 @@ from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.attention import why_not_packed
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
-from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, Kernels, LoraSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.optimizer_memory import Matrices, moment_bytes, update_bytes
+from mixdpo_ray.training.settings import (
+    BUCKETS,
+    DeepSpeedSettings,
+    Kernels,
+    LoraSettings,
+    ModelSettings,
+    OptimizerName,
+    TrainSettings,
+)
 
 GIB = 1 << 30
 LIVE_PARAMETERS = 10**9  # DeepSpeed's stage3_max_live_parameters
@@ -68,6 +77,7 @@ class ModelShape:
     kernels: Kernels = "none"
     experts: int = 0  # that each token goes through, together `intermediate` wide
     heads: tuple[int, int] = (0, 0)  # of queries and of keys; not known by a name alone
+    matrices: Matrices = field(default_factory=Matrices)
 
     @property
     def norm_bytes(self) -> int:
@@ -148,6 +158,7 @@ def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
         kind=type(shell).__name__,
         kernels=settings.kernels,
         heads=(heads, key_heads),
+        matrices=Matrices.of(shell) if settings.lora is None else Matrices(adapters, 0, 0),
         why_padded=why_not_packed(shell, settings.attn_implementation) if settings.packing else None,
         experts=getattr(text, "num_experts_per_tok", None) or 0,
     )
@@ -195,13 +206,15 @@ def worker_memory(
     """`tokens`: the most of one forward pass."""
     tokens = -(-tokens // deepspeed.sequence_parallel)
     activations, logits = _activations(shape, train, tokens), _logits(shape, train, tokens, gpu=gpu)
-    states = _states(shape, deepspeed, workers)
+    states = _states(shape, train, deepspeed, workers)
+    update = _update(shape, train, deepspeed, states, workers, gpu=gpu)
     if deepspeed.zero_stage == 0 or (deepspeed.zero_stage == 1 and shape.element == 2):
         states["reduction"] = max(0, states["reduction"] - activations - logits)
     device = {
         **states,
         "activations": activations,
         "logits": logits,
+        "update": max(0, update - activations - logits),  # when those are gone
         "runtime": CUDA_RUNTIME if gpu else CPU_RUNTIME,
     }
     host: dict[str, int] = {}
@@ -216,7 +229,7 @@ def worker_memory(
     return WorkerMemory({name: size for name, size in device.items() if size}, host)
 
 
-def _states(shape: ModelShape, deepspeed: DeepSpeedSettings, workers: int) -> dict[str, int]:
+def _states(shape: ModelShape, train: TrainSettings, deepspeed: DeepSpeedSettings, workers: int) -> dict[str, int]:
     stage, element, trained = deepspeed.zero_stage, shape.element, shape.trained
     half, sharded = element == 2, workers if stage else 1
     bucket = element * min(BUCKETS["reduce_bucket_size"], trained)
@@ -237,10 +250,27 @@ def _states(shape: ModelShape, deepspeed: DeepSpeedSettings, workers: int) -> di
         "weights": element * shape.parameters // (workers if stage == 3 else 1),
         "gathered": element * min(shape.parameters, LIVE_PARAMETERS) if stage == 3 else 0,
         "master": 4 * trained // sharded if half or stage else 0,
-        "moments": 8 * trained // sharded,
+        "moments": moment_bytes(trained, shape.matrices, train.optimizer.name) // sharded,
         "gradients": gradients[stage],
         "reduction": reduction[stage],
     }
+
+
+def _update(
+    shape: ModelShape,
+    train: TrainSettings,
+    deepspeed: DeepSpeedSettings,
+    states: dict[str, int],
+    workers: int,
+    *,
+    gpu: bool,
+) -> int:
+    """What updating takes, less what of the states is gone by then."""
+    stage, half, on_gpu = deepspeed.zero_stage, shape.element == 2, gpu and not deepspeed.offload_optimizer
+    together = shape.trained // workers if stage else shape.matrices.largest
+    gone = {(1, False): states["reduction"] + 4 * shape.trained, (2, True): states["reduction"]}
+    gone[3, False] = states["reduction"] // 2
+    return update_bytes(together, shape.matrices, train.optimizer.name, gpu=on_gpu) - gone.get((stage, half), 0)
 
 
 def _activations(shape: ModelShape, train: TrainSettings, tokens: int) -> int:
@@ -257,11 +287,11 @@ def _logits(shape: ModelShape, train: TrainSettings, tokens: int, *, gpu: bool) 
     return together * shape.vocabulary * (shape.element if gpu or shape.element == 4 else shape.element + 4)
 
 
-def checkpoint_bytes(shape: ModelShape, deepspeed: DeepSpeedSettings) -> int:
-    """All shards of one checkpoint: weights (adapters only, with LoRA), float32 copies and AdamW's moments."""
+def checkpoint_bytes(shape: ModelShape, deepspeed: DeepSpeedSettings, optimizer: OptimizerName = "adamw") -> int:
+    """All shards of one checkpoint: weights (adapters only, with LoRA), float32 copies and the optimizer's moments."""
     master = 4 * shape.trained if shape.element == 2 or deepspeed.zero_stage else 0
     weights = 0 if deepspeed.zero_stage == 3 else shape.element * shape.trained
-    return weights + master + 8 * shape.trained
+    return weights + master + moment_bytes(shape.trained, shape.matrices, optimizer)
 
 
 def model_bytes(shape: ModelShape) -> int:

@@ -13,7 +13,9 @@ from mixdpo_ray.training.metric_names import WIN_RATE, unknown_metric
 
 Dtype = Literal["bfloat16", "float32"]
 Packing = bool | Literal["auto"]  # YAML reads on and off as true and false
+OptimizerName = Literal["adamw", "adamw_8bit", "muon"]
 Kernels = Literal["none", "liger"]
+_OF_MUON = ("muon_learning_rate", "muon_momentum")  # settings of train.optimizer
 MOVE_NO_STEP = ("evaluation", "checkpoints", "max_steps")  # settings of train
 # Elements that are reduced or gathered at once; the memory of a bucket is taken whole (memory_estimate.py)
 BUCKETS = {"reduce_bucket_size": 200_000_000, "allgather_bucket_size": 200_000_000}
@@ -64,14 +66,33 @@ class ModelSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """AdamW."""
-
+    name: OptimizerName = Field(
+        "adamw",
+        description="adamw_8bit: moments in 8 bits (needs the extra `bitsandbytes`); muon: momentum made "
+        "orthogonal for the matrices inside the model, AdamW for the rest",
+    )
     learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate; the paper uses 2e-7 to 1e-6 at 7-8B")
     weight_decay: float = Field(0.0, ge=0, description="Of AdamW, decoupled from the gradient")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the gradient's running mean")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the squared gradient's running mean")
     adam_epsilon: float = Field(1e-8, gt=0, description="Keeps the division by the squared mean finite")
+    muon_learning_rate: float | None = Field(
+        None, gt=0, description="Peak rate of muon's matrices, whose steps are as large as AdamW's; by default the same"
+    )
+    muon_momentum: float = Field(0.95, ge=0, lt=1, description="Decay of muon's momentum")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 leaves them alone")
+
+    def identity(self) -> dict[str, Any]:
+        """What tells one optimizer from another. Earlier versions had AdamW alone."""
+        mine = {"adamw": {"name", *_OF_MUON}, "adamw_8bit": set(_OF_MUON), "muon": set()}
+        return self.model_dump(mode="json", exclude=mine[self.name])
+
+    @model_validator(mode="after")
+    def _muon_reads_its_own(self) -> Self:
+        given = [name for name in _OF_MUON if getattr(self, name) != type(self).model_fields[name].default]
+        if self.name != "muon" and given:
+            raise ValueError(f"{given[0]} would never be read by {self.name}: leave it out, or set name to muon")
+        return self
 
 
 class ScheduleSettings(Settings):
@@ -150,8 +171,9 @@ class TrainSettings(Settings):
 
     def identity(self, aside: Collection[str] = MOVE_NO_STEP) -> dict[str, Any]:
         """What tells one training from another, with `max_grad_norm` where it once stood, and without `aside`."""
-        content = self.model_dump(mode="json", exclude=set(aside))
-        return {**content, "max_grad_norm": content["optimizer"].pop("max_grad_norm")}
+        optimizer = self.optimizer.identity()
+        content = self.model_dump(mode="json", exclude={*aside, "optimizer"})
+        return {**content, "max_grad_norm": optimizer.pop("max_grad_norm"), "optimizer": optimizer}
 
     @property
     def needs_held_out(self) -> str | None:
