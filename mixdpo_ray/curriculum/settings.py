@@ -17,6 +17,12 @@ Mode = Literal["two_stage", "router", "sorted_dpo", "discard_hard", "router_shuf
 RATING_MARGIN = "rating_margin"  # the metric of the paper, and the one that a threshold of its own is meant for
 
 
+class PerBucket(Settings):
+    """Buckets of the easy stage, cut between steps."""
+
+    per_bucket: int = Field(ge=2, description="Equal parts of the stage; the policy is the reference of the next one")
+
+
 class CurriculumSettings(Settings):
     difficulty: str = Field(RATING_MARGIN, description="The metric that says how easy a pair is")
     threshold: Threshold = Field(Threshold(), description="Where easy ends and hard begins")
@@ -37,6 +43,9 @@ class CurriculumSettings(Settings):
     sft_weight: float = Field(1.0, ge=0, description="Weight of the SFT loss of hard pairs")
     sft_norm: SftNorm | None = Field(
         None, description="What the SFT loss is divided by; token_mean in two_stage, example_mean in a router"
+    )
+    refresh_reference: Literal["per_stage"] | PerBucket | None = Field(
+        None, description="Make the policy the reference where a stage begins (per_stage), or of {per_bucket: n} parts"
     )
 
     @field_validator("thin", mode="before")
@@ -66,14 +75,14 @@ class CurriculumSettings(Settings):
                 f"sft_weight and sft_norm are of SFT, and hard_objective {name} trains the hard pairs: leave them out"
             )
 
-    def identity(self) -> dict[str, Any]:
-        """What tells one training from another. What is off is left out, since earlier versions had nothing else."""
-        off = {name for name in ("hard_objective",) if getattr(self, name) is None}
-        return self.model_dump(mode="json", exclude=off)
-
     @property
     def physical_order(self) -> Order:
         return "shuffled" if self.mode == "router_shuffled" else self.order
+
+    def identity(self) -> dict[str, Any]:
+        """What tells one training from another. What is off is left out, since earlier versions had nothing else."""
+        off = {name for name in ("hard_objective", "refresh_reference") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=off)
 
     @property
     def order_identity(self) -> dict[str, Any]:

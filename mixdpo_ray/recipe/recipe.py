@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
+from mixdpo_ray.curriculum.refresh import never_refreshes
 from mixdpo_ray.curriculum.settings import RATING_MARGIN, CurriculumSettings
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.curriculum.threshold import TOLERANCE, Threshold
@@ -110,6 +111,8 @@ class Recipe(Settings):
             raise ValueError(
                 "objective.label_smoothing curated is what data.curate estimates: give data.curate, or a share"
             )
+        if self.curriculum.refresh_reference is not None:
+            self._check_refresh()
         if (setting := self.needs_judge) and self.answers.judge is None:
             raise ValueError(
                 f"{setting} asks a judge, and answers.judge names none: give it, such as {{engine: http, http: {{url: "
@@ -167,6 +170,24 @@ class Recipe(Settings):
         if curate is not None and curate.trains:
             return True
         return any(metric.trains for metric in needed_metrics(metrics, self.metrics).values())
+
+    def _check_refresh(self) -> None:
+        name, hard = objective_name(self.objective), self.curriculum.hard_objective
+        if not self.needs_reference:
+            raise ValueError(f"curriculum.refresh_reference: objective {name} has no reference; leave it out")
+        if self.needs_tokens:
+            raise ValueError(
+                f"curriculum.refresh_reference computes log-probs of answers, and objective {name} needs those of "
+                "their tokens: leave it out, or choose another objective"
+            )
+        compares = {"easy": self.objective.needs_reference, "hard": hard is not None and hard.needs_reference}
+        per_stage = self.curriculum.refresh_reference == "per_stage"
+        if per_stage and never_refreshes(self.curriculum, self.train.num_train_epochs, **compares):
+            raise ValueError(
+                "curriculum.refresh_reference per_stage would never refresh: no stage after the first compares pairs "
+                f"(mode {self.curriculum.mode}, {self.train.num_train_epochs} epochs); give {{per_bucket: 3}}, or "
+                "several train.num_train_epochs with epoch_order curriculum_major"
+            )
 
     def _check_held_out_sets(self) -> None:
         """Metrics of a held-out set name one that there is."""

@@ -89,6 +89,8 @@ def _parts(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int) -> It
     }
     yield json.dumps(settings, sort_keys=True).encode()
     yield np.packbits(plan.hard).tobytes()
+    if refreshed := [step for step in job.refresh_steps(plan) if step < steps]:
+        yield f"refreshed {refreshed}".encode()
     for step in range(steps):
         window = plan.window(step)
         yield f"{window.stage} {learning_rate(window, plan, job.train)!r}".encode()

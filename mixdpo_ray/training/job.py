@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mixdpo_ray.curriculum.halves import Half
 from mixdpo_ray.curriculum.plan import Plan, make_plan
+from mixdpo_ray.curriculum.refresh import refresh_steps
 from mixdpo_ray.curriculum.routing import hard_positions
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.curriculum.threshold import TOLERANCE
@@ -104,10 +105,21 @@ class TrainingJob:
         ties = self.hard_objective is not None and self.hard_objective.needs_reference
         return np.ones_like(hard) if ties else ~hard
 
-    def reference_positions(self, plan: Plan) -> NDArray[np.bool_]:
-        """The positions of pairs that are compared with the reference, in a window that is trained."""
+    def refresh_steps(self, plan: Plan) -> tuple[int, ...]:
+        """Those that are trained, and before which the policy becomes the reference."""
+        if self.half is not None or not self.needs_reference:
+            return ()
+        compared = self.compared(plan.hard) & (plan.hard | self.objective.needs_reference)
+        return tuple(step for step in refresh_steps(self.curriculum, plan, compared) if step < self.steps(plan))
+
+    def reference_positions(self, plan: Plan, since: int = 0) -> NDArray[np.bool_]:
+        """The positions of pairs that are compared with the reference, in a window that is trained.
+
+        `since`: the step from which on the reference holds, until the policy becomes the reference the next time.
+        """
         trained = np.zeros(len(plan.hard), np.bool_)
-        for step in range(self.steps(plan)):
+        ends = (step for step in self.refresh_steps(plan) if step > since)
+        for step in range(since, next(ends, self.steps(plan))):
             trained[plan.window(step).positions] = True
         return trained & self.compared(plan.hard)
 

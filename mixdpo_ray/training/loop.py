@@ -27,7 +27,8 @@ from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_ba
 from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, refuse_other_world, sweep_scratch
 from mixdpo_ray.training.checkpoint_writer import CheckpointWriter
 from mixdpo_ray.training.checkpoints import Checkpoints
-from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning, references_for
+from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning
+from mixdpo_ray.training.due import checkpoint_due, evaluation_due
 from mixdpo_ray.training.engine import Policy, make_policy
 from mixdpo_ray.training.evaluation import refuse_not_finite
 from mixdpo_ray.training.export import export
@@ -39,6 +40,7 @@ from mixdpo_ray.training.judged_steps import waits_for_judge
 from mixdpo_ray.training.listener import Listener, Silent
 from mixdpo_ray.training.metrics import MetricsLog, speed_metrics, step_metrics, window_facts
 from mixdpo_ray.training.model_card import CardFacts
+from mixdpo_ray.training.moving_reference import MovingReference
 from mixdpo_ray.training.process_group import join_group
 from mixdpo_ray.training.run_trackers import trackers_of
 from mixdpo_ray.training.schedule import check_warmup, learning_rate
@@ -65,7 +67,7 @@ class Run:
     steps: int
     policy: Policy
     tokenizer: PreTrainedTokenizerBase
-    references: References | None
+    reference: MovingReference
     held_out: HeldOutSets
     writer: CheckpointWriter
     log: MetricsLog | None  # rank 0's
@@ -75,6 +77,10 @@ class Run:
     @property
     def index(self) -> Index:
         return self.table.index("train")
+
+    @property
+    def references(self) -> References | None:
+        return self.reference.current
 
     def say(self, text: str) -> None:
         if self.world.leads:
@@ -104,14 +110,11 @@ def _train(run: Run, evaluation: dict[str, float], windows: WindowSource) -> dic
     for step in range(run.start, run.steps):
         metrics = _step(run, step, rows)
         run.writer.advance()
-        if _due(run, step + 1, job.train.evaluation.every_steps) or _best_needs_it(run, step + 1):
+        if evaluation_due(job, step + 1, run.steps):
             evaluation = _evaluate(run, step + 1)
-        due, wanted = _due(run, step + 1, job.train.checkpoints.every_steps), run.listener.checkpoint_wanted()
-        waits = wanted is not None or step + 1 == run.steps  # whoever wants it may end this process at any moment
-        if job.judge is not None and _due(run, step + 1, job.judge.every_steps):
-            wanted = wanted or "to be judged"
-        if (due or wanted) and (job.exports_model or job.keeps_state or step + 1 < run.steps):
-            run.writer.save(step + 1, evaluation if due else {}, wanted, waits=waits)
+        wanted, refreshes = run.listener.checkpoint_wanted(), step + 1 in run.reference.steps
+        if due := checkpoint_due(job, step + 1, run.steps, wanted=wanted, refreshes=refreshes):
+            run.writer.save(step + 1, evaluation if due.evaluated else {}, due.why, waits=due.waits)
     run.writer.finish()
     run.listener.at_location(None)
     return _summary(run, _export(run, evaluation), metrics, evaluation)
@@ -164,7 +167,7 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
     log = MetricsLog(job.run, start) if world.leads else None
     run = Run(
         job=job, world=world, table=table, plan=plan, start=start, steps=job.steps(plan), policy=policy,
-        tokenizer=tokenizer, references=references_for(job, table, plan), listener=listener,
+        tokenizer=tokenizer, reference=MovingReference(job, table, plan, world, start), listener=listener,
         held_out=held_out, log=log, trackers=trackers_of(job, log, start, listener),
         writer=CheckpointWriter(policy, checkpoints, log, listener, adapters=job.model.lora is not None),
     )  # fmt: skip
@@ -173,6 +176,7 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
 
 def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
     """One optimizer step, and the line that it leaves."""
+    refreshed = run.reference.prepare(step, run.policy, run.listener)
     began = time.perf_counter()
     first = step == run.start
     run.listener.at_location(f"step {step}, waiting for its pairs", slow=first)
@@ -204,6 +208,7 @@ def _step(run: Run, step: int, rows: Iterator[pa.Table]) -> dict[str, Any]:
         "grad_norm": norm,
         **speed_metrics(shared.totals, time.perf_counter() - began, waited),
         **run.writer.seconds_waited(),
+        **refreshed,
     }
     _tell(run, metrics)
     return metrics
@@ -255,15 +260,6 @@ def _evaluate(run: Run, step: int) -> dict[str, float]:
         evaluation.pairs.write(storage.join(run.job.run, AFTER if step else BEFORE))
     _tell(run, {"kind": "eval", "step": step, **metrics})
     return metrics
-
-
-def _due(run: Run, done: int, every: int | None) -> bool:
-    return done == run.steps or (every is not None and done % every == 0)
-
-
-def _best_needs_it(run: Run, done: int) -> bool:
-    settings = run.job.train.checkpoints
-    return settings.keep_best is not None and _due(run, done, settings.every_steps)
 
 
 def _tell(run: Run, metrics: dict[str, Any]) -> None:
