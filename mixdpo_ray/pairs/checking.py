@@ -60,6 +60,7 @@ REASONS: dict[str, str] = {
     "prompt_in_heldout": "the prompt is also in the held-out split",
     "not_selected": "nothing is wrong with it: data.select left it out",
     "curated_away": "its ratings are wrong, or its raters disagree, as far as data.curate can tell",
+    "sft_is_full": "nothing is wrong with it: data.sft.fraction or max_rows of the others are taken",
     "heldout_is_full": "nothing is wrong with it: data.heldout.max_pairs others are held out",
 }
 

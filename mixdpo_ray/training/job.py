@@ -17,6 +17,7 @@ from mixdpo_ray.curriculum.threshold import TOLERANCE
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.trained_rows import sft_rows
 from mixdpo_ray.tracking.tracked import Tracked
 from mixdpo_ray.training.settings import CheckpointJudgeSettings, DeepSpeedSettings, ModelSettings, TrainSettings
 
@@ -53,7 +54,7 @@ class TrainingJob:
         batch, epochs = self.train.global_batch_size, self.train.num_train_epochs
         if self.half is not None:
             return self.half.plan(table.index("train").pair_id, batch, epochs)
-        return make_plan(self.curriculum, self.hard(table), batch, epochs)
+        return make_plan(self.curriculum, self.hard(table), batch, epochs, sft_rows(table))
 
     def hard(self, table: PreparedTable) -> NDArray[np.bool_]:
         """Over the positions of the training split."""
@@ -108,7 +109,8 @@ class TrainingJob:
         """The positions of pairs that are compared with the reference, in a window that is trained."""
         trained = np.zeros(len(plan.hard), np.bool_)
         for step in range(self.steps(plan)):
-            trained[plan.window(step).positions] = True
+            positions = plan.window(step).positions
+            trained[positions[positions < len(trained)]] = True
         return trained & self.compared(plan.hard)
 
     def without_export(self) -> Self:
