@@ -19,7 +19,8 @@ from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
 from mixdpo_ray.pairs.report import IGNORED
-from mixdpo_ray.pairs.settings import HELD_OUT_SETS, DataSettings, mixed_name
+from mixdpo_ray.pairs.settings import HELD_OUT_SETS, SFT_SOURCE, DataSettings, mixed_name
+from mixdpo_ray.pairs.sft_rows import format_of_source
 from mixdpo_ray.pairs.source_files import is_data_set
 from mixdpo_ray.pairs.tokens import TOOLS_IGNORED, PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
@@ -128,7 +129,7 @@ def data(examination: Examination) -> str:
     found = []
     for (setting, settings), source in zip(recipe.data.by_source.items(), examination.sources, strict=True):
         with blamed_on(setting):
-            name = find_format(settings, source.columns(settings.max_row_bytes))
+            name = format_of_source(setting, settings, source.columns(settings.max_row_bytes))
         what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
         size = "" if source.mapped is not None or source.bytes == float("inf") else f", {size_text(source.bytes)}"
         role = "" if setting in recipe.data.trained else _role(setting)
@@ -137,6 +138,8 @@ def data(examination: Examination) -> str:
 
 
 def _role(setting: str) -> str:
+    if setting == SFT_SOURCE:
+        return "SFT: "
     return f"held out{' as ' + setting.rpartition('.')[2] if setting.startswith(HELD_OUT_SETS) else ''}: "
 
 

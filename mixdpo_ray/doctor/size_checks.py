@@ -16,6 +16,7 @@ from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
 from mixdpo_ray.doctor.input_checks import row_count
 from mixdpo_ray.preparation.held_out import check_training_metrics, lack_of_held_out
+from mixdpo_ray.tables.trained_rows import sft_rows
 from mixdpo_ray.training.checks_before_training import padding_warning
 from mixdpo_ray.training.memory_estimate import (
     WorkerMemory,
@@ -67,8 +68,9 @@ def steps(examination: Examination) -> str | Caution:
     stages = " + ".join(f"{count} {stage}" for stage, count in _stages(plan).items())
     limited = f", the first {total} by train.max_steps" if total < plan.steps else ""
     hard = int(plan.hard.sum())
-    text = f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {hard:,} of them hard)"
     assert examination.table is not None
+    apart = f", {added:,} rows of data.sft" if (added := sft_rows(examination.table)) else ""
+    text = f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {hard:,} of them hard{apart})"
     check_training_metrics(recipe, examination.table)
     difficulty = examination.table.index("train").difficulty
     notes = [doubt_of_threshold(recipe.curriculum, hard, difficulty), lack_of_held_out(recipe, examination.table)]

@@ -18,6 +18,7 @@ TRAIN_SOURCE = "data.source"
 HELD_OUT_SOURCE = "data.heldout.source"
 HELD_OUT_SETS = "data.heldout.sets"
 MIX = "data.source.mix"
+SFT_SOURCE = "data.sft.source"
 MAX_ROW_BYTES = 1 << 20
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
 
@@ -121,14 +122,32 @@ class HeldoutSettings(Settings):
 
     def identity(self) -> dict[str, Any]:
         content = self.model_dump(mode="json")
-        for source in (content["source"], *content["sets"].values()):
-            if source is not None:
-                del source["max_quarantined_fraction"]  # it makes no other pairs
-                if source["max_row_bytes"] == MAX_ROW_BYTES:
-                    del source["max_row_bytes"]
+        for source in filter(None, (content["source"], *content["sets"].values())):
+            _leave_out_limits(source)
         if not self.sets:
             del content["sets"]
         return content
+
+
+class SftSettings(Settings):
+    """Rows of a prompt and one good answer, trained by SFT among hard pairs; of a pair the chosen answer is taken."""
+
+    source: SourceSettings = Field(description="Rows with prompt and answer, with messages, or pairs")
+    fraction: float = Field(1.0, gt=0, le=1, description="Share of its rows, chosen by a hash of their content")
+    max_rows: int | None = Field(None, ge=1, description="At most this many of them")
+    seed: int = Field(42, ge=0, description="Which rows are taken, and in which order they are trained, by the hash")
+
+    def identity(self) -> dict[str, Any]:
+        content = self.model_dump(mode="json")
+        _leave_out_limits(content["source"])
+        return content
+
+
+def _leave_out_limits(source: dict[str, Any]) -> None:
+    """Leave out of a source's settings what makes no other pairs, and what later versions brought, where it is off."""
+    del source["max_quarantined_fraction"]
+    if source["max_row_bytes"] == MAX_ROW_BYTES:
+        del source["max_row_bytes"]
 
 
 class DataSettings(Settings):
@@ -157,6 +176,7 @@ class DataSettings(Settings):
     )
     select: Rules = Field((), description="Train only the pairs that these rules keep, one after another")
     pair: PairSettings = Field(PairSettings(), description="How answers become pairs, and what is made of pairs")
+    sft: SftSettings | None = Field(None, description="Rows with one good answer, trained by SFT among the hard pairs")
 
     @property
     def max_row_bytes(self) -> int:
@@ -172,6 +192,10 @@ class DataSettings(Settings):
         content["heldout"] = self.heldout.identity()
         if self.curate is None:
             del content["curate"]
+        if self.sft is None:
+            del content["sft"]
+        else:
+            content["sft"] = self.sft.identity()
         return content
 
     @property
@@ -183,11 +207,14 @@ class DataSettings(Settings):
         held_out |= {f"{HELD_OUT_SETS}.{name}": source for name, source in self.heldout.sets.items()}
         as_they_are = {"pair": PairSettings()}
         apart = {name: self.model_copy(update={"source": one, **as_they_are}) for name, one in held_out.items()}
+        if self.sft is not None:
+            unrated = {"missing_score": "hard", "margin_scale": "none"}
+            apart[SFT_SOURCE] = self.model_copy(update={"source": self.sft.source, **as_they_are, **unrated})
         return {**self.trained, **apart}
 
     @property
     def trained(self) -> dict[str, DataSettings]:
-        """Those of by_source that are trained on: one, or each source of the mix."""
+        """Those of by_source that pairs are trained of: one, or each source of the mix."""
         mixed = {f"{MIX}.{name}": self.model_copy(update={"source": one}) for name, one in self.source.mix.items()}
         return mixed or {TRAIN_SOURCE: self}
 

@@ -30,21 +30,17 @@ from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.curation.report import CURATION, CURATION_PICTURE, curation_text
 from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.errors import PreparedTableError
-from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.checking import SEVERAL_RATERS
-from mixdpo_ray.pairs.columns import find_format
-from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.histogram import margin_histogram
-from mixdpo_ray.pairs.margin_scale import resolve_scale
-from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough
+from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, check_enough_rows
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, histogram_text, thresholds_text
-from mixdpo_ray.pairs.settings import mixed_name
+from mixdpo_ray.pairs.settings import SFT_SOURCE
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
 from mixdpo_ray.preparation import mixture
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
-from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
+from mixdpo_ray.preparation.convert_tasks import LENGTHS, conversions_of
 from mixdpo_ray.preparation.derive import derive
 from mixdpo_ray.preparation.held_out import held_out_text, lack_of_held_out
 from mixdpo_ray.preparation.refused_rows import (
@@ -77,8 +73,8 @@ from mixdpo_ray.tables.prepared_table import (
     write_index,
 )
 from mixdpo_ray.tables.runs import RUNS, scored_columns
+from mixdpo_ray.tables.trained_rows import SFT, sft_rows
 from mixdpo_ray.tables.verification import verify_parts
-from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 from mixdpo_ray.training.vocabulary import check_vocabulary
 
@@ -173,19 +169,28 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     largest = PairTokenizer(tokenizer, recipe.data).largest_id
     check_vocabulary(recipe.model, largest)
     samples = [source.sample() for source in sources]  # before anything is read: what changes meanwhile is noticed
-    conversions = _conversions(recipe, sources, tokenizer)
+    conversions = conversions_of(recipe, sources, tokenizer)
+    mixture.refuse_mixed_scales(conversions)
     reading = f"prepare: reading {', '.join(source.name for source in sources)}"
     say(reading, meanwhile=reading)
     with Counter("prepare", "task") as progress:
         named = dict(zip(recipe.data.by_source, sources, strict=True))
         staged = convert_sources(named, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
-        ranked = conversions[0].data.margin_scale == "quantile"
-        arranged = arrange(staged.keys, recipe.data.heldout, recipe.curriculum, ranked, mixture.weights_of(recipe.data))
+        arranged = arrange(
+            staged.keys,
+            recipe.data.heldout,
+            recipe.curriculum,
+            conversions[0].data.margin_scale == "quantile",
+            mixture.weights_of(recipe.data),
+            recipe.data.sft,
+        )
         quarantine = refused_rows(staged, arranged)
         counts = counts_by_source(staged, quarantine)
         check_budgets(recipe.data, counts, quarantine, f"{folder}.{QUARANTINE}")
         check_enough(len(arranged.train), quarantine.counts, recipe.train.global_batch_size)
+        if arranged.sft is not None:
+            check_enough_rows(len(arranged.sft), quarantine.of_source(SFT_SOURCE).counts)
         with atomic_folder(folder) as unfinished:
             manifest = _write(
                 unfinished, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
@@ -221,6 +226,7 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     """What a person looks at before choosing a threshold."""
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {held_out_text(table)}"
+    held += f"; {sft_rows(table)} rows for SFT among the hard pairs" if sft_rows(table) else ""
     own = None if as_base or recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
     lack = lack_of_held_out(recipe, table)
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
@@ -245,19 +251,6 @@ def _curation(table: PreparedTable) -> str:
     return curation_text(facts, table.rows("train") + facts["dropped"])
 
 
-def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[ConversionSettings]:
-    model = with_absolute_paths(recipe.model)
-    shared = shared_tokenizer(tokenizer, model)
-    conversions = []
-    for number, ((setting, data), source) in enumerate(zip(recipe.data.by_source.items(), sources, strict=True)):
-        with blamed_on(setting):
-            format_name = find_format(data, source.columns(data.max_row_bytes))
-        scaled = resolve_scale(data, FORMATS[format_name])
-        conversions.append(ConversionSettings(model, scaled, format_name, number, shared, mixed_name(setting)))
-    mixture.refuse_mixed_scales(conversions)
-    return conversions
-
-
 def _write(
     folder: str,
     staged: ConvertedRows,
@@ -268,11 +261,17 @@ def _write(
 ) -> Manifest:
     """Everything but the manifest's names for it."""
     splits = {"train": arranged.train, "eval": arranged.heldout}
+    if arranged.sft is not None:
+        splits[SFT] = arranged.sft
     order = np.concatenate(list(splits.values()))
     lengths = [f"{name}_length" for name in LENGTHS]
     keys = staged.keys.select(["row_key", *lengths]).take(order)
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
-    where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
+    where = positions_of(
+        np.asarray(keys["row_key"].to_numpy()),
+        arranged.margin[order],
+        {split: len(members) for split, members in splits.items()},
+    )
     scored = scored_columns(staged.keys)
     several_raters = SEVERAL_RATERS in staged.notes
     where = replace(where, without=(*SCORED, *(() if several_raters else (RATER_MARGINS,)), *(() if scored else RUNS)))

@@ -49,7 +49,7 @@ def trusted_recipes(recipe: Recipe) -> list[Recipe]:
     source = recipe.data.source.model_copy(update=elsewhere)
     plain = uncurated(base_recipe(recipe))
     heldout = plain.data.heldout.model_copy(update={"source": None, "fraction": 0.0, "sets": {}})
-    data = plain.data.model_copy(update={"source": source, "heldout": heldout})
+    data = plain.data.model_copy(update={"source": source, "heldout": heldout, "sft": None})
     train = plain.train.model_copy(update={"global_batch_size": 1, "per_device_train_batch_size": 1})
     return [plain.model_copy(update={"data": data, "train": train})]
 

@@ -115,5 +115,5 @@ def _lengths(recipe: Recipe, *, refused: bool) -> list[str]:
 
 def _pairs(recipe: Recipe) -> Iterator[str]:
     for setting, data in recipe.data.by_source.items():
-        if problem := wrong_at_first_sight(data):
+        if problem := wrong_at_first_sight(data, setting):
             yield problem.replace("data.source", setting)

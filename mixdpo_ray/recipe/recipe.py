@@ -118,6 +118,11 @@ class Recipe(Settings):
                 f"{setting} asks a judge, and answers.judge names none: give it, such as {{engine: http, http: {{url: "
                 "..., model: ...}}"
             )
+        if self.data.sft is not None and self.curriculum.mode in ("discard_hard", "sorted_dpo"):
+            raise ValueError(
+                f"data.sft is trained among the hard pairs, and curriculum.mode {self.curriculum.mode} trains none: "
+                "choose two_stage or router, or leave it out"
+            )
         self._check_held_out_sets()
         needed_metrics(self.metrics, self.metrics)
         self._check_metrics()

@@ -42,8 +42,15 @@ class CardFacts:
         """Distinct easy and hard pairs of all steps: a curriculum may discard or thin what was prepared."""
         hard, trained = self.plan.hard, np.zeros(len(self.plan.hard), np.bool_)
         for step in range(self.steps):
-            trained[self.plan.window(step).positions] = True
+            positions = self.plan.window(step).positions
+            trained[positions[positions < len(trained)]] = True
         return int(np.count_nonzero(trained & ~hard)), int(np.count_nonzero(trained & hard))
+
+    @cached_property
+    def sft_rows(self) -> int:
+        """Distinct rows of data.sft."""
+        windows = (self.plan.window(step).positions for step in range(self.steps))
+        return len({row for positions in windows for row in positions[positions >= len(self.plan.hard)].tolist()})
 
     @property
     def held_out(self) -> int:
@@ -157,6 +164,7 @@ def _training(job: TrainingJob, facts: CardFacts) -> list[str]:
     weights = f"LoRA, rank {lora.rank}, alpha {lora.alpha:g}, on {lora.target_modules}" if lora else "all of them"
     return [
         f"pairs: {easy + hard:,} trained ({easy:,} easy, {hard:,} hard), {facts.held_out:,} held out; {kept}",
+        *([f"rows of prompts with one good answer, by SFT: {facts.sft_rows:,}"] if facts.sft_rows else []),
         *([job.card["note"]] if "note" in job.card else []),
         f"objective: {_described(job.objective)}",
         *([f"objective of hard pairs: {_described(job.hard_objective)}"] if job.hard_objective else []),
