@@ -52,9 +52,9 @@ def reference_rows(
     The policy is run as it is. Dropout and gradients are left to `Policy.evaluating`. `positions`: ascending.
     """
     lengths, both = index_lengths(index_of(table, split), positions), np.zeros(len(positions), np.bool_)
-    shares = deal(lengths, both, world.size, per_device, packed=policy.rows == "packed")
+    shares = deal(lengths, both, world.shares, per_device, packed=policy.rows == "packed")
     chunks = chunk_counts(both, lengths, shares, chunk_tokens)
-    for micro, count in zip(shares[world.rank], chunks, strict=True):
+    for micro, count in zip(shares[world.share], chunks, strict=True):
         mine = np.sort(positions[micro.rows])
         rows = rows_of(table, split, mine)
         batch = build_batch(
@@ -66,9 +66,10 @@ def reference_rows(
             padding=policy.padding,
             device=world.torch_device,
             rows=policy.rows,
+            row_slice=world.row_slice,
         )
         sums = policy.logps(batch, count).easy
-        if micro.weight:
+        if micro.weight and world.counts:
             yield sums_table(rows, sums)
 
 

@@ -80,11 +80,11 @@ def shared_job(tiny: Path, run: Path, name: str, ranks: int, zero_stage: int = 2
     return replace(job, deepspeed=deepspeed, model=job.model.model_copy(update={"packing": True}))
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto", "amapo", "selective_tokens"])
+@pytest.mark.parametrize("name", ["dpo", "kto", "amapo", "selective_tokens", "wpo"])
 def test_a_run_and_all_that_it_measures_are_those_of_one_rank(
     name: str, tiny: Path, alone: Trained, two: Gang, four: Gang, tmp_path: Path
 ) -> None:
-    """An objective of sums, two that read something off the whole step first, and one of single tokens."""
+    """An objective of sums, two that read something off the whole step first, one of single tokens, one of draws."""
     for gang, zero_stage in ((two, 2), (four, 3)):
         folder = tmp_path / str(gang.size)
         gang(train, shared_job(tiny, folder, name, 2, zero_stage))
