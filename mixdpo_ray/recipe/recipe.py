@@ -111,6 +111,13 @@ class Recipe(Settings):
             raise ValueError(
                 "objective.label_smoothing curated is what data.curate estimates: give data.curate, or a share"
             )
+        hard = self.curriculum.hard_objective
+        weighed = self.curriculum.sft_weight != 1 or self.curriculum.sft_norm is not None
+        if hard is not None and weighed and self.data.sft is None:
+            raise ValueError(
+                "curriculum.sft_weight and sft_norm are of SFT, and hard_objective "
+                f"{objective_name(hard)} trains the hard pairs: leave them out"
+            )
         if self.curriculum.refresh_reference is not None:
             self._check_refresh()
         if (setting := self.needs_judge) and self.answers.judge is None:
