@@ -41,6 +41,8 @@ def _beginnings(settings: CurriculumSettings, segment: Segment, before: Segment 
     if segment.stage == "hard":
         return [0]
     windows, buckets = len(segment.windows), settings.refresh_reference.per_bucket
+    if settings.thin > 1:
+        buckets = min(buckets, windows)  # a rung of a search has fewer steps than what it stands for
     if windows < buckets:
         raise RecipeError(
             f"curriculum.refresh_reference.per_bucket {buckets} cuts the {segment.stage} stage, which has {windows} "

@@ -71,6 +71,8 @@ def steps(examination: Examination) -> str | Caution:
     assert examination.table is not None
     apart = f", {added:,} rows of data.sft" if (added := sft_rows(examination.table)) else ""
     text = f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {hard:,} of them hard{apart})"
+    if refreshed := examination.job(examination.table, "").refresh_steps(plan):
+        text += f", and the policy becomes the reference after {', '.join(map(str, refreshed))} of them"
     check_training_metrics(recipe, examination.table)
     difficulty = examination.table.index("train").difficulty
     notes = [doubt_of_threshold(recipe.curriculum, hard, difficulty), lack_of_held_out(recipe, examination.table)]

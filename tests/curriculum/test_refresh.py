@@ -53,6 +53,7 @@ def test_without_the_setting_the_reference_stays() -> None:
 def test_more_buckets_than_steps_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"per_bucket 5 cuts the easy stage, which has 4 steps: give at most 4"):
         steps_of(8, 4, {"per_bucket": 5})
+    assert steps_of(16, 4, {"per_bucket": 5}, thin=3) == (1, 2, 3), "but where a search has thinned them"
 
 
 def recipe(folder: Path, *overrides: str) -> Recipe:

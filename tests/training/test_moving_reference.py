@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from transformers import LlamaForCausalLM
 
+from mixdpo_ray.objectives.kto import KTO
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.training import moving_reference
@@ -102,6 +103,28 @@ def test_the_references_are_log_probs_of_the_policy_at_the_boundary(
         store = ReferenceTable.open(str(run / "references" / "step-1"))
         assert store.manifest.pairs == 14
         assert np.allclose(np.stack(store.aligned(ids), 1), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_and_foreign_answers_have_references_that_move(tiny: Path, two: Gang, tmp_path: Path) -> None:
+    """KTO reads each prompt with foreign answers too, which have references of their own."""
+    lora = job_of(tiny, tmp_path / "lora", model={"lora": {"rank": 2, "alpha": 4}})
+    two(train, lora)
+    assert [abs(line["loss"] - math.log(2)) < 1e-6 for line in steps(lora.run)[:3]] == [True, True, False]
+    kto = job_of(tiny, tmp_path / "kto", objective=KTO())
+    two(train, kto)
+    assert ReferenceTable.open(f"{kto.run}/references/step-1").manifest.pairs == 2 * 14
+    assert steps(kto.run)[1]["rewards/margins"] == pytest.approx(0, abs=1e-5)
+
+
+def test_ranks_that_share_rows_find_the_same_references(
+    tiny: Path, two: Gang, tmp_path: Path, finished: dict[int, tuple[Path, Phases]]
+) -> None:
+    job = job_of(tiny, tmp_path, model={"packing": True})
+    two(train, replace(job, deepspeed=job.deepspeed.model_copy(update={"sequence_parallel": 2})))
+    store, other = (ReferenceTable.open(str(run / "references" / "step-1")) for run in (tmp_path, finished[2][0]))
+    assert store.manifest.pairs == 14
+    ids = other.rows["pair_id"].to_pylist()
+    assert np.allclose(store.aligned(ids), other.aligned(ids), rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_first_bucket_needs_references_before_training(tiny: Path, tmp_path: Path) -> None:
