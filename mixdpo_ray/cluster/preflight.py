@@ -89,6 +89,7 @@ def local_paths(recipe: Recipe) -> tuple[str, ...]:
     """Paths of model and data that exist here; of a pattern, the folder that it begins with."""
     model = with_absolute_paths(recipe.model)
     named = [model.path, model.tokenizer, model.chat_template, model.reference]
+    named += [None if model.lora is None else model.lora.adapter]
     named += [getattr(metric, "model", None) for metric in recipe.metrics.values()]
     for source in (recipe.data.source, recipe.data.heldout.source):
         if source is not None:

@@ -30,6 +30,9 @@ def extras_for_training(recipe: Recipe) -> list[Extra]:
         Extra("bitsandbytes", "bitsandbytes", "train.optimizer.name adamw_8bit", "set it to adamw"): (
             recipe.train.optimizer.name == "adamw_8bit"
         ),
+        Extra("bitsandbytes", "bitsandbytes", "model.lora.quantize", "leave it out"): (
+            recipe.model.lora is not None and recipe.model.lora.quantize
+        ),
         Extra("tensorboard", "tensorboard", "output.tensorboard", "switch it off"): recipe.output.tensorboard,
     }
     return [extra for extra, wanted in asked.items() if wanted]
