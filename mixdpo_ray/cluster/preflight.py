@@ -92,6 +92,7 @@ def local_paths(recipe: Recipe) -> tuple[str, ...]:
     """Paths of model and data that exist here; of a pattern, the folder that it begins with."""
     model = with_absolute_paths(recipe.model)
     named = [model.path, model.tokenizer, model.chat_template, model.reference]
+    named += [None if model.lora is None else model.lora.adapter]
     named += [getattr(metric, "model", None) for metric in recipe.metrics.values()]
     for data in recipe.data.by_source.values():
         named += [data.source.path] if isinstance(data.source.path, str) else data.source.path

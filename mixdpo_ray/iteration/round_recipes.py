@@ -48,6 +48,12 @@ def check_iteration(recipe: Recipe) -> None:
             f"output.storage_path {recipe.output.storage_path!r}: a round trains the model that the last one left, "
             "which must lie in a folder: give one that all machines share"
         )
+    if (lora := recipe.model.lora) is not None and (lora.adapter or lora.export == "adapter" or lora.quantize):
+        setting = "adapter" if lora.adapter else "quantize" if lora.quantize else "export adapter"
+        raise RecipeError(
+            f"model.lora.{setting}: a round trains the whole model that the last one left; merge adapters first, and "
+            "leave it out"
+        )
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every round: thin it, with curriculum.thin")
     if recipe.model.lora is not None and answers.iterate.reference == "first" and answers.iterate.rounds > 1:

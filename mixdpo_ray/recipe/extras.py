@@ -30,6 +30,9 @@ def extras_for_training(recipe: Recipe) -> list[Extra]:
         Extra("bitsandbytes", "bitsandbytes", "train.optimizer.name adamw_8bit", "set it to adamw"): (
             recipe.train.optimizer.name == "adamw_8bit"
         ),
+        Extra("bitsandbytes", "bitsandbytes", "model.lora.quantize", "leave it out"): (
+            recipe.model.lora is not None and recipe.model.lora.quantize
+        ),
     }
     trackers = [
         Extra(settings.extra, settings.package, f"output.trackers.{name}", "leave it out")

@@ -100,6 +100,11 @@ class Recipe(Settings):
                 raise ValueError(idle)
         if (setting := self.train.needs_held_out) and not self.data.holds_out:
             raise ValueError(f"{setting} needs held-out pairs, and data.heldout holds out none: give it a fraction")
+        lora = self.model.lora
+        if lora is not None and lora.quantize and self.deepspeed.zero_stage == 3:
+            raise ValueError(
+                "model.lora.quantize: weights in 4 bits are not sharded, and deepspeed.zero_stage is 3: set it to 2"
+            )
         if self.model.kernels == "liger" and self.cluster.use_gpu is False:
             raise ValueError("model.kernels liger needs GPUs, and cluster.use_gpu is false: set it to none")
         if isinstance(self.train.per_device_train_batch_size, TokenBudget) and not self.model.packing:

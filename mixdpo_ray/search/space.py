@@ -30,6 +30,7 @@ THRESHOLD = ("curriculum.threshold.value", "curriculum.threshold.hard_count", "c
 DIFFICULTY = "curriculum.difficulty"
 FIXED = ("data.", "model.", "cluster.", "output.", "tune.")
 SEARCHED_ALL_THE_SAME = ("model.lora.",)
+OF_THE_REFERENCE = ("model.lora.adapter", "model.lora.reference", "model.lora.quantize")
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def _options(knob: Knob, values: Any, prefix: str) -> Iterator[Point]:
 
 def _check_searchable(knob: Knob) -> None:
     setting = knob.setting
-    if setting.startswith(FIXED) and not setting.startswith(SEARCHED_ALL_THE_SAME):
+    if setting in OF_THE_REFERENCE or (setting.startswith(FIXED) and not setting.startswith(SEARCHED_ALL_THE_SAME)):
         raise RecipeError(
             f"tune.space.{setting} cannot vary: all trials share one preparation, one reference and one cluster"
         )

@@ -19,7 +19,7 @@ from mixdpo_ray.checksums import what_is_wrong
 from mixdpo_ray.errors import CheckpointError
 from mixdpo_ray.training.checkpoints import CheckpointManifest, damages, read_manifest, refuse_writable_by_others
 from mixdpo_ray.training.engine import whole_weights
-from mixdpo_ray.training.export import INSIDE, export_permissions, merged, save_tokenizer, write_model
+from mixdpo_ray.training.export import INSIDE, export_permissions, save_tokenizer, whole_model, write_model
 from mixdpo_ray.training.model import load_model, without_bars
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer
@@ -40,7 +40,7 @@ def export_checkpoint(path: str, model: ModelSettings, folder: Path) -> None:
     _load(loaded, weights, path)
     state = loaded.state_dict()
     with without_bars():
-        write_model(loaded, merged(state, model.lora) if model.lora else state, folder, trust=model.trust_remote_code)
+        write_model(loaded, whole_model(loaded, state, model), folder, trust=model.trust_remote_code)
     save_tokenizer(load_tokenizer(model), folder)
     export_permissions(folder)
 

@@ -37,10 +37,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.adapter_memory import Adapters, adapters_of
 from mixdpo_ray.training.attention import why_not_packed
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 from mixdpo_ray.training.optimizer_memory import Matrices, moment_bytes, update_bytes
@@ -48,7 +48,6 @@ from mixdpo_ray.training.settings import (
     BUCKETS,
     DeepSpeedSettings,
     Kernels,
-    LoraSettings,
     ModelSettings,
     OptimizerName,
     TrainSettings,
@@ -78,6 +77,7 @@ class ModelShape:
     experts: int = 0  # that each token goes through, together `intermediate` wide
     heads: tuple[int, int] = (0, 0)  # of queries and of keys; not known by a name alone
     matrices: Matrices = field(default_factory=Matrices)
+    adapters: Adapters = field(default_factory=Adapters)
 
     @property
     def norm_bytes(self) -> int:
@@ -141,13 +141,13 @@ def shape_by_name(settings: ModelSettings) -> ModelShape | None:
 def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
     text = config.get_text_config()
     parameters = sum(parameter.numel() for parameter in shell.parameters())
-    adapters = adapter_parameters(shell, settings.lora) if settings.lora else 0
+    adapters = adapters_of(shell, settings.lora)
     heads = text.num_attention_heads
     key_heads = getattr(text, "num_key_value_heads", None) or heads
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     return ModelShape(
-        parameters=parameters + adapters,
-        trained=adapters if settings.lora else parameters,
+        parameters=parameters + adapters.weights,
+        trained=adapters.weights if settings.lora else parameters,
         element=getattr(torch, settings.dtype).itemsize,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
@@ -158,7 +158,8 @@ def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
         kind=type(shell).__name__,
         kernels=settings.kernels,
         heads=(heads, key_heads),
-        matrices=Matrices.of(shell) if settings.lora is None else Matrices(adapters, 0, 0),
+        matrices=Matrices.of(shell) if settings.lora is None else adapters.matrices,
+        adapters=adapters,
         why_padded=why_not_packed(shell, settings.attn_implementation) if settings.packing else None,
         experts=getattr(text, "num_experts_per_tok", None) or 0,
     )
@@ -172,21 +173,6 @@ def _width_of_mlp(text: Any) -> int:
         return dense
     shared = getattr(text, "shared_expert_intermediate_size", None) or 0
     return int(experts * (getattr(text, "moe_intermediate_size", None) or dense) + shared)
-
-
-def adapter_parameters(model: Any, lora: LoraSettings) -> int:
-    """rank x (inputs + outputs) of every layer that gets an adapter; all-linear leaves the output layer out."""
-    output, targets = model.get_output_embeddings(), lora.target_modules
-
-    def chosen(name: str, layer: nn.Module) -> bool:
-        if targets == "all-linear":
-            return layer is not output
-        if isinstance(targets, str):
-            return re.fullmatch(targets, name) is not None
-        return any(name == target or name.endswith(f".{target}") for target in targets)
-
-    linear = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    return sum(lora.rank * (layer.in_features + layer.out_features) for name, layer in linear if chosen(name, layer))
 
 
 def pass_tokens(train: TrainSettings, max_length: int, packed_pair: int | None = None) -> int:
@@ -247,13 +233,17 @@ def _states(shape: ModelShape, train: TrainSettings, deepspeed: DeepSpeedSetting
         3: 2 * bucket,
     }
     return {
-        "weights": element * shape.parameters // (workers if stage == 3 else 1),
+        "weights": _weights(shape) // (workers if stage == 3 else 1),
         "gathered": element * min(shape.parameters, LIVE_PARAMETERS) if stage == 3 else 0,
         "master": 4 * trained // sharded if half or stage else 0,
         "moments": moment_bytes(trained, shape.matrices, train.optimizer.name) // sharded,
         "gradients": gradients[stage],
         "reduction": reduction[stage],
     }
+
+
+def _weights(shape: ModelShape) -> int:
+    return shape.element * shape.parameters - shape.adapters.saved_bytes(shape.element)
 
 
 def _update(
@@ -278,7 +268,7 @@ def _activations(shape: ModelShape, train: TrainSettings, tokens: int) -> int:
         kept = shape.element * shape.hidden * shape.layers + 2 * shape.layer_bytes
     else:
         kept = shape.layer_bytes * (shape.layers + 1)
-    return tokens * (kept + shape.norm_bytes)
+    return tokens * (kept + shape.norm_bytes + shape.adapters.kept_bytes(shape.element))
 
 
 def _logits(shape: ModelShape, train: TrainSettings, tokens: int, *, gpu: bool) -> int:
