@@ -184,7 +184,7 @@ class _Reference:
         self.loading, self.chunk_tokens = loading, chunk_tokens
         with fetched(model) as here:
             check_room(here, loading, "the reference model")
-            self.scorer = loading.load(lambda: Scorer(load_model(here), here.packing, here.kernels))
+            self.scorer = loading.load(lambda: Scorer(load_model(here), here.packing, here.kernels), here.dtype)
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows, flat = self._batch(batch)
