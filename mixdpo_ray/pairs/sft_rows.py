@@ -92,13 +92,19 @@ class SftConverter(Converter):
         return row if isinstance(row, str) else [row]
 
     def _encoded(self, pairs: list[tuple[Origin, Pair]]) -> Iterator[tuple[Origin, Pair, EncodedPair | str]]:
-        for origin, pair, encoded in super()._encoded(pairs):
+        for origin, pair in pairs:
             answers = None if pair.answers is None else (pair.answers[0], ())
-            row = replace(pair, rejected="", answers=answers)
-            if isinstance(encoded, EncodedPair):
-                notes = tuple(note for note in encoded.notes if "rejected" not in note)
-                encoded = replace(encoded, rejected_ids=[], rejected_runs=None, notes=notes)
-            yield origin, row, encoded
+            yield origin, replace(pair, rejected="", answers=answers), self._encoded_row(pair)
+
+    def _encoded_row(self, pair: Pair) -> EncodedPair | str:
+        if pair.answers is None:
+            ids = self.tokens.encode_answer(pair.prompt, pair.chosen, pair.template)
+            return ids if isinstance(ids, str) else EncodedPair(*ids, [])
+        encoded = self.tokens.encode(pair)
+        if isinstance(encoded, str):
+            return encoded
+        notes = tuple(note for note in encoded.notes if "rejected" not in note)
+        return replace(encoded, rejected_ids=[], rejected_runs=None, notes=notes)
 
 
 def check_answer(candidate: Candidate, data: DataSettings) -> Pair | str:

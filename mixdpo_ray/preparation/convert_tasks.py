@@ -57,9 +57,9 @@ class ConversionSettings:
     data: DataSettings  # with this source in origin of data.source
     format: str
     source_number: int  # of DataSettings.by_source
-    sft: bool  # rows with one answer, and no pairs
     tokenizer: Any  # an ObjectRef of it, or None where it has to be loaded by name
     mixed: str | None = None  # the name of the source in a mix
+    sft: bool = False  # rows with one answer, and no pairs
 
     def converter(self) -> Converter:
         """Once per process: tokenizers take up to seconds to load."""
@@ -102,9 +102,9 @@ def conversions_of(recipe: Recipe, sources: list[Source], tokenizer: Any) -> lis
                 resolve_scale(data, kind_of_format(format_name)),
                 format_name,
                 number,
-                setting == SFT_SOURCE,
                 shared,
                 mixed_name(setting),
+                setting == SFT_SOURCE,
             )
         )
     return conversions

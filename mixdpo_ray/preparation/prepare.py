@@ -73,7 +73,7 @@ from mixdpo_ray.tables.prepared_table import (
     write_index,
 )
 from mixdpo_ray.tables.runs import RUNS, scored_columns
-from mixdpo_ray.tables.trained_rows import SFT, sft_rows
+from mixdpo_ray.tables.trained_rows import SFT_SPLIT, sft_rows
 from mixdpo_ray.tables.verification import verify_parts
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 from mixdpo_ray.training.vocabulary import check_vocabulary
@@ -262,7 +262,7 @@ def _write(
     """Everything but the manifest's names for it."""
     splits = {"train": arranged.train, "eval": arranged.heldout}
     if arranged.sft is not None:
-        splits[SFT] = arranged.sft
+        splits[SFT_SPLIT] = arranged.sft
     order = np.concatenate(list(splits.values()))
     lengths = [f"{name}_length" for name in LENGTHS]
     keys = staged.keys.select(["row_key", *lengths]).take(order)

@@ -28,6 +28,7 @@ from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.preparation.sources import Source, block_rows, find_source
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
+from mixdpo_ray.tables.held_out_sets import MAIN, held_out_sets
 from mixdpo_ray.training.tokenizer import load_tokenizer
 
 SOURCE = "answers.sample.prompts.source"
@@ -67,7 +68,10 @@ def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
     """Prompts of the recipe's prepared table, which is made where there is none: Ray must be connected."""
     split = "eval" if recipe.answers.sample.prompts.split == "heldout" else "train"
     table = prepared_table(recipe)
-    wanted = set(table.index(split).pair_id)
+    index = table.index(split)
+    if split == "eval":
+        index = index.part(held_out_sets(table)[MAIN])  # others may hold pairs of data.source too
+    wanted = set(index.pair_id)
     by_source = recipe.data.by_source
     apart = {HELD_OUT_SOURCE: by_source[HELD_OUT_SOURCE]} if HELD_OUT_SOURCE in by_source else recipe.data.trained
     found: list[AskedPrompt] = []

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from mixdpo_ray.tables.index import LENGTH_COLUMNS, SCORED, Index
 from mixdpo_ray.tables.prepared_table import SPLITS, PreparedTable
 
-SFT = "sft"  # the split; tables without data.sft have none
+SFT_SPLIT = "sft"  # the split; tables without data.sft have none
 
 
 def splits_of(table: PreparedTable) -> tuple[str, ...]:
-    return (*SPLITS, SFT) if SFT in table.manifest.splits else SPLITS
+    return (*SPLITS, SFT_SPLIT) if SFT_SPLIT in table.manifest.splits else SPLITS
 
 
 def sft_rows(table: PreparedTable) -> int:
-    return table.rows(SFT) if SFT in table.manifest.splits else 0
+    return table.rows(SFT_SPLIT) if SFT_SPLIT in table.manifest.splits else 0
 
 
 class JoinedIds(Sequence[str]):
@@ -56,7 +56,7 @@ def trained_index(table: PreparedTable) -> Index:
         return pairs
     known = table._indexes
     if "trained" not in known:
-        rows = table.index(SFT)
+        rows = table.index(SFT_SPLIT)
         joined = {
             name: np.concatenate([getattr(pairs, name), getattr(rows, name)])
             for name in ("margin", *LENGTH_COLUMNS, *SCORED)
@@ -74,7 +74,7 @@ def read_trained(table: PreparedTable, positions: NDArray[np.int64]) -> pa.Table
     behind = int(np.searchsorted(positions, pairs))
     if behind == len(positions):
         return table.read("train", positions)
-    rows = table.read(SFT, positions[behind:] - pairs)
+    rows = table.read(SFT_SPLIT, positions[behind:] - pairs)
     rows = rows.set_column(0, "position", pa.array(positions[behind:]))
     if not behind:
         return rows

@@ -11,7 +11,7 @@ import pytest
 from mixdpo_ray.errors import TooFewPairsError
 from mixdpo_ray.preparation.prepare import describe_table, prepared_table
 from mixdpo_ray.tables.prepared_table import PreparedTable
-from mixdpo_ray.tables.trained_rows import SFT, sft_rows
+from mixdpo_ray.tables.trained_rows import SFT_SPLIT, sft_rows
 from tests.preparation.preparations import ON_THE_CLUSTER, Row, recipe, some_rows, write_jsonl
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -22,7 +22,7 @@ def answers(count: int, seed: int) -> list[Row]:
 
 
 def sft_ids(table: PreparedTable) -> list[str]:
-    return list(table.index(SFT).pair_id)
+    return list(table.index(SFT_SPLIT).pair_id)
 
 
 def test_rows_with_one_answer_lie_in_a_split_of_their_own_and_change_no_pair(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_rows_with_one_answer_lie_in_a_split_of_their_own_and_change_no_pair(tmp
     assert table.manifest.margins == plain.manifest.margins
     assert table.manifest.content_digest != plain.manifest.content_digest
     assert (sft_rows(table), sft_rows(plain)) == (12, 0)
-    stored = table.read(SFT, np.arange(12))
+    stored = table.read(SFT_SPLIT, np.arange(12))
     assert stored["rejected_ids"].to_pylist() == [[]] * 12
     assert all(stored["chosen_ids"].to_pylist())
     assert table.manifest.quarantined == {"duplicate_pair": 1, "prompt_in_heldout": 1, "empty_answer": 1}
@@ -57,7 +57,7 @@ def test_a_derived_table_has_the_same_rows(tmp_path: Path) -> None:
     derived = prepared_table(recipe(tmp_path, source, sft=sft, curriculum=longer, pair={"flip": 0.2}))
     assert derived.folder != base.folder
     assert sft_ids(derived) == sft_ids(base)
-    assert derived.read(SFT, np.arange(5))["chosen_ids"].equals(base.read(SFT, np.arange(5))["chosen_ids"])
+    assert derived.read(SFT_SPLIT, np.arange(5))["chosen_ids"].equals(base.read(SFT_SPLIT, np.arange(5))["chosen_ids"])
 
 
 def test_pairs_give_their_chosen_answers_and_no_row_at_all_is_told(tmp_path: Path) -> None:

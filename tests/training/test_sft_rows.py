@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import restore
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from mixdpo_ray.cluster.stream import _read
 from mixdpo_ray.runs.summary import RunReport
 from mixdpo_ray.tables.prepared_table import PreparedTable, SplitFacts, commit, index_rows, write_index, write_part
-from mixdpo_ray.tables.trained_rows import SFT, read_trained, trained_index
+from mixdpo_ray.tables.trained_rows import SFT_SPLIT, read_trained, trained_index
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.metrics import read_lines
@@ -31,16 +31,16 @@ def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny world with six rows of one answer."""
     folder = tmp_path_factory.mktemp("sft")
     shutil.copytree(tiny, folder, dirs_exist_ok=True)
-    place = str(folder / "table")
+    store = str(folder / "table")
     rows = make_rows(np.random.default_rng(7), np.zeros(ROWS), "c")
     empty = pa.array([[]] * ROWS, pa.list_(pa.int32()))
     rows = rows.set_column(rows.column_names.index("rejected_ids"), "rejected_ids", empty)
-    write_part(place, SFT, rows)
-    write_index(place, SFT, index_rows(rows))
-    manifest = PreparedTable.open(place).manifest
-    splits = {**manifest.splits, SFT: SplitFacts(rows=ROWS, first_positions=(0,))}
+    write_part(store, SFT_SPLIT, rows)
+    write_index(store, SFT_SPLIT, index_rows(rows))
+    manifest = PreparedTable.open(store).manifest
+    splits = {**manifest.splits, SFT_SPLIT: SplitFacts(rows=ROWS, first_positions=(0,))}
     counts = {"rows_in": manifest.rows_in + ROWS, "rows_kept": manifest.rows_kept + ROWS}
-    commit(place, manifest.model_copy(update={"splits": splits, **counts}))
+    commit(store, manifest.model_copy(update={"splits": splits, **counts}))
     return folder
 
 
@@ -81,7 +81,7 @@ def test_the_sft_loss_of_a_step_is_that_of_its_hard_pairs_and_rows(folder: Path,
     job = make_job(folder, tmp_path / "run", curriculum={"threshold": {"hard_count": 0}}, global_batch_size=6)
     objective = job.objective
     assert objective.takes_ties
-    one(train, replace(job, reference=str(folder / "apart")))
+    one(train, restore(job, reference=str(folder / "apart")))
     last = steps(tmp_path / "run")[-1]
     assert (last["stage"], last["rows/sft"], last["pairs/easy"], last["pairs/hard"]) == ("hard", ROWS, 0, 0)
     assert last["loss"] == last["loss/hard"] > 0

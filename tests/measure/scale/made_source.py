@@ -77,4 +77,4 @@ def made(rows: int, fraction: float) -> tuple[MadeSource, MadeStage]:
     settings = SourceSettings.model_validate({"path": "made"})
     data = DataSettings(source=settings)
     source = MadeSource(settings, {}, rows=rows, fraction=fraction)
-    return source, MadeStage(ModelSettings.model_validate({"path": "made"}), data, "plain", 0, False, None)
+    return source, MadeStage(ModelSettings.model_validate({"path": "made"}), data, "plain", 0, None)
