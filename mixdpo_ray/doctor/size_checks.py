@@ -94,7 +94,7 @@ def _too_few(rows: int, pairs: int) -> str:
 
 
 def _rows(examination: Examination) -> int | None:
-    """Of all that is trained on, as far as weights of a mix keep them; none where one source does not tell."""
+    """The rows that are trained on, as far as weights of a mix keep them; none where one source does not tell."""
     rows = 0.0
     data = examination.recipe.data
     for setting, source in zip(data.trained, examination.sources, strict=False):
