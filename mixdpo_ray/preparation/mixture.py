@@ -40,12 +40,12 @@ def facts_by_source(
 ) -> dict[str, Any]:
     """Nothing where there is no mix."""
     kept = np.concatenate([arranged.train, arranged.heldout])
-    names = np.asarray(staged.keys["source"].take(kept).to_pylist(), object)
+    numbers = staged.keys["source_number"].take(kept).to_numpy()
     facts = {}
-    for setting, of_source in counts.items():
+    for number, (setting, of_source) in enumerate(counts.items()):
         if (name := mixed_name(setting)) is None:
             continue
-        margins = arranged.margin[kept[names == name]]
+        margins = arranged.margin[kept[numbers == number]]
         facts[name] = {
             "rows": of_source["rows"],
             "kept": of_source["rows"] - sum(of_source["refused"].values()),
