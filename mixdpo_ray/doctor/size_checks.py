@@ -15,6 +15,7 @@ from mixdpo_ray.doctor.cluster_checks import free_gpu_memory
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
 from mixdpo_ray.doctor.input_checks import row_count
+from mixdpo_ray.pairs.settings import mixed_name
 from mixdpo_ray.preparation.held_out import check_training_metrics, lack_of_held_out
 from mixdpo_ray.tables.trained_rows import sft_rows
 from mixdpo_ray.training.checks_before_training import padding_warning
@@ -95,15 +96,17 @@ def _too_few(rows: int, pairs: int) -> str:
 
 
 def _rows(examination: Examination) -> int | None:
-    """Of all that is trained on, as far as weights of a mix keep them; none where one source does not tell."""
+    """The rows that are trained on, as far as weights of a mix keep them; none where one source does not tell."""
     rows = 0.0
-    for data, source in zip(examination.recipe.data.trained.values(), examination.sources, strict=False):
+    data = examination.recipe.data
+    for setting, source in zip(data.trained, examination.sources, strict=False):
         first = examination.first_rows(source)
         sizes = [len(json.dumps(row.value).encode()) + 1 for row in first if row.value is not None]
         count = row_count(source, sum(sizes) / max(1, len(sizes)))
         if count is None:
             return None
-        rows += count * getattr(data.source, "weight", 1.0)
+        mixed = data.source.mix.get(mixed_name(setting) or "")
+        rows += count * (1.0 if mixed is None else mixed.weight)
     return round(rows)
 
 

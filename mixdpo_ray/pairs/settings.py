@@ -68,6 +68,11 @@ class TrainingSource(SourceSettings):
         {}, description="Several sources in place of path: {chat: {path: ..., weight: 0.5}, code: {path: ...}}"
     )
 
+    @classmethod
+    def of(cls, source: SourceSettings) -> TrainingSource:
+        """A source by itself, without what it is among others."""
+        return cls.model_validate(source.model_dump(exclude={"weight"}))
+
     @model_validator(mode="after")
     def _path_or_mix(self) -> Self:
         if not self.mix:
@@ -206,22 +211,31 @@ class DataSettings(Settings):
         held_out = {} if self.heldout.source is None else {HELD_OUT_SOURCE: self.heldout.source}
         held_out |= {f"{HELD_OUT_SETS}.{name}": source for name, source in self.heldout.sets.items()}
         as_they_are = {"pair": PairSettings()}
-        apart = {name: self.model_copy(update={"source": one, **as_they_are}) for name, one in held_out.items()}
+        apart = {name: self._of(one).model_copy(update=as_they_are) for name, one in held_out.items()}
         if self.sft is not None:
             unrated = {"missing_score": "hard", "margin_scale": "none"}
-            apart[SFT_SOURCE] = self.model_copy(update={"source": self.sft.source, **as_they_are, **unrated})
+            apart[SFT_SOURCE] = self._of(self.sft.source).model_copy(update=as_they_are | unrated)
         return {**self.trained, **apart}
+
+    def _of(self, source: SourceSettings) -> Self:
+        """The same policies for another source."""
+        return self.model_copy(update={"source": TrainingSource.of(source)})
 
     @property
     def trained(self) -> dict[str, DataSettings]:
         """Those of by_source that pairs are trained of: one, or each source of the mix."""
-        mixed = {f"{MIX}.{name}": self.model_copy(update={"source": one}) for name, one in self.source.mix.items()}
+        mixed = {f"{MIX}.{name}": self._of(one) for name, one in self.source.mix.items()}
         return mixed or {TRAIN_SOURCE: self}
 
     @property
     def holds_out(self) -> bool:
         """Whether any pair is asked to be held out."""
         return self.heldout.holds_out or bool(self.heldout.sets)
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _source_of_any_kind(cls, source: object) -> object:
+        return TrainingSource.of(source) if type(source) is SourceSettings else source
 
     @model_validator(mode="after")
     def _room_for_answers(self) -> Self:

@@ -15,10 +15,10 @@ from mixdpo_ray.preparation.convert_sources import ConvertedRows
 from mixdpo_ray.preparation.convert_tasks import ConversionSettings
 
 MIXTURE = "mixture"  # among the facts of a table: for each source, rows in, kept and left out, and the median margin
-LEFT_OUT = "left_out_by_weight"
+BY_WEIGHT = "left_out_by_weight"
 
 
-def weights_of(data: DataSettings) -> dict[str, float]:
+def mix_weights(data: DataSettings) -> dict[str, float]:
     return {name: source.weight for name, source in data.source.mix.items()}
 
 
@@ -40,17 +40,17 @@ def facts_by_source(
 ) -> dict[str, Any]:
     """Nothing where there is no mix."""
     kept = np.concatenate([arranged.train, arranged.heldout])
-    names = np.asarray(staged.keys["source"].take(kept).to_pylist(), object)
+    numbers = staged.keys["source_number"].take(kept).to_numpy()
     facts = {}
-    for setting, of_source in counts.items():
+    for number, (setting, of_source) in enumerate(counts.items()):
         if (name := mixed_name(setting)) is None:
             continue
-        margins = arranged.margin[kept[names == name]]
+        margins = arranged.margin[kept[numbers == number]]
         facts[name] = {
             "rows": of_source["rows"],
             "kept": of_source["rows"] - sum(of_source["refused"].values()),
-            "refused": sum(count for reason, count in of_source["refused"].items() if reason != LEFT_OUT),
-            "left_out": of_source["refused"].get(LEFT_OUT, 0),
+            "refused": sum(count for reason, count in of_source["refused"].items() if reason != BY_WEIGHT),
+            "left_out": of_source["refused"].get(BY_WEIGHT, 0),
             "median_margin": float(np.median(margins)) if len(margins) else None,
         }
     return {MIXTURE: facts} if facts else {}

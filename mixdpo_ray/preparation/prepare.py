@@ -177,14 +177,8 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
         named = dict(zip(recipe.data.by_source, sources, strict=True))
         staged = convert_sources(named, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
-        arranged = arrange(
-            staged.keys,
-            recipe.data.heldout,
-            recipe.curriculum,
-            conversions[0].data.margin_scale == "quantile",
-            mixture.weights_of(recipe.data),
-            recipe.data.sft,
-        )
+        ranked, weights = conversions[0].data.margin_scale == "quantile", mixture.mix_weights(recipe.data)
+        arranged = arrange(staged.keys, recipe.data.heldout, recipe.curriculum, ranked, weights, recipe.data.sft)
         quarantine = refused_rows(staged, arranged)
         counts = counts_by_source(staged, quarantine)
         check_budgets(recipe.data, counts, quarantine, f"{folder}.{QUARANTINE}")

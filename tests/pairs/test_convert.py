@@ -112,6 +112,7 @@ ELSEWHERE = {
     "tie_not_augmented",
     "raters_disagree",
     "several_turns",
+    "sft_is_full",
 }
 
 
