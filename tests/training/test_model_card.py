@@ -71,7 +71,8 @@ def test_the_hub_reads_its_metadata(job: TrainingJob) -> None:
         "datasets": ["org/pairs"],
         "model_name": "own",
     }
-    (result,) = read.data.to_dict()["model-index"][0]["results"]
+    metadata: Any = read.data
+    (result,) = metadata.to_dict()["model-index"][0]["results"]
     assert result["dataset"] == {"type": "org/pairs", "name": "held-out pairs"}
     assert result["metrics"] == [{"type": "accuracy", "value": 0.6667, "name": "preference accuracy"}]
 
