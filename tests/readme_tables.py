@@ -20,6 +20,7 @@ from mixdpo_ray.objectives.step_objective import StepObjective
 from mixdpo_ray.pairs.curating import CURATIONS, EmbeddingSettings
 from mixdpo_ray.raters import RATERS
 from mixdpo_ray.recipe.file import describe_first_settings
+from mixdpo_ray.settings import Settings
 from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +143,8 @@ def _needs(kind: type[Objective]) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, Settings):
+        return " ".join(f"{name}={_value(inner)}" for name, inner in value.model_dump(exclude_unset=True).items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

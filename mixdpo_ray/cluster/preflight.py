@@ -92,10 +92,10 @@ def local_paths(recipe: Recipe) -> tuple[str, ...]:
     """Paths of model and data that exist here; of a pattern, the folder that it begins with."""
     model = with_absolute_paths(recipe.model)
     named = [model.path, model.tokenizer, model.chat_template, model.reference]
+    named += [None if model.lora is None else model.lora.adapter]
     named += [getattr(metric, "model", None) for metric in recipe.metrics.values()]
-    for source in (recipe.data.source, recipe.data.heldout.source):
-        if source is not None:
-            named += [source.path] if isinstance(source.path, str) else source.path
+    for data in recipe.data.by_source.values():
+        named += [data.source.path] if isinstance(data.source.path, str) else data.source.path
     paths = [re.split(r"[*?\[{]", path)[0] for path in named if path and storage.is_local(path)]
     return tuple(dict.fromkeys(storage.absolute(path) for path in paths if storage.local(path).exists()))
 

@@ -31,6 +31,7 @@ from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.trained_rows import read_trained
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.windows import rank_positions, read_windows
 from mixdpo_ray.training.world import World
@@ -57,7 +58,8 @@ class _Steps(Datasource):  # type: ignore[misc]
 
 
 def _read(folder: str, steps: list[np.ndarray[Any, np.dtype[np.int64]]]) -> Iterator[pa.Table]:
-    rows = PreparedTable.open(folder).read("train", np.concatenate(steps))
+    wanted, at = np.unique(np.concatenate(steps), return_inverse=True)
+    rows = read_trained(PreparedTable.open(folder), wanted).take(at)
     start = 0
     for positions in steps:
         yield rows.slice(start, len(positions))

@@ -135,7 +135,7 @@ def _encoder(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSet
     from mixdpo_ray.training.tokenizer import load_tokenizer
 
     texts, tokenizer = Texts(load_tokenizer(policy)), load_tokenizer(model, EMBEDDING_MODEL)
-    encoder = loading.load(lambda: load_pretrained(AutoModel, model, EMBEDDING_MODEL))
+    encoder = loading.load(lambda: load_pretrained(AutoModel, model, EMBEDDING_MODEL), model.dtype)
     room = longest(tokenizer, settings.max_length)
 
     def embed(prompts: list[list[int]], answers: list[list[int]]) -> NDArray[np.float32]:
@@ -158,7 +158,7 @@ def _states(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSett
 
     from mixdpo_ray.training.model import load_model
 
-    reader = loading.load(lambda: load_model(model, EMBEDDING_MODEL))
+    reader = loading.load(lambda: load_model(model, EMBEDDING_MODEL), model.dtype)
 
     def embed(prompts: list[list[int]], answers: list[list[int]]) -> NDArray[np.float32]:
         if settings.text == "answer":
@@ -177,7 +177,7 @@ def _surprise(settings: EmbeddingSettings, policy: ModelSettings, model: ModelSe
 
     from mixdpo_ray.training.model import load_model
 
-    reader = loading.load(lambda: load_model(model, EMBEDDING_MODEL))
+    reader = loading.load(lambda: load_model(model, EMBEDDING_MODEL), model.dtype)
 
     def embed(prompts: list[list[int]], answers: list[list[int]]) -> NDArray[np.float32]:
         ids, mask, _ = _batch(prompts, answers, loading.device)

@@ -51,7 +51,7 @@ class Segment:
 @dataclass(frozen=True)
 class Plan:
     segments: tuple[Segment, ...]
-    hard: NDArray[np.bool_]  # [rows], over positions
+    hard: NDArray[np.bool_]  # [rows], over the positions of pairs; behind them lie rows of data.sft, always hard
     global_batch: int
     only_chosen: NDArray[np.bool_] | None = None  # [rows], where others than all hard pairs are trained so
 
@@ -91,13 +91,25 @@ class Plan:
             phase_step=step - phase_start,
             phase_steps=phase_end - phase_start,
             positions=positions,
-            hard=self.hard[positions],
-            alone=self.alone[positions],
+            hard=_with_rows_behind(self.hard, positions),
+            alone=_with_rows_behind(self.alone, positions),
         )
 
 
-def make_plan(settings: CurriculumSettings, hard: NDArray[np.bool_], global_batch: int, epochs: int) -> Plan:
+def _with_rows_behind(mask: NDArray[np.bool_], positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The mask at positions, and true behind the pairs: a row of data.sft is hard, and has one answer."""
+    if not len(positions) or positions[-1] < len(mask):
+        return mask[positions]
+    return np.where(positions < len(mask), mask[np.minimum(positions, len(mask) - 1)], True)
+
+
+def make_plan(
+    settings: CurriculumSettings, hard: NDArray[np.bool_], global_batch: int, epochs: int, sft_rows: int = 0
+) -> Plan:
+    """`sft_rows`: of data.sft, at the positions behind the pairs."""
     stages = _stages(settings, hard)
+    if sft_rows:
+        stages = with_sft_rows(settings, hard, stages, sft_rows, global_batch)
     if not stages:
         raise RecipeError(
             f"curriculum.mode={settings.mode} trains no pair: all {len(hard)} are hard; lower curriculum.threshold, "
@@ -127,6 +139,44 @@ def _stages(settings: CurriculumSettings, hard: NDArray[np.bool_]) -> list[tuple
     else:
         stages = [("mixed", range(len(hard)))]
     return [(name, positions) for name, positions in stages if len(positions)]
+
+
+def with_sft_rows(
+    settings: CurriculumSettings,
+    hard: NDArray[np.bool_],
+    stages: list[tuple[StageName, Positions]],
+    sft_rows: int,
+    global_batch: int,
+) -> list[tuple[StageName, Positions]]:
+    """The stages with rows of data.sft spread evenly among the hard pairs, wherever those lie.
+
+    Without hard pairs they are where those would be: a hard stage of their own, or an end of the mixed one.
+    """
+    if settings.mode == "two_stage" and not hard.any():
+        alone: tuple[StageName, Positions] = ("hard", np.zeros(0, np.int64))
+        stages = [alone, *stages] if settings.order == "ascending" else [*stages, alone]
+    rows = len(hard) + np.arange(sft_rows)
+    joined: list[tuple[StageName, Positions]] = []
+    for name, positions in stages:
+        if name == "easy":
+            joined.append((name, positions))
+            continue
+        pairs = _array(positions)
+        among = np.flatnonzero(hard[pairs])
+        if not len(among):
+            ends = {"descending": len(pairs) - 1, "ascending": -1, "shuffled": None}
+            end = ends[settings.physical_order]
+            among = np.arange(len(pairs)) if end is None else np.array([end])
+        # row k of n comes behind the first (k + 1/2) / n of them
+        before = ((2 * np.arange(sft_rows) + 1) * len(among) // (2 * sft_rows)).clip(max=len(among) - 1)
+        joined.append((name, _ascending_windows(np.insert(pairs, among[before] + 1, rows), global_batch)))
+    return joined
+
+
+def _ascending_windows(positions: NDArray[np.int64], global_batch: int) -> NDArray[np.int64]:
+    """The same windows, each with its positions in order."""
+    starts = range(0, len(positions), global_batch)
+    return np.concatenate([np.sort(positions[first : first + global_batch]) for first in starts])
 
 
 def _positions(mask: NDArray[np.bool_]) -> Positions:

@@ -63,17 +63,10 @@ class CurriculumSettings(Settings):
             raise ValueError("mode router_shuffled draws at random: leave order out, or choose mode router")
         if self.swap_fraction and self.physical_order == "shuffled":
             raise ValueError("swap_fraction exchanges blocks of a sorted curriculum: it has no meaning when shuffled")
-        if self.hard_objective is not None:
-            self._check_hard_objective(objective_name(self.hard_objective))
-        return self
-
-    def _check_hard_objective(self, name: str) -> None:
-        if self.mode in ("discard_hard", "sorted_dpo"):
+        if self.hard_objective is not None and self.mode in ("discard_hard", "sorted_dpo"):
+            name = objective_name(self.hard_objective)
             raise ValueError(f"hard_objective {name} gets no pairs in mode {self.mode}: leave it out")
-        if self.sft_weight != 1 or self.sft_norm is not None:
-            raise ValueError(
-                f"sft_weight and sft_norm are of SFT, and hard_objective {name} trains the hard pairs: leave them out"
-            )
+        return self
 
     @property
     def physical_order(self) -> Order:

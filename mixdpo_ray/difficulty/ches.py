@@ -43,7 +43,8 @@ class CHES(Formula):
         from mixdpo_ray.training.logps import StatesReader
         from mixdpo_ray.training.model import load_model
 
-        reader = loading.load(lambda: StatesReader(load_model(self.scoring_model(policy), "metrics.ches.model")))
+        model = self.scoring_model(policy)
+        reader = loading.load(lambda: StatesReader(load_model(model, "metrics.ches.model")), model.dtype)
         lie, where = loading.row_kind(packed=False), loading.torch_device
 
         def score(rows: pa.Table) -> dict[str, Any]:

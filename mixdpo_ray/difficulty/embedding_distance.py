@@ -41,7 +41,7 @@ class EmbeddingDistance(ModelMetric):
 
         settings = self.scoring_model(policy)
         texts, tokenizer = Texts(load_tokenizer(policy)), load_tokenizer(settings, WHERE)
-        model = loading.load(lambda: load_pretrained(AutoModel, settings, WHERE))
+        model = loading.load(lambda: load_pretrained(AutoModel, settings, WHERE), settings.dtype)
         room = longest(tokenizer, self.max_length)
 
         def score(rows: pa.Table) -> dict[str, Any]:

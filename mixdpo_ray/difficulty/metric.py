@@ -165,7 +165,8 @@ def language_model(policy: ModelSettings, path: str | None) -> ModelSettings:
     """Another model with the policy's tokenizer and number format; the policy's own start where no path is given."""
     bare = policy.model_copy(update={"reference": None, "lora": None})
     if path is None:
-        return bare
+        starts_with_one = policy.lora is not None and policy.lora.adapter is not None
+        return policy.model_copy(update={"reference": None}) if starts_with_one else bare
     return bare.model_copy(update={"path": path, "revision": None, "tokenizer": policy.tokenizer or policy.path})
 
 

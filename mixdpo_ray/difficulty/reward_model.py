@@ -41,7 +41,7 @@ class RewardModel:
                 )
             return model
 
-        self.model, self.room = loading.load(read), longest(self.tokenizer, max_length)
+        self.model, self.room = loading.load(read, settings.dtype), longest(self.tokenizer, max_length)
         if not settings.trust_remote_code:  # code of its own may score by something else than its labels
             self._refuse_unless_one(self.model.config.num_labels)
 

@@ -27,6 +27,7 @@ from mixdpo_ray.recipe.extras import extras_for_training
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.job import job_in
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.trained_rows import trained_index
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 from mixdpo_ray.training.window_shares import index_lengths
@@ -107,7 +108,7 @@ class Examination:
             table = None  # another check says why
         if table is None:
             return 2 * data.max_length - data.max_prompt_length
-        index = table.index("train")
+        index = trained_index(table)
         lengths = index_lengths(index, np.arange(len(index)))
         return int((lengths.prompt + lengths.chosen + lengths.rejected).max(initial=0))
 
@@ -119,13 +120,12 @@ class Examination:
     def sources(self) -> list[Source]:
         return find_sources(self.recipe.data)
 
-    def first_rows(self) -> list[RawRow]:
-        source = self.sources[0]
+    def first_rows(self, source: Source) -> list[RawRow]:
         if source.mapped is not None:
             return list(
                 islice((row for block in source.blocks() for row in block_rows(source.name, block)), FIRST_ROWS)
             )
-        limit = self.recipe.data.max_row_bytes
+        limit = source.settings.max_row_bytes
         return list(islice((row for file in source.files for row in read_rows(file, limit)), FIRST_ROWS))
 
     @cached_property

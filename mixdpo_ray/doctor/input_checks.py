@@ -18,9 +18,11 @@ from mixdpo_ray.pairs.causes import causes_text
 from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.convert import Converter
 from mixdpo_ray.pairs.file_kinds import file_kind, is_plain_lines
-from mixdpo_ray.pairs.settings import HELD_OUT_SETS, TRAIN_SOURCE
+from mixdpo_ray.pairs.report import IGNORED
+from mixdpo_ray.pairs.settings import HELD_OUT_SETS, SFT_SOURCE, DataSettings, mixed_name
+from mixdpo_ray.pairs.sft_rows import format_of_source
 from mixdpo_ray.pairs.source_files import is_data_set
-from mixdpo_ray.pairs.tokens import PairTokenizer
+from mixdpo_ray.pairs.tokens import TOOLS_IGNORED, PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
 from mixdpo_ray.preparation.sources import Source
 from mixdpo_ray.training.hub import silence
@@ -37,7 +39,7 @@ def hub(examination: Examination) -> str | Caution:
     """Asked once and briefly: each library would try six times before it says that nobody answers."""
     model, data = examination.recipe.model, examination.recipe.data
     names = [name for name in (model.path, model.tokenizer, model.reference) if name and is_on_hub(name)]
-    sources = [source for source in (data.source, data.heldout.source) if source is not None and is_data_set(source)]
+    sources = [one.source for one in data.by_source.values() if is_data_set(one.source)]
     names += [path for source in sources if isinstance(path := source.path, str) and is_on_hub(path)]
     if not names:
         return "nothing is taken from it"
@@ -127,35 +129,48 @@ def data(examination: Examination) -> str:
     found = []
     for (setting, settings), source in zip(recipe.data.by_source.items(), examination.sources, strict=True):
         with blamed_on(setting):
-            name = find_format(settings, source.columns(settings.max_row_bytes))
+            name = format_of_source(setting, settings, source.columns(settings.max_row_bytes))
         what = "mapped data set" if source.mapped is not None else counted(len(source.files), "file")
         size = "" if source.mapped is not None or source.bytes == float("inf") else f", {size_text(source.bytes)}"
-        role = "" if setting == TRAIN_SOURCE else _role(setting)
+        role = "" if setting in recipe.data.trained else _role(setting)
         found.append(f"{role}{source.name}: {what}{size}, format {name}")
     return "; ".join(found)
 
 
 def _role(setting: str) -> str:
+    if setting == SFT_SOURCE:
+        return "SFT: "
     return f"held out{' as ' + setting.rpartition('.')[2] if setting.startswith(HELD_OUT_SETS) else ''}: "
 
 
 def pairs(examination: Examination) -> str | Caution:
-    """The first rows, all the way to tokens, by the code that prepares all of them."""
-    recipe, rows = examination.recipe, examination.first_rows()
-    format_name = find_format(recipe.data, examination.sources[0].columns(recipe.data.max_row_bytes))
-    converted = Converter(recipe.data, format_name, examination.tokenizer).convert(rows)
+    """The first rows of what is trained on, all the way to tokens, by the code that prepares all of them."""
+    trained = examination.recipe.data.trained
+    sources = zip(trained.items(), examination.sources, strict=False)  # held-out sources stand behind them
+    found = [(mixed_name(setting), _first_pairs(examination, setting, data, one)) for (setting, data), one in sources]
+    text = "; ".join(f"{name}: {said}" if name else str(said) for name, said in found)
+    return Caution(text) if any(isinstance(said, Caution) for _, said in found) else text
+
+
+def _first_pairs(examination: Examination, setting: str, data: DataSettings, source: Source) -> str | Caution:
+    rows = examination.first_rows(source)
+    with blamed_on(setting):
+        format_name = find_format(data, source.columns(data.max_row_bytes))
+    converted = Converter(data, format_name, examination.tokenizer, mixed_name(setting)).convert(rows)
     values, refused = {(row.file, row.row): row.value for row in rows}, converted.refused
-    reasons = causes_text(refused, lambda one: values.get((one.file, one.row)), recipe.data.source.columns)
-    kept, counted_in = len(converted.kept), converted.rows_in
+    reasons = causes_text(refused, lambda one: values.get((one.file, one.row)), data.source.columns)
+    kept, counted_in, limit = len(converted.kept), converted.rows_in, data.source.max_quarantined_fraction
     if not kept:
         raise CheckFailed(f"none of the first {counted_in} pairs is kept: {reasons}")
     lengths = [len(ids) for name in ("chosen_ids", "rejected_ids") for ids in converted.kept[name].to_pylist()]
     text = f"{kept} of the first {counted_in} are kept, answers of {min(lengths)} to {max(lengths)} tokens"
-    if len(refused) / counted_in > recipe.data.source.max_quarantined_fraction:
+    if len(refused) / counted_in > limit:
         return Caution(
-            f"{text}; refused: {reasons}. If all are like these, more than data.source.max_quarantined_fraction "
-            f"{recipe.data.source.max_quarantined_fraction:g} are refused and the job stops"
+            f"{text}; refused: {reasons}. If all are like these, more than {setting}.max_quarantined_fraction "
+            f"{limit:g} are refused and the job stops"
         )
+    if ignored := converted.notes[TOOLS_IGNORED]:
+        return Caution(f"{text}; {IGNORED.format(ignored).removeprefix('warning: ')}")
     if unknown := unknown_tokens(converted.kept, examination.tokenizer):
         return Caution(f"{text}; {unknown}")
     return f"{text}{f'; refused: {reasons}' if reasons else ''}"

@@ -15,7 +15,9 @@ from mixdpo_ray.doctor.cluster_checks import free_gpu_memory
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, CheckFailed, Unchecked, counted
 from mixdpo_ray.doctor.input_checks import row_count
+from mixdpo_ray.pairs.settings import mixed_name
 from mixdpo_ray.preparation.held_out import check_training_metrics, lack_of_held_out
+from mixdpo_ray.tables.trained_rows import sft_rows
 from mixdpo_ray.training.checks_before_training import padding_warning
 from mixdpo_ray.training.memory_estimate import (
     WorkerMemory,
@@ -67,8 +69,9 @@ def steps(examination: Examination) -> str | Caution:
     stages = " + ".join(f"{count} {stage}" for stage, count in _stages(plan).items())
     limited = f", the first {total} by train.max_steps" if total < plan.steps else ""
     hard = int(plan.hard.sum())
-    text = f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {hard:,} of them hard)"
     assert examination.table is not None
+    apart = f", {added:,} rows of data.sft" if (added := sft_rows(examination.table)) else ""
+    text = f"{stages} = {counted(plan.steps, 'step')}{limited} ({rows:,} pairs, {hard:,} of them hard{apart})"
     if refreshed := examination.job(examination.table, "").refresh_steps(plan):
         text += f", and the policy becomes the reference after {', '.join(map(str, refreshed))} of them"
     check_training_metrics(recipe, examination.table)
@@ -93,8 +96,18 @@ def _too_few(rows: int, pairs: int) -> str:
 
 
 def _rows(examination: Examination) -> int | None:
-    sizes = [len(json.dumps(row.value).encode()) + 1 for row in examination.first_rows() if row.value is not None]
-    return row_count(examination.sources[0], sum(sizes) / max(1, len(sizes)))
+    """The rows that are trained on, as far as weights of a mix keep them; none where one source does not tell."""
+    rows = 0.0
+    data = examination.recipe.data
+    for setting, source in zip(data.trained, examination.sources, strict=False):
+        first = examination.first_rows(source)
+        sizes = [len(json.dumps(row.value).encode()) + 1 for row in first if row.value is not None]
+        count = row_count(source, sum(sizes) / max(1, len(sizes)))
+        if count is None:
+            return None
+        mixed = data.source.mix.get(mixed_name(setting) or "")
+        rows += count * (1.0 if mixed is None else mixed.weight)
+    return round(rows)
 
 
 def _stages(plan: Plan) -> dict[str, int]:
@@ -261,7 +274,8 @@ def _could_share_rows(examination: Examination) -> list[int]:
 def disk(examination: Examination) -> str:
     """What is kept, one more while it is written, and the exported model."""
     settings, path = examination.recipe.train.checkpoints, examination.recipe.output.storage_path
-    one, exported = checkpoint_bytes(examination.size, examination.recipe.deepspeed), model_bytes(examination.size)
+    size, recipe = examination.size, examination.recipe
+    one, exported = checkpoint_bytes(size, recipe.deepspeed, recipe.train.optimizer.name), model_bytes(size)
     kept = settings.keep_last + (settings.keep_best is not None) + 1
     need = kept * one + exported
     each = f"{kept} checkpoints of {size_text(one)} (one while it is written)"

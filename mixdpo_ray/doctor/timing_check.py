@@ -24,6 +24,7 @@ from mixdpo_ray.objectives.amapo import AMaPO
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.objectives.step_objective import StepObjective
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.trained_rows import trained_index
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 from mixdpo_ray.wording import duration_text
@@ -83,10 +84,11 @@ def _train(examination: Examination, job: TrainingJob) -> list[dict[str, Any]]:
 
 def tokens(table: PreparedTable, plan: Plan) -> int:
     """That the whole plan runs: both answers of a pair, or the chosen one alone."""
-    index = table.index("train")
+    index = trained_index(table)
     each = index.prompt_length + index.chosen_length
-    each = each + np.where(plan.alone, 0, index.prompt_length + index.rejected_length)
-    return sum(int(each[plan.window(step).positions].sum()) for step in range(plan.steps))
+    both = index.prompt_length + index.rejected_length
+    windows = (plan.window(step) for step in range(plan.steps))
+    return sum(int((each[one.positions] + np.where(one.alone, 0, both[one.positions])).sum()) for one in windows)
 
 
 def _about(seconds: float) -> str:

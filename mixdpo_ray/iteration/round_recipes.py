@@ -37,12 +37,22 @@ def check_iteration(recipe: Recipe) -> None:
         raise RecipeError("answers.rate.raters names none: say who rates the answers; see jobs/rate.py --help")
     if answers.judge is None:
         raise RecipeError("answers.judge is missing: it says whether a round was any good; give {engine: ...}")
+    if source.mix:
+        raise RecipeError(
+            "data.source.mix: rounds rate their own answers; name one path, instead of which they are read"
+        )
     if source.format not in ("auto", RATED):
         raise RecipeError(f"data.source.format {source.format!r}: rounds rate their own answers; give {RATED}")
     if answers.iterate.rounds > 1 and not storage.is_local(recipe.output.storage_path):
         raise RecipeError(
             f"output.storage_path {recipe.output.storage_path!r}: a round trains the model that the last one left, "
             "which must lie in a folder: give one that all machines share"
+        )
+    if (lora := recipe.model.lora) is not None and (lora.adapter or lora.export == "adapter" or lora.quantize):
+        setting = "adapter" if lora.adapter else "quantize" if lora.quantize else "export adapter"
+        raise RecipeError(
+            f"model.lora.{setting}: a round trains the whole model that the last one left; merge adapters first, and "
+            "leave it out"
         )
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every round: thin it, with curriculum.thin")

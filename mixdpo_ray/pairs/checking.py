@@ -59,7 +59,9 @@ REASONS: dict[str, str] = {
     "duplicate_pair": "the same prompt and answers were read before",
     "prompt_in_heldout": "the prompt is also in the held-out split",
     "not_selected": "nothing is wrong with it: data.select left it out",
+    "left_out_by_weight": "nothing is wrong with it: its source's weight in data.source.mix keeps a share of the pairs",
     "curated_away": "its ratings are wrong, or its raters disagree, as far as data.curate can tell",
+    "sft_is_full": "nothing is wrong with it: data.sft.fraction or max_rows of the others are taken",
     "heldout_is_full": "nothing is wrong with it: data.heldout.max_pairs others are held out",
 }
 

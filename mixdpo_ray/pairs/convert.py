@@ -78,8 +78,9 @@ class Converter:
     For a format with group_by, all rows of a group_key must come in one call.
     """
 
-    def __init__(self, data: DataSettings, format_name: str, tokenizer: Any) -> None:
-        self.format = FORMATS[format_name]
+    def __init__(self, data: DataSettings, format_name: str, tokenizer: Any, mixed: str | None = None) -> None:
+        """`mixed`: the name of the source in a mix, which its pairs are of whatever their rows say."""
+        self.format, self.mixed = FORMATS[format_name], mixed
         self.data = resolve_scale(data, self.format)
         self.tokens = PairTokenizer(tokenizer, self.data)
 
@@ -128,6 +129,8 @@ class Converter:
                 yield Origin(first.file, first.row, number), found
 
     def _made_of(self, candidate: Candidate | str) -> list[Pair] | str:
+        if isinstance(candidate, Candidate) and self.mixed is not None:
+            candidate = replace(candidate, source=self.mixed)
         pair = check_pair(candidate, self.data) if isinstance(candidate, Candidate) else candidate
         if isinstance(pair, str):
             return pair

@@ -17,13 +17,13 @@ from mixdpo_ray import storage
 from mixdpo_ray.errors import MixDPOError
 from mixdpo_ray.pairs.causes import fault_in, reason_text
 from mixdpo_ray.pairs.checking import check_pair, is_fatal
-from mixdpo_ray.pairs.columns import find_format
 from mixdpo_ray.pairs.file_kinds import file_kind
 from mixdpo_ray.pairs.formats import FORMATS, map_columns
 from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.pair import Candidate
 from mixdpo_ray.pairs.reading import RawRow, first_columns, read_rows
-from mixdpo_ray.pairs.settings import DataSettings, SourceSettings
+from mixdpo_ray.pairs.settings import SFT_SOURCE, TRAIN_SOURCE, DataSettings, SourceSettings
+from mixdpo_ray.pairs.sft_rows import format_of_source
 from mixdpo_ray.pairs.source_files import expand_paths, is_data_set, saved_by_datasets
 
 _MOST_ROWS = 2_000  # that are looked at while none is a pair
@@ -31,14 +31,18 @@ _MOST_BYTES = 32 << 20  # of a file that has to be read whole before its first r
 _OF_COLUMNS = ("bad_score", "bad_turns", "malformed_row")  # reasons that a wrong column gives to all rows
 
 
-def wrong_at_first_sight(data: DataSettings) -> str | None:
-    """What is wrong with data.source, where it is local files: its paths, its columns, or all of its first rows."""
+def wrong_at_first_sight(data: DataSettings, setting: str = TRAIN_SOURCE) -> str | None:
+    """What is wrong with a source, where it is local files: its paths, its columns, or all of its first rows.
+
+    `setting`: the one that names it, though what is said speaks of data.source.
+    """
     if not _of_local_files(data.source):
         return None
     try:
         files = expand_paths(data.source.path)
         columns, rows = _columns_and_rows(files, data.max_row_bytes)
-        return _wrong_with_all(rows, find_format(data, columns), data) if columns else None
+        name = format_of_source(setting, data, columns) if columns else ""
+        return _wrong_with_all(rows, name, data) if name in FORMATS and setting != SFT_SOURCE else None
     except MixDPOError as error:
         return f"{error}" if str(error).startswith("data.") else f"data.source: {error}"
 

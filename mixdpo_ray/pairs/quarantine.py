@@ -18,7 +18,9 @@ from mixdpo_ray.pairs.settings import TRAIN_SOURCE, SourceSettings
 QUARANTINE = "quarantine.jsonl"
 NOT_AT_FAULT = (
     "heldout_is_full",
+    "sft_is_full",
     "not_selected",
+    "left_out_by_weight",
     "curated_away",
     "tie_not_augmented",
 )  # nothing is wrong with these rows
@@ -83,6 +85,12 @@ def over_budget(
         f"{setting}.max_quarantined_fraction allows {limit:.1%}: {reasons.replace(TRAIN_SOURCE, setting)}; "
         f"the first: {first}; all: {path}; correct the source or raise the limit"
     )
+
+
+def check_enough_rows(rows: int, quarantined: Mapping[str, int]) -> None:
+    if not rows:
+        refused = reasons_text(quarantined) or "none"
+        raise TooFewPairsError(f"no row of data.sft.source is left (refused: {refused}): give others, or leave it out")
 
 
 def check_enough(pairs: int, quarantined: Mapping[str, int], batch: int) -> None:

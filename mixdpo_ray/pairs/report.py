@@ -44,7 +44,7 @@ def accounting_text(
     for note, count in sorted((notes or {}).items()):
         lines.append((f"of those kept: {NOTES.get(note, note)}", count, _share(count, rows_in)))
     ignored = (notes or {}).get(TOOLS_IGNORED, 0)
-    return "\n".join([_columns(lines, text_last=True), *([IGNORED.format(ignored)] if ignored else [])])
+    return "\n".join([aligned_columns(lines, text_last=True), *([IGNORED.format(ignored)] if ignored else [])])
 
 
 def histogram_text(histogram: MarginHistogram, name: str = "margin") -> str:
@@ -57,7 +57,7 @@ def histogram_text(histogram: MarginHistogram, name: str = "margin") -> str:
     total, most = max(sum(histogram.count), 1), max([count for _, count in lines], default=1)
     heading = name, "pairs", ""
     bars = [(name, count, f"{_share(count, total)}  {_bar(count, most)}") for name, count in lines]
-    return _columns([heading, *bars], text_last=True)
+    return aligned_columns([heading, *bars], text_last=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def thresholds_text(margins: NDArray[np.float64], global_batch: int, own: Thresh
         share = _share(stage.hard, len(margins))
         lines.append((name, stage.easy, stage.easy_steps, stage.hard, stage.hard_steps, share, mark))
     told = "pairs at the threshold itself are easy"
-    return f"{_columns(lines, text_last=True)}\n(one epoch, {global_batch} pairs a step; {told})"
+    return f"{aligned_columns(lines, text_last=True)}\n(one epoch, {global_batch} pairs a step; {told})"
 
 
 def _with_own(
@@ -110,7 +110,13 @@ def _with_own(
     return sorted([*same, mine], key=key)
 
 
-def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = None, metric: str = "") -> None:
+def draw(
+    path: str,
+    margins: NDArray[np.float64],
+    threshold: Threshold | None = None,
+    metric: str = "",
+    sources: Mapping[str, int] | None = None,
+) -> None:
     """The histogram with the hard pairs in another colour, and below it the share of hard pairs for every threshold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -120,7 +126,9 @@ def draw(path: str, margins: NDArray[np.float64], threshold: Threshold | None = 
     bars, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _draw_bars(bars, margins, threshold or Threshold())
     _draw_shares(shares, margins, metric)
-    bars.set_title(f"{metric or 'Margins'} of {len(margins):,} pairs", loc="left", color=INK, fontsize=12)
+    mixed = ", ".join(f"{name} {pairs:,}" for name, pairs in (sources or {}).items())
+    title = f"{metric or 'Margins'} of {len(margins):,} pairs{f' ({mixed})' if mixed else ''}"
+    bars.set_title(title, loc="left", color=INK, fontsize=12)
     for axes in (bars, shares):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.7)
@@ -191,7 +199,7 @@ def _draw_shares(axes: Any, margins: NDArray[np.float64], metric: str) -> None:
     axes.set_ylim(0, 103)
 
 
-def _columns(lines: Sequence[Sequence[Any]], text_last: bool = False) -> str:
+def aligned_columns(lines: Sequence[Sequence[Any]], text_last: bool = False) -> str:
     """Numbers to the right, texts (the first column, and the last one where it is text) to the left."""
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in texts) for column in range(len(texts[0]))]

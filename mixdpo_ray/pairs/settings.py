@@ -17,6 +17,8 @@ from mixdpo_ray.wording import did_you_mean
 TRAIN_SOURCE = "data.source"
 HELD_OUT_SOURCE = "data.heldout.source"
 HELD_OUT_SETS = "data.heldout.sets"
+MIX = "data.source.mix"
+SFT_SOURCE = "data.sft.source"
 MAX_ROW_BYTES = 1 << 20
 MarginScale = Literal["auto", "none", "range", "quantile"] | dict[str, PositiveFloat]
 
@@ -52,6 +54,55 @@ class SourceSettings(Settings):
         return self.path if isinstance(self.path, str) else ", ".join(self.path)
 
 
+class MixedSource(SourceSettings):
+    weight: float = Field(
+        1.0, gt=0, le=1, description="Share of its pairs that is kept, chosen by a hash of each, to the nearest pair"
+    )
+
+
+class TrainingSource(SourceSettings):
+    path: str | tuple[str, ...] = Field(
+        (), description="File, glob, folder or URI, several of them, or a data set's name"
+    )
+    mix: dict[str, MixedSource] = Field(
+        {}, description="Several sources in place of path: {chat: {path: ..., weight: 0.5}, code: {path: ...}}"
+    )
+
+    @classmethod
+    def of(cls, source: SourceSettings) -> TrainingSource:
+        """A source by itself, without what it is among others."""
+        return cls.model_validate(source.model_dump(exclude={"weight"}))
+
+    @model_validator(mode="after")
+    def _path_or_mix(self) -> Self:
+        if not self.mix:
+            if not self.path:
+                raise ValueError("path is missing: name files or a data set, or several sources under mix")
+            return self
+        named = [name for name in type(self).model_fields if name != "mix" and not self._is_default(name)]
+        if named:
+            raise ValueError(f"{named[0]} belongs to one source, and mix names several: write mix.NAME.{named[0]}")
+        if odd := next((name for name in self.mix if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)), None):
+            raise ValueError(f"mix names a source {odd!r}: use letters, digits, '_' and '-'")
+        return self
+
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True))
+
+    @property
+    def name(self) -> str:
+        return ", ".join(one.name for one in self.mix.values()) if self.mix else super().name
+
+    def identity(self) -> dict[str, Any]:
+        """What tells other pairs, in a mix by source; limits of refused rows do not, and no mix is left out."""
+        content = self.model_dump(mode="json")
+        for source in content["mix"].values():
+            del source["max_quarantined_fraction"]
+        if not self.mix:
+            del content["mix"]
+        return content
+
+
 class HeldoutSettings(Settings):
     source: SourceSettings | None = Field(None, description="Evaluate on these pairs; none takes them from data.source")
     fraction: float = Field(0.05, ge=0, lt=1, description="Share of data.source's pairs that is held out")
@@ -76,20 +127,38 @@ class HeldoutSettings(Settings):
 
     def identity(self) -> dict[str, Any]:
         content = self.model_dump(mode="json")
-        for source in (content["source"], *content["sets"].values()):
-            if source is not None:
-                del source["max_quarantined_fraction"]  # it makes no other pairs
-                if source["max_row_bytes"] == MAX_ROW_BYTES:
-                    del source["max_row_bytes"]
+        for source in filter(None, (content["source"], *content["sets"].values())):
+            _leave_out_limits(source)
         if not self.sets:
             del content["sets"]
         return content
 
 
+class SftSettings(Settings):
+    """Rows of a prompt and one good answer, trained by SFT among hard pairs; of a pair the chosen answer is taken."""
+
+    source: SourceSettings = Field(description="Rows with prompt and answer, with messages, or pairs")
+    fraction: float = Field(1.0, gt=0, le=1, description="Share of its rows, chosen by a hash of their content")
+    max_rows: int | None = Field(None, ge=1, description="At most this many of them")
+    seed: int = Field(42, ge=0, description="Which rows are taken, and in which order they are trained, by the hash")
+
+    def identity(self) -> dict[str, Any]:
+        content = self.model_dump(mode="json")
+        _leave_out_limits(content["source"])
+        return content
+
+
+def _leave_out_limits(source: dict[str, Any]) -> None:
+    """Leave out of a source's settings what makes no other pairs, and what later versions brought, where it is off."""
+    del source["max_quarantined_fraction"]
+    if source["max_row_bytes"] == MAX_ROW_BYTES:
+        del source["max_row_bytes"]
+
+
 class DataSettings(Settings):
     """Every refusal has a reason (pairs.checking.REASONS) and is counted; nothing changes unless a policy says so."""
 
-    source: SourceSettings = Field(description="The pairs to train on")
+    source: TrainingSource = Field(description="The pairs to train on")
     heldout: HeldoutSettings = Field(HeldoutSettings(), description="The pairs to evaluate on")
     negative_margin: Literal["error", "swap", "drop", "hard"] = Field(
         "error", description="Chosen rated below rejected: stop, swap the answers, refuse the row, or give it margin 0"
@@ -112,6 +181,7 @@ class DataSettings(Settings):
     )
     select: Rules = Field((), description="Train only the pairs that these rules keep, one after another")
     pair: PairSettings = Field(PairSettings(), description="How answers become pairs, and what is made of pairs")
+    sft: SftSettings | None = Field(None, description="Rows with one good answer, trained by SFT among the hard pairs")
 
     @property
     def max_row_bytes(self) -> int:
@@ -121,12 +191,16 @@ class DataSettings(Settings):
         """What tells other pairs. What came later is left out where it is off, since earlier versions had nothing else,
         and what has moved stands where it stood.
         """
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json") | {"source": self.source.identity()}
         for moved in ("max_row_bytes", "max_quarantined_fraction"):
             content[moved] = content["source"].pop(moved)
         content["heldout"] = self.heldout.identity()
         if self.curate is None:
             del content["curate"]
+        if self.sft is None:
+            del content["sft"]
+        else:
+            content["sft"] = self.sft.identity()
         return content
 
     @property
@@ -137,13 +211,31 @@ class DataSettings(Settings):
         held_out = {} if self.heldout.source is None else {HELD_OUT_SOURCE: self.heldout.source}
         held_out |= {f"{HELD_OUT_SETS}.{name}": source for name, source in self.heldout.sets.items()}
         as_they_are = {"pair": PairSettings()}
-        apart = {name: self.model_copy(update={"source": one, **as_they_are}) for name, one in held_out.items()}
-        return {TRAIN_SOURCE: self, **apart}
+        apart = {name: self._of(one).model_copy(update=as_they_are) for name, one in held_out.items()}
+        if self.sft is not None:
+            unrated = {"missing_score": "hard", "margin_scale": "none"}
+            apart[SFT_SOURCE] = self._of(self.sft.source).model_copy(update=as_they_are | unrated)
+        return {**self.trained, **apart}
+
+    def _of(self, source: SourceSettings) -> Self:
+        """The same policies for another source."""
+        return self.model_copy(update={"source": TrainingSource.of(source)})
+
+    @property
+    def trained(self) -> dict[str, DataSettings]:
+        """Those of by_source that pairs are trained of: one, or each source of the mix."""
+        mixed = {f"{MIX}.{name}": self._of(one) for name, one in self.source.mix.items()}
+        return mixed or {TRAIN_SOURCE: self}
 
     @property
     def holds_out(self) -> bool:
         """Whether any pair is asked to be held out."""
         return self.heldout.holds_out or bool(self.heldout.sets)
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _source_of_any_kind(cls, source: object) -> object:
+        return TrainingSource.of(source) if type(source) is SourceSettings else source
 
     @model_validator(mode="after")
     def _room_for_answers(self) -> Self:
@@ -152,3 +244,8 @@ class DataSettings(Settings):
                 f"max_prompt_length {self.max_prompt_length} exceeds max_length {self.max_length}: no answer would fit"
             )
         return self
+
+
+def mixed_name(setting: str) -> str | None:
+    """The name of a source of the mix, by the setting that names it; none of a source by itself."""
+    return setting.removeprefix(f"{MIX}.") if setting.startswith(f"{MIX}.") else None

@@ -7,6 +7,7 @@ pairs in other files, in another order, give the same table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mixdpo_ray.curriculum.order import curriculum_order, easiest_first
+from mixdpo_ray.curriculum.order import curriculum_order, easiest_first, seeded_hashes
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.pairs.heldout import split_heldout, spread_out
 from mixdpo_ray.pairs.margin_scale import quantile_margins
-from mixdpo_ray.pairs.settings import HeldoutSettings
+from mixdpo_ray.pairs.mixing import beyond_weights, together
+from mixdpo_ray.pairs.settings import HeldoutSettings, SftSettings
 
 KEY_SCHEMA = pa.schema(
     {
@@ -48,16 +50,30 @@ class Arrangement:
     refused: dict[str, NDArray[np.int64]]  # by reason
     margin: NDArray[np.float64]  # of every key, made comparable
     sets: dict[str, int]  # pairs of each further held-out set
+    sft: NDArray[np.int64] | None = None  # rows of data.sft, in the order that they are trained in
 
 
-def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSettings, quantiles: bool) -> Arrangement:
+def arrange(
+    keys: pa.Table,
+    heldout: HeldoutSettings,
+    curriculum: CurriculumSettings,
+    quantiles: bool,
+    weights: Mapping[str, float] | None = None,
+    sft: SftSettings | None = None,
+) -> Arrangement:
     """Arrange pairs by rating margin: preparation/derive.py orders by another metric what was arranged here.
 
-    `quantiles`: margins become ranks within their source, once duplicates no longer count.
+    `quantiles`: margins become ranks within their source, once duplicates no longer count. `weights`: of the sources of
+    a mix, whose numbers are the first ones.
     """
     refused: dict[str, NDArray[np.int64]] = {}
+    if weights:
+        keys = together(keys, len(weights))
     first = first_of_duplicates(keys)
     refused["duplicate_pair"] = np.flatnonzero(~first)
+    if weights:
+        refused["left_out_by_weight"] = left_out = beyond_weights(keys, first, weights)
+        first[left_out] = False
     margin = column(keys, "margin").copy()
     if quantiles:
         _rank_within_sources(margin, keys, first, heldout)
@@ -75,7 +91,8 @@ def arrange(keys: pa.Table, heldout: HeldoutSettings, curriculum: CurriculumSett
         for rows in (evaluation, *sets.values())
     ]
     counts = {name: len(rows) for name, rows in sets.items()}
-    return Arrangement(train[order], np.concatenate(held_out), refused, margin, counts)
+    apart = None if sft is None else _sft_rows(keys, first, evaluation, heldout, sft, refused)
+    return Arrangement(train[order], np.concatenate(held_out), refused, margin, counts, apart)
 
 
 def column(keys: pa.Table, name: str) -> NDArray[np.float64]:
@@ -112,7 +129,7 @@ def _splits(
     prompts, source = keys["prompt_id"], column(keys, "source_number")
     train = np.flatnonzero(first & (source == 0))
     evaluation = np.flatnonzero(first & (source == 1)) if heldout.source is not None else train[:0]
-    in_sets = np.flatnonzero(first & (source > (heldout.source is not None)))
+    in_sets = np.flatnonzero(first & (source > (heldout.source is not None)) & (source < _sft_number(heldout)))
     # every prompt of a held-out source, chosen or not: another max_pairs must not change what is trained
     apart = prompts.take(np.concatenate([evaluation, in_sets])).combine_chunks()
     leaks = np.asarray(pc.is_in(prompts.take(train), apart))
@@ -135,6 +152,33 @@ def _sets(
     source, before = column(keys, "source_number"), 1 + (heldout.source is not None)
     members = {name: np.flatnonzero(first & (source == before + n)) for n, name in enumerate(heldout.sets)}
     return {name: _not_too_many(keys, rows, margin, heldout, refused) for name, rows in members.items()}
+
+
+def _sft_number(heldout: HeldoutSettings) -> int:
+    """The number of data.sft.source among the sources, where it is one."""
+    return 1 + (heldout.source is not None) + len(heldout.sets)
+
+
+def _sft_rows(
+    keys: pa.Table,
+    first: NDArray[np.bool_],
+    evaluation: NDArray[np.int64],
+    heldout: HeldoutSettings,
+    sft: SftSettings,
+    refused: dict[str, NDArray[np.int64]],
+) -> NDArray[np.int64]:
+    """The rows of data.sft that are trained, by a hash: more of them begin with the same ones."""
+    source, number, prompts = column(keys, "source_number"), _sft_number(heldout), keys["prompt_id"]
+    rows = np.flatnonzero(first & (source == number))
+    apart = np.union1d(evaluation, np.flatnonzero((source > 0) & (source < number)))
+    leaks = np.asarray(pc.is_in(prompts.take(rows), prompts.take(apart).combine_chunks()))
+    refused["prompt_in_heldout"] = np.concatenate([refused["prompt_in_heldout"], rows[leaks]])
+    rows = rows[~leaks]
+    rows = rows[np.argsort(seeded_hashes(keys["pair_id"].take(rows), sft.seed), kind="stable")]
+    taken = min(round(sft.fraction * len(rows)), len(rows) if sft.max_rows is None else sft.max_rows)
+    refused["sft_is_full"] = rows[taken:]
+    trained: NDArray[np.int64] = rows[:taken]
+    return trained
 
 
 def _not_too_many(

@@ -17,14 +17,18 @@ import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
+from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.convert import CONVERTED_SCHEMA, Conversion, Converter
-from mixdpo_ray.pairs.formats import FORMATS
+from mixdpo_ray.pairs.margin_scale import resolve_scale
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.settings import DataSettings
+from mixdpo_ray.pairs.settings import SFT_SOURCE, DataSettings, mixed_name
+from mixdpo_ray.pairs.sft_rows import SftConverter, format_of_source, kind_of_format
 from mixdpo_ray.preparation.file_slices import FileSlice
 from mixdpo_ray.preparation.sources import Source, block_rows
+from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.index import SCORED
 from mixdpo_ray.tables.runs import scored_counts
+from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer
 
@@ -54,13 +58,20 @@ class ConversionSettings:
     format: str
     source_number: int  # of DataSettings.by_source
     tokenizer: Any  # an ObjectRef of it, or None where it has to be loaded by name
+    mixed: str | None = None  # the name of the source in a mix
+    sft: bool = False  # rows with one answer, and no pairs
 
     def converter(self) -> Converter:
         """Once per process: tokenizers take up to seconds to load."""
         tokenizer = self.tokenizer.hex() if self.tokenizer is not None else self.model.model_dump_json()
-        name = f"{tokenizer} {self.data.model_dump_json()} {self.format}"
+        name = f"{tokenizer} {self.data.model_dump_json()} {self.format} {self.mixed}"
         if name not in _CONVERTERS:
-            _CONVERTERS[name] = Converter(self.data, self.format, self._load())
+            loaded = self._load()
+            _CONVERTERS[name] = (
+                SftConverter(self.data, self.format, loaded)
+                if self.sft
+                else Converter(self.data, self.format, loaded, self.mixed)
+            )
         return _CONVERTERS[name]
 
     def _load(self) -> Any:
@@ -75,6 +86,28 @@ _CONVERTERS: dict[str, Converter] = {}
 def shared_tokenizer(tokenizer: Any, model: ModelSettings) -> Any:
     """Classes that a model's repository brings along exist in the process that loaded them, and cannot be sent."""
     return None if model.trust_remote_code else ray.put(tokenizer)
+
+
+def conversions_of(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[ConversionSettings]:
+    """How each source is converted, in the order of DataSettings.by_source."""
+    model = with_absolute_paths(recipe.model)
+    shared = shared_tokenizer(tokenizer, model)
+    conversions = []
+    for number, ((setting, data), source) in enumerate(zip(recipe.data.by_source.items(), sources, strict=True)):
+        with blamed_on(setting):
+            format_name = format_of_source(setting, data, source.columns(data.max_row_bytes))
+        conversions.append(
+            ConversionSettings(
+                model,
+                resolve_scale(data, kind_of_format(format_name)),
+                format_name,
+                number,
+                shared,
+                mixed_name(setting),
+                setting == SFT_SOURCE,
+            )
+        )
+    return conversions
 
 
 def converted(source: Source, file_slices: list[FileSlice], settings: ConversionSettings) -> Dataset:
@@ -94,7 +127,7 @@ def converted(source: Source, file_slices: list[FileSlice], settings: Conversion
         def read(block: pa.Table) -> list[RawRow]:
             return [raw for number in block["id"].to_pylist() for raw in file_slices[number].read(max_row_bytes)]
 
-    if FORMATS[settings.format].group_by is None:
+    if kind_of_format(settings.format).group_by is None:
         return _map(raw, lambda block: convert(settings, read(block)))
     return _converted_groups(_map(raw, lambda block: _grouped(settings, read(block))), tasks, settings)
 

@@ -34,7 +34,7 @@ from mixdpo_ray.pairs.histogram import margin_histogram
 from mixdpo_ray.pairs.quarantine import QUARANTINE
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, draw
 from mixdpo_ray.preparation.convert_sources import Sizes
-from mixdpo_ray.preparation.derive import base_rows, committed, ids_of_index
+from mixdpo_ray.preparation.derive import base_rows, committed, ids_of_index, row_keys_of
 from mixdpo_ray.preparation.table_key import write_recipe
 from mixdpo_ray.preparation.write_sorted import positions_of, write_all
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
@@ -42,12 +42,12 @@ from mixdpo_ray.tables.index import LENGTH_COLUMNS
 from mixdpo_ray.tables.prepared_table import (
     BEFORE,
     RATER_MARGINS,
-    SPLITS,
     Manifest,
     PreparedTable,
     with_index_seals,
     write_index,
 )
+from mixdpo_ray.tables.trained_rows import splits_of
 
 
 def curate_table(
@@ -88,24 +88,25 @@ def _write(
     folder: str, recipe: Recipe, base: PreparedTable, curated: CuratedPairs, sizes: Sizes, progress: Counter
 ) -> Manifest:
     """Everything but the manifest's name."""
-    rows = {"train": _ordered(recipe, base, curated), "eval": np.arange(base.rows("eval"))}
-    margin = np.concatenate([curated.margin[rows["train"]], base.index("eval").margin])
-    keys = np.concatenate([rows["train"], base.rows("train") + rows["eval"]]).astype(np.uint64)
+    rows = {split: np.arange(base.rows(split)) for split in splits_of(base)}
+    rows["train"] = _ordered(recipe, base, curated)
+    others = [base.index(split).margin for split in rows if split != "train"]
+    margin, keys = np.concatenate([curated.margin[rows["train"]], *others]), row_keys_of(base, rows)
     tokens = sum(
         int(getattr(base.index(split), name)[rows[split]].sum(dtype=np.int64))
-        for split in SPLITS
+        for split in rows
         for name in LENGTH_COLUMNS
     )
     changed = base_rows(base, partial(with_curated, curated), small=tokens <= sizes.part_tokens)
     written = write_all(
         changed,
-        positions_of(keys, margin, len(rows["train"])),
+        positions_of(keys, margin, {split: len(of_split) for split, of_split in rows.items()}),
         folder,
         tokens,
         sizes.part_tokens,
         partial(progress.reach, doing="sort and write"),
     )
-    seals = {split: write_index(folder, split, _index(base, split, rows[split], curated)) for split in SPLITS}
+    seals = {split: write_index(folder, split, _index(base, split, rows[split], curated)) for split in rows}
     storage.copy(storage.join(base.folder, QUARANTINE), storage.join(folder, QUARANTINE))
     draw(storage.join(folder, MARGINS_PICTURE), curated.margin[rows["train"]], recipe.curriculum.threshold)
     storage.write_bytes(storage.join(folder, CURATION_PICTURE), draw_curation(curated, base))

@@ -50,6 +50,7 @@ from mixdpo_ray.tables.prepared_table import (
     with_index_seals,
     write_index,
 )
+from mixdpo_ray.tables.trained_rows import splits_of
 
 NOT_SELECTED = "not_selected.parquet"  # position in the base table, pair_id, number of the rule
 
@@ -103,6 +104,7 @@ def arrange_again(recipe: Recipe, base: PreparedTable) -> Derived:
     selected = select(recipe.data.select, pairs)
     _check_enough(recipe, len(pairs), selected)
     curriculum, kept = recipe.curriculum, selected.rows
+    difficulty |= {split: np.zeros(base.rows(split)) for split in splits_of(base) if split not in difficulty}
     order = curriculum_order(
         difficulty["train"][kept],
         pair_id.take(kept),
@@ -110,7 +112,8 @@ def arrange_again(recipe: Recipe, base: PreparedTable) -> Derived:
         curriculum.seed,
         curriculum.swap_fraction,
     )
-    return Derived({"train": kept[order], "eval": np.arange(base.rows("eval"))}, difficulty, selected, pair_id)
+    as_they_are = {split: np.arange(base.rows(split)) for split in splits_of(base)}
+    return Derived({**as_they_are, "train": kept[order]}, difficulty, selected, pair_id)
 
 
 def _check_enough(recipe: Recipe, pairs: int, selected: Selected) -> None:
@@ -130,23 +133,24 @@ def _write(
     folder: str, recipe: Recipe, base: PreparedTable, derived: Derived, sizes: Sizes, progress: Counter
 ) -> Manifest:
     """Everything but the manifest's name."""
-    train, held_out = derived.rows["train"], derived.rows["eval"]
-    margin = {split: base.index(split).margin for split in SPLITS}
+    train, margin = derived.rows["train"], {split: base.index(split).margin for split in derived.rows}
     by_metric = recipe.curriculum.difficulty != RATING_MARGIN
     where = positions_of(
-        np.concatenate([train, base.rows("train") + held_out]).astype(np.uint64),
-        np.concatenate([margin["train"][train], margin["eval"]]),
-        len(train),
-        np.concatenate([derived.difficulty["train"][train], derived.difficulty["eval"]]) if by_metric else None,
+        row_keys_of(base, derived.rows),
+        np.concatenate([margin[split][rows] for split, rows in derived.rows.items()]),
+        {split: len(rows) for split, rows in derived.rows.items()},
+        np.concatenate([derived.difficulty[split][rows] for split, rows in derived.rows.items()])
+        if by_metric
+        else None,
     )
     tokens = sum(
         int(getattr(base.index(split), name)[derived.rows[split]].sum(dtype=np.int64))
-        for split in SPLITS
+        for split in derived.rows
         for name in LENGTH_COLUMNS
     )
     rows = base_rows(base, partial(_with_flips, recipe.data.pair), small=tokens <= sizes.part_tokens)
     written = write_all(rows, where, folder, tokens, sizes.part_tokens, partial(progress.reach, doing="sort and write"))
-    indexes = {split: _write_index(folder, split, recipe, base, derived) for split in SPLITS}
+    indexes = {split: _write_index(folder, split, recipe, base, derived) for split in derived.rows}
     seals = {split: seal for split, (seal, _) in indexes.items()}
     left_out = np.flatnonzero(derived.selected.left_out_by >= 0)
     _write_not_selected(storage.join(folder, NOT_SELECTED), derived, left_out)
@@ -159,7 +163,7 @@ def _write(
         update={
             "content_digest": written.digest,
             "splits": with_index_seals(written.splits, seals),
-            "rows_kept": len(train) + len(held_out),
+            "rows_kept": sum(map(len, derived.rows.values())),
             "quarantined": base.manifest.quarantined | ({"not_selected": len(left_out)} if len(left_out) else {}),
             "notes": base.manifest.notes | ({"flipped": indexes["train"][1]} if recipe.data.pair.flip else {}),
             "margins": margin_histogram(margin["train"][train]),
@@ -179,12 +183,23 @@ def _facts(recipe: Recipe, base: PreparedTable, derived: Derived) -> dict[str, A
     }
 
 
+def row_keys_of(base: PreparedTable, rows: dict[str, NDArray[np.int64]]) -> NDArray[np.uint64]:
+    """Names of rows of a base, by their positions in its splits."""
+    firsts = _first_keys(base)
+    return np.concatenate([firsts[split] + positions for split, positions in rows.items()]).astype(np.uint64)
+
+
+def _first_keys(base: PreparedTable) -> dict[str, int]:
+    ends = np.cumsum([base.rows(split) for split in splits_of(base)]).tolist()
+    return dict(zip(splits_of(base), [0, *ends], strict=False))
+
+
 Change = Callable[[str, pa.Table], pa.Table]  # of a split's rows, with their positions
 
 
 def base_rows(base: PreparedTable, change: Change, small: bool) -> Dataset:
     """Rows of the base, changed and with a key; a small table is read by the driver, before a worker is there."""
-    parts = [(split, number) for split in SPLITS for number in range(len(base.parts(split)))]
+    parts = [(split, number) for split in splits_of(base) for number in range(len(base.parts(split)))]
     if small:
         return ray.data.from_arrow([_part_rows(base, split, number, change) for split, number in parts])
     folder = base.folder
@@ -202,8 +217,8 @@ def base_rows(base: PreparedTable, change: Change, small: bool) -> Dataset:
 def _part_rows(base: PreparedTable, split: str, number: int, change: Change) -> pa.Table:
     part = base.parts(split)[number]
     rows = base.read(split, np.arange(part.first_position, part.first_position + part.rows))
-    offset = base.rows("train") if split == "eval" else 0
-    rows = rows.append_column("row_key", pa.array((rows["position"].to_numpy() + offset).astype(np.uint64)))
+    keys = row_keys_of(base, {split: rows["position"].to_numpy()})
+    rows = rows.append_column("row_key", pa.array(keys))
     return change(split, rows).drop_columns(["position"])
 
 

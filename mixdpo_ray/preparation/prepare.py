@@ -30,19 +30,17 @@ from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.curation.report import CURATION, CURATION_PICTURE, curation_text
 from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.errors import PreparedTableError
-from mixdpo_ray.pairs.blamed_setting import blamed_on
 from mixdpo_ray.pairs.checking import SEVERAL_RATERS
-from mixdpo_ray.pairs.columns import find_format
-from mixdpo_ray.pairs.formats import FORMATS
 from mixdpo_ray.pairs.histogram import margin_histogram
-from mixdpo_ray.pairs.margin_scale import resolve_scale
-from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough
+from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, check_enough, check_enough_rows
 from mixdpo_ray.pairs.report import MARGINS_PICTURE, accounting_text, draw, histogram_text, thresholds_text
+from mixdpo_ray.pairs.settings import SFT_SOURCE
 from mixdpo_ray.pairs.split_and_order import Arrangement, arrange
 from mixdpo_ray.pairs.tokens import PairTokenizer
 from mixdpo_ray.pairs.unknown_tokens import unknown_tokens
+from mixdpo_ray.preparation import mixture
 from mixdpo_ray.preparation.convert_sources import SIZES, ConvertedRows, Sizes, convert_sources
-from mixdpo_ray.preparation.convert_tasks import LENGTHS, ConversionSettings, shared_tokenizer
+from mixdpo_ray.preparation.convert_tasks import LENGTHS, conversions_of
 from mixdpo_ray.preparation.derive import derive
 from mixdpo_ray.preparation.held_out import held_out_text, lack_of_held_out
 from mixdpo_ray.preparation.refused_rows import (
@@ -75,8 +73,8 @@ from mixdpo_ray.tables.prepared_table import (
     write_index,
 )
 from mixdpo_ray.tables.runs import RUNS, scored_columns
+from mixdpo_ray.tables.trained_rows import SFT_SPLIT, sft_rows
 from mixdpo_ray.tables.verification import verify_parts
-from mixdpo_ray.training.model_files import with_absolute_paths
 from mixdpo_ray.training.tokenizer import load_tokenizer, tokenizer_digest
 from mixdpo_ray.training.vocabulary import check_vocabulary
 
@@ -171,26 +169,31 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
     largest = PairTokenizer(tokenizer, recipe.data).largest_id
     check_vocabulary(recipe.model, largest)
     samples = [source.sample() for source in sources]  # before anything is read: what changes meanwhile is noticed
-    conversions = _conversions(recipe, sources, tokenizer)
+    conversions = conversions_of(recipe, sources, tokenizer)
+    mixture.refuse_mixed_scales(conversions)
     reading = f"prepare: reading {', '.join(source.name for source in sources)}"
     say(reading, meanwhile=reading)
     with Counter("prepare", "task") as progress:
         named = dict(zip(recipe.data.by_source, sources, strict=True))
         staged = convert_sources(named, conversions, sizes, partial(progress.reach, doing="read, check, tokenise"))
         read = time.monotonic()
-        arranged = arrange(
-            staged.keys, recipe.data.heldout, recipe.curriculum, conversions[0].data.margin_scale == "quantile"
-        )
+        ranked, weights = conversions[0].data.margin_scale == "quantile", mixture.mix_weights(recipe.data)
+        arranged = arrange(staged.keys, recipe.data.heldout, recipe.curriculum, ranked, weights, recipe.data.sft)
         quarantine = refused_rows(staged, arranged)
         counts = counts_by_source(staged, quarantine)
         check_budgets(recipe.data, counts, quarantine, f"{folder}.{QUARANTINE}")
         check_enough(len(arranged.train), quarantine.counts, recipe.train.global_batch_size)
+        if arranged.sft is not None:
+            check_enough_rows(len(arranged.sft), quarantine.of_source(SFT_SOURCE).counts)
         with atomic_folder(folder) as unfinished:
             manifest = _write(
                 unfinished, staged, arranged, quarantine, sizes, partial(progress.reach, doing="sort and write")
             )
             draw(
-                storage.join(unfinished, MARGINS_PICTURE), arranged.margin[arranged.train], recipe.curriculum.threshold
+                storage.join(unfinished, MARGINS_PICTURE),
+                arranged.margin[arranged.train],
+                recipe.curriculum.threshold,
+                sources=mixture.trained_by_source(recipe.data, staged, arranged),
             )
             write_recipe(unfinished, recipe)
             facts = {
@@ -201,6 +204,7 @@ def _make(recipe: Recipe, sources: list[Source], tokenizer: Any, name: str, fold
                 SAMPLES: samples,
                 BY_SOURCE: counts,
                 **({SET_ROWS: arranged.sets} if arranged.sets else {}),
+                **mixture.facts_by_source(staged, arranged, counts),
                 **recipe.curriculum.order_identity,
             }
             commit(unfinished, manifest.model_copy(update={"fingerprint": name, "facts": facts}))
@@ -216,6 +220,7 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     """What a person looks at before choosing a threshold."""
     manifest, index, metric = table.manifest, table.index("train"), recipe.curriculum.difficulty
     held = f"{table.rows('train')} pairs to train on, {held_out_text(table)}"
+    held += f"; {sft_rows(table)} rows for SFT among the hard pairs" if sft_rows(table) else ""
     own = None if as_base or recipe.curriculum.mode == "sorted_dpo" else recipe.curriculum.threshold
     lack = lack_of_held_out(recipe, table)
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
@@ -224,6 +229,7 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     return "\n\n".join(
         [
             accounting_text(manifest.rows_in, manifest.rows_kept, manifest.quarantined, manifest.notes),
+            *([mixture.described(manifest.facts[mixture.MIXTURE])] if mixture.MIXTURE in manifest.facts else []),
             *curated,
             held,
             *([histogram_text(manifest.margins)] if rated else []),
@@ -239,19 +245,6 @@ def _curation(table: PreparedTable) -> str:
     return curation_text(facts, table.rows("train") + facts["dropped"])
 
 
-def _conversions(recipe: Recipe, sources: list[Source], tokenizer: Any) -> list[ConversionSettings]:
-    model = with_absolute_paths(recipe.model)
-    shared = shared_tokenizer(tokenizer, model)
-    conversions = []
-    for number, ((setting, data), source) in enumerate(zip(recipe.data.by_source.items(), sources, strict=True)):
-        with blamed_on(setting):
-            format_name = find_format(data, source.columns(data.max_row_bytes))
-        conversions.append(
-            ConversionSettings(model, resolve_scale(data, FORMATS[format_name]), format_name, number, shared)
-        )
-    return conversions
-
-
 def _write(
     folder: str,
     staged: ConvertedRows,
@@ -262,20 +255,20 @@ def _write(
 ) -> Manifest:
     """Everything but the manifest's names for it."""
     splits = {"train": arranged.train, "eval": arranged.heldout}
+    if arranged.sft is not None:
+        splits[SFT_SPLIT] = arranged.sft
     order = np.concatenate(list(splits.values()))
     lengths = [f"{name}_length" for name in LENGTHS]
     keys = staged.keys.select(["row_key", *lengths]).take(order)
     tokens = sum(pc.sum(keys[name]).as_py() for name in lengths)
-    where = positions_of(np.asarray(keys["row_key"].to_numpy()), arranged.margin[order], len(arranged.train))
-    scored = scored_columns(staged.keys)
-    where = replace(
-        where,
-        without=(
-            *SCORED,
-            *(() if SEVERAL_RATERS in staged.notes else (RATER_MARGINS,)),
-            *(() if scored else RUNS),
-        ),
+    where = positions_of(
+        np.asarray(keys["row_key"].to_numpy()),
+        arranged.margin[order],
+        {split: len(members) for split, members in splits.items()},
     )
+    scored = scored_columns(staged.keys)
+    several_raters = SEVERAL_RATERS in staged.notes
+    where = replace(where, without=(*SCORED, *(() if several_raters else (RATER_MARGINS,)), *(() if scored else RUNS)))
     written = write_all(staged.rows, where, folder, tokens, sizes.part_tokens, done)
     seals = {}
     for split, members in splits.items():

@@ -45,10 +45,11 @@ def trusted_recipes(recipe: Recipe) -> list[Recipe]:
     path = getattr(recipe.data.curate, "trusted", None)
     if path is None:
         return []
-    source = recipe.data.source.model_copy(update={"path": path, "revision": None, "config": None, "data_dir": None})
+    elsewhere = {"path": path, "revision": None, "config": None, "data_dir": None, "mix": {}}
+    source = recipe.data.source.model_copy(update=elsewhere)
     plain = uncurated(base_recipe(recipe))
     heldout = plain.data.heldout.model_copy(update={"source": None, "fraction": 0.0, "sets": {}})
-    data = plain.data.model_copy(update={"source": source, "heldout": heldout})
+    data = plain.data.model_copy(update={"source": source, "heldout": heldout, "sft": None})
     train = plain.train.model_copy(update={"global_batch_size": 1, "per_device_train_batch_size": 1})
     return [plain.model_copy(update={"data": data, "train": train})]
 

@@ -15,7 +15,7 @@ parts as keep the number of blocks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,7 +29,7 @@ from ray.data import Dataset
 
 from mixdpo_ray import storage
 from mixdpo_ray.errors import StorageError
-from mixdpo_ray.tables.prepared_table import OPTIONAL, PREPARED_SCHEMA, SPLITS, SplitFacts, part_path, write_part
+from mixdpo_ray.tables.prepared_table import OPTIONAL, PREPARED_SCHEMA, SplitFacts, part_path, write_part
 from mixdpo_ray.tables.runs import RUNS
 
 PART_MULTIPLE = 64  # rows; parts are named in the digest of a table, so another number would give it another name
@@ -41,12 +41,12 @@ FACTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class RowPositions:
-    """Positions run through the training split and on through the held-out one."""
+    """Positions run through the training split and on through the others."""
 
     row_key: NDArray[np.uint64]  # ascending
     position: NDArray[np.int64]
     margin: NDArray[np.float64]
-    train_rows: int
+    split_rows: Mapping[str, int]  # in the order of positions
     difficulty: NDArray[np.float64] | None = None  # where the table is ordered by another metric than the margin
     without: tuple[str, ...] = ()  # optional columns that are not written
 
@@ -60,13 +60,13 @@ class Written:
 def positions_of(
     row_key: NDArray[np.uint64],
     margin: NDArray[np.float64],
-    train_rows: int,
+    split_rows: Mapping[str, int],
     difficulty: NDArray[np.float64] | None = None,
 ) -> RowPositions:
     """The positions of keys that are given in the order of their positions."""
     by_key = np.argsort(row_key)
     return RowPositions(
-        row_key[by_key], by_key, margin[by_key], train_rows, None if difficulty is None else difficulty[by_key]
+        row_key[by_key], by_key, margin[by_key], split_rows, None if difficulty is None else difficulty[by_key]
     )
 
 
@@ -84,14 +84,13 @@ def write_all(
     part_tokens: int,
     done: Callable[[int, int], None],
 ) -> Written:
-    """Every part of both splits; `done(parts, of)` is called as they appear."""
-    rows = {"train": positions.train_rows, "eval": len(positions.position) - positions.train_rows}
+    """Every part of all splits; `done(parts, of)` is called as they appear."""
     starts = boundaries(len(positions.position), tokens, part_tokens)
     parts = []
     for part in write_sorted(staged, positions, folder, starts):
         parts.append(part)
         done(len(parts), len(starts) + 1)
-    written = combine(parts, rows)
+    written = combine(parts, positions.split_rows)
     _check_visible(folder, written.splits)
     return written
 
@@ -150,10 +149,14 @@ def write_parts(block: pa.Table, positions: RowPositions, folder: str, starts: l
     """A block of consecutive positions as parts that begin at `starts`, and where one split ends."""
     first = block["position"][0].as_py() if len(block) else 0
     end = first + len(block)
-    edges = sorted({first, end, *(edge for edge in (*starts, positions.train_rows) if first < edge < end)})
+    splits = dict(zip(positions.split_rows, np.cumsum([0, *positions.split_rows.values()]).tolist(), strict=False))
+    edges = sorted({first, end, *(edge for edge in (*starts, *splits.values()) if first < edge < end)})
     facts = []
     for begin, behind in pairwise(edges):
-        split, offset = ("train", 0) if begin < positions.train_rows else ("eval", positions.train_rows)
+        split, offset = max(
+            ((name, start) for name, start in splits.items() if start <= begin and positions.split_rows[name]),
+            key=lambda one: one[1],
+        )
         rows = block.slice(begin - first, behind - begin)
         position = pa.array(rows["position"].to_numpy() - offset)
         part = write_part(folder, split, rows.set_column(0, "position", position))
@@ -175,11 +178,11 @@ def content_digest(rows: pa.Table) -> str:
     return sha.hexdigest()
 
 
-def combine(facts: list[dict[str, Any]], rows: dict[str, int]) -> Written:
-    """The parts of both splits, which must cover every position once."""
+def combine(facts: list[dict[str, Any]], rows: Mapping[str, int]) -> Written:
+    """The parts of all splits, which must cover every position once."""
     splits: dict[str, SplitFacts] = {}
     sha = hashlib.sha256()
-    for split in SPLITS:
+    for split in rows:
         parts = sorted((fact for fact in facts if fact["split"] == split), key=lambda fact: fact["first"])
         ends = np.cumsum([part["rows"] for part in parts])
         starts = [part["first"] for part in parts]

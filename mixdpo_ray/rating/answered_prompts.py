@@ -164,6 +164,11 @@ def _different(texts: Sequence[DrawnText]) -> tuple[DrawnText, ...]:
 
 def _pairs(recipe: Recipe) -> ReadAnswers:
     """Each pair by itself, whatever it is rated in its source."""
+    if recipe.data.source.mix:
+        raise RecipeError(
+            "answers.rate.pairs rates the pairs of one source, and data.source.mix names several: rate each by itself, "
+            'as in "data.source={path: FILE}"'
+        )
     data = recipe.data.model_copy(
         update={"missing_score": "hard", "negative_margin": "hard", "margin_scale": "none", "pair": PairSettings()}
     )

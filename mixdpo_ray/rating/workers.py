@@ -49,7 +49,7 @@ class LogpWorker:
         self.loading, self.chunk_tokens = loading, chunk_tokens
         with fetched(model) as here:
             check_room(here, loading, "the model that rates")
-            self.scorer = loading.load(lambda: Scorer(load_model(here, where), here.packing, here.kernels))
+            self.scorer = loading.load(lambda: Scorer(load_model(here, where), here.packing, here.kernels), here.dtype)
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         """Rows of {id, [ids of the prompt, ids of the answer]}."""

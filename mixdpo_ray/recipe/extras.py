@@ -27,6 +27,12 @@ def extras_for_training(recipe: Recipe) -> list[Extra]:
     asked = {
         Extra("lora", "peft", "model.lora", "leave it out to train all weights"): recipe.model.lora is not None,
         Extra("liger", "liger_kernel", "model.kernels liger", "set it to none"): recipe.model.kernels == "liger",
+        Extra("bitsandbytes", "bitsandbytes", "train.optimizer.name adamw_8bit", "set it to adamw"): (
+            recipe.train.optimizer.name == "adamw_8bit"
+        ),
+        Extra("bitsandbytes", "bitsandbytes", "model.lora.quantize", "leave it out"): (
+            recipe.model.lora is not None and recipe.model.lora.quantize
+        ),
     }
     trackers = [
         Extra(settings.extra, settings.package, f"output.trackers.{name}", "leave it out")

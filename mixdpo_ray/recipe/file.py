@@ -19,6 +19,7 @@ from mixdpo_ray.objectives import OBJECTIVES
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.pairs.curating import CURATIONS, Curation, EmbeddingSettings
 from mixdpo_ray.pairs.selection import SELECTIONS, Selection
+from mixdpo_ray.pairs.settings import SourceSettings
 from mixdpo_ray.raters import RATERS
 from mixdpo_ray.recipe.dotted import set_dotted
 from mixdpo_ray.recipe.gone import GONE
@@ -37,7 +38,7 @@ FIRST = (  # settings that a person needs before all others
     *("train.global_batch_size", "train.per_device_train_batch_size", "train.optimizer.learning_rate"),
     *("cluster.num_workers", "cluster.use_gpu", "output.storage_path", "output.name"),
 )
-BY_DEFAULT = {"output.name": "the name of the recipe's file"}  # what load_recipe fills in
+BY_DEFAULT = {"output.name": "the name of the recipe's file", "data.source.path": "(required, or data.source.mix)"}
 TABLES: Mapping[tuple[str, ...], Mapping[str, type[Settings]]] = {  # sections whose names say what their settings are
     ("metrics",): METRICS,
     ("output", "trackers"): TRACKERS,
@@ -210,7 +211,11 @@ def _keys_at(names: Sequence[str], details: ErrorDetails) -> list[str]:
     for table, kinds in TABLES.items():
         if tuple(names[: len(table)]) == table and len(names) > len(table):
             kind, names = kinds[names[len(table)]], names[len(table) + 1 :]
-    for name in names:
+    path = iter(names)
+    for name in path:
+        if (named := _named_sources(kind.model_fields[name])) is not None:
+            kind, _ = named, next(path, None)  # the source's name is the person's
+            continue
         inner = _inner_settings(kind.model_fields[name])
         if inner is Objective:
             return sorted({"name", *(field for objective in OBJECTIVES.values() for field in objective.model_fields)})
@@ -223,6 +228,12 @@ def _keys_at(names: Sequence[str], details: ErrorDetails) -> list[str]:
             return []
         kind = inner
     return list(kind.model_fields)
+
+
+def _named_sources(field: FieldInfo) -> type[Settings] | None:
+    """The settings of each source where a table names several."""
+    kinds = get_args(field.annotation) if get_origin(field.annotation) is dict else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, SourceSettings)), None)
 
 
 def _inner_settings(field: FieldInfo) -> type[Settings] | None:
@@ -284,3 +295,5 @@ def _walk(kind: type[Settings], prefix: str) -> Iterator[tuple[str, str, str]]:
             yield f"{prefix}{name}", default, field.description or ""
             if inner is not None:
                 yield from _walk(inner, f"{prefix}{name}.")
+            if (named := _named_sources(field)) is not None:
+                yield from _walk(named, f"{prefix}{name}.NAME.")

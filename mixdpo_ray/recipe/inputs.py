@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mixdpo_ray import storage
 from mixdpo_ray.bar import say
 from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.errors import ModelError, RecipeError
@@ -19,6 +20,7 @@ from mixdpo_ray.pairs.first_rows import wrong_at_first_sight
 from mixdpo_ray.recipe.extras import extras_for_training, lacks
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tracking.settings import lacking_here
+from mixdpo_ray.training.adapter_files import resolved
 from mixdpo_ray.training.model_files import refuse_missing_folder
 from mixdpo_ray.training.positions import too_long_for_model
 from mixdpo_ray.training.schedule import absurd_rate
@@ -51,7 +53,7 @@ def input_problems(recipe: Recipe, *, trains: bool = True) -> list[str]:
     lacking = [extra.lacking() for extra in extras if lacks(extra.module)]
     if extras and not lacking and (unreachable := lacking_here(recipe.output.trackers)):
         lacking.append(unreachable)
-    return [*lacking, *_models(recipe), *_lengths(recipe, refused=True), *_pairs(recipe)]
+    return [*lacking, *_models(recipe), *_adapter(recipe), *_lengths(recipe, refused=True), *_pairs(recipe)]
 
 
 def _of_absent_playground(recipe: Recipe) -> str | None:
@@ -67,6 +69,16 @@ def _of_absent_playground(recipe: Recipe) -> str | None:
 
 def _is_absent_playground(path: str) -> bool:
     return path.endswith(_OF_A_PLAYGROUND) and not Path(path).exists()
+
+
+def _adapter(recipe: Recipe) -> Iterator[str]:
+    """What a folder says of itself; a name on the Hub is asked when the model is loaded."""
+    lora = recipe.model.lora
+    if lora is not None and lora.adapter and (Path(lora.adapter).is_dir() or not storage.may_be_on_hub(lora.adapter)):
+        try:
+            resolved(lora)
+        except ModelError as error:
+            yield str(error)
 
 
 def _models(recipe: Recipe) -> Iterator[str]:
@@ -115,5 +127,5 @@ def _lengths(recipe: Recipe, *, refused: bool) -> list[str]:
 
 def _pairs(recipe: Recipe) -> Iterator[str]:
     for setting, data in recipe.data.by_source.items():
-        if problem := wrong_at_first_sight(data):
+        if problem := wrong_at_first_sight(data, setting):
             yield problem.replace("data.source", setting)

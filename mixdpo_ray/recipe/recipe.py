@@ -95,10 +95,16 @@ class Recipe(Settings):
     def _combinations(self) -> Self:
         if self.curriculum.sft_weight == 0 and self.curriculum.mode == "two_stage":
             raise ValueError("curriculum.sft_weight 0 leaves the hard stage nothing to learn: use mode discard_hard")
-        if self.data.source.format in FORMATS and (idle := idle_rule(self.data.source.format, self.data.pair)):
-            raise ValueError(idle)
+        for data in self.data.trained.values():
+            if data.source.format in FORMATS and (idle := idle_rule(data.source.format, data.pair)):
+                raise ValueError(idle)
         if (setting := self.train.needs_held_out) and not self.data.holds_out:
             raise ValueError(f"{setting} needs held-out pairs, and data.heldout holds out none: give it a fraction")
+        lora = self.model.lora
+        if lora is not None and lora.quantize and self.deepspeed.zero_stage == 3:
+            raise ValueError(
+                "model.lora.quantize: weights in 4 bits are not sharded, and deepspeed.zero_stage is 3: set it to 2"
+            )
         if self.model.kernels == "liger" and self.cluster.use_gpu is False:
             raise ValueError("model.kernels liger needs GPUs, and cluster.use_gpu is false: set it to none")
         if isinstance(self.train.per_device_train_batch_size, TokenBudget) and not self.model.packing:
@@ -110,12 +116,24 @@ class Recipe(Settings):
             raise ValueError(
                 "objective.label_smoothing curated is what data.curate estimates: give data.curate, or a share"
             )
+        hard = self.curriculum.hard_objective
+        weighed = self.curriculum.sft_weight != 1 or self.curriculum.sft_norm is not None
+        if hard is not None and weighed and self.data.sft is None:
+            raise ValueError(
+                "curriculum.sft_weight and sft_norm are of SFT, and hard_objective "
+                f"{objective_name(hard)} trains the hard pairs: leave them out"
+            )
         if self.curriculum.refresh_reference is not None:
             self._check_refresh()
         if (setting := self.needs_judge) and self.answers.judge is None:
             raise ValueError(
                 f"{setting} asks a judge, and answers.judge names none: give it, such as {{engine: http, http: {{url: "
                 "..., model: ...}}"
+            )
+        if self.data.sft is not None and self.curriculum.mode in ("discard_hard", "sorted_dpo"):
+            raise ValueError(
+                f"data.sft is trained among the hard pairs, and curriculum.mode {self.curriculum.mode} trains none: "
+                "choose two_stage or router, or leave it out"
             )
         self._check_held_out_sets()
         needed_metrics(self.metrics, self.metrics)

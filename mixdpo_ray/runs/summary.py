@@ -26,7 +26,7 @@ class RunReport:
     def describe(self) -> str:
         summary, folder, after = self.summary, self.folder, self.summary["eval_after"]
         head = "was already finished" if self.already_finished else f"finished in {duration_text(summary['seconds'])}"
-        lines = [f"{folder} {head}: {summary['steps']} steps, {summary['pairs']} pairs"]
+        lines = [f"{folder} {head}: {summary['steps']} steps, {_trained(summary)}"]
         found = [key for key in SHOWN if after.get(key) is not None]
         lines += [f"  {metric_in_words(key):<30} {_course(summary, key, held_out_count(summary))}" for key in found]
         lines += _further_sets(summary)
@@ -44,6 +44,11 @@ class RunReport:
         if warning := summary.get("warning"):  # earlier versions had none
             lines.append(f"warning: {warning}")
         return "\n".join(lines)
+
+
+def _trained(summary: Mapping[str, Any]) -> str:
+    rows = summary.get("sft_rows")
+    return f"{summary['pairs']} pairs{f', {rows} rows of data.sft' if rows else ''}"
 
 
 def held_out_count(summary: Mapping[str, Any]) -> int:

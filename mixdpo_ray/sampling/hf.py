@@ -190,7 +190,7 @@ class HfWorker:
         with fetched(model) as here:
             check_room(here, loading, "the model")
             self.tokenizer = load_tokenizer(here)
-            self.model = loading.load(lambda: load_model(here, setting))
+            self.model = loading.load(lambda: load_model(here, setting), here.dtype)
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         from mixdpo_ray.training.keyed_sampling import AskedRow

@@ -21,13 +21,14 @@ from mixdpo_ray.pairs.formats import FORMATS, TEMPLATE_COLUMNS, map_columns
 from mixdpo_ray.pairs.pair import Message, Row, prompt_hash, user
 from mixdpo_ray.pairs.quarantine import QUARANTINE, Quarantine, over_budget, within_budget
 from mixdpo_ray.pairs.reading import RawRow
-from mixdpo_ray.pairs.settings import HELD_OUT_SOURCE, TRAIN_SOURCE, SourceSettings
+from mixdpo_ray.pairs.settings import HELD_OUT_SOURCE, TRAIN_SOURCE, DataSettings, SourceSettings, mixed_name
 from mixdpo_ray.pairs.template_inputs import NO_INPUTS, TemplateInputs, template_inputs
 from mixdpo_ray.pairs.turns import in_turn, message_of, message_texts, says_something
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.preparation.sources import Source, block_rows, find_source
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
+from mixdpo_ray.tables.held_out_sets import MAIN, held_out_sets
 from mixdpo_ray.training.tokenizer import load_tokenizer
 
 SOURCE = "answers.sample.prompts.source"
@@ -67,19 +68,29 @@ def prompts_of_pairs(recipe: Recipe) -> list[AskedPrompt]:
     """Prompts of the recipe's prepared table, which is made where there is none: Ray must be connected."""
     split = "eval" if recipe.answers.sample.prompts.split == "heldout" else "train"
     table = prepared_table(recipe)
-    wanted = set(table.index(split).pair_id)
-    data = recipe.data.by_source.get(HELD_OUT_SOURCE, recipe.data) if split == "eval" else recipe.data
+    index = table.index(split)
+    if split == "eval":
+        index = index.part(held_out_sets(table)[MAIN])  # others may hold pairs of data.source too
+    wanted = set(index.pair_id)
+    by_source = recipe.data.by_source
+    apart = {HELD_OUT_SOURCE: by_source[HELD_OUT_SOURCE]} if HELD_OUT_SOURCE in by_source else recipe.data.trained
+    found: list[AskedPrompt] = []
+    for setting, data in (apart if split == "eval" else recipe.data.trained).items():
+        found += _prompts_of_pairs_in(setting, data, wanted, load_tokenizer(recipe.model))
+    origin = f"the {recipe.answers.sample.prompts.split} split of {recipe.data.source.name}"
+    return _chosen(recipe, found, [], origin, (recipe.data.source, TRAIN_SOURCE))
+
+
+def _prompts_of_pairs_in(setting: str, data: DataSettings, wanted: set[str], tokenizer: Any) -> list[AskedPrompt]:
+    """Those of the pairs that are wanted; what is refused, the table has told."""
     source = find_source(data.source)
     name = find_format(data, source.columns(data.max_row_bytes))
-    converter = Converter(data, name, load_tokenizer(recipe.model))
-    pairs, _ = converter.checked(read_source(source, data.max_row_bytes))  # what is refused, the table has told
-    found = [
+    pairs, _ = Converter(data, name, tokenizer, mixed_name(setting)).checked(read_source(source, data.max_row_bytes))
+    return [
         AskedPrompt(pair.prompt, origin.file, origin.row, pair.template)
         for origin, pair in pairs
         if pair.pair_id in wanted
     ]
-    origin = f"the {recipe.answers.sample.prompts.split} split of {source.name}"
-    return _chosen(recipe, found, [], origin, (data.source, TRAIN_SOURCE))
 
 
 def read_source(source: Source, max_row_bytes: int) -> Iterator[RawRow]:

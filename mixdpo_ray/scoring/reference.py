@@ -39,7 +39,7 @@ from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.model_files import model_digest, with_absolute_paths
 from mixdpo_ray.training.model_loading import ModelLoading
 from mixdpo_ray.training.scoring_pass import sums_table
-from mixdpo_ray.training.settings import ModelSettings
+from mixdpo_ray.training.settings import LoraSettings, ModelSettings
 from mixdpo_ray.wording import size_text
 
 
@@ -57,9 +57,15 @@ def reference_folder(recipe: Recipe, table: PreparedTable) -> str:
 
 
 def reference_model(recipe: Recipe) -> ModelSettings:
-    """The starting policy without its adapters, unless the recipe names another model."""
+    """The starting policy without its adapters, or with the one that it names; unless the recipe names another model.
+
+    A base in 4 bits is the reference in 4 bits, with adapters of zero.
+    """
     model = with_absolute_paths(recipe.model)
-    return model.model_copy(update={"path": model.reference or model.path, "reference": None, "lora": None})
+    lora = model.lora
+    if lora is None or lora.reference != "adapter":
+        lora = LoraSettings(rank=1, quantize=True) if lora is not None and lora.quantize else None
+    return model.model_copy(update={"path": model.reference or model.path, "reference": None, "lora": lora})
 
 
 def reference(recipe: Recipe, table: PreparedTable, job: TrainingJob, *, reuse_told: bool = True) -> str | None:
@@ -178,7 +184,7 @@ class _Reference:
         self.loading, self.chunk_tokens = loading, chunk_tokens
         with fetched(model) as here:
             check_room(here, loading, "the reference model")
-            self.scorer = loading.load(lambda: Scorer(load_model(here), here.packing, here.kernels))
+            self.scorer = loading.load(lambda: Scorer(load_model(here), here.packing, here.kernels), here.dtype)
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows, flat = self._batch(batch)

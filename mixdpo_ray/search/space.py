@@ -30,6 +30,7 @@ THRESHOLD = ("curriculum.threshold.value", "curriculum.threshold.hard_count", "c
 DIFFICULTY = "curriculum.difficulty"
 FIXED = ("data.", "model.", "cluster.", "output.", "tune.")
 SEARCHED_ALL_THE_SAME = ("model.lora.",)
+OF_THE_REFERENCE = ("model.lora.adapter", "model.lora.reference", "model.lora.quantize")
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def default_space(recipe: Recipe) -> dict[str, Any]:
     space.update({f"objective.{key}": _listed(written) for key, written in OBJECTIVES[name].search.items()})
     rate = recipe.train.optimizer.learning_rate
     space["train.optimizer.learning_rate"] = {"loguniform": [rate / 5, rate * 5]}
+    if of_matrices := recipe.train.optimizer.muon_learning_rate:
+        space["train.optimizer.muon_learning_rate"] = {"loguniform": [of_matrices / 5, of_matrices * 5]}
     if recipe.curriculum.mode == "two_stage":
         space["train.schedule.stage2_lr_ratio"] = {"loguniform": [0.1, 2.0]}
     return space
@@ -239,7 +242,7 @@ def _options(knob: Knob, values: Any, prefix: str) -> Iterator[Point]:
 
 def _check_searchable(knob: Knob) -> None:
     setting = knob.setting
-    if setting.startswith(FIXED) and not setting.startswith(SEARCHED_ALL_THE_SAME):
+    if setting in OF_THE_REFERENCE or (setting.startswith(FIXED) and not setting.startswith(SEARCHED_ALL_THE_SAME)):
         raise RecipeError(
             f"tune.space.{setting} cannot vary: all trials share one preparation, one reference and one cluster"
         )

@@ -108,7 +108,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         record, identity = RunRecord(folder), identity_of(recipe, table.manifest.content_digest)
         record.write_recipe(recipe, identity)
         job, judge = job_in(folder, recipe, table, fingerprint(identity)), self.shared.judge
-        job = job.in_group(recipe.output.name, *self._shown_as(budget))
+        job = job.in_group(
+            recipe.output.name, *shown_in_trackers(self.trial, budget, recipe.tune.early_stopping.budgets[-1])
+        )
         job = (job if judge else job.without_export()).with_reference(self.shared.reference)
         queued = QueuedJob(job, self.trial["number"], self.done_with_model(folder))
         summary = {**self.group.train(queued), "model": None}
@@ -122,16 +124,6 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         judge = self.shared.judge
         return judge.judging.prompts.left_by(folder) if judge else None
 
-    def _shown_as(self, budget: int) -> tuple[str, dict[str, Any]]:
-        """The name and the labels of a rung in trackers; of the last one, of the trial."""
-        number, last = self.trial["number"], self.shared.recipe.tune.early_stopping.budgets[-1]
-        rung = {} if budget == last else {"rung": budget}
-        return f"trial {number}{f', rung {budget}' if rung else ''}", {
-            "trial": number,
-            **rung,
-            **self.trial["settings"],
-        }
-
     def _note(self, reason: str) -> None:
         """Note a failure for the driver, whom Tune does not tell why a trial died."""
         RunRecord(join(self.shared.folder, self.trial["folder"])).write_failure(reason)
@@ -142,3 +134,10 @@ def rung_recipe(recipe: Recipe, settings: Mapping[str, Any], budget: int) -> Rec
     recipe = with_settings(recipe, settings)
     thin = recipe.curriculum.thin * (recipe.tune.early_stopping.budgets[-1] // budget)
     return recipe.model_copy(update={"curriculum": recipe.curriculum.model_copy(update={"thin": thin})})
+
+
+def shown_in_trackers(trial: Mapping[str, Any], budget: int, last: int) -> tuple[str, dict[str, Any]]:
+    """The name and the labels of a trial's rung; the last one is the trial itself."""
+    rung = {} if budget == last else {"rung": budget}
+    name = f"trial {trial['number']}{f', rung {budget}' if rung else ''}"
+    return name, {"trial": trial["number"], **rung, **trial["settings"]}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
 
-from mixdpo_ray.tables.index import Index
 from mixdpo_ray.tables.prepared_table import PreparedTable
 
 MAIN = ""  # the name of the set that every recipe has
@@ -22,14 +19,3 @@ def held_out_sets(table: PreparedTable) -> dict[str, range]:
         found[name] = range(first, first + rows)
         first += rows
     return found
-
-
-def index_of_set(table: PreparedTable, positions: range) -> Index:
-    """The index of the held-out split at a set's positions, counted from its first."""
-    index = table.index("eval")
-    if positions == range(len(index)):
-        return index
-    part = slice(positions.start, positions.stop)
-    columns = {field.name: getattr(index, field.name) for field in fields(index)}
-    parts: dict[str, Any] = {name: None if column is None else column[part] for name, column in columns.items()}
-    return Index(**parts)

@@ -43,5 +43,20 @@ class Index:
         names = LENGTH_COLUMNS if self.scored is None else (*LENGTH_COLUMNS, *SCORED)
         return {name: np.asarray(getattr(self, name)[rows]) for name in names}
 
+    def part(self, rows: range) -> Index:
+        """The index of consecutive rows, counted from the first of them."""
+        if rows == range(len(self)):
+            return self
+        here = slice(rows.start, rows.stop)
+        return Index(
+            self.pair_id[here],
+            self.margin[here],
+            self.prompt_length[here],
+            self.chosen_length[here],
+            self.rejected_length[here],
+            metric=None if self.metric is None else self.metric[here],
+            scored=None if self.scored is None else (self.scored[0][here], self.scored[1][here]),
+        )
+
     def __len__(self) -> int:
         return len(self.margin)

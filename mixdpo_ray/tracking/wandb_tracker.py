@@ -18,7 +18,7 @@ from mixdpo_ray.tracking.settings import OURS, WandbSettings
 from mixdpo_ray.tracking.tracked import Tracked
 
 _LONGEST_TAG = 64
-_SECONDS_TO_BEGIN = 60
+_SECONDS_TO_BEGIN = 20
 
 
 class WandbTracker:

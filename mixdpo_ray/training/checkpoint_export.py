@@ -18,8 +18,8 @@ from mixdpo_ray import storage
 from mixdpo_ray.checksums import what_is_wrong
 from mixdpo_ray.errors import CheckpointError
 from mixdpo_ray.training.checkpoints import CheckpointManifest, damages, read_manifest, refuse_writable_by_others
-from mixdpo_ray.training.engine import convert_shards
-from mixdpo_ray.training.export import INSIDE, export_permissions, merged, save_tokenizer, write_model
+from mixdpo_ray.training.engine import whole_weights
+from mixdpo_ray.training.export import INSIDE, export_permissions, save_tokenizer, whole_model, write_model
 from mixdpo_ray.training.model import load_model, without_bars
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.tokenizer import load_tokenizer
@@ -35,12 +35,12 @@ def export_checkpoint(path: str, model: ModelSettings, folder: Path) -> None:
         if not storage.is_local(path):
             shards = Path(temporary) / "shards"
             storage.copy(path, str(shards))
-        weights = _weights_in(shards, manifest.zero_stage, Path(temporary) / "universal")
+        weights = _weights_in(shards, manifest.zero_stage)
     loaded = load_model(model)
     _load(loaded, weights, path)
     state = loaded.state_dict()
     with without_bars():
-        write_model(loaded, merged(state, model.lora) if model.lora else state, folder, trust=model.trust_remote_code)
+        write_model(loaded, whole_model(loaded, state, model), folder, trust=model.trust_remote_code)
     save_tokenizer(load_tokenizer(model), folder)
     export_permissions(folder)
 
@@ -56,14 +56,9 @@ def _verified(path: str) -> CheckpointManifest:
     return manifest
 
 
-def _weights_in(shards: Path, zero_stage: int, universal: Path) -> dict[str, Tensor]:
+def _weights_in(shards: Path, zero_stage: int) -> dict[str, Tensor]:
     """All weights that were trained, by their names in the language model; in their shape or flat."""
-    if zero_stage < 3:
-        found = _loaded(shards / _WHOLE)["module"]
-    else:
-        convert_shards(shards, universal)
-        files = sorted((universal / "zero").glob("*/fp32.pt"))
-        found = {file.parent.name: _loaded(file) for file in files}  # of one file a weight, flat
+    found = _loaded(shards / _WHOLE)["module"] if zero_stage < 3 else whole_weights(shards)
     return {name.removeprefix(INSIDE): tensor for name, tensor in found.items()}
 
 

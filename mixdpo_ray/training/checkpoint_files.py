@@ -18,6 +18,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.errors import CheckpointError, StorageError
 from mixdpo_ray.training.checkpoints import Checkpoints, FoundCheckpoint
 from mixdpo_ray.training.engine import Policy, convert_shards
+from mixdpo_ray.training.optimizer import ANY_WORLD
 from mixdpo_ray.training.world import World
 from mixdpo_ray.wording import first_line
 
@@ -41,6 +42,16 @@ def load_checkpoint(policy: Policy, checkpoints: Checkpoints, found: FoundCheckp
 def needs_conversion(found: FoundCheckpoint, world: World) -> bool:
     """Tell whether shards must be converted: without ZeRO every rank holds all, and any number of them can load it."""
     return found.manifest.world != world.size and found.manifest.zero_stage > 0
+
+
+def refuse_other_world(found: FoundCheckpoint, world: World, optimizer: str) -> None:
+    """The engine converts AdamW's shards alone."""
+    if optimizer not in ANY_WORLD and needs_conversion(found, world):
+        raise CheckpointError(
+            f"{found.path} was written by {found.manifest.world} workers and there are {world.size}: what "
+            f"train.optimizer.name {optimizer} keeps continues on as many only: set cluster.num_workers="
+            f"{found.manifest.world}, or start over (output.fresh=true)"
+        )
 
 
 def write_shards(policy: Policy, scratch: Path, world: World, *, adapters: bool) -> list[Path]:

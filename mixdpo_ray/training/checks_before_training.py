@@ -72,7 +72,7 @@ def check_scoring(
     batch = _batch(policy, table, positions, references, world, policy.rows)
     with policy.evaluating():
         _check_exactness(policy, job, table, positions, world)
-        if references is not None and job.model.reference is None and job.compared(plan.hard)[positions].all():
+        if references is not None and _starts_as_its_reference(job.model) and job.compared(plan.hard)[positions].all():
             _check_reference(policy, job, batch)
 
 
@@ -98,6 +98,10 @@ def _check_exactness(
     used = {"model.kernels none": job.model.kernels != "none", "model.packing off": policy.rows == "packed"}
     suspects = [name for name, is_used in used.items() if is_used]
     policy.check_exactness(batch, plain, _chunks(batch, job), getattr(torch, job.model.dtype), suspects)
+
+
+def _starts_as_its_reference(model: ModelSettings) -> bool:
+    return model.reference is None and (model.lora is None or model.lora.reference != "base")
 
 
 def _check_reference(policy: Policy, job: TrainingJob, batch: PairBatch) -> None:

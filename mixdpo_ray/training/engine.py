@@ -7,7 +7,6 @@ denominators, so accumulation is left to the caller and a loss is multiplied by 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import warnings
 from argparse import Namespace
@@ -22,37 +21,16 @@ from torch import Tensor, nn
 
 from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.training.batch import PairBatch
+from mixdpo_ray.training.flat_parameters import flat_matrices
+from mixdpo_ray.training.gradient_guard import GradientGuard
 from mixdpo_ray.training.length_groups import RowKind, row_kind
 from mixdpo_ray.training.logps import MicroLogps, Scorer, check_exactness, pair_logps
-from mixdpo_ray.training.optimizer import adamw
+from mixdpo_ray.training.muon import Muon
+from mixdpo_ray.training.optimizer import make_optimizer, reset, set_rate
 from mixdpo_ray.training.quiet import quiet
 from mixdpo_ray.training.router_balance import RoutedTokens, RouterBalance
 from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
-
-
-class GradientGuard:
-    """Runs before every update of parameters: knows the gradients' norm, and refuses one that is not finite.
-
-    Without ZeRO, float32 gradients are clipped here as well, since DeepSpeed then hides their norm.
-    """
-
-    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, max_norm: float):
-        self.engine, self.max_norm = engine, max_norm
-        self.norm = 0.0
-        self.clips = engine.optimizer is optimizer
-
-    def __call__(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if not self.clips:
-            self.norm = float(self.engine.optimizer._global_grad_norm)
-        else:
-            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            self.norm = float(torch.nn.utils.get_total_norm(gradients))
-            if self.max_norm and math.isfinite(self.norm):
-                for gradient in gradients:
-                    gradient.mul_(min(1.0, self.max_norm / (self.norm + 1e-6)))
-        if not math.isfinite(self.norm) or self.norm < 0:
-            raise NonFiniteError("the gradient is not finite")
 
 
 @dataclass(frozen=True)
@@ -123,15 +101,10 @@ class Policy:
         return self._guard.norm
 
     def set_learning_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
 
     def reset_optimizer(self) -> None:
-        """Zero the moments and the step counters in place: bit for bit what a new optimizer has."""
-        for state in self.optimizer.state.values():
-            for value in state.values():
-                if torch.is_tensor(value):
-                    value.zero_()
+        reset(self.optimizer)
 
     def save(self, folder: str, tag: str, *, adapters: bool) -> None:
         """Collective. This rank's shards, inside `folder`/`tag`."""
@@ -175,11 +148,15 @@ def make_policy(
     with sharded_loading(config, deepspeed.zero_stage):
         scorer = Scorer.load(model, world, recompute=train.gradient_checkpointing)
     _bound_buckets(config, scorer)
-    optimizer = adamw(scorer, train.optimizer)
-    with quiet():
+    optimizer = make_optimizer(scorer, train.optimizer)
+    with quiet(logging.WARNING):  # it warns of every optimizer that it does not list
         engine, *_ = library.initialize(model=scorer, optimizer=optimizer, config=config, dist_init_required=False)
     guard = GradientGuard(engine, optimizer, train.optimizer.max_grad_norm)
     optimizer.register_step_pre_hook(guard)
+    if isinstance(optimizer, Muon):
+        from deepspeed.runtime.zero.muon.original_muon import zeropower_via_gram_newtonschulz
+
+        optimizer.attach(flat_matrices(engine), zeropower_via_gram_newtonschulz, world.torch_device)
     engine.train()
     return Policy(engine, guard, padding)
 
@@ -245,6 +222,17 @@ def convert_shards(folder: Path, universal: Path) -> None:
     (universal.parent / "latest_universal").unlink(missing_ok=True)  # DeepSpeed's mark; ours says what counts
 
 
+def whole_weights(folder: Path) -> dict[str, Tensor]:
+    """What was trained under ZeRO-3, in float32, put together from the shards of all workers."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    with quiet(logging.WARNING), Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # its bars
+        weights: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(
+            str(folder.parent), tag=folder.name, exclude_frozen_parameters=True
+        )
+    return weights
+
+
 def load_deepspeed(world: World) -> Any:
     """The library, after what it reads while it is imported is set, and without extensions of its own."""
     if world.torch_device.type == "cpu":
@@ -266,7 +254,7 @@ def load_deepspeed(world: World) -> Any:
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    """DeepSpeed's optimizers import Muon, unused here, whose decorator brings torch's compiler: 2 s of CPU time."""
+    """DeepSpeed's optimizers import Muon, whose decorator brings torch's compiler: 2 s of CPU time."""
     from deepspeed.runtime import compiler
 
     compile_function = compiler.compile

@@ -22,7 +22,6 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.logps import PairLogps
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.objectives.step_objective import StepObjective, StepView
-from mixdpo_ray.tables.held_out_sets import index_of_set
 from mixdpo_ray.tables.index import Index
 from mixdpo_ray.tables.prepared_table import PreparedTable
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
@@ -61,7 +60,7 @@ def read_held_out(
     packed: bool = False,
 ) -> HeldOut:
     """The pairs of one set. `members`: positions in the held-out split; `boundary`: difficulties up to it are hard."""
-    index = index_of_set(table, members)
+    index = table.index("eval").part(members)
     positions = np.arange(len(index))
     lengths, both = index_lengths(index, positions), np.zeros(len(index), np.bool_)
     shares = deal(lengths, both, world.shares, per_device, packed=packed)

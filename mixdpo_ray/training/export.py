@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import stat
 import tempfile
 import uuid
@@ -14,11 +15,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mixdpo_ray import storage
+from mixdpo_ray.training.adapters import merged, plain_weights, scales, write_adapter
 from mixdpo_ray.training.engine import Policy
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.model import without_bars
 from mixdpo_ray.training.model_card import CardFacts, model_card
-from mixdpo_ray.training.settings import LoraSettings
+from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.world import World
 
 if TYPE_CHECKING:
@@ -30,21 +32,26 @@ INSIDE = "model."  # where a Scorer holds the language model
 
 def export(policy: Policy, tokenizer: PreTrainedTokenizerBase, job: TrainingJob, facts: CardFacts, world: World) -> str:
     """Collective: under ZeRO-3 rank 0 gathers the weights from all ranks. The folder's path."""
-    target = storage.join(job.run, "model")
+    lora = job.model.lora
+    kinds = {"merged": ["model"], "adapter": ["adapter"], "both": ["model", "adapter"]}[
+        lora.export if lora else "merged"
+    ]
     weights = consolidated(policy)
-    if world.leads:
-        if job.model.lora is not None:
-            weights = merged(weights, job.model.lora)
+    for kind in kinds if world.leads else []:
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=_beside(job.run)) as temporary:
-            folder = Path(temporary) / "model"
+            folder = Path(temporary) / kind
             with storage.explained(str(folder)), without_bars():
-                write_model(policy.scorer.model, weights, folder, trust=job.model.trust_remote_code)
+                if kind == "adapter":
+                    write_adapter(policy.scorer.model, weights, job.model, folder)
+                else:
+                    whole = whole_model(policy.scorer.model, weights, job.model)
+                    write_model(policy.scorer.model, whole, folder, trust=job.model.trust_remote_code)
                 save_tokenizer(tokenizer, folder)
                 (folder / "README.md").write_text(model_card(job, facts))
                 export_permissions(folder)
-            _publish(str(folder), target)
+            _publish(str(folder), storage.join(job.run, kind))
     dist.barrier()
-    return target
+    return storage.join(job.run, kinds[0])
 
 
 def consolidated(policy: Policy) -> dict[str, Tensor]:
@@ -52,27 +59,22 @@ def consolidated(policy: Policy) -> dict[str, Tensor]:
     return {name.removeprefix(INSIDE): tensor.detach().cpu() for name, tensor in policy.state().items()}
 
 
-def merged(weights: Mapping[str, Tensor], lora: LoraSettings) -> dict[str, Tensor]:
-    """Base weights plus alpha / rank * B A, under their own names; computed in float32."""
-    whole: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        if ".lora_" in name:
-            continue
-        plain = name.replace(".base_layer.", ".")
-        adapter = name.removesuffix(".base_layer.weight")
-        if (down := weights.get(f"{adapter}.lora_A.default.weight")) is not None and adapter != name:
-            up = weights[f"{adapter}.lora_B.default.weight"]
-            tensor = (tensor.float() + lora.alpha / lora.rank * up.float() @ down.float()).to(tensor.dtype)
-        whole[plain] = tensor
-    return whole
+def whole_model(model: PreTrainedModel, weights: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
+    """The weights with adapters merged into them; those of a base in 4 bits in the recipe's number format."""
+    if settings.lora is None:
+        return dict(weights)
+    return merged(plain_weights(model, weights, getattr(torch, settings.dtype)), scales(model))
 
 
 def write_model(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, *, trust: bool) -> None:
     """Through a shell of the same class without adapters or shards, so that names and ties are the library's own."""
     from transformers import AutoModelForCausalLM
 
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # what is written is whole
     with torch.device("meta"):
-        shell = AutoModelForCausalLM.from_config(model.config, trust_remote_code=trust)
+        shell = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     shell.generation_config = model.generation_config
     shell.config.use_cache = True
     shell.save_pretrained(folder, state_dict=weights)
@@ -87,7 +89,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 def export_permissions(folder: Path) -> None:
     """Give every file the permissions that the umask gave the settings: weights are written as private files."""
-    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)
+    mode = stat.S_IMODE(min(folder.glob("*config.json")).stat().st_mode)
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(mode)

@@ -18,6 +18,7 @@ from mixdpo_ray.curriculum.threshold import TOLERANCE
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.objectives.objective import Objective
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.trained_rows import sft_rows
 from mixdpo_ray.tracking.tracked import Tracked
 from mixdpo_ray.training.settings import CheckpointJudgeSettings, DeepSpeedSettings, ModelSettings, TrainSettings
 
@@ -54,7 +55,7 @@ class TrainingJob:
         batch, epochs = self.train.global_batch_size, self.train.num_train_epochs
         if self.half is not None:
             return self.half.plan(table.index("train").pair_id, batch, epochs)
-        return make_plan(self.curriculum, self.hard(table), batch, epochs)
+        return make_plan(self.curriculum, self.hard(table), batch, epochs, sft_rows(table))
 
     def hard(self, table: PreparedTable) -> NDArray[np.bool_]:
         """Over the positions of the training split."""
@@ -79,7 +80,7 @@ class TrainingJob:
 
     @property
     def hard_objective(self) -> Objective | None:
-        """Of hard pairs; without one they are trained by SFT."""
+        """The one of hard pairs; without one they are trained by SFT."""
         return self.curriculum.hard_objective
 
     @property
@@ -120,7 +121,8 @@ class TrainingJob:
         trained = np.zeros(len(plan.hard), np.bool_)
         ends = (step for step in self.refresh_steps(plan) if step > since)
         for step in range(since, next(ends, self.steps(plan))):
-            trained[plan.window(step).positions] = True
+            positions = plan.window(step).positions
+            trained[positions[positions < len(trained)]] = True
         return trained & self.compared(plan.hard)
 
     def without_export(self) -> Self:

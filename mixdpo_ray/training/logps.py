@@ -203,6 +203,7 @@ class StatesReader(nn.Module):
 
 def _inputs(row: ModelInput, ranks: SequenceRanks | None) -> dict[str, Any]:
     """Arguments of a decoder, which takes what has four dimensions for a finished mask: it would build a square one."""
+    assert row.row_slice.of == (1 if ranks is None else ranks.count), "ranks that share rows run a slice each"
     if row.layout is None:
         return {"input_ids": row.ids}
     no_mask = row.ids.new_empty(1, 1, 0, 0)

@@ -22,9 +22,10 @@ from mixdpo_ray.errors import NonFiniteError
 from mixdpo_ray.objectives.step_objective import ObjectiveState, StepObjective
 from mixdpo_ray.tables.index import Index
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.tables.trained_rows import trained_index
 from mixdpo_ray.tracking.trackers import Trackers
 from mixdpo_ray.training.batch import PairBatch, References, TokenRows, build_batch
-from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, sweep_scratch
+from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversion, refuse_other_world, sweep_scratch
 from mixdpo_ray.training.checkpoint_writer import CheckpointWriter
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning
@@ -48,7 +49,7 @@ from mixdpo_ray.training.step import LossWeights, train_step
 from mixdpo_ray.training.step_statistics import StatisticsContext, with_statistics
 from mixdpo_ray.training.tokenizer import load_tokenizer, padding_id
 from mixdpo_ray.training.window_shares import SharedWindow, share_window
-from mixdpo_ray.training.windows import WindowSource, read_windows, share_positions, verify_rows
+from mixdpo_ray.training.windows import WindowSource, count_rows, read_windows, share_positions, verify_rows
 from mixdpo_ray.training.world import World
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Run:
 
     @property
     def index(self) -> Index:
-        return self.table.index("train")
+        return trained_index(self.table)
 
     @property
     def references(self) -> References | None:
@@ -153,6 +154,8 @@ def _begin(job: TrainingJob, world: World, listener: Listener) -> tuple[Run, dic
         listener.on_phase("loading the model")
     tokenizer = load_tokenizer(job.model)
     convert = found is not None and needs_conversion(found, world)
+    if found is not None:
+        refuse_other_world(found, world, job.train.optimizer.name)
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding_id(tokenizer), from_universal=convert)
     policy.scorer.reads_typicality = job.needs_typicality
     warning = padding_warning(policy.scorer.why_padded, job.model, job.train)
@@ -277,7 +280,7 @@ def _summary(run: Run, model: str | None, last: dict[str, Any], evaluation: dict
         run.log.upload()
     summary = {
         "steps": run.steps,
-        "pairs": sum(len(run.plan.window(step).positions) for step in range(run.steps)),
+        **count_rows(run.plan, run.steps),
         "eval_before": {name: value for name, value in (before or {}).items() if name.startswith("eval_")},
         "eval_after": evaluation,
         "held_out": describe_held_out(run.job.run) if run.world.leads else None,

@@ -6,7 +6,7 @@ B = a bucket's elements or T, whichever is less. Bytes on a worker's device, as 
     weights     e P / S             sharded in stage 3
     gathered    e min(P, 10^9)      stage 3: what DeepSpeed keeps whole at a time
     master      4 T / S             float32 copies; none for float32 weights without ZeRO
-    moments     8 T / S             of AdamW
+    moments     8 T / S             of AdamW; others in optimizer_memory.py, with what an update takes for a while
     gradients   stage 0: e T        stage 1: 4 T (and 4 T / S for float32 weights)        stages 2, 3: 4 T / S
     reduction   stage 0: 4 T        stage 1: 4 T; float32 e B        stage 2: e B          stage 3: 2 e B
     activations n l (L + 1), or with gradient checkpointing n (e h L + 2 l), and n l0 behind the last layer
@@ -37,13 +37,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.adapter_memory import Adapters, adapters_of
 from mixdpo_ray.training.attention import why_not_packed
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
-from mixdpo_ray.training.settings import BUCKETS, DeepSpeedSettings, Kernels, LoraSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.optimizer_memory import Matrices, moment_bytes, update_bytes
+from mixdpo_ray.training.settings import (
+    BUCKETS,
+    DeepSpeedSettings,
+    Kernels,
+    ModelSettings,
+    OptimizerName,
+    TrainSettings,
+)
 
 GIB = 1 << 30
 LIVE_PARAMETERS = 10**9  # DeepSpeed's stage3_max_live_parameters
@@ -68,6 +76,8 @@ class ModelShape:
     kernels: Kernels = "none"
     experts: int = 0  # that each token goes through, together `intermediate` wide
     heads: tuple[int, int] = (0, 0)  # of queries and of keys; not known by a name alone
+    matrices: Matrices = field(default_factory=Matrices)
+    adapters: Adapters = field(default_factory=Adapters)
 
     @property
     def norm_bytes(self) -> int:
@@ -131,13 +141,13 @@ def shape_by_name(settings: ModelSettings) -> ModelShape | None:
 def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
     text = config.get_text_config()
     parameters = sum(parameter.numel() for parameter in shell.parameters())
-    adapters = adapter_parameters(shell, settings.lora) if settings.lora else 0
+    adapters = adapters_of(shell, settings.lora)
     heads = text.num_attention_heads
     key_heads = getattr(text, "num_key_value_heads", None) or heads
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     return ModelShape(
-        parameters=parameters + adapters,
-        trained=adapters if settings.lora else parameters,
+        parameters=parameters + adapters.weights,
+        trained=adapters.weights if settings.lora else parameters,
         element=getattr(torch, settings.dtype).itemsize,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
@@ -148,6 +158,8 @@ def shape_from(config: Any, shell: Any, settings: ModelSettings) -> ModelShape:
         kind=type(shell).__name__,
         kernels=settings.kernels,
         heads=(heads, key_heads),
+        matrices=Matrices.of(shell) if settings.lora is None else adapters.matrices,
+        adapters=adapters,
         why_padded=why_not_packed(shell, settings.attn_implementation) if settings.packing else None,
         experts=getattr(text, "num_experts_per_tok", None) or 0,
     )
@@ -161,21 +173,6 @@ def _width_of_mlp(text: Any) -> int:
         return dense
     shared = getattr(text, "shared_expert_intermediate_size", None) or 0
     return int(experts * (getattr(text, "moe_intermediate_size", None) or dense) + shared)
-
-
-def adapter_parameters(model: Any, lora: LoraSettings) -> int:
-    """rank x (inputs + outputs) of every layer that gets an adapter; all-linear leaves the output layer out."""
-    output, targets = model.get_output_embeddings(), lora.target_modules
-
-    def chosen(name: str, layer: nn.Module) -> bool:
-        if targets == "all-linear":
-            return layer is not output
-        if isinstance(targets, str):
-            return re.fullmatch(targets, name) is not None
-        return any(name == target or name.endswith(f".{target}") for target in targets)
-
-    linear = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    return sum(lora.rank * (layer.in_features + layer.out_features) for name, layer in linear if chosen(name, layer))
 
 
 def pass_tokens(train: TrainSettings, max_length: int, packed_pair: int | None = None) -> int:
@@ -195,13 +192,15 @@ def worker_memory(
     """`tokens`: the most of one forward pass."""
     tokens = -(-tokens // deepspeed.sequence_parallel)
     activations, logits = _activations(shape, train, tokens), _logits(shape, train, tokens, gpu=gpu)
-    states = _states(shape, deepspeed, workers)
+    states = _states(shape, train, deepspeed, workers)
+    update = _update(shape, train, deepspeed, states, workers, gpu=gpu)
     if deepspeed.zero_stage == 0 or (deepspeed.zero_stage == 1 and shape.element == 2):
         states["reduction"] = max(0, states["reduction"] - activations - logits)
     device = {
         **states,
         "activations": activations,
         "logits": logits,
+        "update": max(0, update - activations - logits),  # when those are gone
         "runtime": CUDA_RUNTIME if gpu else CPU_RUNTIME,
     }
     host: dict[str, int] = {}
@@ -216,7 +215,7 @@ def worker_memory(
     return WorkerMemory({name: size for name, size in device.items() if size}, host)
 
 
-def _states(shape: ModelShape, deepspeed: DeepSpeedSettings, workers: int) -> dict[str, int]:
+def _states(shape: ModelShape, train: TrainSettings, deepspeed: DeepSpeedSettings, workers: int) -> dict[str, int]:
     stage, element, trained = deepspeed.zero_stage, shape.element, shape.trained
     half, sharded = element == 2, workers if stage else 1
     bucket = element * min(BUCKETS["reduce_bucket_size"], trained)
@@ -234,13 +233,34 @@ def _states(shape: ModelShape, deepspeed: DeepSpeedSettings, workers: int) -> di
         3: 2 * bucket,
     }
     return {
-        "weights": element * shape.parameters // (workers if stage == 3 else 1),
+        "weights": _weights(shape) // (workers if stage == 3 else 1),
         "gathered": element * min(shape.parameters, LIVE_PARAMETERS) if stage == 3 else 0,
         "master": 4 * trained // sharded if half or stage else 0,
-        "moments": 8 * trained // sharded,
+        "moments": moment_bytes(trained, shape.matrices, train.optimizer.name) // sharded,
         "gradients": gradients[stage],
         "reduction": reduction[stage],
     }
+
+
+def _weights(shape: ModelShape) -> int:
+    return shape.element * shape.parameters - shape.adapters.saved_bytes(shape.element)
+
+
+def _update(
+    shape: ModelShape,
+    train: TrainSettings,
+    deepspeed: DeepSpeedSettings,
+    states: dict[str, int],
+    workers: int,
+    *,
+    gpu: bool,
+) -> int:
+    """What updating takes, less what of the states is gone by then."""
+    stage, half, on_gpu = deepspeed.zero_stage, shape.element == 2, gpu and not deepspeed.offload_optimizer
+    together = shape.trained // workers if stage else shape.matrices.largest
+    gone = {(1, False): states["reduction"] + 4 * shape.trained, (2, True): states["reduction"]}
+    gone[3, False] = states["reduction"] // 2
+    return update_bytes(together, shape.matrices, train.optimizer.name, gpu=on_gpu) - gone.get((stage, half), 0)
 
 
 def _activations(shape: ModelShape, train: TrainSettings, tokens: int) -> int:
@@ -248,7 +268,7 @@ def _activations(shape: ModelShape, train: TrainSettings, tokens: int) -> int:
         kept = shape.element * shape.hidden * shape.layers + 2 * shape.layer_bytes
     else:
         kept = shape.layer_bytes * (shape.layers + 1)
-    return tokens * (kept + shape.norm_bytes)
+    return tokens * (kept + shape.norm_bytes + shape.adapters.kept_bytes(shape.element))
 
 
 def _logits(shape: ModelShape, train: TrainSettings, tokens: int, *, gpu: bool) -> int:
@@ -257,11 +277,11 @@ def _logits(shape: ModelShape, train: TrainSettings, tokens: int, *, gpu: bool) 
     return together * shape.vocabulary * (shape.element if gpu or shape.element == 4 else shape.element + 4)
 
 
-def checkpoint_bytes(shape: ModelShape, deepspeed: DeepSpeedSettings) -> int:
-    """All shards of one checkpoint: weights (adapters only, with LoRA), float32 copies and AdamW's moments."""
+def checkpoint_bytes(shape: ModelShape, deepspeed: DeepSpeedSettings, optimizer: OptimizerName = "adamw") -> int:
+    """All shards of one checkpoint: weights (adapters only, with LoRA), float32 copies and the optimizer's moments."""
     master = 4 * shape.trained if shape.element == 2 or deepspeed.zero_stage else 0
     weights = 0 if deepspeed.zero_stage == 3 else shape.element * shape.trained
-    return weights + master + 8 * shape.trained
+    return weights + master + moment_bytes(shape.trained, shape.matrices, optimizer)
 
 
 def model_bytes(shape: ModelShape) -> int:

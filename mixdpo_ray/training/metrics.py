@@ -68,18 +68,19 @@ def speed_metrics(totals: WindowTotals, seconds: float, waited: float) -> dict[s
 
 def window_facts(window: Window, plan: Plan, index: Index, epochs: int) -> dict[str, Any]:
     """What a step is, before it is run."""
-    margins: NDArray[np.float64] = index.margin[window.positions]
-    hard = int(np.count_nonzero(window.hard))
-    return {
+    pairs = window.positions < len(plan.hard)
+    margins: NDArray[np.float64] = index.margin[window.positions[pairs]]
+    hard = int(np.count_nonzero(window.hard & pairs))
+    facts = {
         "step": window.step,
         "stage": window.stage,
         "epoch": epochs * (window.step + 1) / plan.steps,
-        "pairs/easy": len(window.positions) - hard,
+        "pairs/easy": len(margins) - hard,
         "pairs/hard": hard,
-        "data_margin/min": float(margins.min()),
-        "data_margin/max": float(margins.max()),
+        **({"data_margin/min": float(margins.min()), "data_margin/max": float(margins.max())} if len(margins) else {}),
         "window_hash": window_hash([index.pair_id[position] for position in window.positions]),
     }
+    return facts if pairs.all() else facts | {"rows/sft": int(np.count_nonzero(~pairs))}
 
 
 class MetricsLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,11 @@ import torch
 from torch import nn
 
 from mixdpo_ray.errors import ModelError
+from mixdpo_ray.training.adapters import add_adapters
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 from mixdpo_ray.training.model_files import refuse_missing_folder
-from mixdpo_ray.training.settings import LoraSettings, ModelSettings
-from mixdpo_ray.wording import first_line
+from mixdpo_ray.training.quiet import quiet
+from mixdpo_ray.training.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
@@ -26,14 +28,32 @@ def load_model(settings: ModelSettings, where: str = "model.path", *, recompute:
     """
     from transformers import AutoModelForCausalLM
 
-    model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, settings, where)
+    quantised = _in_four_bits(settings) if settings.lora is not None and settings.lora.quantize else {}
+    model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, settings, where, **quantised)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # it would round the scales of 4 bits for good, to evaluate
+            module.support_avx512bf16_for_cpu = False
     _without_dropout(model)
     model.config.use_cache = False
     if settings.lora is not None:
-        _add_adapters(model, settings.lora)
+        add_adapters(model, settings.lora)
     if recompute:
         recompute_activations(model)
     return model
+
+
+def _in_four_bits(settings: ModelSettings) -> dict[str, Any]:
+    from transformers import BitsAndBytesConfig
+
+    with quiet(logging.WARNING):  # on a CPU it tells which kernels it would like
+        import bitsandbytes  # noqa: F401
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+    )
+    return {"quantization_config": config}
 
 
 def load_pretrained(kind: Any, settings: ModelSettings, where: str, **options: Any) -> Any:
@@ -86,16 +106,3 @@ def _without_dropout(model: nn.Module) -> None:
         # attention reads its probability from a number, not from a module
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
-
-
-def _add_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
-    """Add adapters in place: names of the base weights gain `.base_layer`, and only the adapters are trained."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    targets: Any = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    try:
-        inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets), model)
-    except ValueError as error:
-        raise ModelError(f"model.lora.target_modules {lora.target_modules!r}: {first_line(error)}") from error
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = "lora_" in name

@@ -15,6 +15,7 @@ import numpy as np
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.intervals import wilson
 from mixdpo_ray.objectives.objective import Objective
+from mixdpo_ray.training.card_metadata import hub_name, metadata_of
 from mixdpo_ray.training.evaluation import ACCURACY, DRIFT
 from mixdpo_ray.training.held_out_pairs import describe_held_out
 from mixdpo_ray.training.job import TrainingJob
@@ -24,6 +25,13 @@ NOT_OF_A_MODEL = ("tune", "compare", "cluster", "output")  # sections of a recip
 MEASURED = (f"eval_{ACCURACY}", "eval_rewards/margins", f"eval_{DRIFT}", "eval_nll/chosen")
 CHAT = """messages = [{"role": "user", "content": "What is a preference pair?"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)"""
+CITATION = """@misc{mixdpo2026,
+  title = {Small-Margin Preferences Still Matter -- If You Train Them Right},
+  year = {2026},
+  eprint = {2602.00954},
+  archivePrefix = {arXiv},
+}"""
+MOST_MARGINS = 20  # lines of the table; where there are more, neighbours share one
 PLAIN = 'inputs = tokenizer("What is a preference pair?", return_tensors="pt")'
 
 
@@ -42,8 +50,15 @@ class CardFacts:
         """Distinct easy and hard pairs of all steps: a curriculum may discard or thin what was prepared."""
         hard, trained = self.plan.hard, np.zeros(len(self.plan.hard), np.bool_)
         for step in range(self.steps):
-            trained[self.plan.window(step).positions] = True
+            positions = self.plan.window(step).positions
+            trained[positions[positions < len(trained)]] = True
         return int(np.count_nonzero(trained & ~hard)), int(np.count_nonzero(trained & hard))
+
+    @cached_property
+    def sft_rows(self) -> int:
+        """Distinct rows of data.sft."""
+        windows = (self.plan.window(step).positions for step in range(self.steps))
+        return len({row for positions in windows for row in positions[positions >= len(self.plan.hard)].tolist()})
 
     @property
     def held_out(self) -> int:
@@ -64,43 +79,22 @@ def model_card(job: TrainingJob, facts: CardFacts) -> str:
     described = describe_held_out(job.run) or {}
     named = f"`{base or Path(job.model.path).name}`"
     parts = [
-        f"---\n{_metadata(job, base)}\n---",
+        f"---\n{str(metadata_of(job, facts.after, facts.further_sets).to_yaml()).strip()}\n---",
         f"# {job.run.rstrip('/').rpartition('/')[2]}",
         f"{named}, tuned on preference pairs from clear to ambiguous (MixDPO): {_method(job, facts)}.",
         f"## Use\n\n```python\n{_usage(job, facts)}\n```",
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(job, facts)),
         *(section for name in ("", *facts.further_sets) for section in _held_out(facts, described, name)),
-        _folded("Margins of the training pairs", job.card.get("data", {}).get("margins", {})),
+        *_margins(job.card.get("data", {}).get("margins") or {}),
         _folded("Recipe", recipe_of_card(job.card.get("recipe", {}))),
+        f"## Citation\n\n```bibtex\n{CITATION}\n```",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def hub_name(path: str) -> str | None:
-    """The Hub's name of a model: its own, or the one that a local folder's config says it came from."""
-    if not Path(path).is_dir():
-        return path if _is_hub_name(path) else None
-    config = Path(path) / "config.json"
-    written = json.loads(config.read_text()).get("_name_or_path") if config.exists() else None
-    if not isinstance(written, str) or "/" not in written or Path(written).exists():
-        return None
-    return written if _is_hub_name(written) else None
 
 
 def recipe_of_card(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe without what belongs to a machine; of a local path only its last part."""
     return {section: _without_paths(content) for section, content in recipe.items() if section not in NOT_OF_A_MODEL}
-
-
-def _is_hub_name(name: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def _without_paths(value: Any) -> Any:
@@ -111,14 +105,6 @@ def _without_paths(value: Any) -> Any:
     if isinstance(value, str) and "\n" not in value and re.match(r"(file:/|~?/|\w:\\)", value):
         return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
     return value
-
-
-def _metadata(job: TrainingJob, base: str | None) -> str:
-    from huggingface_hub import ModelCardData
-
-    tags = ["preference-tuning", "mixdpo", type(job.objective).__name__.lower(), *(["lora"] if job.model.lora else [])]
-    data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", base_model=base, tags=tags)
-    return str(data.to_yaml()).strip()
 
 
 def _method(job: TrainingJob, facts: CardFacts) -> str:
@@ -157,6 +143,7 @@ def _training(job: TrainingJob, facts: CardFacts) -> list[str]:
     weights = f"LoRA, rank {lora.rank}, alpha {lora.alpha:g}, on {lora.target_modules}" if lora else "all of them"
     return [
         f"pairs: {easy + hard:,} trained ({easy:,} easy, {hard:,} hard), {facts.held_out:,} held out; {kept}",
+        *([f"rows of prompts with one good answer, by SFT: {facts.sft_rows:,}"] if facts.sft_rows else []),
         *([job.card["note"]] if "note" in job.card else []),
         f"objective: {_described(job.objective)}",
         *([f"objective of hard pairs: {_described(job.hard_objective)}"] if job.hard_objective else []),
@@ -223,6 +210,18 @@ def _cell(value: float | None, half: float | None) -> str:
     if value is None:
         return ""
     return f"{round(value, 3) + 0.0:.3f}" + (f" ± {half:.3f}" if half and half >= 0.0005 else "")
+
+
+def _margins(histogram: Mapping[str, Any]) -> list[str]:
+    """How many training pairs have which margin."""
+    low, high, count = (histogram.get(name) or [] for name in ("low", "high", "count"))
+    together = -(-len(count) // MOST_MARGINS) or 1
+    rows = []
+    for first in range(0, len(count), together):
+        last = min(first + together, len(count)) - 1
+        between = f"{low[first]:.4g}" if low[first] == high[last] else f"{low[first]:.4g} to {high[last]:.4g}"
+        rows.append(f"| {between} | {sum(count[first : last + 1]):,} |")
+    return ["\n".join(["## Margins of the training pairs\n", "| margin | pairs |", "|---|---|", *rows])] if rows else []
 
 
 def _folded(title: str, content: object) -> str:

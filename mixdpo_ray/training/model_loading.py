@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 
 from mixdpo_ray.training.length_groups import RowKind, row_kind
+from mixdpo_ray.training.settings import Dtype
 from mixdpo_ray.training.world import World
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -28,8 +29,8 @@ class ModelLoading(ABC):
     device: str
 
     @abstractmethod
-    def load(self, make: Callable[[], Model]) -> Model:
-        """The model that `make` reads, without dropout, where it is to be run. Collective in shards."""
+    def load(self, make: Callable[[], Model], dtype: Dtype) -> Model:
+        """The model that `make` reads in this number format, where it is to be run. Collective in shards."""
 
     @abstractmethod
     def most(self, count: int) -> int:
@@ -58,7 +59,7 @@ class Whole(ModelLoading):
     sharded: ClassVar[bool] = False
     device: str = "cpu"
 
-    def load(self, make: Callable[[], Model]) -> Model:
+    def load(self, make: Callable[[], Model], dtype: Dtype) -> Model:
         return make().to(self.torch_device).eval()
 
     def most(self, count: int) -> int:
@@ -78,10 +79,10 @@ class InShards(ModelLoading):
     def device(self) -> str:  # type: ignore[override]
         return self.world.device
 
-    def load(self, make: Callable[[], Model]) -> Model:
+    def load(self, make: Callable[[], Model], dtype: Dtype) -> Model:
         from mixdpo_ray.training.sharded_model import load_in_shards
 
-        return load_in_shards(make, self.world, offload=self.offload)
+        return load_in_shards(make, self.world, dtype, offload=self.offload)
 
     def most(self, count: int) -> int:
         largest = torch.tensor(count, device=self.torch_device)

@@ -157,7 +157,8 @@ def _held_out_count(line: MetricsLine, name: str) -> int:
 
 
 def _margins(axis: Any, steps: Sequence[MetricsLine]) -> None:
-    """The range of margins of each step, in a panel of its own."""
+    """The range of margins of each step that has pairs, in a panel of its own."""
+    steps = [line for line in steps if "data_margin/min" in line]
     xs = [_count(line) for line in steps]
     low, high = ([line[f"data_margin/{end}"] for line in steps] for end in ("min", "max"))
     axis.fill_between(xs, low, high, color=MARGIN, alpha=0.55, step="mid", linewidth=0)

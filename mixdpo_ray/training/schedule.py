@@ -14,11 +14,13 @@ HIGHEST_RATE, HIGHEST_OF_ADAPTERS = 1e-2, 1e-1
 
 def absurd_rate(optimizer: OptimizerSettings, *, adapters: bool) -> str | None:
     """What to say of a peak rate that nobody can mean."""
-    rate = optimizer.learning_rate
-    if rate <= (HIGHEST_OF_ADAPTERS if adapters else HIGHEST_RATE):
+    highest = HIGHEST_OF_ADAPTERS if adapters else HIGHEST_RATE
+    rates = {"learning_rate": optimizer.learning_rate, "muon_learning_rate": optimizer.muon_learning_rate or 0.0}
+    name, rate = max(rates.items(), key=lambda item: item[1])
+    if rate <= highest:
         return None
     return (
-        f"train.optimizer.learning_rate {rate:g} is far more than models learn by: about 1e-6 suits billions of "
+        f"train.optimizer.{name} {rate:g} is far more than models learn by: about 1e-6 suits billions of "
         "weights, 1e-4 adapters, 1e-3 a tiny model"
     )
 

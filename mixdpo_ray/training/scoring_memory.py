@@ -5,38 +5,38 @@ or one matrix). Bytes on a worker's device:
 
     weights     e P             in shards e P / W
     gathered    0               in shards e min(P, 2 M + A): the layer at work, and what is fetched ahead of it
-    activations n l             n tokens of a batch
-    logits      c v 4           CPU: c v (4 + e) where e is 2
+    activations n e (4 h + 3 i) n tokens of a batch, in a layer at work
+    logits      GPU: e c v      CPU: c v (e + 4), 4 c v in float32, and 4 of at most BLOCK of them; what this and the
+                                last states, n e 3 h, exceed the activations by
     cache       2 e k L n       of keys and values, where answers are written
 
-A layer at work holds per token l = e (4 h + 3 i) bytes, and in bfloat16 8 h for a norm in float32. A = FETCHED_AHEAD,
-or M if that is less. The shards lie in the host's memory where weights are offloaded.
+A is FETCHED_AHEAD, or M if that is less. Offloaded shards lie in the host's memory. While they are loaded, the host of
+rank 0 holds the whole checkpoint.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Self
 
 import torch
-from torch import nn
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
+from mixdpo_ray.training.selected_logps import BLOCK
 from mixdpo_ray.training.memory_estimate import CPU_RUNTIME, CUDA_RUNTIME, ModelShape, WorkerMemory, shape_from
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.sharded_model import fetched_ahead
 
 
+@dataclass(frozen=True)
 class ScoredShape:
-    """The shape of a model that is only run, from its configuration alone: it is built without storage."""
-
-    def __init__(self, config: Any, shell: nn.Module, settings: ModelSettings):
-        self.shape: ModelShape = shape_from(config, shell, settings)
-        self.largest = max(parameter.numel() for parameter in shell.parameters())
+    shape: ModelShape
+    largest: int  # weights of the largest layer
 
     @classmethod
-    def read(cls, settings: ModelSettings, kind: str) -> ScoredShape:
-        """`kind`: the class of transformers that loads it."""
+    def read(cls, settings: ModelSettings, kind: str) -> Self:
+        """Read the shape of a configuration: the model is built without storage. `kind`: its class of transformers."""
         import transformers
 
         trust = settings.trust_remote_code
@@ -50,7 +50,7 @@ class ScoredShape:
         except (OSError, ValueError, ImportError) as error:
             reason = why_not_loaded(settings.path, error)
             raise ModelError(f"model {settings.path!r} has no configuration to build from: {reason}") from error
-        return cls(config, shell, settings)
+        return cls(shape_from(config, shell, settings), max(parameter.numel() for parameter in shell.parameters()))
 
     def memory(
         self, tokens: int, logits: int, shards: int | None, *, gpu: bool, cached: bool = False, offload: bool = False
@@ -59,18 +59,22 @@ class ScoredShape:
         holds it whole.
         """
         shape, element = self.shape, self.shape.element
-        half = element == 2
-        layer = element * (4 * shape.hidden + 3 * shape.intermediate) + (8 * shape.hidden if half else 0)
         gathered = min(shape.parameters, 2 * self.largest + fetched_ahead(self.largest))
+        activations = tokens * element * (4 * shape.hidden + 3 * shape.intermediate)
+        behind = tokens * element * 3 * shape.hidden + self._logits(logits, gpu=gpu)
         device = {
             "weights": element * shape.parameters // (shards or 1),
             "gathered": 0 if shards is None else element * gathered,
-            "activations": tokens * layer,
-            "logits": logits * shape.vocabulary * (4 + (element if half and not gpu else 0)),
+            "activations": activations,
+            "logits": max(0, behind - activations),
             "cache": 2 * element * shape.keys * shape.layers * tokens if cached else 0,
             "runtime": CUDA_RUNTIME if gpu else CPU_RUNTIME,
         }
-        host = {}
-        if gpu and offload and shards is not None:
-            host["weights"] = device.pop("weights")
+        host = {"weights": device.pop("weights")} if gpu and offload and shards is not None else {}
         return WorkerMemory({name: size for name, size in device.items() if size}, host)
+
+    def _logits(self, positions: int, *, gpu: bool) -> int:
+        numbers, element = positions * self.shape.vocabulary, self.shape.element
+        if gpu:
+            return element * numbers
+        return numbers * (4 if element == 4 else element + 4) + 4 * min(numbers, BLOCK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.settings import Settings
@@ -13,18 +13,64 @@ from mixdpo_ray.training.metric_names import WIN_RATE, unknown_metric
 
 Dtype = Literal["bfloat16", "float32"]
 Packing = bool | Literal["auto"]  # YAML reads on and off as true and false
+OptimizerName = Literal["adamw", "adamw_8bit", "muon"]
 Kernels = Literal["none", "liger"]
+_OF_MUON = ("muon_learning_rate", "muon_momentum")  # settings of train.optimizer
 MOVE_NO_STEP = ("evaluation", "checkpoints", "max_steps")  # settings of train
 # Elements that are reduced or gathered at once; the memory of a bucket is taken whole (memory_estimate.py)
 BUCKETS = {"reduce_bucket_size": 200_000_000, "allgather_bucket_size": 200_000_000}
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters (needs the extra `lora`). They start at zero, so the base model is the reference."""
+    """Low-rank adapters (needs the extra `lora`). New ones start at zero: the base model is then the reference."""
 
     rank: int = Field(16, ge=1, description="Rank of the adapters")
     alpha: float = Field(32.0, gt=0, description="Scale of the adapters; the update is multiplied by alpha / rank")
     target_modules: str | tuple[str, ...] = Field("all-linear", description="Layers that get an adapter")
+    adapter: str | None = Field(
+        None, description="Start from this peft adapter, a folder or Hub name, whose own configuration holds"
+    )
+    reference: Literal["base", "adapter"] | None = Field(
+        None, description="Where `adapter` is given: compare with the base model, or with that adapter on it"
+    )
+    export: Literal["merged", "adapter", "both"] = Field(
+        "merged", description="What a run leaves: model/ with adapters merged into it, adapter/ as peft loads it, both"
+    )
+    rslora: bool = Field(False, description="Multiply by alpha / sqrt(rank) instead")
+    dora: bool = Field(False, description="Train the length of each output's weights apart from their direction")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Of what enters adapters, while the policy trains")
+    modules_to_save: tuple[str, ...] = Field((), description="Modules that are trained whole, e.g. [lm_head]")
+    quantize: bool = Field(
+        False, description="Keep the base in 4 bits, nf4 twice quantised (needs the extra `bitsandbytes`; ZeRO up to 2)"
+    )
+
+    @property
+    def given(self) -> set[str]:
+        """Settings that a recipe names, which an adapter's own configuration may not contradict."""
+        return set(self.model_fields_set)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Earlier versions knew three settings; of an adapter's own configuration only what the recipe names."""
+        content: dict[str, Any] = handler(self)
+        known = set() if self.adapter else {"rank", "alpha", "target_modules"}
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in content.items()
+            if name in known or getattr(self, name) != fields[name].default or (self.adapter and name in self.given)
+        }
+
+    @model_validator(mode="after")
+    def _reference_is_chosen(self) -> Self:
+        if self.adapter and self.reference is None:
+            raise ValueError(
+                f"reference: adapter {self.adapter!r} is trained further; say base or adapter, which it is compared "
+                "with"
+            )
+        if self.reference and not self.adapter:
+            raise ValueError(f"reference {self.reference} is of an adapter that is given: name it, or leave this out")
+        return self
 
 
 class ModelSettings(Settings):
@@ -54,7 +100,12 @@ class ModelSettings(Settings):
 
     def logps_identity(self) -> dict[str, Any]:
         """What log-probs depend on beyond weights and tokens; packing and kernels move their last bits only."""
-        return self.model_dump(mode="json", exclude={"path", "tokenizer", "chat_template", "packing", "kernels"})
+        aside = {"path", "tokenizer", "chat_template", "packing", "kernels"}
+        content = self.model_dump(mode="json", exclude=aside)
+        if self.lora is not None:
+            off = ("adapter", "reference", "export", "dropout")
+            content["lora"] = {name: value for name, value in content["lora"].items() if name not in off}
+        return content
 
     @model_validator(mode="after")
     def _lora_is_its_own_reference(self) -> Self:
@@ -64,14 +115,33 @@ class ModelSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """AdamW."""
-
+    name: OptimizerName = Field(
+        "adamw",
+        description="adamw_8bit: moments in 8 bits (needs the extra `bitsandbytes`); muon: momentum made "
+        "orthogonal for the matrices inside the model, AdamW for the rest",
+    )
     learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate; the paper uses 2e-7 to 1e-6 at 7-8B")
     weight_decay: float = Field(0.0, ge=0, description="Of AdamW, decoupled from the gradient")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the gradient's running mean")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the squared gradient's running mean")
     adam_epsilon: float = Field(1e-8, gt=0, description="Keeps the division by the squared mean finite")
+    muon_learning_rate: float | None = Field(
+        None, gt=0, description="Peak rate of muon's matrices, whose steps are as large as AdamW's; by default the same"
+    )
+    muon_momentum: float = Field(0.95, ge=0, lt=1, description="Decay of muon's momentum")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 leaves them alone")
+
+    def identity(self) -> dict[str, Any]:
+        """What tells one optimizer from another. Earlier versions had AdamW alone."""
+        mine = {"adamw": {"name", *_OF_MUON}, "adamw_8bit": set(_OF_MUON), "muon": set()}
+        return self.model_dump(mode="json", exclude=mine[self.name])
+
+    @model_validator(mode="after")
+    def _muon_reads_its_own(self) -> Self:
+        given = [name for name in _OF_MUON if getattr(self, name) != type(self).model_fields[name].default]
+        if self.name != "muon" and given:
+            raise ValueError(f"{given[0]} would never be read by {self.name}: leave it out, or set name to muon")
+        return self
 
 
 class ScheduleSettings(Settings):
@@ -150,8 +220,9 @@ class TrainSettings(Settings):
 
     def identity(self, aside: Collection[str] = MOVE_NO_STEP) -> dict[str, Any]:
         """What tells one training from another, with `max_grad_norm` where it once stood, and without `aside`."""
-        content = self.model_dump(mode="json", exclude=set(aside))
-        return {**content, "max_grad_norm": content["optimizer"].pop("max_grad_norm")}
+        optimizer = self.optimizer.identity()
+        content = self.model_dump(mode="json", exclude={*aside, "optimizer"})
+        return {**content, "max_grad_norm": optimizer.pop("max_grad_norm"), "optimizer": optimizer}
 
     @property
     def needs_held_out(self) -> str | None:

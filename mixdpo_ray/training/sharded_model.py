@@ -14,6 +14,7 @@ from torch import nn
 
 from mixdpo_ray.training.engine import load_deepspeed, sharded_loading
 from mixdpo_ray.training.quiet import quiet
+from mixdpo_ray.training.settings import Dtype
 from mixdpo_ray.training.world import World
 
 FETCHED_AHEAD = 50_000_000  # weights
@@ -21,12 +22,11 @@ SMALL = 16_384
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
-def load_in_shards(make: Callable[[], _Model], world: World, *, offload: bool = False) -> _Model:
+def load_in_shards(make: Callable[[], _Model], world: World, dtype: Dtype, *, offload: bool = False) -> _Model:
     """Collective. `make` reads a model by transformers; `offload`: to the host's memory."""
-    library, config = load_deepspeed(world), shards_config(offload=offload)
+    library, config = load_deepspeed(world), shards_config(dtype, offload=offload)
     with sharded_loading(config, 3):
         model = make().eval()
-    config["bf16"] = {"enabled": next(model.parameters()).dtype == torch.bfloat16}
     largest = max(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
     config["zero_optimization"]["stage3_prefetch_bucket_size"] = fetched_ahead(largest)
     for parameter in model.parameters():
@@ -44,7 +44,7 @@ def fetched_ahead(largest: int) -> int:
     return min(FETCHED_AHEAD, largest)
 
 
-def shards_config(*, offload: bool) -> dict[str, Any]:
+def shards_config(dtype: Dtype, *, offload: bool) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": 3,
         "overlap_comm": False,
@@ -52,4 +52,9 @@ def shards_config(*, offload: bool) -> dict[str, Any]:
     }
     if offload:
         zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    return {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero, "steps_per_print": None}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "zero_optimization": zero,
+        "steps_per_print": None,
+    }

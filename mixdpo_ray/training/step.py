@@ -37,7 +37,7 @@ class LossWeights:
 
     @property
     def hard(self) -> float:
-        """Of SFT. Beside other pairs, n_hard / N: no pair counts for more because it has few of its kind around it."""
+        """That of SFT. Beside other pairs n_hard / N: none counts for more because it has few of its kind around it."""
         alone = self.stage == "hard" and not self.totals.hard_pairs
         return self.sft_weight * (1.0 if alone else self.totals.hard / self.totals.pairs)
 

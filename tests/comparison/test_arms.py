@@ -38,6 +38,10 @@ def test_every_arm_is_the_recipe_with_its_settings_and_each_seed(small: Path) ->
     ]  # fmt: skip
     assert [arm.recipe.objective.model_dump()["beta"] for arm in arms] == [0.1, 0.5, 0.1, 0.5]
     assert len({arm.folder for arm in arms}) == 4
+    assert [arm.labels for arm in arms[:2]] == [
+        {"arm": "own", "seed": 3},
+        {"arm": "loud", "seed": 3, "objective.beta": 0.5},
+    ]
 
 
 def test_names_that_differ_in_a_sign_alone_have_folders_of_their_own(small: Path) -> None:

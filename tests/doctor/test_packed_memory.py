@@ -46,3 +46,16 @@ def test_passes_counted_in_tokens_are_said_as_such(tree: dict[str, Any], tmp_pat
         "train.per_device_train_batch_size counts tokens, and rows are padded, for its attention is eager and not "
         "sdpa: give a number of pairs"
     )
+
+
+def test_workers_that_share_rows_are_told_as_such_and_refused_where_heads_do_not_divide(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    alone, shared = (
+        findings(changed(tree, deepspeed__sequence_parallel=n, model__packing="auto"), tmp_path) for n in (1, 2)
+    )
+    assert shared["batch"].text == "8 pairs a step = 1 x 2 workers that share rows x 2 micro-steps x 4 pairs"
+    assert shared["memory"].state == "green"
+    assert shared["memory"].text != alone["memory"].text
+    three = changed(tree, deepspeed__sequence_parallel=3, cluster__num_workers=3, model__packing="auto")
+    assert red(three, tmp_path, "memory").startswith("deepspeed.sequence_parallel 3: it has ")

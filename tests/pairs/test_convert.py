@@ -106,11 +106,13 @@ ELSEWHERE = {
     "prompt_in_heldout",
     "heldout_is_full",
     "not_selected",
+    "left_out_by_weight",
     "curated_away",
     "no_ratings_to_state",
     "tie_not_augmented",
     "raters_disagree",
     "several_turns",
+    "sft_is_full",
 }
 
 

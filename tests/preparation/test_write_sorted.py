@@ -39,7 +39,8 @@ def staged_rows(count: int) -> pa.Table:
 
 
 def reversed_positions(count: int, train_rows: int) -> RowPositions:
-    return positions_of(np.arange(count, 0, -1).astype(np.uint64), np.arange(count, dtype=np.float64)[::-1], train_rows)
+    rows = {"train": train_rows, "eval": count - train_rows}
+    return positions_of(np.arange(count, 0, -1).astype(np.uint64), np.arange(count, dtype=np.float64)[::-1], rows)
 
 
 @pytest.mark.cluster

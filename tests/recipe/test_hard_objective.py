@@ -40,7 +40,7 @@ def read(path: Path, *overrides: str) -> Recipe:
         ),
         (
             [f"{HARD}=todo", "curriculum.sft_norm=example_sum"],
-            "curriculum: sft_weight and sft_norm are of SFT, and hard_objective todo trains the hard pairs: leave them",
+            "curriculum.sft_weight and sft_norm are of SFT, and hard_objective todo trains the hard pairs: leave them",
         ),
         (
             [f"{HARD}=simpo", "objective={name: simpo}", "model.reference=other"],

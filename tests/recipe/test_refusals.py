@@ -167,3 +167,8 @@ def test_a_recipe_that_is_no_yaml_is_one_line_with_its_line_and_column(small: Pa
     said = complaint(small).removeprefix(f"{small}, ")
     assert said.startswith(expected)
     assert "\n" not in said
+
+
+def test_rows_for_sft_need_a_stage_that_trains_them(small: Path) -> None:
+    said = complaint(small, "data.sft={source: {path: s.jsonl}}", "curriculum.mode=discard_hard")
+    assert said.startswith("data.sft is trained among the hard pairs, and curriculum.mode discard_hard trains none")

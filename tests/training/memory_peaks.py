@@ -13,7 +13,7 @@ from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.packed_rows import ModelInput
 from mixdpo_ray.training.row_slices import WHOLE, RowSlice
-from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
 
@@ -52,16 +52,24 @@ def full_row(pairs: int, length: int, row_slice: RowSlice = WHOLE) -> PairBatch:
 
 
 def peak_bytes(
-    world: World, folder: str, dtype: str, zero_stage: int, pairs: int, length: int, packed: bool = False,
-    ranks: int = 1, recompute: bool = False,
-) -> int:  # fmt: skip
-    """`ranks`: that share each row, which is packed then. `recompute`: activations in the backward pass."""
+    world: World,
+    folder: str,
+    dtype: str,
+    zero_stage: int,
+    pairs: int,
+    length: int,
+    packed: bool = False,
+    train: TrainSettings | None = None,
+    lora: LoraSettings | None = None,
+    ranks: int = 1,
+) -> int:
+    """`ranks`: that share each row, which is packed then."""
     from torch.profiler import ProfilerActivity, profile
 
     world = replace(world, sequence_parallel=ranks)
     batch = full_row(pairs, length, world.row_slice) if packed else full_batch(pairs, length)
-    train = TrainSettings(per_device_train_batch_size=pairs, gradient_checkpointing=recompute)
-    model = ModelSettings.model_validate({"path": folder, "dtype": dtype, "packing": packed})
+    train = train or TrainSettings(per_device_train_batch_size=pairs)
+    model = ModelSettings.model_validate({"path": folder, "dtype": dtype, "packing": packed, "lora": lora})
     settings = DeepSpeedSettings.model_validate({"zero_stage": zero_stage})
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         policy = make_policy(model, train, settings, world, 0)

@@ -28,6 +28,7 @@ from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.logps import Scorer, check_exactness
 from mixdpo_ray.training.model import recompute_activations
 from mixdpo_ray.training.packed_rows import Layout, Span
+from mixdpo_ray.training.row_slices import WHOLE, RowSlice
 from tests.host_waits import HostWaits
 from tests.training.families import naive, random_model
 
@@ -63,14 +64,14 @@ PADDED: dict[str, tuple[dict[str, Any], str]] = {  # family, and why it is
 }
 
 
-def batch_of(pairs: list[Pair], rows: RowKind = "packed", hard: int = 1) -> PairBatch:
+def batch_of(pairs: list[Pair], rows: RowKind = "packed", hard: int = 1, row_slice: RowSlice = WHOLE) -> PairBatch:
     columns = dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), zip(*pairs, strict=True), strict=True))
     lists = {name: pa.array(column, pa.list_(pa.int32())) for name, column in columns.items()}
     positions = np.arange(len(pairs))
     tokens = TokenRows.of(pa.table({**lists, "margin": np.ones(len(pairs))}), positions)
     return build_batch(
         tokens, positions, positions >= len(pairs) - hard, None, weight=1, padding=0, device=torch.device("cpu"),
-        rows=rows,
+        rows=rows, row_slice=row_slice,
     )  # fmt: skip
 
 

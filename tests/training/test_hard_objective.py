@@ -137,3 +137,14 @@ def test_ties_without_references_are_refused(tiny: Path, tmp_path: Path) -> None
     table = PreparedTable.open(job.prepared)
     with pytest.raises(PreparedTableError, match=rf"reference lacks {HARD} pairs, the first a0"):
         references_for(job, table, job.plan(table))
+
+
+def test_ties_begin_as_equal_answers_where_the_policy_becomes_their_reference(
+    tiny: Path, two: Gang, tmp_path: Path
+) -> None:
+    """The first table then knows easy pairs alone: hard ones are scored when their stage begins."""
+    curriculum = {"hard_objective": TIES, "refresh_reference": "per_stage"}
+    two(train, make_job(tiny, tmp_path, curriculum=curriculum))
+    losses = [line["loss/hard"] for line in told(tmp_path) if "loss/hard" in line]
+    assert losses[0] == pytest.approx(LEAST, abs=1e-5)
+    assert losses[1] > LEAST

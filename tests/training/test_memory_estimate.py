@@ -12,12 +12,12 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MixtralConfig, Qwen3MoeConfig
 
 from mixdpo_ray.objectives.simpo import SimPO
+from mixdpo_ray.training.adapter_memory import adapters_of
 from mixdpo_ray.training.logps import Scorer, pair_logps
 from mixdpo_ray.training.memory_estimate import (
     CPU_RUNTIME,
     CUDA_RUNTIME,
     ModelShape,
-    adapter_parameters,
     checkpoint_bytes,
     model_bytes,
     pass_tokens,
@@ -169,7 +169,7 @@ def test_adapters_are_counted_as_peft_adds_them(tiny: Path, targets: Any) -> Non
     path = str(tiny / "model")
     model = load_model(ModelSettings(path=path, dtype="float32", lora=lora))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert adapter_parameters(load_model(ModelSettings(path=path, dtype="float32")), lora) == trained
+    assert adapters_of(load_model(ModelSettings(path=path, dtype="float32")), lora).weights == trained
     assert shape_of(ModelSettings(path=path, dtype="float32", lora=lora)).trained == trained
 
 

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from mixdpo_ray.errors import ModelError
-from mixdpo_ray.training.export import merged
+from mixdpo_ray.training.adapters import merged
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.model_files import model_digest
 from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings
@@ -75,7 +75,7 @@ def test_merging_adds_the_adapters_product() -> None:
         "layer.lora_B.default.weight": torch.tensor([[3.0, 1.0]]),
         "norm.weight": torch.tensor([1.0]),
     }
-    found = merged(weights, LoraSettings(rank=2, alpha=4))
+    found = merged(weights, {"layer": 4 / 2})
     assert {name: tensor.item() for name, tensor in found.items()} == {
         "layer.weight": 46.0, "layer.bias": 9.0, "norm.weight": 1.0,
     }  # fmt: skip

@@ -11,9 +11,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.card_metadata import data_sets, hub_name, licence_of
 from mixdpo_ray.training.export import export_permissions
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.model_card import CardFacts, hub_name, model_card, recipe_of_card
+from mixdpo_ray.training.model_card import CardFacts, model_card, recipe_of_card
 from mixdpo_ray.training.settings import LoraSettings
 from tests.training.tiny import make_job
 
@@ -58,14 +59,51 @@ def test_nothing_of_the_machine_is_in_the_card(job: TrainingJob, tiny: Path, tmp
 
 
 def test_the_hub_reads_its_metadata(job: TrainingJob) -> None:
-    read = ModelCard(card(replace(job, model=job.model.model_copy(update={"path": "org/some-model"}))))
-    names = ("base_model", "library_name", "pipeline_tag", "tags")
+    base = job.model.model_copy(update={"path": "org/some-model"})
+    recipe = {**job.card["recipe"], "data": {"source": {"path": "org/pairs", "format": "plain"}}}
+    read = ModelCard(card(replace(job, model=base, card={**job.card, "recipe": recipe})))
+    names = ("base_model", "library_name", "pipeline_tag", "tags", "datasets", "model_name")
     assert {name: getattr(read.data, name) for name in names} == {
         "base_model": "org/some-model",
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["preference-tuning", "mixdpo", "dpo"],
+        "datasets": ["org/pairs"],
+        "model_name": "own",
     }
+    metadata: Any = read.data
+    (result,) = metadata.to_dict()["model-index"][0]["results"]
+    assert result["dataset"] == {"type": "org/pairs", "name": "held-out pairs"}
+    assert result["metrics"] == [{"type": "accuracy", "value": 0.6667, "name": "preference accuracy"}]
+
+
+def test_the_licence_is_that_of_the_base_models_card_and_left_out_where_it_has_none(tmp_path: Path) -> None:
+    assert licence_of(str(tmp_path), None) == {}
+    text = "---\nlicense: other\nlicense_name: own-terms\nlicense_link: LICENSE\ntags: [a]\n---\n# Base\n"
+    (tmp_path / "README.md").write_text(text)
+    found = {"license": "other", "license_name": "own-terms", "license_link": "LICENSE"}
+    assert licence_of(str(tmp_path), None) == found
+    for damaged in ("---\nlicense: [\n---\n", "no metadata\n"):
+        (tmp_path / "README.md").write_text(damaged)
+        assert licence_of(str(tmp_path), None) == {}
+
+
+def test_only_data_sets_of_the_hub_are_named(tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    assert data_sets({"source": {"path": [f"{tmp_path}/a.jsonl", "org/pairs"]}}) == []
+    assert data_sets({"source": {"path": str(tmp_path / "pairs"), "split": "train"}}) == []
+    assert data_sets({"source": {"path": "s3://bucket/pairs"}}) == []
+    mix = {"one": {"path": "org/one", "weight": 0.5}, "two": {"path": "two.jsonl"}, "three": {"path": "org/three"}}
+    assert data_sets({"source": {"path": [], "mix": mix}}) == ["org/one", "org/three"]
+
+
+def test_margins_are_a_table_and_the_paper_is_cited(job: TrainingJob) -> None:
+    margins = {"low": list(range(50)), "high": list(range(50)), "count": [2] * 50}
+    text = card(replace(job, card={**job.card, "data": {**job.card["data"], "margins": margins}}))
+    table = text.partition("## Margins of the training pairs")[2].partition("<details>")[0]
+    assert "| 0 to 2 | 6 |" in table
+    assert sum(int(line.split("|")[2]) for line in table.splitlines() if " to " in line) == 100
+    assert "eprint = {2602.00954}" in text
 
 
 @pytest.mark.parametrize(
@@ -103,7 +141,7 @@ def test_an_accuracy_of_one_pair_is_not_shown(job: TrainingJob) -> None:
     assert "## 15 held-out pairs" in text
     assert "| preference accuracy | 0.467 (0.248 to 0.699) | 0.667 (0.417 to 0.848) |" in text
     assert "| loss per token of chosen answers |  | 1.500 |" in text
-    assert sum(line.startswith("|") for line in text.splitlines()) < 12
+    assert sum(line.startswith("|") for line in text.splitlines()) < 12, "no table of margins where none is known"
     assert "held-out" not in card(job, after={})
 
 

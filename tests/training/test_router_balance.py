@@ -80,12 +80,18 @@ def test_every_split_of_a_window_gives_the_gradient_of_the_whole_windows_balance
 
 @pytest.mark.parametrize("zero_stage", [2, 3])
 def test_it_holds_in_zero_stages_with_a_filler_and_recomputed_layers(
-    tiny: Path, experts: Path, two: Gang, zero_stage: int
+    tiny: Path, experts: Path, two: Gang, four: Gang, zero_stage: int
 ) -> None:
+    """On two ranks, and on four that share rows two by two: each then routes its slice."""
     changes: dict[str, Any] = {"global_batch_size": 7, "logp_chunk_tokens": 5, "gradient_checkpointing": True}
-    _, _, truth = truth_of(job_of(tiny, experts, 1, **changes), 3)
-    found = two(gradient, job_of(tiny, experts, 2, zero_stage=zero_stage, model={"packing": True}, **changes), 3)[0]
-    assert difference(found[2], truth) < 1e-5
+    loss, balance, truth = truth_of(job_of(tiny, experts, 1, **changes), 3)
+    for gang, shared in ((two, 1), (four, 2)):
+        job = job_of(
+            tiny, experts, 2, zero_stage=zero_stage, model={"packing": True}, sequence_parallel=shared, **changes
+        )
+        sums, _, found = gang(gradient, job, 3)[0]
+        assert (sums["loss"], sums["loss/router"]) == pytest.approx((loss, balance), rel=1e-5)
+        assert difference(found, truth) < 1e-5
 
 
 def test_a_model_without_routers_or_without_their_coefficient_has_no_balance_to_keep() -> None:

@@ -9,15 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from mixdpo_ray.errors import ModelError, ResourceError
+from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.job import TrainingJob
-from mixdpo_ray.training.sequence_ranks import why_not_exchanged
-from mixdpo_ray.training.settings import CheckpointSettings
+from mixdpo_ray.training.logps import Scorer
+from mixdpo_ray.training.memory_estimate import CPU_RUNTIME, pass_tokens, worker_memory
+from mixdpo_ray.training.sequence_ranks import SequenceRanks, why_not_exchanged
+from mixdpo_ray.training.settings import CheckpointSettings, DeepSpeedSettings, TrainSettings
+from mixdpo_ray.training.world import World
+from tests.training.families import random_model
 from tests.training.gang import Gang
+from tests.training.memory_peaks import peak_bytes
+from tests.training.test_attention import FAMILIES, PAIRS, batch_of, gradients, truth_of
+from tests.training.test_attention import difference as relative
 from tests.training.test_every_objective import job_of, objective_of, told, train
 from tests.training.test_gradients import MIXED, difference, gradient, naive_gradient, plain_job
 from tests.training.test_loop import train_until, unlike, weights
+from tests.training.test_memory_estimate import SMALL, small_shape
 
 PACKED: dict[str, Any] = {"curriculum": {"mode": "router", "sft_weight": 0.7}, "model": {"packing": True}}
 
@@ -67,11 +80,11 @@ def shared_job(tiny: Path, run: Path, name: str, ranks: int, zero_stage: int = 2
     return replace(job, deepspeed=deepspeed, model=job.model.model_copy(update={"packing": True}))
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto", "amapo", "selective_tokens"])
+@pytest.mark.parametrize("name", ["dpo", "kto", "amapo", "selective_tokens", "wpo"])
 def test_a_run_and_all_that_it_measures_are_those_of_one_rank(
     name: str, tiny: Path, alone: Trained, two: Gang, four: Gang, tmp_path: Path
 ) -> None:
-    """An objective of sums, two that read something off the whole step first, and one of single tokens."""
+    """An objective of sums, two that read something off the whole step first, one of single tokens, one of draws."""
     for gang, zero_stage in ((two, 2), (four, 3)):
         folder = tmp_path / str(gang.size)
         gang(train, shared_job(tiny, folder, name, 2, zero_stage))
@@ -99,6 +112,42 @@ def test_a_run_goes_on_to_the_same_bits_and_with_other_ranks_to_the_last_but_few
         two(train_until, shared_job(tiny, folder, "dpo", 2, **every_two), 3)
         gang(train, shared_job(tiny, folder, "dpo", ranks, **every_two))
         assert unlike(weights(folder), weights(alone("dpo"))) < 2e-5
+
+
+def family_of_slices(world: World, job: TrainingJob, family: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sums and their gradient, of which every rank has a part."""
+    make_policy(job.model, job.train, job.deepspeed, world, padding=0).close()  # gets the exchange ready
+    world = replace(world, sequence_parallel=world.size)
+    model = random_model(family, **FAMILIES[family])
+    sums = Scorer(model, packing=True, ranks=SequenceRanks(world))(batch_of(PAIRS, row_slice=world.row_slice)).sum(1)
+    parts = gradients(model, sums)
+    for part in parts.values():
+        dist.all_reduce(part)
+    return sums.detach(), parts
+
+
+@pytest.mark.parametrize("family", ["qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "cohere2", "granite", "gpt2"])
+def test_families_with_windows_caps_and_positions_of_their_own_share_rows(tiny: Path, two: Gang, family: str) -> None:
+    model = random_model(family, **FAMILIES[family])
+    truth = truth_of(model, PAIRS)
+    expected = gradients(model, truth)
+    for sums, parts in two(family_of_slices, plain_job(tiny, 1), family):
+        assert torch.allclose(sums, truth, rtol=1e-5, atol=1e-5)
+        assert relative(parts, expected) < 1e-5
+
+
+def test_two_that_share_rows_need_less_memory_and_as_much_as_is_foreseen(two: Gang, tmp_path: Path) -> None:
+    """Eight pairs of 192 tokens in a row. The less of two where one is too much: see test_memory_estimate.py."""
+    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(tmp_path)
+    settings = DeepSpeedSettings(zero_stage=3, sequence_parallel=2)
+    tokens = pass_tokens(TrainSettings(per_device_train_batch_size=8), 128, 192)
+    memory = worker_memory(small_shape("float32"), TrainSettings(), settings, tokens, 2, gpu=False)
+    estimate = memory.device_bytes - CPU_RUNTIME
+    alone, shared = (max(two(peak_bytes, str(tmp_path), "float32", 3, 8, 128, True, ranks)) for ranks in (1, 2))
+    if shared > 1.15 * estimate:
+        shared = min(shared, max(two(peak_bytes, str(tmp_path), "float32", 3, 8, 128, True, 2)))
+    assert estimate == pytest.approx(shared, rel=0.15)
+    assert shared < alone - memory.device["activations"] / 2
 
 
 def test_what_cannot_be_shared_is_refused_with_its_numbers(tiny: Path, four: Gang, tmp_path: Path) -> None:

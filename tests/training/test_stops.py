@@ -21,7 +21,7 @@ from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.loop import run_training
-from mixdpo_ray.training.optimizer import adamw
+from mixdpo_ray.training.optimizer import make_optimizer
 from mixdpo_ray.training.settings import CheckpointSettings, OptimizerSettings
 from mixdpo_ray.training.windows import read_windows
 from mixdpo_ray.training.world import World
@@ -97,7 +97,7 @@ def reset_equals_new(world: World, job: TrainingJob) -> bool:
     policy.reset_optimizer()
     twin = torch.nn.Module()
     twin.weights = torch.nn.ParameterList([parameter.detach().clone() for parameter in group["params"]])
-    new = adamw(twin, job.train.optimizer)
+    new = make_optimizer(twin, job.train.optimizer)
     for optimizer in (policy.optimizer, new):
         for parameter in optimizer.param_groups[0]["params"]:
             parameter.grad = torch.full_like(parameter, 0.1)

@@ -68,7 +68,8 @@ class MadeConverter:
         columns["file"] = pa.array([file] * draw.count)
         columns["row"] = pa.array(np.arange(draw.first, draw.first + draw.count))
         columns["candidate"] = pa.array(np.zeros(draw.count, np.int32))
-        columns["rater_margins"] = pa.nulls(draw.count, CONVERTED_SCHEMA.field("rater_margins").type)
+        for name in ("rater_margins", "chosen_runs", "rejected_runs"):
+            columns[name] = pa.nulls(draw.count, CONVERTED_SCHEMA.field(name).type)
         return pa.table({name: columns[name] for name in CONVERTED_SCHEMA.names}, CONVERTED_SCHEMA)
 
 
@@ -76,4 +77,4 @@ def made(rows: int, fraction: float) -> tuple[MadeSource, MadeStage]:
     settings = SourceSettings.model_validate({"path": "made"})
     data = DataSettings(source=settings)
     source = MadeSource(settings, {}, rows=rows, fraction=fraction)
-    return source, MadeStage(ModelSettings.model_validate({"path": "made"}), data, "plain", False, None)
+    return source, MadeStage(ModelSettings.model_validate({"path": "made"}), data, "plain", 0, None)
