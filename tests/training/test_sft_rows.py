@@ -24,6 +24,7 @@ from tests.training.gang import Gang
 from tests.training.tiny import EASY, HARD, make_job, make_rows
 
 ROWS = 6
+APART = {"reference": "apart"}  # another model than the policy
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,24 @@ def test_the_sft_loss_of_a_step_is_that_of_its_hard_pairs_and_rows(folder: Path,
     assert "data_margin/min" not in last
     assert "rewards/accuracies" not in last
     draw_curves(str(tmp_path / "run"))
+
+
+def test_rows_take_the_sft_loss_beside_hard_pairs_that_are_trained_as_ties(
+    folder: Path, tmp_path: Path, one: Gang, two: Gang
+) -> None:
+    for name, gang in (("one", one), ("two", two)):
+        job = make_job(folder, tmp_path / name, curriculum={"hard_objective": "todo", "sft_weight": 0.5})
+        gang(train, replace(job, reference=str(folder / "apart"), model=job.model.model_copy(update=APART)))
+    lines, others = steps(tmp_path / "one"), steps(tmp_path / "two")
+    hard = [line for line in lines if line["stage"] == "hard"]
+    assert sum(line["rows/sft"] for line in hard) == ROWS
+    for line in hard:  # each pair and each row counts alike, but for the weight of SFT
+        pairs, rows = line["pairs/hard"], line["rows/sft"]
+        mean = (pairs * line["loss/hard"] + 0.5 * rows * line["loss/sft"]) / (pairs + rows)
+        assert line["loss"] == pytest.approx(mean, rel=1e-5)
+    for mine, theirs in zip(lines, others, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
 
 
 def test_rows_lie_behind_the_pairs_and_are_read_by_position(folder: Path) -> None:
