@@ -26,7 +26,10 @@ class RoundPrompts:
     def write(self, recipe: Recipe) -> None:
         """Leave them where the rounds' recipes say they are."""
         for path, prompts in ((round_prompts_file(recipe), self.rounds), (judged_prompts_file(recipe), self.judged)):
-            lines = (json.dumps({"prompt": prompt.messages}, ensure_ascii=False) + "\n" for prompt in prompts)
+            lines = (
+                json.dumps({"prompt": prompt.messages, **prompt.template.columns}, ensure_ascii=False) + "\n"
+                for prompt in prompts
+            )
             storage.write_bytes(path, "".join(lines).encode())
 
 
