@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mixdpo_ray.doctor import cluster_checks, input_checks, size_checks, timing_check
+from mixdpo_ray.doctor import cluster_checks, input_checks, scoring_check, size_checks, timing_check
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, Finding, Unchecked
 from mixdpo_ray.errors import MixDPOError
@@ -34,6 +34,7 @@ CHECKS: Mapping[str, Check] = {
     "rate": Check(size_checks.peak_rate),
     "warm-up": Check(size_checks.warm_up, ("steps",)),
     "memory": Check(size_checks.memory, ("cluster",)),
+    "scoring": Check(scoring_check.scoring, ("cluster", "model")),
     "disk": Check(size_checks.disk, ("storage",)),
     "upload": Check(cluster_checks.upload),
     "time": Check(

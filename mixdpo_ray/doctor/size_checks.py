@@ -172,12 +172,6 @@ def _memory(examination: Examination, known: str) -> str | Caution:
         return Caution(f"{text}; no GPU could be asked what it has")
     if need.device_bytes > min(free):
         raise CheckFailed(f"{text}, and a GPU has {size_text(min(free))} free: {_remedy(examination, min(free))}")
-    whole = 1.1 * examination.size.element * examination.size.parameters
-    if examination.recipe.needs_reference and whole > min(free):
-        raise CheckFailed(
-            f"the reference model needs {size_text(whole)} on one GPU, which has {size_text(min(free))} free: use "
-            "larger GPUs, or an objective without a reference such as simpo"
-        )
     text += f" of the {size_text(min(free))} free on a GPU{_room(examination, min(free))}"
     return _on_hosts(examination, text, need.host_bytes)
 
