@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
 from mixdpo_ray.cluster.nodes import Node, survey
-from mixdpo_ray.errors import ModelError, ResourceError
+from mixdpo_ray.errors import ModelError, RecipeError, ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.settings import ModelSettings
@@ -59,6 +59,10 @@ def way_of_scoring(
     """Ray must be connected. `nodes`: those of the cluster, where they were asked already."""
     workers = cluster.fewest_workers
     shards = f"{workers} workers that share it in shards" if workers > 1 else "one worker that holds its only shard"
+    if scored.model.lora is not None and scored.model.lora.quantize:
+        if cluster.scoring == "sharded":
+            raise RecipeError("cluster.scoring=sharded cannot share a base in 4 bits (model.lora.quantize): set whole")
+        return WayOfScoring(False, "a whole copy each, in 4 bits")
     if cluster.scoring != "auto":
         sharded = cluster.scoring == "sharded"
         return WayOfScoring(

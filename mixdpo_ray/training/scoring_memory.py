@@ -23,8 +23,8 @@ import torch
 
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
-from mixdpo_ray.training.selected_logps import BLOCK
 from mixdpo_ray.training.memory_estimate import CPU_RUNTIME, CUDA_RUNTIME, ModelShape, WorkerMemory, shape_from
+from mixdpo_ray.training.selected_logps import BLOCK
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.sharded_model import fetched_ahead
 

@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 
 from mixdpo_ray.cluster.nodes import Node, NodeAnswer
 from mixdpo_ray.cluster.scoring_way import ScoredModel, way_of_scoring
-from mixdpo_ray.errors import ResourceError
+from mixdpo_ray.errors import RecipeError, ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.settings import ModelSettings
 
@@ -29,9 +29,18 @@ def configurations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def way(path: Path, *, gpu: bool = True, memory: float = 79, offload: bool = False, **cluster: Any) -> tuple[bool, str]:
+def test_a_base_in_4_bits_lies_whole(configurations: Path) -> None:
+    assert not way(configurations / "70b", lora={"quantize": True})[0]
+    with pytest.raises(RecipeError, match=r"cluster.scoring=sharded cannot share a base in 4 bits"):
+        way(configurations / "70b", lora={"quantize": True}, scoring="sharded")
+
+
+def way(
+    path: Path, *, gpu: bool = True, memory: float = 79, offload: bool = False, lora: Any = None, **cluster: Any
+) -> tuple[bool, str]:
     """Whether it is in shards, and what is said, where each GPU or the host has so many GiB free."""
-    scored = ScoredModel(ModelSettings(path=str(path)), "AutoModelForCausalLM", 16_384, 4096, False, offload, "/tmp")
+    model = ModelSettings.model_validate({"path": str(path), "lora": lora})
+    scored = ScoredModel(model, "AutoModelForCausalLM", 16_384, 4096, False, offload, "/tmp")
     free = int(memory * GIB)
     answer = NodeAnswer({}, None, "", (), (), None, free, ((free, free),) * 8 if gpu else ())
     node = Node("here", {"CPU": 16, **({"GPU": 8} if gpu else {})}, answer)
