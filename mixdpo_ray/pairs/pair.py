@@ -20,7 +20,7 @@ class Message(TypedDict):
     name: NotRequired[str]
 
 
-PLAIN_TURN = {"role", "content"}  # all that most turns have
+PLAIN_KEYS = 2  # role and content: all that most turns have
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Pair:
     def pair_id(self) -> str:
         """The hash of its texts; what is more than texts adds one, so that their number is odd."""
         texts = [*_turns(self.prompt), self.chosen, self.rejected]
-        if self.template or self.answers or any(set(turn) > PLAIN_TURN for turn in self.prompt):
+        if self.template or self.answers or any(len(turn) > PLAIN_KEYS for turn in self.prompt):
             whole = {"template": asdict(self.template), "prompt": self.prompt, "answers": self.answers}
             texts.append(json.dumps(whole, sort_keys=True))
         return content_hash(texts)

@@ -29,6 +29,8 @@ class TemplateInputs:
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of apply_chat_template."""
+        if not self:
+            return {}
         tools = {"tools": parsed(self.tools)} if self.tools else {}
         return {**tools, **(parsed(self.settings) if self.settings else {})}
 

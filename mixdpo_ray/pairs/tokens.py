@@ -141,7 +141,9 @@ class PairTokenizer:
 
     def _holds_control_token(self, messages: Sequence[Message], template: TemplateInputs) -> bool:
         texts = [text for message in messages for text in message_texts(message)]
-        return any(self.special.search(text) for text in (*texts, template.tools, template.settings))
+        if template:
+            texts += [template.tools, template.settings]
+        return any(map(self.special.search, texts))
 
     def _completion(
         self, messages: Sequence[Message], prompt: str, answer: str, template: TemplateInputs

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixdpo_ray.pairs.pair import PLAIN_TURN, Candidate, Message
+from mixdpo_ray.pairs.pair import PLAIN_KEYS, Candidate, Message
 from mixdpo_ray.pairs.template_inputs import TemplateInputs, given
 
 FOLLOWS = {  # who may speak after whom
@@ -31,7 +31,7 @@ class Turns:
     @property
     def plain(self) -> bool:
         """Whether both answers are one text."""
-        return all(len(answer) == 1 and set(answer[0]) == PLAIN_TURN for answer in (self.chosen, self.rejected))
+        return all(len(answer) == 1 and len(answer[0]) == PLAIN_KEYS for answer in (self.chosen, self.rejected))
 
 
 def check_turns(candidate: Candidate, template: TemplateInputs, max_bytes: int) -> Turns | str:
@@ -54,7 +54,7 @@ def check_turns(candidate: Candidate, template: TemplateInputs, max_bytes: int) 
         return "empty_answer"
     if not all(map(says_something, turns.prompt)):
         return "empty_prompt"
-    return "identical_answers" if _stripped(turns.chosen) == _stripped(turns.rejected) else turns
+    return "identical_answers" if _alike(turns.chosen, turns.rejected) else turns
 
 
 def conversation(turns: Any) -> Conversation | None:
@@ -146,5 +146,9 @@ def says_something(message: Message) -> bool:
     return message["role"] == "tool" or bool(message.get("tool_calls")) or bool(message["content"].strip())
 
 
-def _stripped(answer: Conversation) -> list[Any]:
-    return [{**message, "content": message["content"].strip()} for message in answer]
+def _alike(chosen: Conversation, rejected: Conversation) -> bool:
+    """Whether both say the same, whatever blanks are around it."""
+    return len(chosen) == len(rejected) and all(
+        one["content"].strip() == other["content"].strip() and {**one, "content": ""} == {**other, "content": ""}
+        for one, other in zip(chosen, rejected, strict=True)
+    )
