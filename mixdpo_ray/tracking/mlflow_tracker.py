@@ -53,7 +53,7 @@ class MlflowTracker:
 
     def end(self, ending: Ending) -> None:
         if ending.summary is not None:
-            self.client.log_dict(self.run, dict(ending.summary), "summary.json")
+            self.client.log_dict(self.run, dict(ending.summary), "run_summary.json")
         if ending.picture is not None:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "curves.png"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 LICENCE = ("license", "license_name", "license_link")
-ACCURACY = "eval_rewards/accuracies"
+_ACCURACY = "eval_rewards/accuracies"
 
 
 def metadata_of(job: TrainingJob, after: Mapping[str, Any], sets: list[str]) -> ModelCardData:
@@ -99,7 +99,7 @@ def _results(after: Mapping[str, Any], sets: list[str], sources: list[str]) -> I
     from huggingface_hub import EvalResult
 
     for name in ("", *sets):
-        if (accuracy := after.get(of_set(ACCURACY, name))) is not None:
+        if (accuracy := after.get(of_set(_ACCURACY, name))) is not None:
             yield EvalResult(
                 task_type="text-generation",
                 dataset_type=sources[0] if len(sources) == 1 and not name else "preference-pairs",

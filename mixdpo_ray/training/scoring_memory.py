@@ -6,7 +6,7 @@ or one matrix). Bytes on a worker's device:
     weights     e P             in shards e P / W
     gathered    0               in shards e min(P, 2 M + A): the layer at work, and what is fetched ahead of it
     activations n e (4 h + 3 i) n tokens of a batch, in a layer at work
-    logits      GPU: e c v      CPU: c v (e + 4), 4 c v in float32, and 4 of at most BLOCK of them; what this and the
+    logits      GPU: e c v      CPU: c v (e + 4), 4 c v in float32, and 4 of at most B of them (NORMALISED_AT_ONCE); what this and the
                                 last states, n e 3 h, exceed the activations by
     cache       2 e k L n       of keys and values, where answers are written
 
@@ -24,7 +24,7 @@ import torch
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.training.hub import brief_hub, why_not_loaded
 from mixdpo_ray.training.memory_estimate import CPU_RUNTIME, CUDA_RUNTIME, ModelShape, WorkerMemory, shape_from
-from mixdpo_ray.training.selected_logps import BLOCK
+from mixdpo_ray.training.selected_logps import NORMALISED_AT_ONCE
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.training.sharded_model import fetched_ahead
 
@@ -77,4 +77,4 @@ class ScoredShape:
         numbers, element = positions * self.shape.vocabulary, self.shape.element
         if gpu:
             return element * numbers
-        return numbers * (4 if element == 4 else element + 4) + 4 * min(numbers, BLOCK)
+        return numbers * (4 if element == 4 else element + 4) + 4 * min(numbers, NORMALISED_AT_ONCE)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 23  # logits that are normalised at once
+NORMALISED_AT_ONCE = 1 << 23  # logits that are normalised at once
 
 
 class _SelectedLogps(torch.autograd.Function):
@@ -19,7 +19,7 @@ class _SelectedLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        rows = max(1, BLOCK // logits.shape[-1])
+        rows = max(1, NORMALISED_AT_ONCE // logits.shape[-1])
         chosen = []
         for block, wanted in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
             chosen.append(block.log_softmax(-1).gather(-1, wanted[:, None])[:, 0])
@@ -39,7 +39,7 @@ class _SelectedLogps(torch.autograd.Function):
 def mean_of_draws(logits: Tensor) -> Tensor:
     """logits [tokens, vocabulary] -> log of the sum of squared probabilities [tokens], in float32."""
     found = []
-    for block in torch.split(logits, max(1, BLOCK // logits.shape[-1])):
+    for block in torch.split(logits, max(1, NORMALISED_AT_ONCE // logits.shape[-1])):
         wide = block.float()
         found.append((2 * wide).logsumexp(-1) - 2 * wide.logsumexp(-1))
     return torch.cat(found)

@@ -33,13 +33,11 @@ WAYS = {"plain": False, "deterministic": True}
 
 def run(measurement: Measurement, report: Report) -> None:
     jobs = {(way, part): _job(measurement, f"{part}-{way}") for way in WAYS for part in ("whole", "killed")}
-    last = (measurement.sizes.steps - 1) // EVERY * EVERY  # a checkpoint lies before this step
-    _together(measurement, [(jobs[way, part], WAYS[way], last * (part == "killed")) for way, part in jobs])
+    _together(measurement, [(jobs[way, part], WAYS[way], part == "killed") for way, part in jobs])
+    saved = {way: committed_steps(f"{jobs[way, 'killed'].run}/checkpoints")[-1] for way in WAYS}
+    _together(measurement, [(jobs[way, "killed"], WAYS[way], False) for way in WAYS])
     for way in WAYS:
-        assert committed_steps(f"{jobs[way, 'killed'].run}/checkpoints")[-1] == last, "it was not killed in time"
-    _together(measurement, [(jobs[way, "killed"], WAYS[way], 0) for way in WAYS])
-    for way in WAYS:
-        report(**_compared(Path(jobs[way, "whole"].run), Path(jobs[way, "killed"].run), way, last))
+        report(**_compared(Path(jobs[way, "whole"].run), Path(jobs[way, "killed"].run), way, saved[way]))
 
 
 def _job(measurement: Measurement, run: str) -> TrainingJob:
@@ -50,33 +48,29 @@ def _job(measurement: Measurement, run: str) -> TrainingJob:
     return replace(job, exports_model=True, train=job.train.model_copy(update={"checkpoints": checkpoints}))
 
 
-def _together(measurement: Measurement, runs: list[tuple[TrainingJob, bool, int]]) -> None:
-    """Runs at the same time; each is (job, deterministic, step in which it kills itself or 0)."""
+def _together(measurement: Measurement, runs: list[tuple[TrainingJob, bool, bool]]) -> None:
+    """Runs at the same time; each is (job, deterministic, whether it kills itself)."""
     processes = [start(measurement.device, _train, measurement, *run) for run in runs]
-    for process, (job, _, killed_in) in zip(processes, runs, strict=True):
+    for process, (job, _, killed) in zip(processes, runs, strict=True):
         process.join()
-        if process.exitcode != (-signal.SIGKILL if killed_in else 0):
+        if process.exitcode != (-signal.SIGKILL if killed else 0):
             raise RuntimeError(f"{Path(job.run).name} ended with status {process.exitcode}")
 
 
 class _Killer(Silent):
-    """Ends this process as a lost machine would, when a step has been made and not saved."""
+    """Ends this process as a lost machine would, once a checkpoint counts."""
 
-    def __init__(self, killed_in: int):
-        self.killed_in = killed_in
-
-    def on_step(self, metrics: dict[str, Any]) -> None:
-        if self.killed_in and metrics["step"] == self.killed_in:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _train(measurement: Measurement, job: TrainingJob, deterministic: bool, killed_in: int) -> None:
+def _train(measurement: Measurement, job: TrainingJob, deterministic: bool, killed: bool) -> None:
     if deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when cuBLAS starts
         torch.use_deterministic_algorithms(True, warn_only=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        run_training(job, world_of(measurement), listener=_Killer(killed_in))
+        run_training(job, world_of(measurement), listener=_Killer() if killed else None)
     without = sorted({str(one.message).split(" does not")[0] for one in caught if "deterministic" in str(one.message)})
     (Path(job.run) / "without.json").write_text(json.dumps(without))
 
@@ -92,7 +86,7 @@ def _compared(whole: Path, killed: Path, way: str, last: int) -> dict[str, Any]:
     verdict = "bits equal" if equal and lines[0] == lines[1] else f"weights differ by up to {gap:.2g}"
     none = f"; no deterministic form: {', '.join(without)}" if without else ""
     return {
-        "what": f"killed in step {last}, repeated; {way} algorithms",
+        "what": f"killed with {last} steps saved, repeated; {way} algorithms",
         "equal": equal and lines[0] == lines[1],
         "largest_difference": gap,
         "without_deterministic_form": without,

@@ -61,7 +61,7 @@ def train_in_bucket(world: World, job: TrainingJob, environment: dict[str, str],
 def train_in_bucket_until(world: World, job: TrainingJob, environment: dict[str, str], stop: int) -> list[int]:
     """What counts at the moment of a death, and what of scratch files is left by a process that had no time."""
     os.environ.update(environment)
-    train_until(world, job, stop)
+    train_until(world, job, stop, at_once=False)
     if world.leads:
         tempfile.mkdtemp(prefix=f"mixdpo-checkpoint-{_key(job)}-")
     return committed_steps(storage.join(job.run, "checkpoints"))

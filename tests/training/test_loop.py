@@ -6,9 +6,12 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -21,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.tables.prepared_table import PreparedTable
+from mixdpo_ray.training.checkpoint_writer import CheckpointWriter
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.length_groups import RowKind
 from mixdpo_ray.training.loop import run_training
@@ -35,8 +39,8 @@ def train(world: World, job: TrainingJob) -> dict[str, Any]:
     return run_training(job, world)
 
 
-def train_until(world: World, job: TrainingJob, stop: int) -> None:
-    """As if killed in the middle of step `stop`."""
+def train_until(world: World, job: TrainingJob, stop: int, *, at_once: bool = True) -> None:
+    """As if killed in the middle of step `stop`, with every checkpoint before it in place, or on its way."""
 
     def windows(
         table: PreparedTable, plan: Plan, world: World, kind: RowKind, first_step: int, last_step: int
@@ -45,9 +49,18 @@ def train_until(world: World, job: TrainingJob, stop: int) -> None:
         raise InterruptedError(f"killed in step {stop}")
 
     try:
-        run_training(job, world, windows)
+        with stored_at_once() if at_once else nullcontext():
+            run_training(job, world, windows)
     except InterruptedError:
         dist.barrier()
+
+
+@contextmanager
+def stored_at_once() -> Iterator[None]:
+    """Let every checkpoint count before its step ends, while the body runs: what a kill finds hangs on no clock."""
+    usual = CheckpointWriter.save
+    with patch.object(CheckpointWriter, "save", partialmethod(usual, waits=True)):
+        yield
 
 
 def lines(run: str | Path) -> list[dict[str, Any]]:

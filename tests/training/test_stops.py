@@ -146,5 +146,5 @@ def test_references_of_another_model_are_noticed_before_the_first_step(tiny: Pat
 def test_an_easy_pair_without_a_reference_is_named(tiny: Path, two: Gang, tmp_path: Path) -> None:
     """Threshold 0 makes the ties easy, and their references were never computed."""
     job = make_job(tiny, tmp_path, curriculum={"threshold": {"value": 0.0}})
-    with pytest.raises(PreparedTableError, match=r"lacks 10 easy pairs, the first a0+16"):
+    with pytest.raises(PreparedTableError, match=r"lacks 10 pairs, the first a0+16"):
         two(train, job)
