@@ -6,11 +6,11 @@ or one matrix). Bytes on a worker's device:
     weights     e P             in shards e P / W
     gathered    0               in shards e min(P, 2 M + A): the layer at work, and what is fetched ahead of it
     activations n e (4 h + 3 i) n tokens of a batch, in a layer at work
-    logits      GPU: e c v      CPU: c v (e + 4), 4 c v in float32, and 4 of at most B of them (NORMALISED_AT_ONCE); what this and the
+    logits      GPU: e c v      CPU: c v (e + 4), 4 c v in float32, and 4 of at most B of them; what this and the
                                 last states, n e 3 h, exceed the activations by
     cache       2 e k L n       of keys and values, where answers are written
 
-A is FETCHED_AHEAD, or M if that is less. Offloaded shards lie in the host's memory. While they are loaded, the host of
+B is NORMALISED_AT_ONCE, A is FETCHED_AHEAD, or M if that is less. Offloaded shards lie in the host's memory. While they are loaded, the host of
 rank 0 holds the whole checkpoint.
 """
 

@@ -28,7 +28,7 @@ def test_foreign_answers_are_asked_for_by_kto_alone(tiny: Path, tmp_path: Path) 
     for objective, lacks in ((DPO(), False), (KTO(), True)):
         job = replace(make_job(tiny, tmp_path, objective=objective), reference=str(tmp_path / "own"))
         if lacks:
-            with pytest.raises(PreparedTableError, match=f"lacks {EASY} easy pairs"):
+            with pytest.raises(PreparedTableError, match=f"lacks {EASY} pairs"):
                 references_for(job, table, job.plan(table))
         else:
             assert references_for(job, table, job.plan(table)) is not None
@@ -41,5 +41,5 @@ def test_single_tokens_are_asked_for_where_an_objective_reads_them(tiny: Path, t
     with pytest.raises(PreparedTableError, match="holds no references of tokens"):
         references_for(job, table, job.plan(table))
     TokenReferenceTable.create(str(tmp_path / "sums") + TOKENS, "empty")
-    with pytest.raises(PreparedTableError, match=f"lacks {EASY} easy pairs"):
+    with pytest.raises(PreparedTableError, match=f"lacks {EASY} pairs"):
         references_for(job, table, job.plan(table))
