@@ -1,7 +1,7 @@
 """What adapters add to a model's memory, by arithmetic: nothing is loaded, and peft is not asked.
 
 An adapter of a layer has rank x (inputs + outputs) weights, with DoRA one more an output. Dropout keeps what it let
-through and a byte for each; DoRA keeps three outputs more of each layer. A weight in 4 bits, with a scale of 8 bits
+through and a byte for each; DoRA keeps two outputs more of each layer. A weight in 4 bits, with a scale of 8 bits
 for 64 weights and one of 32 for 256 scales, takes 0.5 + 1 / 64 + 4 / 16,384 bytes. all-linear leaves the output layer
 out.
 """
@@ -27,11 +27,12 @@ class Adapters:
     quantised: int = 0  # weights of the base in 4 bits
     dropped: int = 0  # inputs of a token that dropout sees, in all layers
     scaled: int = 0  # outputs of a token that DoRA scales, in all layers
+    unread: int = 0  # inputs of a token to layers without adapters, wider than the model
     matrices: Matrices = field(default_factory=Matrices)
 
     def kept_bytes(self, element: int) -> int:
         """Per token, until the backward pass."""
-        return (element + 1) * self.dropped + 3 * element * self.scaled
+        return (element + 1) * self.dropped + element * (2 * self.scaled - self.unread)
 
     def saved_bytes(self, element: int) -> int:
         """What weights in 4 bits take less than `element` bytes each."""
@@ -62,7 +63,10 @@ def adapters_of(model: Any, settings: LoraSettings | None) -> Adapters:
     ]
     copied = sum(weight.numel() for module in whole for weight in module.parameters())
     widest = max((side for layer in adapted for side in (layer.in_features, layer.out_features)), default=0)
+    idle = [layer for name, layer in linear if layer is not output and not chosen(name, layer)]
+    hidden = model.config.get_text_config().hidden_size
     return Adapters(
+        unread=sum(layer.in_features for layer in idle if layer.in_features > hidden),
         weights=pairs + copied + (outputs if lora.dora else 0),
         quantised=sum(layer.weight.numel() for _, layer in linear if layer is not output) if lora.quantize else 0,
         dropped=inputs if lora.dropout else 0,

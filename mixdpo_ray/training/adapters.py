@@ -113,7 +113,7 @@ def _with_adapter(base: Tensor, weights: Mapping[str, Tensor], layer: str, scale
 
 
 def write_adapter(model: PreTrainedModel, weights: Mapping[str, Tensor], settings: ModelSettings, folder: Path) -> None:
-    """As `peft.PeftModel.from_pretrained` loads it on the base."""
+    """The folder that `peft.PeftModel.from_pretrained` loads on the base."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 

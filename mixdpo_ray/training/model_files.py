@@ -59,7 +59,7 @@ def model_digest(settings: ModelSettings) -> str:
     adapter = settings.lora.adapter if settings.lora is not None else None
     if adapter is None:
         return _base_digest(settings)
-    return f"{_base_digest(settings)}-{files_digest(adapter_folder(adapter), ADAPTER_CONFIG)}"
+    return f"{_base_digest(settings)}-{weights_digest(adapter_folder(adapter), ADAPTER_CONFIG)}"
 
 
 def _base_digest(settings: ModelSettings) -> str:
@@ -72,10 +72,10 @@ def _base_digest(settings: ModelSettings) -> str:
                 settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
             )
         return str(config._commit_hash or settings.revision)
-    return files_digest(folder, "config.json")
+    return weights_digest(folder, "config.json")
 
 
-def files_digest(folder: Path, config: str) -> str:
+def weights_digest(folder: Path, config: str) -> str:
     """Names the weights and the configuration in a folder."""
     sha = hashlib.sha256()
     for file in sorted(folder.iterdir()):

@@ -20,8 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-TOGETHER = 1 << 26  # elements of cut matrices that a rank holds whole at a time; one matrix may have more
-STEPS = 5  # of Newton and Schulz; after five the singular values lie between about 0.7 and 1.2
+WHOLE_AT_ONCE = 1 << 26  # elements of cut matrices that a rank holds whole at a time; one matrix may have more
+ROUNDS_OF_SCHULZ = 5  # of Newton and Schulz; after five the singular values lie between about 0.7 and 1.2
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         """Collective. What the engine made of the matrices; `device`: where they are put together."""
         self._device = device
-        self._orthogonal = lambda matrix: orthogonal(matrix, steps=STEPS)
+        self._orthogonal = lambda matrix: orthogonal(matrix, steps=ROUNDS_OF_SCHULZ)
         mine = [list(pieces) for _, pieces in flat]
         everyone: list[Any] = [mine] * dist.get_world_size()
         dist.all_gather_object(everyone, mine)
@@ -131,7 +131,7 @@ class Muon(torch.optim.Optimizer):
                 own.add_(step.to(own.device), alpha=-rate)
 
     def _made_orthogonal(self, matrix: Tensor) -> Tensor:
-        """At the size of AdamW's steps."""
+        """The nearest orthogonal matrix, at the size of AdamW's steps."""
         assert self._orthogonal is not None
         made = self._orthogonal(matrix.to(self._device))
         return made.to(torch.float32) * (0.2 * math.sqrt(max(matrix.shape[-2:])))
@@ -141,10 +141,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def _rounds(cut: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """At most as many matrices as there are ranks, the first one of rank 0."""
+    """Matrices for one rank each, the first one for rank 0."""
     together: list[Piece] = []
     for piece in cut:
-        full = len(together) == dist.get_world_size() or sum(one.size for one in together) + piece.size > TOGETHER
+        full = len(together) == dist.get_world_size() or sum(one.size for one in together) + piece.size > WHOLE_AT_ONCE
         if together and full:
             yield together
             together = []

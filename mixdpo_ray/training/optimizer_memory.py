@@ -14,7 +14,7 @@ from torch import nn
 
 from mixdpo_ray.training.settings import OptimizerName
 
-BLOCK = 256  # weights whose moments in 8 bits share a scale
+SCALED_TOGETHER = 256  # weights whose moments in 8 bits share a scale
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Matrices:
 
 def moment_bytes(trained: int, matrices: Matrices, optimizer: OptimizerName) -> int:
     if optimizer == "adamw_8bit":
-        return 2 * trained + 8 * trained // BLOCK
+        return 2 * trained + 8 * trained // SCALED_TOGETHER
     return 8 * trained - (4 * matrices.weights if optimizer == "muon" else 0)
 
 

@@ -13,7 +13,7 @@ from mixdpo_ray.training.batch import PairBatch, TokenRows, build_batch
 from mixdpo_ray.training.engine import make_policy
 from mixdpo_ray.training.packed_rows import ModelInput
 from mixdpo_ray.training.row_slices import WHOLE, RowSlice
-from mixdpo_ray.training.settings import DeepSpeedSettings, LoraSettings, ModelSettings, TrainSettings
+from mixdpo_ray.training.settings import DeepSpeedSettings, ModelSettings, TrainSettings
 from mixdpo_ray.training.world import World
 
 
@@ -60,7 +60,7 @@ def peak_bytes(
     length: int,
     packed: bool = False,
     train: TrainSettings | None = None,
-    lora: LoraSettings | None = None,
+    lora: dict[str, Any] | None = None,
     ranks: int = 1,
 ) -> int:
     """`ranks`: that share each row, which is packed then."""
