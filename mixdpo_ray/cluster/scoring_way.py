@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
@@ -19,6 +20,8 @@ from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.settings import ModelSettings
 from mixdpo_ray.wording import size_text
+
+SURELY_FITS = 1 << 30  # bytes of weights: nobody is asked whether there is room for them
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,18 @@ def way_of_scoring(
         return WayOfScoring(
             sharded, f"{shards if sharded else 'a whole copy each'} (cluster.scoring={cluster.scoring})"
         )
-    from mixdpo_ray.training.scoring_memory import ScoredShape
+    if (size := _weight_files(scored.model)) and size < SURELY_FITS:
+        return WayOfScoring(False, f"a whole copy each of {size_text(size)}")
+    from mixdpo_ray.training.scoring_memory import ScoredShape  # brings transformers
 
     try:
         with _configuration(scored.model) as here:
             shape = ScoredShape.read(here, scored.kind)
     except ModelError:  # whoever loads it says why
         return WayOfScoring(False, "a whole copy each, whose size is not known")
-    size = {"gpu": gpu, "cached": scored.cached, "offload": scored.offload}
-    whole = shape.memory(scored.tokens, scored.logits, None, **size).device_bytes
-    shared = shape.memory(scored.tokens, scored.logits, workers, **size).device_bytes
+    asked = {"gpu": gpu, "cached": scored.cached, "offload": scored.offload}
+    whole = shape.for_worker(scored.tokens, scored.logits, None, **asked).device_bytes
+    shared = shape.for_worker(scored.tokens, scored.logits, workers, **asked).device_bytes
     free = _free_for_one(nodes or survey(scored.storage_path, gpu_memory=gpu), cluster, gpu=gpu)
     if free is None:
         return WayOfScoring(False, f"a whole copy each, {size_text(whole)}; no GPU could be asked what it has")
@@ -91,6 +96,14 @@ def way_of_scoring(
             f"{has}: raise cluster.num_workers, set deepspeed.offload_parameters=true, or use larger GPUs"
         )
     return WayOfScoring(True, f"{shards}, {size_text(shared)} each: a copy needs {size_text(whole)}, and {has}")
+
+
+def _weight_files(model: ModelSettings) -> int:
+    """Bytes of a local model's weights; 0 where there are none to be seen."""
+    folder = Path(model.path)
+    if not storage.is_local(model.path) or not folder.is_dir():
+        return 0
+    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
 
 
 def _free_for_one(nodes: Sequence[Node], cluster: ClusterSettings, *, gpu: bool) -> int | None:

@@ -25,6 +25,7 @@ from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_workers import queue_name, run_workers
+from mixdpo_ray.errors import ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.listener import Listener
 from mixdpo_ray.training.world import World
@@ -50,6 +51,8 @@ class ShardedPass:
 
     def run(self, world: World, listener: Listener) -> dict[str, Any]:
         """Collective: every rank goes through its share."""
+        import torch
+
         from mixdpo_ray.training.model_loading import InShards
         from mixdpo_ray.training.process_group import join_group
         from mixdpo_ray.training.scoring_pass import answers_of_rank
@@ -64,8 +67,14 @@ class ShardedPass:
             listener.at_location(f"{self.title}, among {len(left)} batches", slow=True)
 
         model = self.actor(*self.arguments, InShards(world, self.offload, move))
-        for number, rows in answers_of_rank(model, batches, world):
-            ray.get(self.answers.put.remote(left[number], rows))
+        try:
+            for number, rows in answers_of_rank(model, batches, world):
+                ray.get(self.answers.put.remote(left[number], rows))
+        except torch.cuda.OutOfMemoryError:  # the others wait for this rank, so that it cannot go on with half of them
+            raise ResourceError(
+                f"{self.title}: rank {world.rank} has no memory for a batch beside its shard: raise "
+                "cluster.num_workers, set deepspeed.offload_parameters=true, or use larger GPUs"
+            ) from None
         listener.at_location(None)
         return {}
 

@@ -52,7 +52,7 @@ class ScoredShape:
             raise ModelError(f"model {settings.path!r} has no configuration to build from: {reason}") from error
         return cls(shape_from(config, shell, settings), max(parameter.numel() for parameter in shell.parameters()))
 
-    def memory(
+    def for_worker(
         self, tokens: int, logits: int, shards: int | None, *, gpu: bool, cached: bool = False, offload: bool = False
     ) -> WorkerMemory:
         """`logits`: positions whose logits exist at once; `shards`: workers that share the model, None where each

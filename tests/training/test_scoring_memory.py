@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def estimate(model: Path, dtype: str, shards: int | None) -> int:
     shape = ScoredShape.read(ModelSettings.model_validate({"path": str(model), "dtype": dtype}), "AutoModelForCausalLM")
     tokens = 2 * PAIRS * LENGTH
-    return shape.memory(tokens, tokens // 2, shards, gpu=False).device_bytes - CPU_RUNTIME
+    return shape.for_worker(tokens, tokens // 2, shards, gpu=False).device_bytes - CPU_RUNTIME
 
 
 def test_the_estimate_is_within_15_percent_of_the_peak_and_falls_with_the_ranks(
