@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution
@@ -34,7 +35,10 @@ def test_each_source_of_a_mix_is_looked_at(tmp_path: Path) -> None:
     ]
     (tmp_path / "more.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in equipped))
     plain = {"format": "plain", "columns": {"tools": "tools"}}
-    mix = {"one": {"path": str(tmp_path / "pairs.jsonl"), "weight": 0.5}, "two": {"path": str(tmp_path / "more.jsonl")}}
+    mix: dict[str, dict[str, Any]] = {
+        "one": {"path": str(tmp_path / "pairs.jsonl"), "weight": 0.5},
+        "two": {"path": str(tmp_path / "more.jsonl")},
+    }
     mix["two"] |= plain
     examination = Examination(changed(tree, data__source={"mix": mix}), tmp_path)
     assert [part.partition(": ")[0] for part in data(examination).split("; ")] == [one["path"] for one in mix.values()]
