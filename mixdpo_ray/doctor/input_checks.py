@@ -148,7 +148,8 @@ def pairs(examination: Examination) -> str | Caution:
     trained = examination.recipe.data.trained
     sources = zip(trained.items(), examination.sources, strict=False)  # held-out sources stand behind them
     found = [(mixed_name(setting), _first_pairs(examination, setting, data, one)) for (setting, data), one in sources]
-    text = "; ".join(f"{name}: {said}" if name else str(said) for name, said in found)
+    texts = [(name, said.text if isinstance(said, Caution) else said) for name, said in found]
+    text = "; ".join(f"{name}: {said}" if name else said for name, said in texts)
     return Caution(text) if any(isinstance(said, Caution) for _, said in found) else text
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from mixdpo_ray.pairs.pair import Message
 from mixdpo_ray.pairs.template_inputs import TemplateInputs
+from mixdpo_ray.pairs.turns import leaves_calls_out
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 Runs = list[int]  # lengths of runs of tokens: the assistant's, others, the assistant's, ...
@@ -58,6 +59,8 @@ class AnswerTurns:
         whole = self.tokens.rendering([*prompt, *answer], template)
         if not (whole.startswith(asked) and whole.endswith(self.tokens.template_end)):
             return "template_changes_prompt"
+        if leaves_calls_out(whole, [*prompt, *answer]):
+            return "template_refuses_turns"
         if self.marked and len(answer) > 1:
             return self._by_marks(prompt, answer, template, asked)
         return self._by_turns(prompt, answer, template, whole)
@@ -113,15 +116,21 @@ class AnswerTurns:
         if not alone.startswith(asked):
             return None
         tail = alone[len(asked) :]
-        ends = list(self.tokens.special.finditer(tail))
-        own = tail[: ends[-1].end()] if ends else tail.removesuffix(self.tokens.template_end)
-        if whole.startswith(asked + own):
-            return own
+        ends = [end.end() for end in self.tokens.special.finditer(tail) if not self._says_more(tail[end.end() :])]
         if not ends:
-            return None
-        found = whole.find(ends[-1].group(), len(asked))
-        said = whole[len(asked) : found + len(ends[-1].group())]
-        return said if found >= 0 and own.endswith(said) else None
+            said = tail.removesuffix(self.tokens.template_end)
+            return said if whole.startswith(asked + said) else None
+        for end in reversed(ends):  # of the last turn alone a template may say that the text ends, too
+            if whole.startswith(asked + tail[:end]):
+                return tail[:end]
+        mark = self.tokens.special.findall(tail[: ends[0]])[-1]
+        found = whole.find(mark, len(asked))
+        said = whole[len(asked) : found + len(mark)]
+        return said if found >= 0 and tail[: ends[0]].endswith(said) else None
+
+    def _says_more(self, text: str) -> bool:
+        """Whether there are words beside special tokens."""
+        return bool(self.tokens.special.sub("", text).strip())
 
 
 def runs_of(mask: Sequence[Any]) -> Runs:

@@ -47,7 +47,7 @@ REASONS: dict[str, str] = {
     "tie_not_augmented": "data.pair.augment would make a tie two copies that contradict each other",
     # the tokens
     "control_token": "a text contains one of the tokenizer's special tokens",
-    "template_refuses_turns": "the chat template does not accept these turns",
+    "template_refuses_turns": "the chat template does not accept these turns, or leaves calls of tools out",
     "template_changes_prompt": "the chat template renders the prompt differently once an answer follows",
     "turns_not_separable": "the chat template, or the tokens, of an answer's turns change once further ones follow",
     "no_assistant_tokens": "the chat template marks no token of an answer as the assistant's",

@@ -20,7 +20,7 @@ from mixdpo_ray.pairs.answer_turns import AnswerTurns, Runs, runs_within
 from mixdpo_ray.pairs.pair import Message, Pair
 from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.pairs.template_inputs import NO_INPUTS, TemplateInputs
-from mixdpo_ray.pairs.turns import Conversation, message_texts
+from mixdpo_ray.pairs.turns import Conversation, leaves_calls_out, message_texts
 from mixdpo_ray.wording import first_line
 
 # a template is a program: whoever wrote it may add text to a number, or look for what is not there
@@ -136,6 +136,8 @@ class PairTokenizer:
             prompt = self.rendering(messages, template, add_generation_prompt=True)
             completions = [self._completion(messages, prompt, answer, template) for answer in answers]
         except TEMPLATE_ERRORS:
+            return "template_refuses_turns"
+        if leaves_calls_out(prompt, messages):
             return "template_refuses_turns"
         return "template_changes_prompt" if None in completions else (prompt, *completions)
 

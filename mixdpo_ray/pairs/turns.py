@@ -106,6 +106,12 @@ def message_texts(message: Message) -> list[str]:
     return [message["content"], *([json.dumps(calls, ensure_ascii=False)] if calls else [])]
 
 
+def leaves_calls_out(text: str, messages: Sequence[Message]) -> bool:
+    """Whether a rendering of these turns does not name a function that one of them calls."""
+    calls = [call for message in messages for call in message.get("tool_calls", ())]
+    return any(call.get("function", call)["name"] not in text for call in calls)
+
+
 def _calls(calls: Any) -> list[Any] | None:
     """Calls of functions with names, their arguments as a mapping even where they came as JSON; or none of them."""
     try:

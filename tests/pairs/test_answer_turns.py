@@ -81,6 +81,8 @@ def test_a_call_is_the_assistants_and_what_the_tool_says_is_not() -> None:
     said = assistants(tokenizer, one.chosen_ids, one.chosen_runs)
     assert said == ['[{"name": "weather", "arguments": {}}]<|im_end|>', "Wet<|im_end|>"]
     assert "rain" in tokenizer.decode(one.chosen_ids)
+    deaf = PairTokenizer(small_tokenizer(CHATML), data())
+    assert deaf.encode(pair(chosen)) == "template_refuses_turns"
 
 
 def test_tools_and_settings_reach_the_template_and_ignored_tools_are_noted() -> None:
