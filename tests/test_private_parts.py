@@ -25,8 +25,9 @@ ALLOWED = {
         "_supports_attention_backend", "_attn_implementation", "_flash_attention_forward",
         "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward",
     },
-    # deepspeed: the norm before clipping, and weights that are sharded; neither is told in public
-    "training/engine.py": {"_global_grad_norm", "_zero3_consolidated_16bit_state_dict"},
+    "training/engine.py": {"_zero3_consolidated_16bit_state_dict"},  # deepspeed: weights that are sharded
+    "training/flat_parameters.py": {"_hp_mapping"},  # deepspeed: which part of a matrix a rank holds, for Muon
+    "training/gradient_guard.py": {"_global_grad_norm"},  # deepspeed: the norm before clipping, told nowhere else
     "training/isolation.py": {"_PartitionedParameterCoordinator__params_to_release"},  # deepspeed: it keeps old models
     "training/liger.py": {"_apply_liger_kernel_to_instance"},  # liger_kernel: the way that transformers itself takes
     "training/logps.py": {"_modules"},  # torch: a copy of the model without its head

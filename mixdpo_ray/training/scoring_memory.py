@@ -10,8 +10,8 @@ or one matrix). Bytes on a worker's device:
                                 last states, n e 3 h, exceed the activations by
     cache       2 e k L n       of keys and values, where answers are written
 
-B is NORMALISED_AT_ONCE, A is FETCHED_AHEAD, or M if that is less. Offloaded shards lie in the host's memory. While they are loaded, the host of
-rank 0 holds the whole checkpoint.
+B is NORMALISED_AT_ONCE, A is FETCHED_AHEAD, or M if that is less. Offloaded shards lie in the host's memory. While they
+are loaded, the host of rank 0 holds the whole checkpoint.
 """
 
 from __future__ import annotations
