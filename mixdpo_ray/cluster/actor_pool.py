@@ -22,7 +22,8 @@ from mixdpo_ray.bar import Counter, say
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import error_of_making, plain_errors
 from mixdpo_ray.cluster.scoring_way import ScoredModel, WayOfScoring, way_of_scoring
-from mixdpo_ray.cluster.sharded_pass import ShardedPass, answers_in_shards
+from mixdpo_ray.cluster.sharded_answers import answers_in_shards
+from mixdpo_ray.cluster.sharded_pass import ShardedPass
 from mixdpo_ray.errors import WorkersError
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.recipe import Recipe
@@ -136,7 +137,7 @@ def answers_to(
 ) -> Iterator[pa.Table]:
     """What actors answer to batches, as it comes. `at_once`: batches whose answers arrive together.
 
-    A model that no worker can hold lies in shards over all of them (sharded_pass.py), and tells so.
+    A model that no worker can hold lies in shards over all of them (sharded_answers.py).
     """
     if pool.scored is not None and pool.way.sharded:
         shards = ShardedPass(pool.title, pool.actor, pool.arguments, pool.scored.offload)

@@ -28,7 +28,10 @@ def load_in_shards(make: Callable[[], _Model], world: World, dtype: Dtype, *, of
     with sharded_loading(config, 3):
         model = make().eval()
     largest = max(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
-    config["zero_optimization"]["stage3_prefetch_bucket_size"] = fetched_ahead(largest)
+    zero = config["zero_optimization"]
+    zero["stage3_prefetch_bucket_size"] = fetched_ahead(largest)
+    # what bounds the fetching ahead: a bucket more is fetched at every module, also at those that have no weights
+    zero["stage3_max_live_parameters"] = largest + fetched_ahead(largest)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with quiet():
