@@ -26,6 +26,8 @@ from tests.training.gang import Gang
 from tests.training.test_loop import steps, train, train_until, unlike, weights
 from tests.training.tiny import make_job
 
+# peft 0.21 asks transformers 5.24 by the method's name before the last
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 IDS = torch.tensor([[3, 4, 5, 6, 7]])
 
 
