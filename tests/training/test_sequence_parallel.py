@@ -141,7 +141,8 @@ def test_two_that_share_rows_need_less_memory_and_as_much_as_is_foreseen(two: Ga
     LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(tmp_path)
 
     def peak(ranks: int) -> int:
-        return max(two(peak_bytes, str(tmp_path), "float32", 3, 8, 128, True, None, None, ranks))
+        peaks: list[int] = two(peak_bytes, str(tmp_path), "float32", 3, 8, 128, True, None, None, ranks)
+        return max(peaks)
 
     settings = DeepSpeedSettings(zero_stage=3, sequence_parallel=2)
     tokens = pass_tokens(TrainSettings(per_device_train_batch_size=8), 128, 192)
