@@ -82,7 +82,7 @@ def test_the_sft_loss_of_a_step_is_that_of_its_hard_pairs_and_rows(folder: Path,
     job = make_job(folder, tmp_path / "run", curriculum={"threshold": {"hard_count": 0}}, global_batch_size=6)
     objective = job.objective
     assert objective.takes_ties
-    one(train, replace(job, reference=str(folder / "apart")))
+    one(train, replace(job, reference=str(folder / "apart"), model=job.model.model_copy(update=APART)))
     last = steps(tmp_path / "run")[-1]
     assert (last["stage"], last["rows/sft"], last["pairs/easy"], last["pairs/hard"]) == ("hard", ROWS, 0, 0)
     assert last["loss"] == last["loss/hard"] > 0
