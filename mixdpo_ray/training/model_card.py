@@ -114,6 +114,7 @@ def _method(job: TrainingJob, facts: CardFacts) -> str:
     losses = [
         *([f"{type(job.objective).__name__} on {easy:,} easy pairs"] if easy else []),
         *([f"{ties} on {hard:,} hard ones"] if hard else []),
+        *([f"supervised fine-tuning on {facts.sft_rows:,} prompts with one good answer"] if facts.sft_rows else []),
     ]
     return f"{', '.join(losses)}{lora}"
 

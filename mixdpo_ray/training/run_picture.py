@@ -196,7 +196,7 @@ def _legend(figure: Any, axes: Sequence[Any]) -> None:
             by_label.values(),
             by_label.keys(),
             loc="outside upper right",
-            ncols=len(by_label),
+            ncols=min(len(by_label), 2 if any(": " in label for label in by_label) else 3),
             frameon=False,
             fontsize=9,
         )

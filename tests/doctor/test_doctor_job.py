@@ -75,7 +75,7 @@ def test_the_token_that_ray_makes_is_for_its_owner_alone(examined: Examined) -> 
 @pytest.mark.usefixtures("local_ray")
 def test_a_red_check_is_exit_status_1_and_named_in_one_line(recipe: Path) -> None:
     status, out, err = job("doctor", str(recipe), "train.global_batch_size=100", "train.schedule.warmup_steps=50")
-    assert (status, err) == (1, "failed: 1 of 19 checks is red: steps\n")
+    assert (status, err) == (1, f"failed: 1 of {len(CHECKS)} checks is red: steps\n")
     assert "RED   steps      80 pairs are fewer than train.global_batch_size 100: give more pairs" in out
 
 
@@ -85,7 +85,7 @@ def test_a_mistake_in_the_recipes_own_files_is_said_first_and_red_in_its_turn(re
     status, out, err = job("doctor", str(recipe), "data.source.columns={prompt: promt}")
     mistake, *rest = err.splitlines(keepends=True)
     assert mistake.startswith("data.source.columns names promt (for prompt), which the source does not have")
-    assert (status, rest) == (1, ["failed: 1 of 19 checks is red: data\n"])
+    assert (status, rest) == (1, [f"failed: 1 of {len(CHECKS)} checks is red: data\n"])
     assert f"RED   data       {mistake}" in out
 
 
@@ -100,7 +100,7 @@ def test_a_cluster_that_cannot_be_reached_is_red_and_the_rest_is_checked_all_the
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # this process may be connected to the tests' own
     status, out, err = job("doctor", str(recipe))
-    assert (status, err) == (1, "doctor: joining the Ray at 127.0.0.1:9\nfailed: 1 of 19 checks is red: cluster\n")
+    assert (status, err) == (1, f"doctor: joining the Ray at 127.0.0.1:9\nfailed: 1 of {len(CHECKS)} checks is red: cluster\n")
     lines = {line.split()[1]: line for line in out.splitlines()}
     assert lines["cluster"].startswith("RED   cluster    RAY_ADDRESS 127.0.0.1:9 does not answer")
     assert lines["storage"] == "-     storage    not checked, because cluster is not sound"
