@@ -82,7 +82,8 @@ def test_an_adapter_is_continued_bit_for_bit_and_loads_as_what_was_merged(
     whole, killed = (job_of(tiny, tmp_path / run, zero_stage, export="both", **kind) for run in ("whole", "killed"))
     two(train, whole)
     if "dropout" in kind:
-        two(train_until, killed, 3)
+        two(train_until, killed, 4)
+        assert (tmp_path / "killed" / "checkpoints" / "step-2" / "COMMITTED").exists()
         two(train, killed)
         assert unlike(weights(tmp_path / "killed"), weights(tmp_path / "whole")) == 0
         losses = [[line["loss"] for line in steps(tmp_path / run)] for run in ("killed", "whole")]
@@ -98,12 +99,16 @@ def test_an_adapter_is_continued_bit_for_bit_and_loads_as_what_was_merged(
 
 
 def load_quantised(tiny: Path) -> Any:
+    """As model.py loads it: without the CPU's kernel, which rounds, and takes widths of 32 only."""
     from transformers import BitsAndBytesConfig
 
-    return base_of(tiny, quantization_config=BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    ))  # fmt: skip
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                bnb_4bit_compute_dtype=torch.float32)  # fmt: skip
+    model = base_of(tiny, quantization_config=config)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def start(tiny: Path, **lora: Any) -> ModelSettings:

