@@ -12,6 +12,9 @@ or one matrix). Bytes on a worker's device:
 
 B is NORMALISED_AT_ONCE, A is FETCHED_AHEAD, or M if that is less. Offloaded shards lie in the host's memory. While they
 are loaded, the host of rank 0 holds the whole checkpoint.
+
+Compared with what the kernel counts of processes on CPUs that run 26 million weights, whole and over 2 and 4 ranks, in
+both number formats: -2 to +2 %. On GPUs, and with caches of keys and values, it was not.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ LAYERS: dict[str, Any] = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
 }  # 26 million weights
-PAIRS, LENGTH = 4, 256
+PAIRS, LENGTH = 2, 256
 
 
 @pytest.fixture(scope="module")
