@@ -16,6 +16,7 @@ import pytest
 import ray
 import yaml
 
+from mixdpo_ray.doctor.checks import CHECKS
 from mixdpo_ray.doctor.run import examine_all
 from tests.doctor.examinations import changed, sound
 from tests.runs.trainings import job
@@ -100,7 +101,10 @@ def test_a_cluster_that_cannot_be_reached_is_red_and_the_rest_is_checked_all_the
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # this process may be connected to the tests' own
     status, out, err = job("doctor", str(recipe))
-    assert (status, err) == (1, f"doctor: joining the Ray at 127.0.0.1:9\nfailed: 1 of {len(CHECKS)} checks is red: cluster\n")
+    assert (status, err) == (
+        1,
+        f"doctor: joining the Ray at 127.0.0.1:9\nfailed: 1 of {len(CHECKS)} checks is red: cluster\n",
+    )
     lines = {line.split()[1]: line for line in out.splitlines()}
     assert lines["cluster"].startswith("RED   cluster    RAY_ADDRESS 127.0.0.1:9 does not answer")
     assert lines["storage"] == "-     storage    not checked, because cluster is not sound"
