@@ -130,6 +130,7 @@ def test_muon_moves_alike_however_weights_are_cut(tiny: Path, wider: str, two: G
 def singular_values(world: World, job: TrainingJob) -> list[list[float]]:
     """Of what one step did to each matrix, as shares of 0.2 x rate x the root of its longer side."""
     policy = make_policy(job.model, job.train, job.deepspeed, world, padding=0)
+    torch.manual_seed(0)
     matrices = policy.optimizer.param_groups[0]["params"]
     before = [matrix.detach().clone() for matrix in matrices]
     for group in policy.optimizer.param_groups:
