@@ -20,6 +20,7 @@ from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_workers import queue_name, run_workers
 from mixdpo_ray.cluster.sharded_pass import Batches, PassAnswers, ShardedPass
 from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.tables.keyed_table import PASSES
 
 
 class _Display:
@@ -44,7 +45,7 @@ def answers_in_shards(
 ) -> Iterator[pa.Table]:
     """What the batches come to, as it comes. The workers end with it, and with whoever asks no more."""
     queue = queue_name()
-    folder = storage.join(storage_path, "scoring", queue)  # where Ray may write
+    folder = storage.join(storage_path, PASSES, queue)  # where Ray may write
     run_actor, actor_class = claim_run(folder), PassAnswers
     answers: Any = actor_class.remote(batches)  # type: ignore[attr-defined]
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

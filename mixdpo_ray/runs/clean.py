@@ -23,7 +23,7 @@ from mixdpo_ray.preparation.table_key import read_recipe
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.storage_items import Item, describe_items, item_at, remove_unused, too_young
 from mixdpo_ray.tables.answer_table import SAMPLES_FOLDER
-from mixdpo_ray.tables.keyed_table import RATED_FOLDER, SCORES
+from mixdpo_ray.tables.keyed_table import PASSES, RATED_FOLDER, SCORES
 from mixdpo_ray.tables.prepared_table import MANIFEST, Manifest, PreparedTable
 from mixdpo_ray.training.checkpoints import committed_steps
 from mixdpo_ray.training.judged_steps import waits_for_judge
@@ -88,6 +88,7 @@ def survey_storage(storage_path: str) -> list[Item]:
         *_answers(storage.join(storage_path, SAMPLES_FOLDER), "answers"),
         *_answers(storage.join(storage_path, RATED_FOLDER), "ratings"),
         *_kept(storage_path),
+        *_left_by_passes(storage.join(storage_path, PASSES)),
         *(item for run in [*runs, *comparisons] for item in _of_run(run)),
     ]
 
@@ -183,6 +184,12 @@ def _kept(storage_path: str) -> Iterator[Item]:
         folder = storage.join(storage_path, kind)
         for name in _tables(folder):
             yield item_at(storage.join(folder, name), about, ASKERS)
+
+
+def _left_by_passes(folder: str) -> Iterator[Item]:
+    for name in storage.names(folder):
+        path = storage.join(folder, name)
+        yield item_at(path, "left by a killed pass of a model in shards", too_young(path))
 
 
 def _facts(table: str) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from mixdpo_ray.tables.prepared_table import MANIFEST
 
 SCORES = "scores"  # folder of such tables under output.storage_path; those of references have one of their own
 RATED_FOLDER = "rated"  # and that of answers' ratings, beside what is written of them
+PASSES = "scoring"  # of what Ray writes while a model is run in shards
 
 
 class KeyedManifest(ChecksummedSettings):

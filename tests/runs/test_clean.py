@@ -225,6 +225,7 @@ def test_half_written_leftovers_may_go_unless_their_lock_is_held(tmp_path: Path)
         tmp_path / "prepared" / ".unfinished-abc",
         tmp_path / "prepared" / "def",
         tmp_path / "reference" / "ghi",
+        tmp_path / "scoring" / "queue-mno",
     ]
     for folder in leftovers:
         folder.mkdir(parents=True)
@@ -232,8 +233,8 @@ def test_half_written_leftovers_may_go_unless_their_lock_is_held(tmp_path: Path)
     (tmp_path / "prepared" / "jkl.quarantine.jsonl").write_text("{}\n")
     with FolderLock(str(tmp_path / "prepared" / "abc")).or_wait():
         items = survey_storage(str(tmp_path))
-        assert len(remove_unused(items)) == 3
-    assert [folder.exists() for folder in leftovers] == [True, False, False]
+        assert len(remove_unused(items)) == 4
+    assert [folder.exists() for folder in leftovers] == [True, False, False, False]
     assert len(remove_unused(survey_storage(str(tmp_path)))) == 1
     assert not leftovers[0].exists()
 
