@@ -72,6 +72,11 @@ class RunRecord:
         return join(self.folder, "model")
 
     @property
+    def adapter(self) -> str:
+        """The folder of the exported adapter, where one was asked for."""
+        return join(self.folder, "adapter")
+
+    @property
     def scratch(self) -> str:
         """The folder that Ray may write to while the run is going on."""
         return join(self.folder, "ray")

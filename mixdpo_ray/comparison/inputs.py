@@ -80,6 +80,11 @@ def make_units(recipe: Recipe, folder: str, judging: JudgingOfArms) -> list[Unit
 
 def _entry(arm: Arm, tables: dict[str, PreparedTable], folder: str) -> Entry:
     recipe = arm.recipe
+    if _leaves_model(recipe) and recipe.model.lora is not None and recipe.model.lora.export == "adapter":
+        raise RecipeError(
+            f"compare.arms.{arm.name}: what it writes is judged by whole models, and model.lora.export adapter leaves "
+            "none: set it to both"
+        )
     key = _table_key(recipe)
     if key not in tables:
         say(f"{recipe.output.name}: table {len(tables) + 1}, for {arm.label}")

@@ -101,6 +101,10 @@ class Recipe(Settings):
         if (setting := self.train.needs_held_out) and not self.data.holds_out:
             raise ValueError(f"{setting} needs held-out pairs, and data.heldout holds out none: give it a fraction")
         lora = self.model.lora
+        if lora is not None and lora.export == "adapter" and (setting := self.needs_judge):
+            raise ValueError(
+                f"{setting} judges whole models, and model.lora.export adapter leaves none: set it to both"
+            )
         if lora is not None and lora.quantize and self.deepspeed.zero_stage == 3:
             raise ValueError(
                 "model.lora.quantize: weights in 4 bits are not sharded, and deepspeed.zero_stage is 3: set it to 2"

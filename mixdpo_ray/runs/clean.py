@@ -50,7 +50,8 @@ class RunItem:
 
     @property
     def finished(self) -> bool:
-        return self.record.summary() is not None and storage.exists(self.record.model)
+        exported = any(storage.exists(folder) for folder in (self.record.model, self.record.adapter))
+        return self.record.summary() is not None and exported
 
     @property
     def judge(self) -> CheckpointJudgeSettings | None:

@@ -39,7 +39,8 @@ class RunReport:
         if judged := summary.get("judged"):
             lines.append(f"  judged                         {metrics_in_words(judged)}")
         lines.append(f"  peak memory of a worker        {summary['peak_memory_gib']:8.2f} GiB")
-        lines.append(f"  model                          {folder}/model")
+        exported = str(summary.get("model") or "model").rstrip("/").rpartition("/")[2]
+        lines.append(f"  {exported:<30} {folder}/{exported}")
         lines.append(f"  picture                        {folder}/curves.png")
         if warning := summary.get("warning"):  # earlier versions had none
             lines.append(f"warning: {warning}")

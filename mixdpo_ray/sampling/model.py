@@ -37,21 +37,27 @@ def named_model(own: ModelSettings, name: str, revision: str | None, setting: st
 def model_of_run(folder: str) -> ModelSettings | None:
     """What a run of jobs/train.py left; None where the folder is that of no run."""
     model = model_before_run(folder)
-    own = {"path": RunRecord(folder).model, "tokenizer": None, "revision": None}  # a run exports its tokenizer too
+    own = {"path": RunRecord(folder).model, "tokenizer": None, "revision": None, "lora": None}  # the tokenizer too
     return None if model is None else model.model_copy(update=own)
 
 
 def model_before_run(folder: str) -> ModelSettings | None:
-    """The model that a finished run began with, without its adapters; None where the folder is that of no run."""
+    """The model that a finished run began with, and the adapter if any; None where the folder is that of no run."""
     record = RunRecord(folder)
     recorded = record.recorded()
     if recorded is None:
         return None
     if not storage.exists(storage.join(record.model, SETTINGS_FILE)):
+        if storage.exists(record.adapter):
+            raise StorageError(
+                f"{folder} has an adapter and no whole model (model.lora.export adapter): repeat jobs/train.py under "
+                "another output.name with model.lora.export=both, or name its last checkpoint instead, as checkpoints/step-8"
+            )
         raise StorageError(f"{folder} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
     # of the recipe the model alone: other sections may have had settings that no longer exist
     model = ModelSettings.model_validate(recorded.recipe["model"])
-    return model.model_copy(update={"lora": None, "reference": None})
+    lora = model.lora if model.lora is not None and model.lora.adapter is not None else None
+    return model.model_copy(update={"lora": lora, "reference": None})
 
 
 def _model_of_checkpoint(path: str) -> ModelSettings | None:
