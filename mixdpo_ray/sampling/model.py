@@ -51,7 +51,7 @@ def model_before_run(folder: str) -> ModelSettings | None:
         if storage.exists(record.adapter):
             raise StorageError(
                 f"{folder} has an adapter and no whole model (model.lora.export adapter): repeat jobs/train.py under "
-                "another output.name with model.lora.export=both, or name its last checkpoint instead, as checkpoints/step-8"
+                "another output.name with model.lora.export=both, or name its last checkpoint instead"
             )
         raise StorageError(f"{folder} has no model yet: the run has not finished; repeat jobs/train.py to continue it")
     # of the recipe the model alone: other sections may have had settings that no longer exist
