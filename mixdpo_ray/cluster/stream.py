@@ -140,6 +140,6 @@ def recut(blocks: Iterator[pa.Table], counts: list[int]) -> Iterator[pa.Table]:
         while rows < count:
             held.append(next(blocks))
             rows += held[-1].num_rows
-        joined = pa.concat_tables(held)
+        joined = pa.concat_tables(held, promote_options="default")  # rows of data.sft may have other columns than pairs
         yield joined.slice(0, count)
         held, rows = [joined.slice(count)], rows - count

@@ -19,7 +19,7 @@ def refresh_steps(settings: CurriculumSettings, plan: Plan, compared: NDArray[np
     found, step = [], 0
     for number, segment in enumerate(plan.segments):
         before = plan.segments[number - 1] if number else None
-        if settings.refresh_reference is not None and compared[_index(segment)].any():
+        if settings.refresh_reference is not None and compared[_pairs(segment, len(compared))].any():
             found += [step + first for first in _beginnings(settings, segment, before)]
         step += len(segment.windows)
     return tuple(step for step in found if step)
@@ -51,6 +51,7 @@ def _beginnings(settings: CurriculumSettings, segment: Segment, before: Segment 
     return [windows * number // buckets for number in range(buckets)]
 
 
-def _index(segment: Segment) -> slice | NDArray[np.int64]:
+def _pairs(segment: Segment, pairs: int) -> slice | NDArray[np.int64]:
+    """The positions of a pass without rows of data.sft, which lie behind the pairs."""
     positions = segment.positions
-    return slice(positions.start, positions.stop) if isinstance(positions, range) else positions
+    return slice(positions.start, positions.stop) if isinstance(positions, range) else positions[positions < pairs]

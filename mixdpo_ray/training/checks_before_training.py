@@ -66,13 +66,14 @@ def check_scoring(
     policy: Policy, job: TrainingJob, table: PreparedTable, plan: Plan, references: References | None, world: World
 ) -> None:
     """Collective, before step 0. The log-probs are the model's own, and the stored reference is this very policy."""
-    positions = np.flatnonzero(job.reference_positions(plan))[:CHECKED_ROWS]
+    compared = job.reference_positions(plan)
+    positions = np.flatnonzero(compared)[:CHECKED_ROWS]
     if not len(positions):
         positions = np.arange(min(CHECKED_ROWS, len(plan.hard)))
     batch = _batch(policy, table, positions, references, world, policy.rows)
     with policy.evaluating():
         _check_exactness(policy, job, table, positions, world)
-        if references is not None and _starts_as_its_reference(job.model) and job.compared(plan.hard)[positions].all():
+        if references is not None and _starts_as_its_reference(job.model) and compared[positions].all():
             _check_reference(policy, job, batch)
 
 

@@ -95,11 +95,7 @@ def _parts(job: TrainingJob, table: PreparedTable, plan: Plan, steps: int) -> It
         window = plan.window(step)
         yield f"{window.stage} {learning_rate(window, plan, job.train)!r}".encode()
         yield window.positions.astype(np.int64).tobytes()
-        if window.hard.any():
-            yield _of_hard(job).encode()
-
-
-def _of_hard(job: TrainingJob) -> str:
-    if job.hard_objective is None:
-        return f"{job.curriculum.sft_normalisation} {job.curriculum.sft_weight}"
-    return f"{type(job.hard_objective).__name__} {job.hard_objective.model_dump_json()}"
+        if window.alone.any():
+            yield f"{job.curriculum.sft_normalisation} {job.curriculum.sft_weight}".encode()
+        if job.hard_objective is not None and (window.hard & ~window.alone).any():
+            yield f"{type(job.hard_objective).__name__} {job.hard_objective.model_dump_json()}".encode()

@@ -113,6 +113,11 @@ def test_blocks_of_any_cut_are_cut_again_by_the_counts() -> None:
     assert [piece["n"].to_pylist() for piece in recut(iter(blocks), [3, 2, 5])] == [[0, 1, 2], [3, 4], [5, 6, 7, 8, 9]]
 
 
+def test_blocks_may_have_other_columns_than_those_before_them() -> None:
+    pairs, rows = pa.table({"n": [1, 2], "flipped": [True, False]}), pa.table({"n": [3, 4]})
+    assert [piece["n"].to_pylist() for piece in recut(iter([pairs, rows]), [2, 2])] == [[1, 2], [3, 4]]
+
+
 @pytest.mark.cluster
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(("world", "first"), [(1, 0), (3, 2), (2, 9)])

@@ -15,7 +15,9 @@ from mixdpo_ray.cluster.stream import _read
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.runs.summary import RunReport
 from mixdpo_ray.tables.prepared_table import PreparedTable, SplitFacts, commit, index_rows, write_index, write_part
+from mixdpo_ray.tables.reference_table import ReferenceTable
 from mixdpo_ray.tables.trained_rows import SFT_SPLIT, read_trained, trained_index
+from mixdpo_ray.training.first_stage import first_stage
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.loop import run_training
 from mixdpo_ray.training.metrics import read_lines
@@ -108,6 +110,24 @@ def test_rows_take_the_sft_loss_beside_hard_pairs_that_are_trained_as_ties(
     for mine, theirs in zip(lines, others, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+
+
+def test_a_stage_of_rows_alone_is_compared_with_no_reference(folder: Path, tmp_path: Path, one: Gang) -> None:
+    """The reference becomes the policy behind it, so that nobody ever needs the one of before."""
+    first = {"threshold": {"hard_count": 0}, "order": "ascending", "refresh_reference": "per_stage"}
+    job = make_job(folder, tmp_path / "run", curriculum=first)
+    ids = list(PreparedTable.open(job.prepared).index("eval").pair_id)
+    held_out = zip(ReferenceTable.own_columns, ReferenceTable.open(str(job.reference)).aligned(ids), strict=True)
+    store = ReferenceTable.create(str(tmp_path / "held_out"), "tiny")
+    store.append(pa.table({"pair_id": ids, **dict(held_out)}))
+    one(train, replace(job, reference=store.folder))
+
+
+def test_the_weight_of_rows_beside_ties_makes_another_first_stage(folder: Path, tmp_path: Path) -> None:
+    table = PreparedTable.open(str(folder / "table"))
+    ties = {"mode": "router", "hard_objective": "todo"}
+    jobs = [make_job(folder, tmp_path, curriculum={**ties, "sft_weight": weight}) for weight in (1.0, 2.0)]
+    assert len({first_stage(job, table, "stages").fingerprint for job in jobs}) == 2
 
 
 def test_rows_lie_behind_the_pairs_and_are_read_by_position(folder: Path) -> None:
