@@ -49,6 +49,12 @@ class SourceSettings(Settings):
             raise ValueError(f"unknown format; {did_you_mean(name, known)}")
         return name
 
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not self.path:
+            raise ValueError("path is missing: name files or a data set")
+        return self
+
     @property
     def name(self) -> str:
         return self.path if isinstance(self.path, str) else ", ".join(self.path)
@@ -74,7 +80,7 @@ class TrainingSource(SourceSettings):
         return cls.model_validate(source.model_dump(exclude={"weight"}))
 
     @model_validator(mode="after")
-    def _path_or_mix(self) -> Self:
+    def _names_something(self) -> Self:
         if not self.mix:
             if not self.path:
                 raise ValueError("path is missing: name files or a data set, or several sources under mix")

@@ -64,7 +64,7 @@ class ConversionSettings:
     def converter(self) -> Converter:
         """Once per process: tokenizers take up to seconds to load."""
         tokenizer = self.tokenizer.hex() if self.tokenizer is not None else self.model.model_dump_json()
-        name = f"{tokenizer} {self.data.model_dump_json()} {self.format} {self.mixed}"
+        name = f"{tokenizer} {self.data.model_dump_json()} {self.format} {self.mixed} {self.sft}"
         if name not in _CONVERTERS:
             loaded = self._load()
             _CONVERTERS[name] = (

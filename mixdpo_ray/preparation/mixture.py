@@ -62,8 +62,10 @@ def trained_by_source(data: DataSettings, staged: ConvertedRows, arranged: Arran
     return {name: names.count(name) for name in data.source.mix}
 
 
-def described(facts: Mapping[str, Mapping[str, Any]]) -> str:
-    heading = ("source", "rows in", "kept", "refused", "left out by weight", "median margin")
+def described(facts: Mapping[str, Mapping[str, Any]], *, later: bool) -> str:
+    """`later`: pairs were left out since, by rules that do not ask for the source."""
+    kept = "kept at first" if later else "kept"
+    heading = ("source", "rows in", kept, "refused", "left out by weight", "median margin")
     lines = [
         (name, one["rows"], one["kept"], one["refused"], one["left_out"], _margin(one["median_margin"]))
         for name, one in facts.items()

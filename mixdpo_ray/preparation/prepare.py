@@ -225,11 +225,16 @@ def describe_table(table: PreparedTable, recipe: Recipe, *, as_base: bool = Fals
     lack = lack_of_held_out(recipe, table)
     other = [] if index.metric is None else [histogram_text(margin_histogram(index.difficulty), metric)]
     rated = len(manifest.margins.count) > 1 or not other  # one margin of all pairs says nothing beside another metric
+    later = not manifest.quarantined.keys().isdisjoint(("not_selected", "curated_away"))
     curated = [] if as_base or CURATION not in manifest.facts else [_curation(table)]
     return "\n\n".join(
         [
             accounting_text(manifest.rows_in, manifest.rows_kept, manifest.quarantined, manifest.notes),
-            *([mixture.described(manifest.facts[mixture.MIXTURE])] if mixture.MIXTURE in manifest.facts else []),
+            *(
+                [mixture.described(manifest.facts[mixture.MIXTURE], later=later)]
+                if mixture.MIXTURE in manifest.facts
+                else []
+            ),
             *curated,
             held,
             *([histogram_text(manifest.margins)] if rated else []),

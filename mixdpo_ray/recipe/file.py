@@ -287,7 +287,8 @@ def _walk(kind: type[Settings], prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in kind.model_fields.items():
         inner = _inner_settings(field)
         if inner is Objective:
-            yield f"{prefix}{name}.name", "dpo", f"The loss of easy pairs: {', '.join(OBJECTIVES)}"
+            text = field.description or f"The loss of easy pairs: {', '.join(OBJECTIVES)}"
+            yield f"{prefix}{name}.name", "dpo" if field.default else "None", text
         elif inner is not None and (field.is_required() or isinstance(field.default, Settings)):
             yield from _walk(inner, f"{prefix}{name}.")
         else:

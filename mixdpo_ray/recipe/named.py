@@ -25,6 +25,12 @@ def with_names(table: _Kinds, what: str, example: str) -> _Validator:
     return named
 
 
+def named_alone(value: object) -> object:
+    """A list of names as a section whose parts have no settings; anything else as it is."""
+    names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return dict.fromkeys(value) if isinstance(value, list) and names else value
+
+
 def of_its_name(table: _Kinds) -> _Validator:
     """A validator of a part that was told its name."""
 

@@ -25,7 +25,7 @@ from mixdpo_ray.pairs.settings import DataSettings
 from mixdpo_ray.recipe.answers import AnswersSettings
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.compare import CompareSettings
-from mixdpo_ray.recipe.named import of_its_name, with_names
+from mixdpo_ray.recipe.named import named_alone, of_its_name, with_names
 from mixdpo_ray.recipe.sequence_parallel import unshared_rows
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
@@ -39,7 +39,7 @@ TrackerField = Annotated[TrackerSettings, BeforeValidator(of_its_name(TRACKERS))
 TrackersField = Annotated[
     dict[str, TrackerField],
     BeforeValidator(with_names(TRACKERS, "tracker", "{wandb: {project: mine}}")),
-    BeforeValidator(lambda value: dict.fromkeys(value) if isinstance(value, list) else value),
+    BeforeValidator(named_alone),
 ]
 
 

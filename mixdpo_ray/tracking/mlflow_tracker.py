@@ -6,6 +6,7 @@ The store is asked how far the run has come. Metrics come in one request for eac
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ _BY_DEFAULT = {
 _ID = "mixdpo_ray.id"
 _GROUP = "mixdpo_ray.group"
 _MOST_PARAMS, _LONGEST_PARAM = 100, 500  # of a request; of a value in all stores
+_NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")  # the names of arms are a person's words, and MLflow refuses commas
 _DONE = {"step": "steps_taken", "eval": "eval_steps_taken"}  # metrics that tell what is there
 
 
@@ -68,7 +70,8 @@ class MlflowTracker:
         group = {_GROUP: tracked.group} if tracked.group else {}
         made = self.client.create_run(experiment, run_name=tracked.name, tags={_ID: identifier, **group, **labels})
         known: str = made.info.run_id
-        given = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in tracked.settings.items()]
+        settings = {_NOT_IN_A_NAME.sub("_", name): value for name, value in tracked.settings.items()}
+        given = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in settings.items()]
         for first in range(0, len(given), _MOST_PARAMS):
             self.client.log_batch(known, params=given[first : first + _MOST_PARAMS])
         return known

@@ -132,10 +132,11 @@ class Outbox:
             return (self._lines[0] if self._lines else None), self._ending
 
     def _may_try_again(self) -> bool:
-        """Wait for a while; whether the training goes on then."""
+        """Wait for a while, or for the end of the training, at which it is tried once more."""
         with self._changed:
+            was_over = self._ending is not None
             self._changed.wait_for(lambda: self._ending is not None, self._pause)
-            return self._ending is None
+            return not was_over
 
     def _tell(self, error: Exception) -> None:
         if self._warned:

@@ -49,6 +49,14 @@ def test_rows_with_one_answer_lie_in_a_split_of_their_own_and_change_no_pair(tmp
     assert few.manifest.quarantined["sft_is_full"] == 9
 
 
+def test_pairs_without_ratings_are_pairs_and_rows_of_the_same_file(tmp_path: Path) -> None:
+    pairs = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in some_rows(20)]
+    source = write_jsonl(tmp_path / "a.jsonl", pairs)
+    table = prepared_table(recipe(tmp_path, source, missing_score="hard", sft={"source": {"path": source}}))
+    assert all(table.read("train", np.arange(table.rows("train")))["rejected_ids"].to_pylist())
+    assert table.read(SFT_SPLIT, np.arange(sft_rows(table)))["rejected_ids"].to_pylist() == [[]] * sft_rows(table)
+
+
 def test_a_derived_table_has_the_same_rows(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", some_rows(30))
     sft = {"source": {"path": write_jsonl(tmp_path / "s.jsonl", answers(5, seed=9))}}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixdpo_ray.objectives.todo import TODO
-from mixdpo_ray.recipe.file import load_recipe
+from mixdpo_ray.recipe.file import describe_settings, load_recipe
 from mixdpo_ray.recipe.recipe import Recipe, fingerprint
 from mixdpo_ray.search.space import Space
 from tests.recipe.complaints import complaint
@@ -62,6 +62,10 @@ def test_a_reference_is_read_where_hard_pairs_alone_need_one(small: Path) -> Non
 @pytest.mark.parametrize("sft", ["sft", "{name: sft}", "null"])
 def test_sft_on_chosen_answers_is_the_default_under_any_of_its_names(small: Path, sft: str) -> None:
     assert read(small, f"{HARD}={sft}") == read(small)
+
+
+def test_help_says_what_it_is_and_that_there_is_none_by_default() -> None:
+    assert f"\n{HARD}.name = None\n    Objective of hard pairs instead of SFT" in describe_settings()
 
 
 def test_an_identity_knows_it_only_where_it_is_given(small: Path) -> None:

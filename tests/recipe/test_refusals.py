@@ -34,6 +34,8 @@ def small(tmp_path: Path) -> Path:
             "train.checkpoints.keep_best eval_code_loss: data.heldout.sets has no set 'code'; it names none",
         ),
         ("data.heldout.sets={a/b: {path: p}}", "data.heldout.sets: 'a/b' is part of metrics' names: use letters"),
+        ("data.heldout.sets={code: {path: ''}}", "data.heldout.sets.code: path is missing: name files or a data set"),
+        ("data.source={mix: {code: {path: []}}}", "data.source.mix.code: path is missing: name files or a data set"),
         ("compare.metric=qualty", "compare.metric: 'qualty' is not measured on held-out pairs; did you mean"),
     ],
 )

@@ -37,6 +37,10 @@ def test_trackers_are_named_with_their_settings_or_by_their_names_alone() -> Non
     [
         ("output.trackers=[wanb]", "unknown tracker 'wanb'; did you mean wandb?"),
         ("output.trackers=wandb", "write {tracker: {its settings}, ...}, such as {wandb: {project: mine}}"),
+        (
+            "output.trackers=[{wandb: {project: a}}]",
+            "write {tracker: {its settings}, ...}, such as {wandb: {project: mine}}",
+        ),
         ("output.trackers={wandb: {projct: a}}", "output.trackers.wandb.projct is unknown; did you mean project?"),
         ("output.trackers={mlflow: {uri: 'http://me:secret@host'}}", "a recipe is no place for a password"),
     ],

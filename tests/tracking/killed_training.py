@@ -25,7 +25,11 @@ from mixdpo_ray.tracking.trackers import start_trackers
 
 STEPS, EVERY = 10, 4
 PASSWORD = "a-password-of-the-environment"
-CONFIG = {"objective": {"name": "dpo", "beta": 0.1}, "tune": {"storage": f"postgresql://me:{PASSWORD}@host/db"}}
+CONFIG = {
+    "objective": {"name": "dpo", "beta": 0.1},
+    "tune": {"storage": f"postgresql://me:{PASSWORD}@host/db"},
+    "compare": {"arms": {"dpo, at 0.1": {"objective.beta": 0.1}}},
+}
 LABELS = {"arm": "dpo", "seed": 1, "objective.beta": 0.1}
 
 

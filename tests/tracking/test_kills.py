@@ -74,6 +74,7 @@ def test_mlflow_has_one_run_with_each_step_once(folder: Path, monkeypatch: pytes
     assert run.data.tags["mixdpo_ray.group"] == "study"
     assert run.data.tags["mixdpo_ray.arm"] == "dpo"
     assert run.data.params["objective.beta"] == "0.1"
+    assert run.data.params["compare.arms.dpo_ at 0.1.objective.beta"] == "0.1"
 
 
 def test_tensorboard_shows_each_step_once(folder: Path) -> None:

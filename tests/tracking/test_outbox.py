@@ -103,6 +103,16 @@ def test_a_tracker_that_is_down_is_told_once_and_gets_all_when_it_is_up_again() 
     assert "\n" not in said
 
 
+def test_a_tracker_that_was_down_is_tried_once_more_at_the_end() -> None:
+    tracker, told = Kept(failures=1), list[str]()
+    outbox = Outbox("kept", tracker.open, [], 0, told.append, pause=60)
+    outbox.put(line(0))
+    while not told:
+        time.sleep(0.01)
+    finish(outbox)
+    assert (tracker.lines, tracker.ending, len(told)) == ([1], Ending({"steps": 3}), 1)
+
+
 def test_a_tracker_that_always_raises_ends_with_the_training() -> None:
     def refuse(since: int) -> Kept:
         raise DOWN
