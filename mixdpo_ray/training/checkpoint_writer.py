@@ -27,7 +27,7 @@ from mixdpo_ray.errors import MixDPOError, NonFiniteError
 from mixdpo_ray.training.checkpoint_files import scratch_folder, write_shards
 from mixdpo_ray.training.checkpoints import Checkpoints, File
 from mixdpo_ray.training.engine import Policy
-from mixdpo_ray.training.listener import Listener
+from mixdpo_ray.training.listener import STORED_SECONDS, Listener
 from mixdpo_ray.training.metrics import CHECKPOINT_SECONDS, MetricsLog
 
 FAILED, WORKING, DONE = -1.0, 0.0, 1.0
@@ -140,7 +140,8 @@ class CheckpointWriter:
         if underway.committing:
             self.underway, self.seconds = None, underway.seconds
             waited = self.waited_in_all - underway.waited_before
-            metrics = {"step": underway.step, CHECKPOINT_SECONDS: waited, **underway.metrics}
+            seconds = {CHECKPOINT_SECONDS: waited, STORED_SECONDS: underway.seconds}
+            metrics = {"step": underway.step, **seconds, **underway.metrics}
             self.listener.on_checkpoint(self.checkpoints.path(underway.step), metrics)
             return
         files = self.checkpoints.gather(underway.work.result())
