@@ -15,6 +15,7 @@ MixDPOError
 ├── RunConflictError       the run's name is taken by another recipe or another driver
 ├── ResourceError          the cluster cannot give what was asked for
 ├── WorkersError           workers died more often than cluster.max_failures allows; starting again may help
+├── StoppedError           the time of train.stop_after is over; the same command continues   exit status 3
 ├── EndpointError          a server refuses to answer, its key is not there, or the budget for it is spent
 └── StorageError           a path cannot be written or read, or the disk is full
 """
@@ -85,4 +86,8 @@ class WorkersError(MixDPOError):
 
 
 class EndpointError(MixDPOError):
+    pass
+
+
+class StoppedError(MixDPOError):
     pass

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+_UNITS = (86_400, 3600, 60, 1)  # seconds of a day, an hour, a minute and a second
 ASCII_SIGNS = {"±": "+-", "²": "^2", "·": "*", "…": "...", "✓": "+", "✗": "x"}
 
 
@@ -28,6 +30,17 @@ def duration_text(seconds: float) -> str:
     if whole < 7200:
         return _two(whole, 60, "min", "s")
     return _two(round(whole / 60), 60, "h", "min")
+
+
+def seconds_of(duration: str) -> float:
+    """What a person writes for a time: 4h, 90m, 1h30m, 45s, 2d, or a number of seconds."""
+    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text := duration.replace(" ", ""))
+    if text and found is not None:
+        return float(sum(int(part or 0) * each for part, each in zip(found.groups(), _UNITS, strict=True)))
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{duration!r} is no time: write 4h, 90m, 1h30m, or seconds") from None
 
 
 def _two(whole: int, each: int, unit: str, smaller: str) -> str:

@@ -11,6 +11,7 @@ from mixdpo_ray.wording import (
     first_line,
     in_ascii,
     python_command,
+    seconds_of,
     size_text,
 )
 
@@ -18,6 +19,19 @@ from mixdpo_ray.wording import (
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (7.9, "0:07"), (247, "4:07"), (7300, "121:40")])
 def test_a_clock_counts_minutes_and_seconds(seconds: float, text: str) -> None:
     assert clock_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("4h", 14400), ("90m", 5400), ("1h30m", 5400), ("1h 5s", 3605), ("2d", 172800), ("7.5", 7.5)]
+)
+def test_a_time_is_read_as_a_person_writes_it(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "4 hours", "30m1h", "h"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write 4h, 90m, 1h30m, or seconds"):
+        seconds_of(text)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ray.train import Checkpoint
 from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
 from mixdpo_ray.cluster.events import CheckpointSaved, Evaluated, Event, Noted, PhaseBegan, StepTaken, Warned
 from mixdpo_ray.cluster.heartbeat import Heartbeat
+from mixdpo_ray.training.listener import STORED_SECONDS
 from mixdpo_ray.training.metrics import CHECKPOINT_SECONDS
 
 
@@ -47,6 +48,7 @@ class ActorListener:
 
     def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
         """Called by every rank, for Ray's report is a barrier. Ray keeps a pointer: the checkpoint itself is ours."""
+        self.early_checkpoint.save_seconds = metrics[STORED_SECONDS]
         if ray.train.get_context().get_world_rank():
             ray.train.report(metrics)
             return

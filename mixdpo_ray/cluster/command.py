@@ -1,6 +1,7 @@
 """What every job does with its command line: RECIPE.yaml [dotted.key=value ...], and an exit status to trust.
 
-0 done, 1 failed with a one-line reason, 2 bad arguments or recipe, 130 interrupted.
+0 done, 1 failed with a one-line reason, 2 bad arguments or recipe, 3 stopped by train.stop_after, 130 interrupted;
+after the last two the same command continues.
 
 This file imports next to nothing: Ctrl-C is one line from the first moment on, while all else is still being imported.
 Ray, torch and what else takes seconds comes after the recipe was read: help and refusals are there at once.
@@ -9,6 +10,8 @@ Ray, torch and what else takes seconds comes after the recipe was read: help and
 from __future__ import annotations
 
 import sys
+import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mixdpo_ray.recipe.recipe import Recipe
+
+_BEGAN: ContextVar[float | None] = ContextVar("began", default=None)  # UNIX time, inside a job
 
 
 class Report(Protocol):
@@ -97,10 +102,16 @@ def run_command(job: Callable[[], None]) -> None:
     import signal
 
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # else what is cleared away late starts a Ray of its own
+    _BEGAN.set(time.time())
     status = exit_status(job)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt: Python waits for its own threads
     sys.exit(status)
+
+
+def job_began() -> float:
+    """UNIX time at which the job began; now, where a program of one's own calls a verb."""
+    return _BEGAN.get() or time.time()
 
 
 def exit_status(job: Callable[[], None]) -> int:
@@ -117,12 +128,15 @@ def _status(job: Callable[[], None]) -> int:
     import atexit
     import gc
 
-    from mixdpo_ray.errors import MixDPOError, RecipeError
+    from mixdpo_ray.errors import MixDPOError, RecipeError, StoppedError
 
     _show_every_sign()
     atexit.register(gc.freeze)  # else Python looks for cycles in all of torch before it ends: a second
     try:
         job()
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        return 3
     except MixDPOError as error:
         if _was_interrupted(error):
             raise

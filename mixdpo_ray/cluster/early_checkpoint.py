@@ -17,6 +17,7 @@ import torch.distributed as dist
 from mixdpo_ray.cluster.connect import room_on_nodes
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.world import World
+from mixdpo_ray.wording import duration_text
 
 SECONDS = 5.0  # between two looks
 RESIZE_SECONDS = 30.0  # between two looks of Ray Train, which restarts the group where it could be larger
@@ -28,11 +29,15 @@ class EarlyCheckpoint:
     def __init__(self, world: World, cluster: ClusterSettings, needs: Mapping[str, float]):
         self.world, self.cluster, self.needs = world, cluster, needs
         self.looked = time.monotonic()
+        self.save_seconds: float | None = None  # that the last checkpoint took until it counted
         self.leaving: set[str] = set()  # nodes that a checkpoint was saved for
-        self.room = max(world.size, room(needs))
+        self.room = max(world.size, room(needs)) if cluster.elastic else world.size
 
     def checkpoint_wanted(self) -> str | None:
-        """Collective: the same answer on every rank, once for each reason."""
+        """Collective: the same answer on every rank, once for each reason.
+
+        A notice is answered at once, since what a machine leaves of its time is seldom more than a checkpoint takes.
+        """
         if not self._any(time.monotonic() - self.looked > SECONDS):
             return None
         self.looked = time.monotonic()
@@ -40,10 +45,20 @@ class EarlyCheckpoint:
         if notice is not None and not self.leaving.issuperset(notice.preempted_node_ids):
             self.leaving.update(notice.preempted_node_ids)
             ranks = ", ".join(map(str, notice.preempted_ranks))
-            return f"the machine of rank {ranks} is about to be taken away"
+            return f"the machine of rank {ranks} is about to be taken away{self._in_time(notice.deadline_ms)}"
         if self.cluster.elastic and self.world.size < self.cluster.most_workers and self._any(self._has_grown()):
             return "there is room for more workers"
         return None
+
+    def _in_time(self, deadline_ms: float | None) -> str:
+        """What a person should know where a notice comes later than a checkpoint needs."""
+        took, left = self.save_seconds, None if deadline_ms is None else deadline_ms / 1000 - time.time()
+        if took is None or left is None or took < left:
+            return ""
+        return (
+            f" in {duration_text(max(0.0, left))}, and the last checkpoint took {duration_text(took)}: if this one is "
+            "not in time, the run goes on from that one (save more often, or to a faster storage)"
+        )
 
     def _has_grown(self) -> bool:
         before, self.room = self.room, max(self.room, room(self.needs))

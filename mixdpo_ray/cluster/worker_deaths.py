@@ -6,12 +6,15 @@ Ray Train's controller imports this file and calls it, so it imports no more tha
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.train import UserCallback
 
+from mixdpo_ray.training.listener import STORED_SECONDS
+
+LEAST_GRACE = 5.0  # seconds
 DIED = "its process died without a word: killed, or out of memory"
 _SHORT_OF_MEMORY = re.compile(r"running low on memory|memory pressure|memory monitor")  # Ray killed it therefore
 _PEER_GONE = re.compile(r"closed by peer|reset by peer|Broken pipe")  # said by a worker that waited for a dead one
@@ -23,6 +26,15 @@ class TellsDeaths(UserCallback):  # type: ignore[misc]
     def __init__(self, queue: str, run_actor: Any, starts: int):
         """`starts`: how often the workers are started at most."""
         self.queue, self.run_actor, self.starts, self.deaths = queue, run_actor, starts, 0
+
+    def after_report(self, run_context: Any, metrics: Sequence[Mapping[str, Any]], checkpoint: object) -> None:
+        """Let workers live past a machine's deadline as long as the last checkpoint took to be stored.
+
+        Ray Train ends them when the deadline passes, whether the machine is gone or not, and with them a checkpoint
+        that has left it and is about to count.
+        """
+        took = max((one.get(STORED_SECONDS, 0.0) for one in metrics), default=0.0)
+        run_context.run_config.failure_config.preemption_grace_s = max(took, LEAST_GRACE)
 
     def after_exception(self, run_context: object, worker_exceptions: Mapping[int, Exception]) -> None:
         self.deaths += 1

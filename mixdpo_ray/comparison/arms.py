@@ -19,6 +19,7 @@ NOT_AN_ARMS = {
     "compare": "arms do not nest",
     "train.seed": "compare.seeds says which seeds there are",
     "curriculum.seed": "compare.seeds says which seeds there are",
+    "train.stop_after": "a comparison's job is ended as a whole",
     "train.max_steps": "it would cut the curriculum of this arm alone",
 }
 
@@ -100,6 +101,11 @@ def check_arms(recipe: Recipe) -> None:
         raise RecipeError("data.heldout holds out no pairs, and arms are compared on them: give it a fraction")
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every arm: thin it, with curriculum.thin")
+    if recipe.train.stop_after is not None:
+        raise RecipeError(
+            "train.stop_after is of one training: a comparison keeps what it has at any moment, so end its job by "
+            "SIGINT (timeout -s INT 4h ...) and repeat the command"
+        )
     arms = arms_of(recipe, compare.seeds[0])
     searched = {setting for settings in compare.arms.values() for setting in settings}
     if reason := why_unfair(compare.measure, sorted(searched)):

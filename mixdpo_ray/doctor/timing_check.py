@@ -6,6 +6,7 @@ No reference is computed for it: reading stored values takes no time, so a loss 
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from dataclasses import replace
@@ -19,7 +20,7 @@ from mixdpo_ray.cluster.run_actor import claim_run
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.doctor.examination import Examination
-from mixdpo_ray.doctor.finding import Unchecked
+from mixdpo_ray.doctor.finding import CheckFailed, Unchecked, counted
 from mixdpo_ray.objectives.amapo import AMaPO
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.objectives.step_objective import StepObjective
@@ -50,10 +51,24 @@ def duration(examination: Examination) -> str:
     speed = float(np.mean([line["perf/tokens_per_second"] for line in measured]))
     total = tokens(table, plan) / speed
     around = seconds - sum(line["perf/seconds"] for line in lines)
+    jobs = _jobs(examination.recipe.train.stop_after, total, around, step)
     return (
         f"{_about(total)} for {plan.steps} steps ({step:.2f} s each at the start, {speed:,.0f} tokens/s), and "
-        f"{_about(around)} around them"
+        f"{_about(around)} around them{jobs}"
     )
+
+
+def _jobs(stop_after: float | None, total: float, around: float, step: float) -> str:
+    """How many jobs train.stop_after makes of it."""
+    if stop_after is None:
+        return ""
+    left = stop_after - around
+    if left < step:
+        raise CheckFailed(
+            f"train.stop_after {duration_text(stop_after)} leaves no time to train: {_about(around)} go to starting "
+            f"and ending, and {step:.2f} s to a step"
+        )
+    return f"; train.stop_after makes {counted(math.ceil(total / left), 'job')} of it"
 
 
 def shortened(job: TrainingJob) -> TrainingJob:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mixdpo_ray import storage
-from mixdpo_ray.cluster.command import import_meanwhile
+from mixdpo_ray.cluster.command import import_meanwhile, job_began
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
 from mixdpo_ray.cluster.events import PhaseBegan
 from mixdpo_ray.cluster.preflight import preflight, ready_cluster
@@ -26,6 +26,7 @@ from mixdpo_ray.cluster.run_record import RunRecord, run_folder
 from mixdpo_ray.cluster.run_workers import fit
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.curriculum.routing import doubt_of_threshold
+from mixdpo_ray.errors import StoppedError
 from mixdpo_ray.preparation.held_out import check_training_metrics
 from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.recipe import Recipe
@@ -40,16 +41,21 @@ from mixdpo_ray.training.judged_steps import join_judgements, steps_judged
 from mixdpo_ray.training.metrics import STEP_METRICS, read_lines
 from mixdpo_ray.training.run_picture import draw_curves
 from mixdpo_ray.training.schedule import check_warmup
+from mixdpo_ray.wording import duration_text
+
+CONTINUES = "the same command continues"
 
 
 def train(recipe: Recipe) -> RunReport:
     """Train as the recipe says, continuing where a killed run stopped."""
     judged = recipe.train.evaluation.judge is not None
+    stop_at = None if recipe.train.stop_after is None else job_began() + recipe.train.stop_after
     with ready_cluster(recipe, cpus=recipe.cluster.cpus_for(recipe.cluster.most_workers) + judged):
-        return _train(recipe, prepared_table(recipe))
+        return _train(recipe, prepared_table(recipe), stop_at)
 
 
-def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
+def _train(recipe: Recipe, table: PreparedTable, stop_at: float | None) -> RunReport:
+    """`stop_at`: UNIX time by which the job has ended; what it prepares, scores and waits for counts."""
     record = RunRecord(run_folder(recipe))
     with record.locked():
         recipe = record.as_begun(recipe)
@@ -68,12 +74,11 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
         ):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
             job = replace(job, card={**job.card, "note": warning.rpartition(": ")[0]})  # without the advice
-        job = job.with_reference(reference(recipe, table, job))
+        job = replace(job.with_reference(reference(recipe, table, job)), stop_at=stop_at)
         judge = checkpoint_judge(recipe, job, steps)
         run_actor = claim_run(job.run)
         with TrainingDisplay("train", steps) as display:
-            if wait_for_resources(recipe.cluster, lambda text: display.show(PhaseBegan(text))):
-                preflight(recipe)  # of the nodes that came
+            _wait_for_room(recipe, display, job)
             began = time.monotonic()
             import_meanwhile("matplotlib.figure")  # for the picture, while this process only waits
             display.show(PhaseBegan("starting the workers"))
@@ -81,11 +86,23 @@ def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
             beside = judge.beside(run_actor) if judge else nullcontext()
             with watching(run_actor, display, missing), beside:
                 summary = fit(recipe.cluster, job, run_actor)
+        if done := summary.get("stopped"):
+            raise StoppedError(f"{_stopped(job)} after step {done} of {steps}, which is saved; {CONTINUES}")
         idle = IdleGradient(read_lines(storage.join(job.run, STEP_METRICS))).warning
         summary = {**summary, "warning": idle, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
         draw_curves(job.run)
         record.write_summary(summary)
         return RunReport(run_folder(recipe), _judge_rest(record, job, summary, judge))
+
+
+def _wait_for_room(recipe: Recipe, display: TrainingDisplay, job: TrainingJob) -> None:
+    def wait(text: str) -> None:
+        refuse_too_late(job)
+        display.show(PhaseBegan(text))
+
+    wait("looking for room")
+    if wait_for_resources(recipe.cluster, wait):
+        preflight(recipe)  # of the nodes that came
 
 
 def _judge_rest(
@@ -100,6 +117,16 @@ def _judge_rest(
     summary = {**summary, **last_judgement(job, judge.steps)}
     record.write_summary(summary)
     return summary
+
+
+def refuse_too_late(job: TrainingJob) -> None:
+    """What is prepared and scored by then is kept, but no step would have the time."""
+    if job.stop_at is not None and time.time() >= job.stop_at:
+        raise StoppedError(f"{_stopped(job)} before its workers could start; {CONTINUES}")
+
+
+def _stopped(job: TrainingJob) -> str:
+    return f"stopped by train.stop_after ({duration_text(job.train.stop_after or 0)})"
 
 
 def cut_short(steps: int, plan: Plan) -> str:

@@ -29,6 +29,7 @@ def short_training(
             "global_batch_size": global_batch_size or train.global_batch_size,
             "seed": seed,
             "max_steps": None,
+            "stop_after": None,
             "evaluation": EvaluationSettings(per_device_eval_batch_size=train.evaluation.per_device_eval_batch_size),
             "checkpoints": CheckpointSettings(every_steps=train.checkpoints.every_steps, keep_last=1),
         }

@@ -26,6 +26,11 @@ def check_search(recipe: Recipe) -> Space:
         )
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every trial: thin it, with curriculum.thin")
+    if recipe.train.stop_after is not None:
+        raise RecipeError(
+            "train.stop_after is of one training: a study keeps what it has at any moment, so end its job by "
+            "SIGINT (timeout -s INT 4h ...) and repeat the command"
+        )
     if not recipe.data.holds_out:
         raise RecipeError("data.heldout holds out no pairs, and trials are compared on them: give it a fraction")
     starting_points(recipe, space)

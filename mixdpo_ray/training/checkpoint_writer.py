@@ -27,7 +27,7 @@ from mixdpo_ray.errors import MixDPOError, NonFiniteError
 from mixdpo_ray.training.checkpoint_files import scratch_folder, write_shards
 from mixdpo_ray.training.checkpoints import Checkpoints, File
 from mixdpo_ray.training.engine import Policy
-from mixdpo_ray.training.listener import Listener
+from mixdpo_ray.training.listener import STORED_SECONDS, Listener
 from mixdpo_ray.training.metrics import CHECKPOINT_SECONDS, MetricsLog
 
 FAILED, WORKING, DONE = -1.0, 0.0, 1.0
@@ -43,7 +43,9 @@ class Underway:
     state: Mapping[str, Any]  # of the objective
     work: Future[Any]
     waited_before: float  # seconds that steps had waited for checkpoints before this one
+    began: float  # when its step did
     committing: bool = False
+    seconds: float = 0.0  # until it counted
 
     @property
     def progress(self) -> float:
@@ -66,6 +68,7 @@ class CheckpointWriter:
         self.closed = False
         self.waited = 0.0
         self.waited_in_all = 0.0
+        self.seconds: float | None = None  # that the last one took until it counted
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -116,6 +119,7 @@ class CheckpointWriter:
         return {CHECKPOINT_SECONDS: waited} if waited else {}
 
     def _begin(self, step: int, metrics: Mapping[str, float]) -> Underway:
+        began = time.perf_counter()
         folder = scratch_folder(self.checkpoints.folder, step, self.checkpoints.world)
         try:
             written = write_shards(self.policy, folder, self.checkpoints.world, adapters=self.adapters)
@@ -129,13 +133,15 @@ class CheckpointWriter:
             {name: values.tolist() for name, values in self.policy.objective_state.items()},
             self.thread.submit(self._store, self.checkpoints.path(step), folder, written),
             self.waited_in_all,
+            began,
         )
 
     def _next(self, underway: Underway) -> None:
         if underway.committing:
-            self.underway = None
+            self.underway, self.seconds = None, underway.seconds
             waited = self.waited_in_all - underway.waited_before
-            metrics = {"step": underway.step, CHECKPOINT_SECONDS: waited, **underway.metrics}
+            seconds = {CHECKPOINT_SECONDS: waited, STORED_SECONDS: underway.seconds}
+            metrics = {"step": underway.step, **seconds, **underway.metrics}
             self.listener.on_checkpoint(self.checkpoints.path(underway.step), metrics)
             return
         files = self.checkpoints.gather(underway.work.result())
@@ -162,6 +168,7 @@ class CheckpointWriter:
         if self.log is not None and not self.closed:
             self.log.upload()  # first: lines past a checkpoint are cut, lines before it must exist
             self.checkpoints.commit(underway.step, underway.zero_stage, files, underway.metrics, underway.state)
+        underway.seconds = time.perf_counter() - underway.began
 
     def _all_done(self, underway: Underway) -> bool:
         """Whether all threads are; an error of any of them is raised by every rank."""

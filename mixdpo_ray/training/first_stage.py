@@ -25,7 +25,7 @@ from mixdpo_ray.training.schedule import learning_rate
 from mixdpo_ray.training.settings import BUCKETS
 
 # what changes no step; learning rates and windows are compared one by one
-_ASIDE = {"checkpoints", "max_steps", "num_train_epochs", "schedule"}
+_ASIDE = {"checkpoints", "max_steps", "num_train_epochs", "schedule", "stop_after"}
 
 
 def first_stage(job: TrainingJob, table: PreparedTable, run: str) -> StartFrom:

@@ -49,6 +49,7 @@ class TrainingJob:
     keeps_state: bool = False  # others begin where it ends
     start_from: StartFrom | None = None  # instead of the model as it is
     judge: CheckpointJudgeSettings | None = None  # whoever sets it looks at the checkpoints
+    stop_at: float | None = None  # UNIX time by which the job has ended, with a checkpoint (deadline.py)
     half: Half | None = None  # of the pairs, in random order, instead of what the curriculum says
 
     def plan(self, table: PreparedTable) -> Plan:

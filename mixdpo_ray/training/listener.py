@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+STORED_SECONDS = "checkpoint_stored_seconds"  # among what is told of a checkpoint: from its step until it counted
+
 
 class Listener(Protocol):
     """Told by rank 0; of checkpoints and of locations by every rank, and all of them are told when one is wanted.

@@ -29,6 +29,7 @@ from mixdpo_ray.training.checkpoint_files import load_checkpoint, needs_conversi
 from mixdpo_ray.training.checkpoint_writer import CheckpointWriter
 from mixdpo_ray.training.checkpoints import Checkpoints
 from mixdpo_ray.training.checks_before_training import check_scoring, padding_warning
+from mixdpo_ray.training.deadline import Deadline
 from mixdpo_ray.training.due import checkpoint_due, evaluation_due
 from mixdpo_ray.training.engine import Policy, make_policy
 from mixdpo_ray.training.evaluation import refuse_not_finite
@@ -107,15 +108,19 @@ def _train(run: Run, evaluation: dict[str, float], windows: WindowSource) -> dic
         check_scoring(run.policy, job, run.table, run.plan, run.references, world)
         evaluation = _evaluate(run, 0)
     metrics: dict[str, Any] = {}
+    deadline = Deadline(job.stop_at, world)
     rows = windows(run.table, run.plan, world, run.policy.rows, run.start, run.steps)
     for step in range(run.start, run.steps):
         metrics = _step(run, step, rows)
         run.writer.advance()
         if evaluation_due(job, step + 1, run.steps):
             evaluation = _evaluate(run, step + 1)
-        wanted, refreshes = run.listener.checkpoint_wanted(), step + 1 in run.reference.steps
-        if due := checkpoint_due(job, step + 1, run.steps, wanted=wanted, refreshes=refreshes):
+        wanted = deadline.checkpoint_wanted(run.writer.seconds) or run.listener.checkpoint_wanted()
+        if due := checkpoint_due(job, step + 1, run.steps, wanted=wanted, refreshes=step + 1 in run.reference.steps):
             run.writer.save(step + 1, evaluation if due.evaluated else {}, due.why, waits=due.waits)
+        if deadline.over and step + 1 < run.steps:
+            run.listener.at_location(None)
+            return {"stopped": step + 1, "model": None}
     run.writer.finish()
     run.listener.at_location(None)
     return _summary(run, _export(run, evaluation), metrics, evaluation)

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from mixdpo_ray.curriculum.shares import TokenBudget
 from mixdpo_ray.settings import Settings
 from mixdpo_ray.training.metric_names import WIN_RATE, unknown_metric
+from mixdpo_ray.wording import seconds_of
 
 Dtype = Literal["bfloat16", "float32"]
 Packing = bool | Literal["auto"]  # YAML reads on and off as true and false
 OptimizerName = Literal["adamw", "adamw_8bit", "muon"]
 Kernels = Literal["none", "liger"]
+Duration = Annotated[float, BeforeValidator(lambda value: seconds_of(value) if isinstance(value, str) else value)]
 _OF_MUON = ("muon_learning_rate", "muon_momentum")  # settings of train.optimizer
-MOVE_NO_STEP = ("evaluation", "checkpoints", "max_steps")  # settings of train
+MOVE_NO_STEP = ("evaluation", "checkpoints", "max_steps", "stop_after")  # settings of train
 # Elements that are reduced or gathered at once; the memory of a bucket is taken whole (memory_estimate.py)
 BUCKETS = {"reduce_bucket_size": 200_000_000, "allgather_bucket_size": 200_000_000}
 
@@ -211,6 +220,9 @@ class TrainSettings(Settings):
     )
     num_train_epochs: int = Field(1, ge=1, description="How often each pair is trained; see curriculum.epoch_order")
     max_steps: int | None = Field(None, ge=1, description="Stop after this step; schedules stay those of the whole run")
+    stop_after: Duration | None = Field(
+        None, gt=0, description="Time that a job may take, such as 4h or 90m: it saves, and the same command continues"
+    )
     seed: int = Field(42, ge=0, description="Of the random generators")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30 % more time")
     logp_chunk_tokens: int = Field(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 import ray
+from ray.train import FailureConfig, RunConfig
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+from mixdpo_ray.cluster.early_checkpoint import EarlyCheckpoint
 from mixdpo_ray.cluster.events import Warned
 from mixdpo_ray.cluster.job_queue import Ended
 from mixdpo_ray.cluster.run_actor import RunActor
-from mixdpo_ray.cluster.worker_deaths import TellsDeaths, who_died
+from mixdpo_ray.cluster.worker_deaths import LEAST_GRACE, TellsDeaths, who_died
+from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.training.listener import STORED_SECONDS
+from mixdpo_ray.training.world import World
 
 PEER = RuntimeError("[../gloo/pair.cc:534] Connection closed by peer [127.0.0.1]:1234")
 
@@ -34,6 +42,24 @@ def dead(text: str = "") -> Exception:
 )
 def test_the_dead_are_named_and_not_those_who_waited_for_them(failures: dict[int, Exception], said: str) -> None:
     assert who_died(failures) == said
+
+
+@pytest.mark.parametrize(("seconds", "grace"), [([60.0, 90.0], 90.0), ([0.1, 0.2], LEAST_GRACE), ([], LEAST_GRACE)])
+def test_workers_outlive_a_machines_deadline_as_long_as_a_checkpoint_takes(seconds: list[float], grace: float) -> None:
+    context = SimpleNamespace(run_config=RunConfig(name="run", failure_config=FailureConfig()))
+    reported = [{STORED_SECONDS: one} for one in seconds]
+    TellsDeaths("queue", None, 1).after_report(context, reported, None)
+    assert context.run_config.failure_config.preemption_grace_s == grace
+
+
+def test_a_notice_that_comes_later_than_a_checkpoint_needs_is_said_to() -> None:
+    early = EarlyCheckpoint(World(0, 2, 0, "cpu"), ClusterSettings(), {})
+    soon = (time.time() + 30.4) * 1000
+    assert early._in_time(soon) == "", "nobody knows yet how long one takes"
+    early.save_seconds = 10.0
+    assert early._in_time(soon) == early._in_time(None) == ""
+    early.save_seconds = 95.0
+    assert early._in_time(soon).startswith(" in 30 s, and the last checkpoint took 95 s: ")
 
 
 @pytest.mark.cluster

@@ -123,6 +123,7 @@ MISTAKES: list[tuple[str, Any]] = [
         "model.path=<playground>/base",
         "model.path '<playground>/base', data.source.path 'pairs.jsonl': both begin with <playground>",
     ),
+    ("train.stop_after=4h", "train.stop_after is of one training: a comparison keeps what it has"),
     ("train.max_steps=3", "train.max_steps would cut the curriculum of every arm"),
     ("data.heldout.fraction=0", "data.heldout holds out no pairs, and arms are compared on them"),
 ]

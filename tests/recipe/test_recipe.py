@@ -247,6 +247,7 @@ def test_workers_paths_and_logging_do_not_make_another_training(small: Path) -> 
         return fingerprint(load_recipe(str(small), overrides).training_identity())
 
     same = ["cluster.num_workers=8", "output.trackers=[wandb]", "train.checkpoints.every_steps=5", "train.max_steps=3"]
+    same += ["train.stop_after=4h"]
     assert {name(override) for override in same} == {name()}
     other = ["objective.beta=0.2", "train.seed=1", "curriculum.thin=2", "deepspeed.zero_stage=3", "model.dtype=float32"]
     assert len({name(), *(name(override) for override in other)}) == 1 + len(other)

@@ -75,3 +75,13 @@ def test_a_job_looks_the_cluster_over_once(recipe: Path, name: str, monkeypatch:
     monkeypatch.setattr(preflight, "survey", counted)
     status, _, said = job(name, recipe.name, "objective.name=simpo", "train.max_steps=2", folder=recipe.parent)
     assert (status, looks) == (0, ["out"]), said
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_a_job_that_has_no_time_left_has_an_exit_status_of_its_own(recipe: Path) -> None:
+    write_tiny_model(recipe.parent / "model")
+    status, _, said = job("train", recipe.name, "objective.name=simpo", "train.stop_after=0.01", folder=recipe.parent)
+    assert (status, said.splitlines()[-1]) == (
+        3, "stopped by train.stop_after (0.0 s) before its workers could start; the same command continues"
+    )  # fmt: skip
