@@ -31,6 +31,7 @@ from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.checkpoint_judge import CheckpointJudge, checkpoint_judge, last_judgement
 from mixdpo_ray.runs.job import make_job
+from mixdpo_ray.runs.push import hub_token, push_model
 from mixdpo_ray.runs.summary import RunReport
 from mixdpo_ray.scoring.reference import reference
 from mixdpo_ray.tables.prepared_table import PreparedTable
@@ -45,8 +46,11 @@ from mixdpo_ray.training.schedule import check_warmup
 def train(recipe: Recipe) -> RunReport:
     """Train as the recipe says, continuing where a killed run stopped."""
     judged = recipe.train.evaluation.judge is not None
+    if recipe.output.push_to_hub is not None:
+        hub_token(recipe.output.push_to_hub)  # a missing one shows now, and not after the training
     with ready_cluster(recipe, cpus=recipe.cluster.cpus_for(recipe.cluster.most_workers) + judged):
-        return _train(recipe, prepared_table(recipe))
+        report = _train(recipe, prepared_table(recipe))
+    return push_model(recipe, report)
 
 
 def _train(recipe: Recipe, table: PreparedTable) -> RunReport:
