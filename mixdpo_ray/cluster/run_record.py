@@ -94,6 +94,10 @@ class RunRecord:
         return join(self.folder, "failure.txt")
 
     @property
+    def pushed_file(self) -> str:
+        return join(self.folder, "pushed.json")
+
+    @property
     def lock(self) -> FolderLock:
         return FolderLock(self.folder, ".driver.lock")
 
@@ -172,6 +176,13 @@ class RunRecord:
         """The summary of a run that already reached its last step."""
         summary = self.summary()
         return summary if summary is not None and summary["steps"] == steps else None
+
+    def write_pushed(self, pushed: Mapping[str, Any]) -> None:
+        _write(self.pushed_file, pushed)
+
+    def pushed(self) -> dict[str, Any] | None:
+        """What of it was last pushed to the Hub, and where."""
+        return _read(self.pushed_file)
 
     def write_failure(self, reason: str) -> str:
         """The reason in one line, which is what stays."""

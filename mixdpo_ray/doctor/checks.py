@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mixdpo_ray.doctor import cluster_checks, input_checks, scoring_check, size_checks, timing_check
+from mixdpo_ray.doctor import cluster_checks, input_checks, push_check, scoring_check, size_checks, timing_check
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import Caution, Finding, Unchecked
 from mixdpo_ray.errors import MixDPOError
@@ -24,6 +24,7 @@ CHECKS: Mapping[str, Check] = {
     "workers": Check(cluster_checks.workers, ("cluster",)),
     "trackers": Check(cluster_checks.trackers, ("cluster",)),
     "hub": Check(input_checks.hub),
+    "push": Check(push_check.push),
     "model": Check(input_checks.model, ("hub",)),
     "tokenizer": Check(input_checks.tokenizer, ("hub",)),
     "data": Check(input_checks.data, ("hub",)),

@@ -124,6 +124,8 @@ def training_recipe(recipe: Recipe, number: int, rated: str) -> Recipe:
     limit = recipe.data.source.max_quarantined_fraction
     source = {"path": rated, "format": RATED, "max_quarantined_fraction": limit}
     settings |= {"data.source": source, "output.fresh": False}
+    if number < recipe.answers.iterate.rounds:
+        settings["output.push_to_hub"] = None  # the last round's model is the one that is
     settings["answers.sample.prompts"] = _prompts_in(recipe, judged_prompts_file(recipe))
     return with_settings(recipe, {**settings, "output.storage_path": round_folder(recipe, number)})
 

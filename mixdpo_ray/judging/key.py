@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import NoReturn, Protocol, Self
 
 from mixdpo_ray.errors import EndpointError
-from mixdpo_ray.recipe.endpoint import EndpointSettings
 
 HIDDEN = "(key)"
+
+
+class NamesKey(Protocol):
+    """Settings that name what holds a key."""
+
+    @property
+    def key_variable(self) -> str | None: ...
+    @property
+    def key_file(self) -> str | None: ...
 
 
 class EndpointKey:
@@ -21,7 +29,7 @@ class EndpointKey:
         self._key = key
 
     @classmethod
-    def read(cls, settings: EndpointSettings) -> Self:
+    def read(cls, settings: NamesKey) -> Self:
         """The key that the settings name, if any."""
         where = f"on {os.uname().nodename}, from where the server is asked"
         if settings.key_variable:
@@ -44,6 +52,11 @@ class EndpointKey:
     @property
     def headers(self) -> dict[str, str]:
         return {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+
+    @property
+    def token(self) -> str | None:
+        """The key for a library that sends it by itself."""
+        return self._key
 
     def hide(self, text: str) -> str:
         """The text without it: servers quote what they were sent."""

@@ -48,6 +48,10 @@ class EndpointSettings(Settings):
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
-        if self.key_variable and self.key_file:
-            raise ValueError("key_variable and key_file both name a key: keep one")
+        refuse_two_keys(self.key_variable, self.key_file)
         return self
+
+
+def refuse_two_keys(variable: str | None, file: str | None) -> None:
+    if variable and file:
+        raise ValueError("key_variable and key_file both name a key: keep one")

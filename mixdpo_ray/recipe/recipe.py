@@ -26,6 +26,7 @@ from mixdpo_ray.recipe.answers import AnswersSettings
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.recipe.compare import CompareSettings
 from mixdpo_ray.recipe.named import named_alone, of_its_name, with_names
+from mixdpo_ray.recipe.push import PushSettings
 from mixdpo_ray.recipe.sequence_parallel import unshared_rows
 from mixdpo_ray.recipe.tune import TuneSettings
 from mixdpo_ray.settings import Settings
@@ -49,6 +50,11 @@ class OutputSettings(Settings):
     fresh: bool = Field(False, description="Delete the run of this name and start over")
     trackers: TrackersField = Field(
         {}, description="What shows the training as it goes, such as {wandb: {project: mine}}, or [tensorboard] alone"
+    )
+
+    push_to_hub: PushSettings | None = Field(
+        None,
+        description="Where the trained model goes on the Hugging Face Hub, such as me/my-model; by default nowhere",
     )
 
     @field_validator("name")

@@ -22,6 +22,7 @@ class RunReport:
     folder: str  # as the person wrote it
     summary: Mapping[str, Any]
     already_finished: bool = False
+    pushed: str | None = None  # where its model is on the Hub
 
     def describe(self) -> str:
         summary, folder, after = self.summary, self.folder, self.summary["eval_after"]
@@ -39,12 +40,18 @@ class RunReport:
         if judged := summary.get("judged"):
             lines.append(f"  judged                         {metrics_in_words(judged)}")
         lines.append(f"  peak memory of a worker        {summary['peak_memory_gib']:8.2f} GiB")
-        exported = str(summary.get("model") or "model").rstrip("/").rpartition("/")[2]
-        lines.append(f"  {exported:<30} {folder}/{exported}")
+        lines.append(f"  {exported_as(summary):<30} {folder}/{exported_as(summary)}")
+        if self.pushed:
+            lines.append(f"  pushed to                      {self.pushed}")
         lines.append(f"  picture                        {folder}/curves.png")
         if warning := summary.get("warning"):  # earlier versions had none
             lines.append(f"warning: {warning}")
         return "\n".join(lines)
+
+
+def exported_as(summary: Mapping[str, Any]) -> str:
+    """The name of the folder, in that of the run, with what was exported: model, or adapter where that is alone."""
+    return str(summary.get("model") or "model").rstrip("/").rpartition("/")[2]
 
 
 def _trained(summary: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from mixdpo_ray.preparation.prepare import prepared_table
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.runs.checkpoint_judge import CheckpointJudge, checkpoint_judge, last_judgement
 from mixdpo_ray.runs.job import make_job
+from mixdpo_ray.runs.push import hub_token, push_model
 from mixdpo_ray.runs.summary import RunReport
 from mixdpo_ray.scoring.reference import reference
 from mixdpo_ray.tables.prepared_table import PreparedTable
@@ -50,8 +51,11 @@ def train(recipe: Recipe) -> RunReport:
     """Train as the recipe says, continuing where a killed run stopped."""
     judged = recipe.train.evaluation.judge is not None
     stop_at = None if recipe.train.stop_after is None else job_began() + recipe.train.stop_after
+    if recipe.output.push_to_hub is not None:
+        hub_token(recipe.output.push_to_hub)  # a missing one shows now, and not after the training
     with ready_cluster(recipe, cpus=recipe.cluster.cpus_for(recipe.cluster.most_workers) + judged):
-        return _train(recipe, prepared_table(recipe), stop_at)
+        report = _train(recipe, prepared_table(recipe), stop_at)
+    return push_model(recipe, report)
 
 
 def _train(recipe: Recipe, table: PreparedTable, stop_at: float | None) -> RunReport:

@@ -22,15 +22,18 @@ LICENCE = ("license", "license_name", "license_link")
 _ACCURACY = "eval_rewards/accuracies"
 
 
-def metadata_of(job: TrainingJob, after: Mapping[str, Any], sets: list[str]) -> ModelCardData:
-    """`after`: the evaluation of the trained model; `sets`: names of further held-out sets in it."""
+def metadata_of(job: TrainingJob, after: Mapping[str, Any], sets: list[str], adapter: bool) -> ModelCardData:
+    """`after`: the evaluation of the trained model; `sets`: names of further held-out sets in it.
+
+    `adapter`: whether it is of a folder that holds an adapter alone.
+    """
     from huggingface_hub import ModelCardData
 
     tags = ["preference-tuning", "mixdpo", type(job.objective).__name__.lower(), *(["lora"] if job.model.lora else [])]
     sources = data_sets(job.card.get("recipe", {}).get("data", {}))
     results = [*_results(after, sets, sources)]
     return ModelCardData(
-        library_name="transformers",
+        library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         base_model=hub_name(job.model.path),
         datasets=sources or None,

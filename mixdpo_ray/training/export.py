@@ -47,7 +47,7 @@ def export(policy: Policy, tokenizer: PreTrainedTokenizerBase, job: TrainingJob,
                     whole = whole_model(policy.scorer.model, weights, job.model)
                     write_model(policy.scorer.model, whole, folder, trust=job.model.trust_remote_code)
                 save_tokenizer(tokenizer, folder)
-                (folder / "README.md").write_text(model_card(job, facts))
+                (folder / "README.md").write_text(model_card(job, facts, adapter=kind == "adapter"))
                 export_permissions(folder)
             _publish(str(folder), storage.join(job.run, kind))
     dist.barrier()

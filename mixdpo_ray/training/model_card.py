@@ -74,15 +74,16 @@ class CardFacts:
         return sorted({name for metric in self.after if (name := set_and_metric(metric)[0])})
 
 
-def model_card(job: TrainingJob, facts: CardFacts) -> str:
+def model_card(job: TrainingJob, facts: CardFacts, *, adapter: bool = False) -> str:
+    """`adapter`: of a folder that holds an adapter alone."""
     base = hub_name(job.model.path)
     described = describe_held_out(job.run) or {}
     named = f"`{base or Path(job.model.path).name}`"
     parts = [
-        f"---\n{str(metadata_of(job, facts.after, facts.further_sets).to_yaml()).strip()}\n---",
+        f"---\n{str(metadata_of(job, facts.after, facts.further_sets, adapter).to_yaml()).strip()}\n---",
         f"# {job.run.rstrip('/').rpartition('/')[2]}",
-        f"{named}, tuned on preference pairs from clear to ambiguous (MixDPO): {_method(job, facts)}.",
-        f"## Use\n\n```python\n{_usage(job, facts)}\n```",
+        f"{named}, tuned on preference pairs from clear to ambiguous (MixDPO): {_method(job, facts, adapter)}.",
+        f"## Use\n\n```python\n{_usage(job, facts, adapter)}\n```",
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(job, facts)),
         *(section for name in ("", *facts.further_sets) for section in _held_out(facts, described, name)),
         *_margins(job.card.get("data", {}).get("margins") or {}),
@@ -107,8 +108,9 @@ def _without_paths(value: Any) -> Any:
     return value
 
 
-def _method(job: TrainingJob, facts: CardFacts) -> str:
-    lora = f", by LoRA of rank {job.model.lora.rank} that is merged into the weights" if job.model.lora else ""
+def _method(job: TrainingJob, facts: CardFacts, adapter: bool) -> str:
+    where = "is here without them" if adapter else "is merged into the weights"
+    lora = f", by LoRA of rank {job.model.lora.rank} that {where}" if job.model.lora else ""
     easy, hard = facts.trained
     ties = "supervised fine-tuning" if job.hard_objective is None else type(job.hard_objective).__name__
     losses = [
@@ -119,15 +121,17 @@ def _method(job: TrainingJob, facts: CardFacts) -> str:
     return f"{', '.join(losses)}{lora}"
 
 
-def _usage(job: TrainingJob, facts: CardFacts) -> str:
+def _usage(job: TrainingJob, facts: CardFacts, adapter: bool) -> str:
     trusting = ", trust_remote_code=True" if job.model.trust_remote_code else ""
+    loads = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
+    lines = ["from peft import AutoPeftModelForCausalLM", "from transformers import AutoTokenizer"]
     return "\n".join(
         [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            *(lines if adapter else ["from transformers import AutoModelForCausalLM, AutoTokenizer"]),
             "",
             'name = "."  # this folder, or its name on the Hub',
             f"tokenizer = AutoTokenizer.from_pretrained(name{trusting})",
-            f"model = AutoModelForCausalLM.from_pretrained(name{trusting})",
+            f"model = {loads}.from_pretrained(name{trusting})",
             CHAT if facts.chats else PLAIN,
             "output = model.generate(**inputs, max_new_tokens=256)",
             'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',

@@ -30,10 +30,10 @@ AFTER = {
 }
 
 
-def card(job: TrainingJob, **changes: Any) -> str:
+def card(job: TrainingJob, *, adapter: bool = False, **changes: Any) -> str:
     plan = job.plan(PreparedTable.open(job.prepared))
     facts = CardFacts(plan, job.steps(plan), {"eval_rewards/accuracies": 7 / 15}, AFTER, chats=False)
-    return model_card(job, replace(facts, **changes))
+    return model_card(job, replace(facts, **changes), adapter=adapter)
 
 
 @pytest.fixture
@@ -152,9 +152,19 @@ def test_lora_is_named_where_it_was_used(job: TrainingJob) -> None:
     assert "- lora\n" in text
 
 
-def test_it_says_how_the_model_is_used(job: TrainingJob) -> None:
+def test_an_adapter_alone_is_pefts_and_names_its_base(job: TrainingJob) -> None:
+    lora = job.model.model_copy(update={"lora": LoraSettings(rank=4), "path": "org/some-model"})
+    read = ModelCard(card(replace(job, model=lora), adapter=True))
+    metadata: Any = read.data
+    assert (metadata.library_name, metadata.base_model) == ("peft", "org/some-model")
+    assert "by LoRA of rank 4 that is here without them" in read.text
+    assert "model = AutoPeftModelForCausalLM.from_pretrained(name)" in read.text
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_it_says_how_the_model_is_used(job: TrainingJob, adapter: bool) -> None:
     for chats in (True, False):
-        code = card(job, chats=chats).partition("```python\n")[2].partition("```")[0]
+        code = card(job, chats=chats, adapter=adapter).partition("```python\n")[2].partition("```")[0]
         compile(code, "card", "exec")
         assert ("apply_chat_template" in code) is chats
 
