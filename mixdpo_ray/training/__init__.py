@@ -15,7 +15,12 @@ A held-out pair instead goes through evaluation.py, which has the means of all o
 keeps what each came to in a file, for intervals; metric_names.py lists the names that a recipe may ask for.
 
 Alike in name: curriculum/shares.py deals a window out by lengths; window_shares.py calls it for an index and counts. A
-checkpoint is complete or not there by checkpoints.py; what lies in it is written and read by checkpoint_files.py.
-deadline.py ends a training in time. Before the first step stand checks_before_training.py, vocabulary.py and memory_estimate.py; after the last one
-export.py with model_card.py, and run_picture.py. job.py is all that a training depends on, listener.py who hears of it.
+checkpoint is complete or not there by checkpoints.py; what lies in it is written and read by checkpoint_files.py, and
+checkpoint_writer.py stores it while training goes on. Before the first step stand checks_before_training.py,
+vocabulary.py and memory_estimate.py; after the last one export.py with model_card.py, and run_picture.py. deadline.py
+ends a training in time. job.py is all that a training depends on, listener.py who hears of it.
+
+Read where a recipe asks for it: row_slices.py and sequence_ranks.py (ranks that share rows), router_balance.py (experts),
+adapters.py, optimizer.py and muon.py, moving_reference.py (the policy becomes the reference), scoring_pass.py with
+sharded_model.py (a model that is only run, in shards).
 """
