@@ -20,7 +20,7 @@ checkpoint_writer.py stores it while training goes on. Before the first step sta
 vocabulary.py and memory_estimate.py; after the last one export.py with model_card.py, and run_picture.py. deadline.py
 ends a training in time. job.py is all that a training depends on, listener.py who hears of it.
 
-Read where a recipe asks for it: row_slices.py and sequence_ranks.py (ranks that share rows), router_balance.py (experts),
+Read where a recipe asks: row_slices.py and sequence_ranks.py (ranks that share rows), router_balance.py (experts),
 adapters.py, optimizer.py and muon.py, moving_reference.py (the policy becomes the reference), scoring_pass.py with
 sharded_model.py (a model that is only run, in shards).
 """
