@@ -29,7 +29,7 @@ from mixdpo_ray.curation.mixture import Mixture, fit_mixture, normal_below, trus
 from mixdpo_ray.curriculum.order import seeded_hashes
 from mixdpo_ray.curriculum.settings import CurriculumSettings
 from mixdpo_ray.difficulty.implicit_margin import mean_margin
-from mixdpo_ray.difficulty.metric import AnswerLogps, language_model
+from mixdpo_ray.difficulty.metric import AnswerLogps, base_model
 from mixdpo_ray.objectives.dpo import DPO
 from mixdpo_ray.pairs.curating import PerpCorrect
 from mixdpo_ray.pairs.flips import with_flips
@@ -127,7 +127,7 @@ class Surrogates:
 
     @property
     def _start(self) -> ModelSettings:
-        return language_model(with_absolute_paths(self.recipe.model), None)
+        return base_model(with_absolute_paths(self.recipe.model), None)
 
     @property
     def _train(self) -> TrainSettings:

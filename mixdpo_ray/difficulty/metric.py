@@ -165,9 +165,16 @@ def language_model(policy: ModelSettings, path: str | None) -> ModelSettings:
     """Another model with the policy's tokenizer and number format; the policy's own start where no path is given."""
     bare = policy.model_copy(update={"reference": None, "lora": None})
     if path is None:
-        starts_with_one = policy.lora is not None and policy.lora.adapter is not None
-        return policy.model_copy(update={"reference": None}) if starts_with_one else bare
+        if policy.lora is None or policy.lora.adapter is None:
+            return bare
+        lora = policy.lora.model_copy(update={"reference": "adapter"})  # whatever training compares with
+        return policy.model_copy(update={"reference": None, "lora": lora})
     return bare.model_copy(update={"path": path, "revision": None, "tokenizer": policy.tokenizer or policy.path})
+
+
+def base_model(policy: ModelSettings) -> ModelSettings:
+    """What short trainings begin with, for adapters of their own: the policy's start without any."""
+    return language_model(policy.model_copy(update={"lora": None}), None)
 
 
 def standardised(values: Column, train: NDArray[np.bool_]) -> Column:

@@ -30,7 +30,7 @@ from mixdpo_ray.difficulty.metric import (
     Metric,
     MetricInputs,
     Unseen,
-    language_model,
+    base_model,
 )
 from mixdpo_ray.difficulty.resolve import needed_metrics
 from mixdpo_ray.difficulty.texts import Texts
@@ -74,7 +74,7 @@ def metric_identity(recipe: Recipe, name: str) -> dict[str, Any]:
             "models": [[weights_of(part, model), model.logps_identity()] for model in models],
         }
         if metric.trains:
-            start = language_model(policy, None)
+            start = base_model(policy)
             train = recipe.train.identity()
             identity[part] |= {"train": train, "start": weights_of(part, start)}
     return identity
@@ -119,7 +119,7 @@ class PairContext:
         )
 
     def cross_fit(self, training: HalfTraining) -> Sequence[Unseen]:
-        start = language_model(self._policy, None)
+        start = base_model(self._policy)
         return CrossFit(self.recipe, self.table, self.name, training, start, *self._logps(start)).unseen()
 
     @property

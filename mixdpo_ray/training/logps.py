@@ -148,8 +148,14 @@ class Scorer(nn.Module):
         pieces = zip(hidden.tensor_split(chunks), batch.targets.tensor_split(chunks), strict=True)
         if chunks == 1 or not torch.is_grad_enabled():
             return torch.cat([self._logps(*piece) for piece in pieces], -1)
-        again = partial(checkpoint, self._logps, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
+        again = partial(checkpoint, self._logps, use_reentrant=False, preserve_rng_state=self._head_draws)
         return torch.cat([again(*piece) for piece in pieces], -1)
+
+    @property
+    def _head_draws(self) -> bool:
+        """Whether the vocabulary projection has an adapter with dropout, which must drop the same when run again."""
+        head = self.model.get_output_embeddings()
+        return head is not None and any(isinstance(one, nn.Dropout) and one.p for one in head.modules())
 
     def _plainly(self, batch: PairBatch) -> Tensor:
         """The slow way, to compare with: the model's own forward over every position of padded rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from mixdpo_ray.difficulty.metric import base_model, language_model
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.objectives.simpo import SimPO
 from mixdpo_ray.training.adapter_files import resolved
 from mixdpo_ray.training.checkpoint_export import export_checkpoint
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.logps import Scorer, predicting_states
 from mixdpo_ray.training.model import load_model
 from mixdpo_ray.training.model_files import model_digest
 from mixdpo_ray.training.settings import CheckpointSettings, LoraSettings, ModelSettings
 from tests.training.gang import Gang
+from tests.training.test_logps import ANSWERS, PROMPTS, batch_of
 from tests.training.test_loop import steps, train, train_until, unlike, weights
 from tests.training.tiny import make_job
 
@@ -70,6 +74,25 @@ KINDS: list[tuple[int, dict[str, Any]]] = [
     (3, {"dora": True}),
     (3, {"modules_to_save": ("lm_head",), "dropout": 0.1}),
 ]
+
+
+def test_what_dropout_leaves_of_the_output_layer_s_inputs_is_the_same_when_it_is_run_again(tiny: Path) -> None:
+    """Chunks of logits are computed again in the backward pass."""
+    lora = {"target_modules": ["lm_head"], "dropout": 0.5}
+    settings = ModelSettings.model_validate({"path": str(tiny / "model"), "dtype": "float32", "lora": lora})
+    scorer = Scorer(load_model(settings)).train()
+    (adapter,) = (weight for name, weight in scorer.named_parameters() if "lora_B" in name)
+    batch = batch_of(PROMPTS, ANSWERS, easy=2, hard=1)
+    states = predicting_states(scorer.model, batch).detach()
+    pieces = zip(states.tensor_split(2), batch.targets.tensor_split(2), strict=True)
+
+    def slope(logps: Callable[[], Tensor]) -> Tensor:
+        torch.manual_seed(5)
+        (found,) = torch.autograd.grad(logps().sum(), adapter)
+        return found
+
+    kept = slope(lambda: torch.cat([scorer._logps(*piece) for piece in pieces]))
+    torch.testing.assert_close(slope(lambda: scorer._scored(states, batch, 2)), kept)
 
 
 @pytest.mark.parametrize(("zero_stage", "kind"), KINDS)
@@ -151,6 +174,15 @@ def test_the_reference_of_an_adapter_is_chosen_explicitly(adapter: str) -> None:
         LoraSettings(adapter=adapter)
     with pytest.raises(ValidationError, match="is of an adapter that is given"):
         LoraSettings(reference="base")
+
+
+def test_metrics_see_the_policy_with_its_adapter_and_train_from_the_base(adapter: str) -> None:
+    """Whatever training compares with."""
+    policy = ModelSettings.model_validate({"path": "m", "lora": {"adapter": adapter, "reference": "base"}})
+    start = language_model(policy, None)
+    assert start.lora is not None
+    assert (start.lora.adapter, start.lora.reference) == (adapter, "adapter")
+    assert base_model(policy).lora is None
 
 
 def test_an_adapter_of_another_model_is_refused(tiny: Path, adapter: str, tmp_path: Path) -> None:
