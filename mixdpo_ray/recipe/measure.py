@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mixdpo_ray.training.metric_names import JUDGE_METRICS, set_and_metric, unknown_metric
+from mixdpo_ray.training.metric_names import JUDGE_METRICS, is_a_loss, set_and_metric, unknown_metric
 
 Direction = Literal["max", "min"]
 SHORT = {"chosen_drift": "eval_logps/chosen_drift", "accuracy": "eval_rewards/accuracies"}
@@ -56,8 +56,7 @@ def read_metric(written: str, others: Sequence[str] = ()) -> Measure:
         raise ValueError(f"{written!r} is no metric: write its name, or min or max before it")
     if name not in JUDGE_METRICS and (problem := unknown_metric(name, (*JUDGE_METRICS, *others))):
         raise ValueError(problem)
-    falls = re.match(r"eval_(loss|nll)\b", set_and_metric(name)[1]) is not None
-    return Measure(name, "min" if direction == "min" or (falls and not direction) else "max")
+    return Measure(name, "min" if direction == "min" or (is_a_loss(name) and not direction) else "max")
 
 
 def read_metrics(written: str | Iterable[str]) -> tuple[Measure, ...]:

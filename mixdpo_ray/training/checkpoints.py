@@ -23,7 +23,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.checksums import ChecksummedSettings, what_is_wrong
 from mixdpo_ray.errors import CheckpointError, StorageError
 from mixdpo_ray.settings import Settings
-from mixdpo_ray.training.metric_names import set_and_metric
+from mixdpo_ray.training.metric_names import is_a_loss
 from mixdpo_ray.training.settings import CheckpointSettings
 from mixdpo_ray.training.world import World
 from mixdpo_ray.wording import first_line
@@ -197,7 +197,7 @@ def best_step(folder: str, metric: str | None) -> int | None:
     """The step of the best committed checkpoint; a loss is better when lower, everything else when higher."""
     if metric is None:
         return None
-    sign = -1 if "loss" in set_and_metric(metric)[1] else 1
+    sign = -1 if is_a_loss(metric) else 1
     values = {step: _metrics(storage.join(folder, f"step-{step}")) for step in committed_steps(folder)}
     scored = {step: sign * metrics[metric] for step, metrics in values.items() if metric in metrics}
     return max(scored, key=lambda step: (scored[step], step)) if scored else None

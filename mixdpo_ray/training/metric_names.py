@@ -84,6 +84,11 @@ def needs_reference(metric: str) -> bool:
     return "_drift" in set_and_metric(metric)[1]
 
 
+def is_a_loss(metric: str) -> bool:
+    """Whether a smaller value is a better one."""
+    return set_and_metric(metric)[1].startswith(("eval_loss", "eval_nll"))
+
+
 def unknown_metric(name: str, others: Sequence[str] = ()) -> str | None:
     """What is wrong with the name of a held-out metric, and which was meant; nothing where there is such a metric.
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mixdpo_ray.errors import CheckpointError, StorageError
-from mixdpo_ray.training.checkpoints import best_step, committed_steps
+from mixdpo_ray.training.checkpoints import MANIFEST, MARK, CheckpointManifest, best_step, committed_steps
 from mixdpo_ray.training.job import TrainingJob
 from mixdpo_ray.training.listener import Silent
 from mixdpo_ray.training.loop import run_training
@@ -152,6 +152,19 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_state(tiny: Path, one:
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-1", "step-2"]
     one(train, every_step(tiny, tmp_path))
     assert committed_steps(str(tmp_path / "checkpoints")) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"), [("eval_nll/chosen", 1), ("eval_code_nll/chosen", 1), ("eval_rewards/accuracies", 2)]
+)
+def test_what_falls_is_best_where_it_is_lowest(tmp_path: Path, metric: str, best: int) -> None:
+    for step, value in ((1, 0.25), (2, 0.5)):
+        folder = tmp_path / f"step-{step}"
+        folder.mkdir()
+        told = CheckpointManifest(step=step, fingerprint="", world=1, zero_stage=0, metrics={metric: value}, files={})
+        (folder / MANIFEST).write_bytes(told.to_json())
+        (folder / MARK).touch()
+    assert best_step(str(tmp_path), metric) == best
 
 
 def test_only_the_newest_are_kept_and_the_best(tiny: Path, two: Gang, tmp_path: Path) -> None:
