@@ -16,6 +16,7 @@ keeps what each came to in a file, for intervals; metric_names.py lists the name
 
 Alike in name: curriculum/shares.py deals a window out by lengths; window_shares.py calls it for an index and counts. A
 checkpoint is complete or not there by checkpoints.py; what lies in it is written and read by checkpoint_files.py.
-deadline.py ends a training in time. Before the first step stand checks_before_training.py, vocabulary.py and memory_estimate.py; after the last one
-export.py with model_card.py, and run_picture.py. job.py is all that a training depends on, listener.py who hears of it.
+Before the first step stand checks_before_training.py, vocabulary.py and memory_estimate.py; after the last one
+export.py with model_card.py, and run_picture.py. job.py is all that a training depends on, listener.py who hears of it,
+and deadline.py ends a training in time.
 """
