@@ -18,6 +18,7 @@ from ray.autoscaler.sdk import request_resources
 
 from mixdpo_ray.bar import going_on, say
 from mixdpo_ray.cluster.fork_server import fork_server
+from mixdpo_ray.cluster.node_labels import KIND, KIND_SHARE, known_kinds, resources_selected, selector_text
 from mixdpo_ray.cluster.ray_internals import (
     cluster_of_this_machine,
     heard_if_it_helps,
@@ -199,7 +200,9 @@ def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None], sp
     """
     waited = False
     worker = worker_resources(settings)
-    request_resources(bundles=[worker, {"CPU": 1}] * settings.most_workers + [{"CPU": 1}] * math.ceil(spare_cpus))
+    bundles = [worker, {"CPU": 1.0}] * settings.most_workers + [{"CPU": 1.0}] * math.ceil(spare_cpus)
+    labels = [settings.label_selector if bundle is worker else {} for bundle in bundles]
+    request_resources(bundles=bundles, bundle_label_selectors=labels if settings.label_selector else None)
     began = time.monotonic()
     while missing := missing_resources(settings, spare_cpus=spare_cpus):
         if time.monotonic() - began > settings.start_timeout_seconds:
@@ -217,6 +220,8 @@ def wait_for_resources(settings: ClusterSettings, say: Callable[[str], None], sp
 def worker_resources(settings: ClusterSettings) -> dict[str, float]:
     """What one training worker reserves."""
     gpu = {"GPU": 1.0} if uses_gpu(settings) else {}
+    if settings.accelerator_type is not None:
+        gpu = {"GPU": 1.0, f"{KIND}{settings.accelerator_type}": KIND_SHARE}
     return {"CPU": settings.cpus_per_worker, **gpu, **settings.resources_per_worker}
 
 
@@ -231,11 +236,24 @@ def missing_resources(settings: ClusterSettings, *, to_start: bool = True, spare
 
     To start, each should have a CPU to read through; once started, they go on without (run_workers.py).
     """
-    need = {name: amount * settings.fewest_workers for name, amount in worker_resources(settings).items()}
-    need["CPU"] = need.get("CPU", 0.0) + (settings.free_cpus_needed if to_start else 0) + spare_cpus
-    have = ray.cluster_resources()
-    return ", ".join(
-        f"{name} (have {have.get(name, 0):g}, need {amount:g})"
+    each = {name: amount * settings.fewest_workers for name, amount in worker_resources(settings).items()}
+    spare = (settings.free_cpus_needed if to_start else 0) + spare_cpus
+    missing = _missing({**each, "CPU": each.get("CPU", 0.0) + spare}, ray.cluster_resources())
+    if not missing and settings.label_selector:
+        where = f" on nodes with {selector_text(settings.label_selector)} (cluster.label_selector)"
+        missing = _missing(each, resources_selected(settings), where)
+    return ", ".join(missing)
+
+
+def _missing(need: Mapping[str, float], have: Mapping[str, float], where: str = "") -> list[str]:
+    return [
+        _missing_text(name, amount, have.get(name, 0), where)
         for name, amount in need.items()
         if have.get(name, 0) < amount
-    )
+    ]
+
+
+def _missing_text(name: str, need: float, have: float, where: str) -> str:
+    if name.startswith(KIND):  # of which a worker needs a trace: it is there, or not
+        return f"a GPU of kind {name.removeprefix(KIND)}{where} (cluster.accelerator_type; {known_kinds()})"
+    return f"{name}{where} (have {have:g}, need {need:g})"

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from mixdpo_ray.cluster.connect import room_on_nodes
+from mixdpo_ray.cluster.node_labels import offered_by
 from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.world import World
 from mixdpo_ray.wording import duration_text
@@ -31,7 +32,7 @@ class EarlyCheckpoint:
         self.looked = time.monotonic()
         self.save_seconds: float | None = None  # that the last checkpoint took until it counted
         self.leaving: set[str] = set()  # nodes that a checkpoint was saved for
-        self.room = max(world.size, room(needs)) if cluster.elastic else world.size
+        self.room = max(world.size, room(cluster, needs)) if cluster.elastic else world.size
 
     def checkpoint_wanted(self) -> str | None:
         """Collective: the same answer on every rank, once for each reason.
@@ -61,7 +62,7 @@ class EarlyCheckpoint:
         )
 
     def _has_grown(self) -> bool:
-        before, self.room = self.room, max(self.room, room(self.needs))
+        before, self.room = self.room, max(self.room, room(self.cluster, self.needs))
         return self.room > before
 
     def _any(self, here: bool) -> bool:
@@ -70,6 +71,6 @@ class EarlyCheckpoint:
         return bool(flag.item())
 
 
-def room(needs: Mapping[str, float]) -> int:
+def room(cluster: ClusterSettings, needs: Mapping[str, float]) -> int:
     """Workers that the living nodes could hold."""
-    return sum(room_on_nodes([node["Resources"] for node in ray.nodes() if node["Alive"]], needs))
+    return sum(room_on_nodes([offered_by(cluster, node) for node in ray.nodes() if node["Alive"]], needs))

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Node:
     name: str
     resources: Mapping[str, float]
     answer: NodeAnswer
+    labels: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()  # nodes whose files it does not see
 
     @property
@@ -100,7 +101,7 @@ def survey(
     finally:
         _sweep(question, made)
     return [
-        Node(names[node["NodeID"]], node["Resources"], answer, tuple(names[file] for file in missing))
+        Node(names[node["NodeID"]], node["Resources"], answer, node["Labels"], tuple(names[one] for one in missing))
         for node, answer, missing in zip(alive, answers, unseen, strict=True)
     ]
 

@@ -11,6 +11,7 @@ import ray
 from mixdpo_ray import storage
 from mixdpo_ray.bar import waiting
 from mixdpo_ray.cluster.connect import connected, missing_resources, room_on_nodes, uses_gpu, worker_resources
+from mixdpo_ray.cluster.node_labels import offered, without_kinds
 from mixdpo_ray.cluster.nodes import Node, storage_problem, survey, version_problem
 from mixdpo_ray.cluster.ray_internals import most_ever, started_here
 from mixdpo_ray.cluster.tracker_keys import lacks_of_trackers
@@ -52,7 +53,8 @@ def cannot_train(recipe: Recipe, nodes: Sequence[Node]) -> str | None:
     """What the recipe's settings need and a node that has room for a worker lacks: a library, or GPUs."""
     if recipe.model.kernels == "liger" and not uses_gpu(recipe.cluster):
         return "model.kernels liger needs GPUs, and there are none: set it to none"
-    room = room_on_nodes([node.resources for node in nodes], worker_resources(recipe.cluster))
+    offers = [offered(recipe.cluster, node.resources, node.labels) for node in nodes]
+    room = room_on_nodes(offers, worker_resources(recipe.cluster))
     for extra in extras_for_training(recipe):
         for node, count in zip(nodes, room, strict=True):
             if count and extra.module in node.answer.lacking:
@@ -65,8 +67,9 @@ def never_fits(settings: ClusterSettings, nodes: list[Node]) -> str | None:
     each = worker_resources(settings)
     most = most_ever()
     if most is not None:
-        have = ", ".join(f"{most.get(name, 0):g} {name}" for name in each)
-        if not lacking(settings, each, most):
+        brought = without_kinds(each)
+        have = ", ".join(f"{most.get(name, 0):g} {name}" for name in brought)
+        if not lacking(settings, brought, most):
             return None
         return (
             f"{settings.fewest_workers} workers need more than the autoscaler may ever bring ({have}): raise its "
@@ -77,7 +80,7 @@ def never_fits(settings: ClusterSettings, nodes: list[Node]) -> str | None:
     if missing := missing_resources(settings):
         return f"this machine lacks {missing}: {what_to_change(settings, 'set RAY_ADDRESS to a cluster that has them')}"
     shape = " + ".join(f"{amount:g} {name}" for name, amount in each.items())
-    room = room_on_nodes([node.resources for node in nodes], each)
+    room = room_on_nodes([offered(settings, node.resources, node.labels) for node in nodes], each)
     return does_not_fit(settings, shape, [node.name for node in nodes], room)
 
 

@@ -69,6 +69,7 @@ def run_workers(cluster: ClusterSettings, queue: str, folder: str, run_actor: An
             use_gpu=gpu,
             resources_per_worker=resources,
             placement_strategy=cluster.placement_strategy,
+            label_selector=cluster.label_selector or None,
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(

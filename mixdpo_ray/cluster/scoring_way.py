@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
+from mixdpo_ray.cluster.node_labels import offered
 from mixdpo_ray.cluster.nodes import Node, survey
 from mixdpo_ray.errors import ModelError, RecipeError, ResourceError
 from mixdpo_ray.recipe.cluster import ClusterSettings
@@ -110,7 +111,8 @@ def _free_for_one(nodes: Sequence[Node], cluster: ClusterSettings, *, gpu: bool)
     """Bytes that the worker with the least has; None where no GPU was asked."""
     if gpu:
         return min((free for node in nodes for free, _ in node.answer.gpu_memory), default=None)
-    rooms = room_on_nodes([node.resources for node in nodes], worker_resources(cluster))
+    offers = [offered(cluster, node.resources, node.labels) for node in nodes]
+    rooms = room_on_nodes(offers, worker_resources(cluster))
     copies = cluster.reference_workers or cluster.fewest_workers
     shares = [node.answer.free_memory // min(room, copies) for node, room in zip(nodes, rooms, strict=True) if room]
     return min(shares, default=nodes[0].answer.free_memory)

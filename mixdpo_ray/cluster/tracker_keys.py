@@ -8,6 +8,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
+from mixdpo_ray.cluster.node_labels import offered_by
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tracking.settings import TrackerSettings, lacking_here
 
@@ -21,7 +22,7 @@ def lacks_of_trackers(recipe: Recipe) -> str | None:
         return None
     here = ray.get_runtime_context().get_node_id()
     alive = [node for node in ray.nodes() if node["Alive"]]
-    room = room_on_nodes([node["Resources"] for node in alive], worker_resources(recipe.cluster))
+    room = room_on_nodes([offered_by(recipe.cluster, node) for node in alive], worker_resources(recipe.cluster))
     for node, count in zip(alive, room, strict=True):
         if count and (lacking := _asked(node["NodeID"], here, trackers)):
             where = f" on {node['NodeManagerHostname']}" if len(alive) > 1 else ""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import ray
 
 from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes, worker_resources
+from mixdpo_ray.cluster.node_labels import offered, without_kinds
 from mixdpo_ray.cluster.nodes import Node, storage_problem, version_problem
 from mixdpo_ray.cluster.preflight import absent_file, cannot_train, does_not_fit, lacking, some_of, what_to_change
 from mixdpo_ray.cluster.ray_internals import UPLOAD_LIMIT, most_ever
@@ -70,10 +71,10 @@ def workers(examination: Examination) -> str | Caution:
     if missing := missing_resources(settings):
         remedy = what_to_change(settings, "add nodes")
         brought = most_ever()
-        if brought is None or lacking(settings, each, brought):
+        if brought is None or lacking(settings, without_kinds(each), brought):
             raise CheckFailed(f"the cluster lacks {missing}: {remedy}")
         return Caution(f"the cluster lacks {missing}; its autoscaler is allowed to bring them")
-    room = room_on_nodes([node.resources for node in examination.nodes], each)
+    room = room_on_nodes([offered(settings, node.resources, node.labels) for node in examination.nodes], each)
     if problem := does_not_fit(settings, shape, [node.name for node in examination.nodes], room):
         raise CheckFailed(problem)
     count = min(settings.most_workers, sum(room))

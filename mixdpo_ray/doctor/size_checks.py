@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from mixdpo_ray import storage
 from mixdpo_ray.cluster.connect import room_on_nodes, worker_resources
+from mixdpo_ray.cluster.node_labels import offered
 from mixdpo_ray.curriculum.plan import Plan
 from mixdpo_ray.curriculum.routing import doubt_of_threshold
 from mixdpo_ray.curriculum.shares import TokenBudget
@@ -204,7 +205,9 @@ def _need(examination: Examination, train: TrainSettings, deepspeed: DeepSpeedSe
 
 def _on_hosts(examination: Examination, text: str, each: int) -> str:
     """Workers are packed: the node with the least memory for those that it may get decides."""
-    rooms = room_on_nodes([node.resources for node in examination.nodes], worker_resources(examination.recipe.cluster))
+    cluster = examination.recipe.cluster
+    offers = [offered(cluster, node.resources, node.labels) for node in examination.nodes]
+    rooms = room_on_nodes(offers, worker_resources(cluster))
     hosts = [
         (node.answer.free_memory, min(room, examination.recipe.cluster.most_workers), node.name)
         for node, room in zip(examination.nodes, rooms, strict=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mixdpo_ray.settings import Settings
 
+# Ray's syntax, of Kubernetes: keys may have a prefix, values may be one of several, and either may be denied
+_NAME = r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
+_KEY = re.compile(rf"({_NAME}/)?{_NAME}")
+_VALUE = re.compile(rf"!?{_NAME}|!?in\({_NAME}(, ?{_NAME})*\)")
 Workers = Annotated[int, Field(ge=1)]
 
 
@@ -32,6 +37,13 @@ class ClusterSettings(Settings):
         description="How models that only score or answer lie: a whole copy with each worker, or one in shards over "
         "all training workers; by default in shards where a copy does not fit",
     )
+    label_selector: dict[str, str] = Field(
+        {},
+        description="Labels of the nodes that workers may run on, as Ray writes it: spot, !spot, in(a, b), !in(a, b)",
+    )
+    accelerator_type: str | None = Field(
+        None, description="The kind of GPU that each worker needs, by Ray's name for it, such as A100 or H100"
+    )
     start_timeout_seconds: float = Field(600, gt=0, description="How long to wait for resources before giving up")
     hang_seconds: float = Field(
         60,
@@ -43,6 +55,26 @@ class ClusterSettings(Settings):
     def _fewest_before_most(self) -> Self:
         if self.fewest_workers > self.most_workers:
             raise ValueError(f"num_workers {list(self._range)}: write the smaller number first")
+        return self
+
+    @field_validator("label_selector")
+    @classmethod
+    def _as_ray_writes_it(cls, selector: dict[str, str]) -> dict[str, str]:
+        for key, value in selector.items():
+            if not _KEY.fullmatch(key):
+                raise ValueError(f"{key!r} is no label: give a name such as region, or ray.io/accelerator-type")
+            if not _VALUE.fullmatch(value):
+                raise ValueError(f"{key}: {value!r} selects nothing: write a value, !value, in(a, b) or !in(a, b)")
+        return selector
+
+    @model_validator(mode="after")
+    def _kinds_are_of_gpus(self) -> Self:
+        if self.accelerator_type is None:
+            return self
+        if self.use_gpu is False:
+            raise ValueError(f"accelerator_type {self.accelerator_type}: use_gpu is false; leave one of them out")
+        if not re.fullmatch(_NAME, self.accelerator_type):
+            raise ValueError(f"accelerator_type {self.accelerator_type!r}: give one name, such as A100")
         return self
 
     @property

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mixdpo_ray.cluster.connect import room_on_nodes
+from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes
+from mixdpo_ray.cluster.node_labels import offered, selected
 from mixdpo_ray.cluster.preflight import does_not_fit, lacking, preflight
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import CheckFailed
@@ -54,6 +55,38 @@ def test_workers_and_their_reading_both_need_cpus() -> None:
     assert lacking(settings(), WORKER, {"CPU": 39.0, "GPU": 8.0})
     assert not lacking(settings(), WORKER, {"CPU": 40.0, "GPU": 8.0})
     assert lacking(settings(), WORKER, {"CPU": 40.0, "GPU": 7.0})
+
+
+@pytest.mark.parametrize(
+    ("selector", "found"),
+    [
+        ({}, ["eu", "us", "plain"]),
+        ({"region": "eu"}, ["eu"]),
+        ({"region": "!eu"}, ["us", "plain"]),
+        ({"region": "in(eu, us)"}, ["eu", "us"]),
+        ({"region": "!in(eu,us)"}, ["plain"]),
+        ({"region": "in(eu, us)", "market": "!spot"}, ["us"]),
+        ({"market": "spot", "region": "us"}, []),
+    ],
+)
+def test_nodes_are_selected_by_their_labels_as_ray_does(selector: dict[str, str], found: list[str]) -> None:
+    nodes = {"eu": {"region": "eu", "market": "spot"}, "us": {"region": "us"}, "plain": {}}
+    assert [name for name, labels in nodes.items() if selected(labels, selector)] == found
+    rooms = room_on_nodes(
+        [offered(settings(label_selector=selector), GPU_NODE, labels) for labels in nodes.values()], WORKER
+    )
+    assert rooms == [4 if name in found else 0 for name in nodes]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_labels_and_kinds_that_no_node_has_are_named() -> None:
+    assert missing_resources(settings(num_workers=1, cpus_per_worker=1, label_selector={"region": "eu"})) == (
+        "CPU on nodes with region=eu (cluster.label_selector) (have 0, need 1)"
+    )
+    assert missing_resources(settings(num_workers=1, cpus_per_worker=1, label_selector={"region": "!eu"})) == ""
+    kind = missing_resources(settings(num_workers=1, cpus_per_worker=1, accelerator_type="A100"))
+    assert kind.endswith("a GPU of kind A100 (cluster.accelerator_type; no node names a kind)")
 
 
 @pytest.fixture

@@ -56,6 +56,18 @@ def test_a_metric_that_nobody_measures_is_refused_with_the_one_that_was_meant(
             "curriculum.thin: 0.5: it is no share, but n where every n-th window is trained: give 2",
         ),
         ("curriculum.thin=1.5", "curriculum.thin: 1.5: give a whole number"),
+        (
+            "cluster.label_selector={region: 'eu or us'}",
+            "cluster.label_selector: region: 'eu or us' selects nothing: write a value, !value, in(a, b) or !in(a, b)",
+        ),
+        ("cluster.label_selector={region: '!!eu'}", "cluster.label_selector: region: '!!eu' selects nothing"),
+        ("cluster.label_selector={'my zone': a}", "cluster.label_selector: 'my zone' is no label: give a name such as"),
+        (
+            "cluster.accelerator_type='A100, H100'",
+            "cluster: accelerator_type 'A100, H100': give one name, such as A100",
+        ),
+        ("train.stop_after=soon", "train.stop_after: 'soon' is no time: write 4h, 90m, 1h30m, or seconds"),
+        ("train.stop_after=0", "train.stop_after: 0: give more than 0"),
         ("train=5", "train: 5: give settings, {key: value}"),
         ("train.num_train_epochs=0.5", "train.num_train_epochs: 0.5: give a whole number"),
         ("data.margin_scale={a: -1}", "data.margin_scale.a: -1: give more than 0"),
