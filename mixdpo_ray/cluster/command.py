@@ -72,7 +72,7 @@ def before_ray(job: str, *recipes: Recipe) -> None:
     from mixdpo_ray.bar import say
     from mixdpo_ray.recipe.inputs import refuse_wrong_inputs
 
-    refuse_wrong_inputs(*recipes, trains=job not in ("prepare", "score"))
+    refuse_wrong_inputs(*recipes, trains=job not in ("prepare", "score", "publish"))
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")

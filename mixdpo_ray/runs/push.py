@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -54,27 +54,31 @@ def push_model(recipe: Recipe, report: RunReport) -> RunReport:
     settings = recipe.output.push_to_hub
     if settings is None:
         return report
+    record, steps = RunRecord(report.folder), report.summary["steps"]
+    message = f"{recipe.output.name}: {steps} steps of MixDPO"
+    with record.locked():
+        pushed = push_once(record, settings, exported_as(report.summary), message, {"steps": steps})
+    return replace(report, pushed=pushed)
+
+
+def push_once(
+    record: RunRecord, settings: PushSettings, name: str, message: str, about: Mapping[str, Any], kind: str = "model"
+) -> str:
+    """The address of a folder inside the record's, pushed unless the record says that it was.
+
+    `about`: what its content is known by. `kind`: model or dataset.
+    """
     from huggingface_hub import constants
 
-    record, made = RunRecord(report.folder), exported_as(report.summary)
-    wanted = {
-        "endpoint": constants.ENDPOINT,
-        "repo": settings.repo,
-        "revision": settings.revision,
-        "folder": made,
-        "steps": report.summary["steps"],
-    }
-    with record.locked():
-        before = record.pushed() or {}
-        if {name: before.get(name) for name in wanted} != wanted:
-            message = f"{recipe.output.name}: {report.summary['steps']} steps of MixDPO"
-            before = {**wanted, **push_folder(settings, storage.join(report.folder, made), message)}
-            record.write_pushed(before)
-    return replace(report, pushed=before["url"])
+    goal = {"endpoint": constants.ENDPOINT, "repo": settings.repo, "revision": settings.revision, "folder": name}
+    wanted, before = {**goal, **about}, record.pushed() or {}
+    if {one: before.get(one) for one in wanted} != wanted:
+        before = {**wanted, **_push_folder(settings, storage.join(record.folder, name), message, kind)}
+        record.write_pushed(before)
+    return str(before["url"])
 
 
-def push_folder(settings: PushSettings, folder: str, message: str, kind: str = "model") -> dict[str, str]:
-    """Say where it is and which commit that was. `kind`: model or dataset."""
+def _push_folder(settings: PushSettings, folder: str, message: str, kind: str) -> dict[str, str]:
     from huggingface_hub import HfApi, constants
 
     key = hub_token(settings)

@@ -86,8 +86,8 @@ def model_card(job: TrainingJob, facts: CardFacts, *, adapter: bool = False) -> 
         f"## Use\n\n```python\n{_usage(job, facts, adapter)}\n```",
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(job, facts)),
         *(section for name in ("", *facts.further_sets) for section in _held_out(facts, described, name)),
-        *_margins(job.card.get("data", {}).get("margins") or {}),
-        _folded("Recipe", recipe_of_card(job.card.get("recipe", {}))),
+        *margins_table(job.card.get("data", {}).get("margins") or {}),
+        folded("Recipe", recipe_of_card(job.card.get("recipe", {}))),
         f"## Citation\n\n```bibtex\n{CITATION}\n```",
     ]
     return "\n\n".join(parts) + "\n"
@@ -217,7 +217,7 @@ def _cell(value: float | None, half: float | None) -> str:
     return f"{round(value, 3) + 0.0:.3f}" + (f" ± {half:.3f}" if half and half >= 0.0005 else "")
 
 
-def _margins(histogram: Mapping[str, Any]) -> list[str]:
+def margins_table(histogram: Mapping[str, Any]) -> list[str]:
     """How many training pairs have which margin."""
     low, high, count = (histogram.get(name) or [] for name in ("low", "high", "count"))
     together = -(-len(count) // MOST_MARGINS) or 1
@@ -229,6 +229,6 @@ def _margins(histogram: Mapping[str, Any]) -> list[str]:
     return ["\n".join(["## Margins of the training pairs\n", "| margin | pairs |", "|---|---|", *rows])] if rows else []
 
 
-def _folded(title: str, content: object) -> str:
+def folded(title: str, content: object) -> str:
     text = json.dumps(content, indent=2, default=str)
     return f"<details>\n<summary>{title}</summary>\n\n```json\n{text}\n```\n\n</details>"
