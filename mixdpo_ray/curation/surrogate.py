@@ -127,7 +127,7 @@ class Surrogates:
 
     @property
     def _start(self) -> ModelSettings:
-        return base_model(with_absolute_paths(self.recipe.model), None)
+        return base_model(with_absolute_paths(self.recipe.model))
 
     @property
     def _train(self) -> TrainSettings:

@@ -68,7 +68,8 @@ def test_the_texts_of_a_table_are_read_by_other_libraries_and_pushed_once(
         assert set(sent) == {"README.md", "data/train.parquet", "data/test.parquet"}
         card = DatasetCard(sent["README.md"].decode())
         card.validate()
-    assert "license" not in card.data.to_dict()
+    metadata: Any = card.data
+    assert "license" not in metadata.to_dict()
     assert str(tmp_path) not in str(card)
     assert "40 of 41 pairs were kept" in str(card)
     found: Any = load_dataset(report.folder, cache_dir=str(tmp_path / "cache"))
