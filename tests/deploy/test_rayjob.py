@@ -7,6 +7,7 @@ are used and for no others, what the API has them be (KubeRay 1.5.1; of pods, Ku
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,12 @@ POD = {
 FIELDS = {
     "apiVersion": re.compile(r"ray\.io/v1"),
     "kind": re.compile("RayJob"),
-    "metadata": {"name": re.compile(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?")},  # names of pods are made from it
+    "metadata": {
+        "name": re.compile(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?"),  # names of pods are made from it
+        "labels": Texts,
+    },
     "spec": {
+        "suspend": bool,
         "entrypoint": str,
         "runtimeEnvYAML": str,
         "submissionMode": re.compile("K8sJobMode|HTTPMode|InteractiveMode|SidecarMode"),
@@ -161,7 +166,7 @@ def test_ray_is_the_tested_one_and_known_to_the_operator_s_tokens() -> None:
     version = at("spec.rayClusterSpec.rayVersion")
     assert Version(version) in needed.specifier
     assert Version(version) >= Version("2.52")
-    assert f"FROM rayproject/ray:{version}-py311-gpu" in TEXT
+    assert f"FROM rayproject/ray:{version}-py311-gpu" in (ROOT / "jobs" / "clusters" / "Dockerfile").read_text()
 
 
 def test_the_entrypoint_is_a_recipe_that_the_pods_can_run() -> None:
@@ -173,3 +178,19 @@ def test_the_entrypoint_is_a_recipe_that_the_pods_can_run() -> None:
     pods = -(-cluster.most_workers // int(limits["nvidia.com/gpu"]))
     assert pods <= group["maxReplicas"]
     assert pods * int(limits["cpu"]) >= cluster.cpus_for(cluster.most_workers)
+
+
+def test_the_command_for_kueue_makes_a_job_that_waits_for_all_of_its_pods() -> None:
+    """Kueue counts the pods of a job when it admits it, so that it takes none whose cluster grows by itself."""
+    guide = (ROOT / "jobs" / "clusters" / "README.md").read_text()
+    (command,) = re.findall(r"^(sed -e .*?) \| kubectl apply -f -$", guide, flags=re.MULTILINE | re.DOTALL)
+    made = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    job = yaml.safe_load(made)
+    assert wrong(job, FIELDS) == []
+    assert list(job["metadata"]["labels"]) == ["kueue.x-k8s.io/queue-name"]
+    assert (job["spec"]["suspend"], job["spec"]["shutdownAfterJobFinishes"]) == (True, True)
+    assert job["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"] is False
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["replicas"] == group["minReplicas"] == group["maxReplicas"] == 2
+    same = {**job["spec"], "rayClusterSpec": None}
+    assert {**same, "suspend": None} == {**JOB["spec"], "rayClusterSpec": None, "suspend": None}
