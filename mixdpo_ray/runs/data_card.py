@@ -8,11 +8,11 @@ from mixdpo_ray.pairs.checking import REASONS
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.tables.prepared_table import Manifest
 from mixdpo_ray.training.card_metadata import data_sets
-from mixdpo_ray.training.model_card import CITATION, folded, margins_table, recipe_of_card
+from mixdpo_ray.training.model_card import CITATION, folded_section, margins_table, recipe_of_card
 
-COLUMNS = """`prompt`, `chosen` and `rejected` are lists of messages, `margin` is how much better the chosen answer was
+_COLUMNS = """`prompt`, `chosen` and `rejected` are lists of messages, `margin` is how much better the chosen answer was
 rated (0: a tie), `pair_id` the hash of the texts. Rows are in curriculum order, from clear to ambiguous."""
-USAGE = """from datasets import load_dataset
+_USAGE = """from datasets import load_dataset
 
 pairs = load_dataset(".")  # this folder, or its name on the Hub"""
 
@@ -38,14 +38,14 @@ def data_card(recipe: Recipe, manifest: Manifest, files: Mapping[str, tuple[str,
         f"---\n{str(metadata.to_yaml()).strip()}\n---",
         f"# {recipe.output.name}",
         f"Preference pairs in the order that MixDPO trains them in: {counts}.",
-        COLUMNS,
-        f"```python\n{USAGE}\n```",
+        _COLUMNS,
+        f"```python\n{_USAGE}\n```",
         "## Source",
         f"Made of {', '.join(f'`{name}`' for name in named)}, whose licences hold." if named else "Files of its own.",
         f"{manifest.rows_kept:,} of {manifest.rows_in:,} pairs were kept.",
         *(["\n".join(["| refused | pairs |", "|---|---|", *refused])] if refused else []),
         *margins_table(manifest.margins.model_dump()),
-        folded("Recipe of the data", {"data": recipe_of_card(recipe.to_dict())["data"]}),
+        folded_section("Recipe of the data", {"data": recipe_of_card(recipe.to_dict())["data"]}),
         f"## Citation\n\n```bibtex\n{CITATION}\n```",
     ]
     return "\n\n".join(parts) + "\n"

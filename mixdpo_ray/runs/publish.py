@@ -25,7 +25,7 @@ from mixdpo_ray.tables.index import Index
 from mixdpo_ray.tables.prepared_table import PreparedTable
 
 FOLDER = "dataset"
-ROW_GROUP = 1000
+_ROW_GROUP = 1000
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def write_texts(recipe: Recipe, table: PreparedTable, folder: str) -> dict[str, 
     for split, index in splits.items():
         files[split] = (f"data/{split}.parquet", len(index))
         buffer = io.BytesIO()
-        pq.write_table(text_table(index, pairs), buffer, row_group_size=ROW_GROUP)
+        pq.write_table(text_table(index, pairs), buffer, row_group_size=_ROW_GROUP)
         storage.write_bytes(storage.join(folder, files[split][0]), buffer.getvalue())
     card = data_card(recipe, table.manifest, files)
     storage.write_bytes(storage.join(folder, "README.md"), card.encode())

@@ -87,7 +87,7 @@ def model_card(job: TrainingJob, facts: CardFacts, *, adapter: bool = False) -> 
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(job, facts)),
         *(section for name in ("", *facts.further_sets) for section in _held_out(facts, described, name)),
         *margins_table(job.card.get("data", {}).get("margins") or {}),
-        folded("Recipe", recipe_of_card(job.card.get("recipe", {}))),
+        folded_section("Recipe", recipe_of_card(job.card.get("recipe", {}))),
         f"## Citation\n\n```bibtex\n{CITATION}\n```",
     ]
     return "\n\n".join(parts) + "\n"
@@ -229,6 +229,6 @@ def margins_table(histogram: Mapping[str, Any]) -> list[str]:
     return ["\n".join(["## Margins of the training pairs\n", "| margin | pairs |", "|---|---|", *rows])] if rows else []
 
 
-def folded(title: str, content: object) -> str:
+def folded_section(title: str, content: object) -> str:
     text = json.dumps(content, indent=2, default=str)
     return f"<details>\n<summary>{title}</summary>\n\n```json\n{text}\n```\n\n</details>"

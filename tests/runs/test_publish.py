@@ -66,7 +66,7 @@ def test_the_texts_of_a_table_are_read_by_other_libraries_and_pushed_once(
         assert len(hub.commits) == pushed
         sent = hub.files("datasets/me/own")
         assert set(sent) == {"README.md", "data/train.parquet", "data/test.parquet"}
-        card = DatasetCard(sent["README.md"].decode())
+        card: Any = DatasetCard(sent["README.md"].decode())
         card.validate()
     metadata: Any = card.data
     assert "license" not in metadata.to_dict()
