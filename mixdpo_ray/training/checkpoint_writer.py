@@ -106,12 +106,12 @@ class CheckpointWriter:
 
     def finish(self) -> None:
         """Wait until nothing is on its way."""
-        with self._timed():
-            if self.underway is not None:
-                self.listener.at_location(f"the storing of the checkpoint after step {self.underway.step}", slow=True)
-            while self.underway is not None:
+        if self.underway is not None:
+            self.listener.at_location(f"the storing of the checkpoint after step {self.underway.step}", slow=True)
+        while self.underway is not None:
+            with self._timed():
                 wait([self.underway.work])
-                self.advance()
+            self.advance()
 
     def seconds_waited(self) -> dict[str, float]:
         """What steps have waited for checkpoints since this was asked before, as a metric; nothing if they did not."""

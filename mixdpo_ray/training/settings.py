@@ -108,7 +108,10 @@ class ModelSettings(Settings):
     def identity(self) -> dict[str, Any]:
         """What tells one training from another. What is off is left out, since earlier versions had nothing else."""
         off = {name for name, value in (("packing", False), ("kernels", "none")) if getattr(self, name) == value}
-        return self.model_dump(mode="json", exclude=off)
+        content = self.model_dump(mode="json", exclude=off)
+        if self.lora is not None:
+            content["lora"].pop("export", None)  # of what was trained
+        return content
 
     def logps_identity(self) -> dict[str, Any]:
         """What log-probs depend on beyond weights and tokens; packing and kernels move their last bits only."""

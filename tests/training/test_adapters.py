@@ -206,3 +206,8 @@ def test_another_adapter_is_another_model(tiny: Path, adapter: str, tmp_path: Pa
 
 def test_what_is_off_is_recorded_as_earlier_versions_recorded_it() -> None:
     assert LoraSettings().model_dump(mode="json") == {"rank": 16, "alpha": 32.0, "target_modules": "all-linear"}
+
+
+def test_what_a_run_leaves_makes_no_other_training() -> None:
+    merged, both = (ModelSettings(path="m", lora=LoraSettings(export=kind)) for kind in ("merged", "both"))
+    assert both.identity() == merged.identity()

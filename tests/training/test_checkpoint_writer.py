@@ -33,6 +33,7 @@ class Diary(Silent):
 
     def __init__(self, wanted: int | None = None) -> None:
         self.entries: list[str] = []
+        self.seconds: dict[int, float] = {}
         self.wanted, self.done = wanted, 0
 
     def on_step(self, metrics: dict[str, Any]) -> None:
@@ -41,6 +42,7 @@ class Diary(Silent):
     def on_checkpoint(self, path: str, metrics: dict[str, Any]) -> None:
         assert storage.exists(storage.join(path, "COMMITTED")), "it is told after it counts"
         self.entries.append(f"saved {metrics['step']}")
+        self.seconds[metrics["step"]] = metrics["perf/checkpoint_seconds"]
 
     def on_phase(self, text: str) -> None:
         if "checkpoint" in text:
@@ -119,6 +121,7 @@ def test_steps_go_on_while_a_checkpoint_is_stored_and_the_next_one_waits_for_it(
     waited = [line.get("perf/checkpoint_seconds", 0.0) for line in lines_in(run)]
     assert waited[0] == 0, "no checkpoint came before it"
     assert 0 < waited[2] < min(waited[1], waited[4]), "a step waits only for what is written, unless one must count"
+    assert waited[1] / 2 < diaries[0].seconds[1] <= waited[1], "what is told of a checkpoint is what was waited for it"
 
 
 def test_a_death_before_the_commit_leaves_nothing_that_counts_and_the_run_ends_with_the_same_bits(
