@@ -31,3 +31,11 @@ def scraped_of(tags: Mapping[str, str], *needed: str) -> dict[str, float]:
             return found
         assert time.monotonic() < deadline, f"{tags} exported {sorted(found)}"
         time.sleep(0.3)
+
+
+def wait_for_gauge(tags: Mapping[str, str], name: str, value: float) -> None:
+    """Return once the gauge with these tags has the value: an export shows what was so a moment ago."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := scraped_of(tags, name)[name]) != value:
+        assert time.monotonic() < deadline, f"{tags} still exported {name} {found}, not {value}"
+        time.sleep(0.3)

@@ -14,7 +14,7 @@ from mixdpo_ray.errors import EndpointError, WorkersError
 from mixdpo_ray.judging.judge_actor import Judge, judging
 from mixdpo_ray.judging.reply_store import reply_folder
 from mixdpo_ray.playground.judge_server import Faults, JudgeServer, serving
-from tests.cluster.scraping import scraped_of
+from tests.cluster.scraping import wait_for_gauge
 from tests.judging.questions import (
     KEY,
     answer_pairs,
@@ -80,7 +80,7 @@ def test_a_second_job_waits_for_the_first_and_a_dead_actor_is_one_line(
             assert not server.begun
         while not server.begun:
             waits.join(0.05)
-        assert scraped_of({"model": "judge"}, JUDGE_QUEUE[0]) == {JUDGE_QUEUE[0]: len(questions(3))}
+        wait_for_gauge({"model": "judge"}, JUDGE_QUEUE[0], len(questions(3)))
         assert "judge: waiting for another job, which asks judge" in capsys.readouterr().err
         ray.kill(judge._actor)
         waits.join(30)
