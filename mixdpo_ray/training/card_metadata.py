@@ -107,6 +107,7 @@ def _results(after: Mapping[str, Any], sets: list[str], sources: list[str]) -> I
                 task_type="text-generation",
                 dataset_type=sources[0] if len(sources) == 1 and not name else "preference-pairs",
                 dataset_name=f"held-out pairs{f' of {name}' if name else ''}",
+                dataset_config=name or None,  # the Hub's library joins results that differ in names alone
                 metric_type="accuracy",
                 metric_name="preference accuracy",
                 metric_value=round(float(accuracy), 4),

@@ -11,9 +11,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from mixdpo_ray.tables.prepared_table import PreparedTable
-from mixdpo_ray.training.card_metadata import data_sets, hub_name, licence_of
+from mixdpo_ray.training.card_metadata import data_sets, hub_name, licence_of, metadata_of
 from mixdpo_ray.training.export import export_permissions
 from mixdpo_ray.training.job import TrainingJob
+from mixdpo_ray.training.metric_names import of_set
 from mixdpo_ray.training.model_card import CardFacts, model_card, recipe_of_card
 from mixdpo_ray.training.settings import LoraSettings
 from tests.training.tiny import make_job
@@ -75,6 +76,18 @@ def test_the_hub_reads_its_metadata(job: TrainingJob) -> None:
     (result,) = metadata.to_dict()["model-index"][0]["results"]
     assert result["dataset"] == {"type": "org/pairs", "name": "held-out pairs"}
     assert result["metrics"] == [{"type": "accuracy", "value": 0.6667, "name": "preference accuracy"}]
+
+
+def test_each_held_out_set_has_a_result_of_its_own(job: TrainingJob) -> None:
+    accuracies = {"": 0.75, "code": 0.5, "maths": 0.25}
+    after = {of_set("eval_rewards/accuracies", name): value for name, value in accuracies.items()}
+    metadata: Any = metadata_of(job, after, ["code", "maths"], adapter=False)
+    results = metadata.to_dict()["model-index"][0]["results"]
+    assert [(one["dataset"]["name"], [metric["value"] for metric in one["metrics"]]) for one in results] == [
+        ("held-out pairs", [0.75]),
+        ("held-out pairs of code", [0.5]),
+        ("held-out pairs of maths", [0.25]),
+    ]
 
 
 def test_the_licence_is_that_of_the_base_models_card_and_left_out_where_it_has_none(tmp_path: Path) -> None:
