@@ -75,7 +75,8 @@ class MlflowSettings(TrackerSettings):
         if self.uri or os.environ.get("MLFLOW_TRACKING_URI"):
             return None
         return (
-            "no address: give mlflow.uri, such as http://HOST:5000 or sqlite:///mlflow.db, or set MLFLOW_TRACKING_URI"
+            "no address: give mlflow.uri, such as http://HOST:5000 or sqlite:////FOLDER/mlflow.db, or set "
+            "MLFLOW_TRACKING_URI"
         )
 
 
