@@ -162,12 +162,6 @@ class Recipe(Settings):
             raise ValueError(reason)
         return self
 
-    @model_validator(mode="after")
-    def _leaves_what_is_judged(self) -> Self:
-        if (setting := self.needs_judge) and self.model.lora is not None and self.model.lora.export == "adapter":
-            raise ValueError(f"{setting} has whole models judged, and model.lora.export adapter leaves none: give both")
-        return self
-
     @property
     def needs_reference(self) -> bool:
         return any(one.needs_reference for one in self.objectives)

@@ -186,11 +186,3 @@ def test_a_recipe_that_is_no_yaml_is_one_line_with_its_line_and_column(small: Pa
 def test_rows_for_sft_need_a_stage_that_trains_them(small: Path) -> None:
     said = complaint(small, "data.sft={source: {path: s.jsonl}}", "curriculum.mode=discard_hard")
     assert said.startswith("data.sft is trained among the hard pairs, and curriculum.mode discard_hard trains none")
-
-
-def test_an_adapter_alone_is_not_judged(small: Path) -> None:
-    judge = "answers.judge={engine: http, http: {url: 'http://localhost:1/v1', model: m}}"
-    asked = ("model.lora.export=adapter", "train.evaluation.judge.every_steps=2", judge)
-    assert complaint(small, *asked) == (
-        "train.evaluation.judge has whole models judged, and model.lora.export adapter leaves none: give both"
-    )
