@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import signal
 import threading
@@ -25,6 +26,7 @@ from mixdpo_ray.cluster.worker_deaths import TellsDeaths, cause_of_death
 from mixdpo_ray.cluster.worker_entry import work
 from mixdpo_ray.errors import ResourceError, WorkersError
 from mixdpo_ray.recipe.cluster import ClusterSettings
+from mixdpo_ray.training.hub_fetch import WERE_FETCHED
 from mixdpo_ray.training.job import TrainingJob
 
 # Killed workers still hold a share of the CPUs that Ray Data divides, for 180 s, and with none left it spins
@@ -75,7 +77,7 @@ def run_workers(cluster: ClusterSettings, queue: str, folder: str, run_actor: An
         run_config=RunConfig(
             name=queue,
             storage_path=folder,
-            worker_runtime_env={"env_vars": _FORGET},
+            worker_runtime_env={"env_vars": {**_FORGET, **_fetched()}},
             callbacks=[TellsDeaths(queue, run_actor, cluster.max_failures + 1)],
             checkpoint_config=CheckpointConfig(num_to_keep=1),  # Ray's are pointers to ours
             failure_config=FailureConfig(
@@ -93,6 +95,11 @@ def run_workers(cluster: ClusterSettings, queue: str, folder: str, run_actor: An
             return
         hang = ray.get(run_actor.hang_of.remote(queue))
         raise (_never_started(error, cluster) or workers_error(error, cluster.max_failures, hang)) from error
+
+
+def _fetched() -> dict[str, str]:
+    """Tell workers that models lie in their node's cache, where this process has seen to that."""
+    return {WERE_FETCHED: "1"} if WERE_FETCHED in os.environ else {}
 
 
 @contextmanager

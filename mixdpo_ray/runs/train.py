@@ -19,6 +19,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.cluster.command import import_meanwhile, job_began
 from mixdpo_ray.cluster.connect import missing_resources, wait_for_resources
 from mixdpo_ray.cluster.events import PhaseBegan
+from mixdpo_ray.cluster.model_fetch import fetch_models
 from mixdpo_ray.cluster.preflight import preflight, ready_cluster
 from mixdpo_ray.cluster.progress import TrainingDisplay, watching
 from mixdpo_ray.cluster.run_actor import claim_run
@@ -78,6 +79,7 @@ def _train(recipe: Recipe, table: PreparedTable, stop_at: float | None) -> RunRe
         ):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
             job = replace(job, card={**job.card, "note": warning.rpartition(": ")[0]})  # without the advice
+        fetch_models(recipe)
         job = replace(job.with_reference(reference(recipe, table, job)), stop_at=stop_at)
         judge = checkpoint_judge(recipe, job, steps)
         run_actor = claim_run(job.run)

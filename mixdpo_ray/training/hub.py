@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mixdpo_ray.training.hub_fetch import already_fetched
 from mixdpo_ray.wording import first_line
 
 ANSWER_SECONDS = 5.0
@@ -19,12 +20,13 @@ _TRIES = 2
 
 
 @contextmanager
-def brief_hub(name: str) -> Iterator[None]:
+def brief_hub(name: str, revision: str | None = None) -> Iterator[None]:
     """Load something by a name that may be the Hub's."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    if not before and not Path(name).exists() and silence(constants.ENDPOINT):
+    asks = not before and not Path(name).exists()
+    if asks and (already_fetched(name, revision) or silence(constants.ENDPOINT)):
         constants.HF_HUB_OFFLINE = True  # transformers and datasets ask it there
     try:
         yield

@@ -60,7 +60,7 @@ def load_pretrained(kind: Any, settings: ModelSettings, where: str, **options: A
     """What an Auto class of transformers makes of the folder or name; `where` is the setting that gave it."""
     refuse_missing_folder(where, settings.path)
     try:
-        with without_bars(), brief_hub(settings.path):
+        with without_bars(), brief_hub(settings.path, settings.revision):
             return kind.from_pretrained(
                 settings.path,
                 revision=settings.revision,

@@ -24,7 +24,7 @@ def load_tokenizer(settings: ModelSettings, where: str = "") -> PreTrainedTokeni
     refuse_missing_folder(where or ("model.tokenizer" if settings.tokenizer else "model.path"), name)
     revision = None if settings.tokenizer else settings.revision
     try:
-        with brief_hub(name):
+        with brief_hub(name, revision):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 name, revision=revision, trust_remote_code=settings.trust_remote_code
             )
