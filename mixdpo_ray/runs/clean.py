@@ -35,6 +35,7 @@ _KEPT = {
     "evaluations": "evaluation",
     "tasks": "figures of a model on downstream tasks",
     "iterations": "rounds, with their models",
+    "published": "pairs as a data set",
 }
 ASKERS = ("recipes that are not noted here, so only you can remove it",)
 
