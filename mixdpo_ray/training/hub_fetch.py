@@ -75,7 +75,7 @@ def _response(error: BaseException | None) -> Any:
 
 
 def seconds_to_wait(response: Any, attempt: int) -> float | None:
-    """As long as a busy Hub says, or twice as long each time; None where asking again would help nothing."""
+    """What a busy Hub says, or twice as long each time; None where asking again would help nothing."""
     status = getattr(response, "status_code", 0)
     if status != 429 and status < 500:
         return None

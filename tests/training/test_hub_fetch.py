@@ -42,8 +42,10 @@ class Answer(BaseHTTPRequestHandler):
             tree = [{"type": "file", "path": one["rfilename"], "oid": "b" * 40, "size": 1} for one in files]
             told = tree if "/tree/" in self.path else {"id": NAME, "sha": COMMIT, "siblings": files}
             self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+        elif not (file := self.server.folder / self.path.rpartition("/")[2].partition("?")[0]).is_file():
+            self._send(404, b"no such file", {})
         else:
-            content = (self.server.folder / self.path.rpartition("/")[2].partition("?")[0]).read_bytes()
+            content = file.read_bytes()
             self._send(200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT})
 
     def do_HEAD(self) -> None:
