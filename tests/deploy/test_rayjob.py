@@ -182,7 +182,7 @@ def test_the_entrypoint_is_a_recipe_that_the_pods_can_run() -> None:
 
 def test_the_command_for_kueue_makes_a_job_that_waits_for_all_of_its_pods() -> None:
     """Kueue counts the pods of a job when it admits it, so that it takes none whose cluster grows by itself."""
-    guide = (ROOT / "jobs" / "clusters" / "README.md").read_text()
+    guide = (ROOT / "jobs" / "clusters" / "queues.md").read_text()
     (command,) = re.findall(r"^(sed -e .*?) \| kubectl apply -f -$", guide, flags=re.MULTILINE | re.DOTALL)
     made = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     job = yaml.safe_load(made)
