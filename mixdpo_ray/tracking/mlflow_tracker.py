@@ -55,7 +55,7 @@ class MlflowTracker:
 
     def end(self, ending: Ending) -> None:
         if ending.summary is not None:
-            self.client.log_dict(self.run, dict(ending.summary), "run_summary.json")
+            self.client.log_dict(self.run, dict(ending.summary), "ending.json")
         if ending.picture is not None:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "curves.png"

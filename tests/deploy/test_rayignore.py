@@ -61,11 +61,15 @@ def test_outputs_caches_and_environments_stay_and_code_goes(
     assert taken == {*GOES, ".gitignore", ".rayignore"}
 
 
-def test_the_checkout_itself_is_small() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_what_is_uploaded_of_the_checkout_itself_is_its_source_in_small_files() -> None:
+    """All of the package, and nothing that git does not list: tables, models and environments stay here."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    upload = measure_upload(ROOT, largest=1000)
-    wanted = {name for name in listed.stdout.splitlines() if name.startswith("mixdpo_ray/")}
-    assert wanted <= {name for name, _ in upload.largest}
-    assert upload.bytes < 2_000_000
+    known = set(listed.stdout.splitlines())
+    upload = measure_upload(ROOT, largest=10_000)
+    uploaded = dict(upload.largest)
+    assert {name for name in known if name.startswith("mixdpo_ray/")} <= set(uploaded) <= known
+    assert max(uploaded.values()) < 60_000
+    assert upload.bytes == sum(uploaded.values())
