@@ -41,10 +41,10 @@ def estimate(model: Path, dtype: str, shards: int | None) -> int:
 def test_the_estimate_is_within_15_percent_of_the_peak_and_falls_with_the_ranks(model: Path) -> None:
     """In processes of their own: what others have let go of would be taken again, and nothing seem to be needed."""
     peaks = {}
-    for shards in (None, 2, 4):
+    for shards in (None, 2):
         gang = Gang(shards or 1)
         found = gang(scoring_peak, str(model), "float32", PAIRS, LENGTH, shards is not None)
         gang.close()
         peaks[shards] = max(found)
         assert estimate(model, "float32", shards) == pytest.approx(peaks[shards], rel=0.15), (shards, found)
-    assert peaks[4] < peaks[2] < peaks[None]
+    assert peaks[2] < peaks[None]
