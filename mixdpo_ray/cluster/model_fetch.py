@@ -15,10 +15,10 @@ from mixdpo_ray.cluster.node_labels import offered_by
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.hub import silence
-from mixdpo_ray.training.hub_fetch import WERE_FETCHED, fetch
+from mixdpo_ray.training.hub_fetch import WERE_FETCHED, Part, fetch
 from mixdpo_ray.wording import first_line
 
-Wanted = tuple[str, str | None]  # a name on the Hub, and its revision
+Wanted = tuple[str, str | None, Part]  # a name on the Hub, its revision, and what is read of it
 
 
 def fetch_models(recipe: Recipe) -> None:
@@ -35,7 +35,7 @@ def fetch_models(recipe: Recipe) -> None:
     rooms = room_on_nodes([offered_by(recipe.cluster, node) for node in alive], worker_resources(recipe.cluster))
     others = [node for node, room in zip(alive, rooms, strict=True) if room and node["NodeID"] != here]
     where = f" from the Hub, once on each of {len(others) + 1} nodes" if others else " from the Hub"
-    with waiting(f"fetching {', '.join(name for name, _ in models)}{where}"):
+    with waiting(f"fetching {', '.join(name for name, *_ in models)}{where}"):
         asked = [
             ray.remote(num_cpus=0, max_retries=0)(fetch_here)
             .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
@@ -53,15 +53,18 @@ def fetch_models(recipe: Recipe) -> None:
 def models_on_hub(recipe: Recipe) -> list[Wanted]:
     """What training workers load by name."""
     model = recipe.model
-    named = [(model.path, model.revision), *([(model.reference, None)] if model.reference else [])]
+    named: list[Wanted] = [(model.path, model.revision, "model")]
+    named += [(model.reference, None, "model")] if model.reference else []
+    named += [(model.tokenizer, None, "tokenizer")] if model.tokenizer else []
+    named += [(model.lora.adapter, None, "adapter")] if model.lora is not None and model.lora.adapter else []
     return [one for one in named if storage.may_be_on_hub(one[0]) and not storage.local(one[0]).exists()]
 
 
 def fetch_here(models: Sequence[Wanted]) -> str | None:
     """Run on each node. What went wrong, in one line: errors of the library do not travel well."""
-    for name, revision in models:
+    for name, revision, part in models:
         try:
-            fetch(name, revision)
+            fetch(name, revision, part)
         except Exception as error:  # noqa: BLE001 the library raises a dozen kinds
             return f"{name} cannot be fetched from the Hub: {first_line(error)}"
     return None

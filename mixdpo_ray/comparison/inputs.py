@@ -9,6 +9,7 @@ import numpy as np
 
 from mixdpo_ray import storage
 from mixdpo_ray.bar import say
+from mixdpo_ray.cluster.model_fetch import fetch_models
 from mixdpo_ray.cluster.queued_job import QueuedJob
 from mixdpo_ray.cluster.run_record import RunRecord, identity_of
 from mixdpo_ray.comparison.arms import Arm, all_arms
@@ -70,6 +71,8 @@ def make_units(recipe: Recipe, folder: str, judging: JudgingOfArms) -> list[Unit
     """`judging`: is filled with what is asked of the arms' models, where the metric is of a judge."""
     tables: dict[str, PreparedTable] = {}
     entries = [_entry(arm, tables, folder) for arm in all_arms(recipe)]
+    for one in {entry.arm.recipe.model.model_dump_json(): entry.arm.recipe for entry in entries}.values():
+        fetch_models(one)
     entries = _with_references(entries)
     groups: dict[str, list[Entry]] = {}
     for entry in entries:

@@ -22,6 +22,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.bar import say
 from mixdpo_ray.cluster.connect import missing_resources, uses_gpu, wait_for_resources
 from mixdpo_ray.cluster.interruption import Interruption
+from mixdpo_ray.cluster.model_fetch import fetch_models
 from mixdpo_ray.cluster.preflight import preflight, ready_cluster
 from mixdpo_ray.cluster.progress import watching
 from mixdpo_ray.cluster.ray_internals import cores_counted_twice
@@ -79,6 +80,7 @@ def tune(recipe: Recipe, kind: type[Trial] = Trial) -> StudyOutput:
     recipe = RunRecord(folder).as_begun(recipe)
     with ready_cluster(recipe, cpus=cpus_to_start_with(recipe.cluster, recipe.tune.max_concurrent_trials)):
         tables = prepare_all(recipe, space)
+        fetch_models(recipe)
         first = next(iter(tables.values()))
         require_held_out(recipe, first, judged_metrics(recipe))
         space = resolve(space, recipe, first.index("train").difficulty)

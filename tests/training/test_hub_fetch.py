@@ -93,6 +93,16 @@ def test_a_busy_hub_is_asked_again_and_a_model_that_is_whole_never(hub: Hub, mon
     assert whole_snapshot(NAME) is None, "its weights are missing"
 
 
+def test_of_a_tokenizer_no_weights_are_fetched_and_what_is_there_is_asked_for_no_more(hub: Hub) -> None:
+    hub.busy = 0
+    folder = fetch(NAME, part="tokenizer")
+    assert (folder / "tokenizer.json").is_file()
+    assert not [path.name for path in folder.iterdir() if path.suffix == ".safetensors"]
+    asked = len(hub.asked)
+    assert fetch(NAME, part="tokenizer") == folder
+    assert len(hub.asked) == asked
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "seconds"),
     [
