@@ -19,6 +19,7 @@ import ray
 from numpy.typing import NDArray
 
 from mixdpo_ray.bar import Counter, say
+from mixdpo_ray.cluster.node_labels import gpu_node_options
 from mixdpo_ray.cluster.quiet_data import quiet_ray_data
 from mixdpo_ray.cluster.ray_errors import error_of_making, plain_errors
 from mixdpo_ray.cluster.scoring_way import ScoredModel, WayOfScoring, way_of_scoring
@@ -157,20 +158,12 @@ def answers_to(
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_gpus=1 if pool.gpu else None,
             num_cpus=1,
-            **_where(pool),
+            **(gpu_node_options(pool.settings) if pool.gpu else {}),
             # on one machine a dead actor means no memory, again; and Ray warns at length about actors that may restart
             max_restarts=0 if len(ray.nodes()) == 1 else -1,
         )
     with plain_errors():
         yield from stage.iter_batches(batch_size=None, batch_format="pyarrow")
-
-
-def _where(pool: Pool) -> dict[str, Any]:
-    """Options that put actors with GPUs on nodes that training workers may take."""
-    if not pool.gpu:
-        return {}
-    kind = {} if pool.settings.accelerator_type is None else {"accelerator_type": pool.settings.accelerator_type}
-    return {**({"label_selector": pool.settings.label_selector} if pool.settings.label_selector else {}), **kind}
 
 
 def _store(blocks: Iterator[pa.Table], store: KeyedTable, progress: Counter) -> None:

@@ -58,3 +58,9 @@ def known_kinds() -> str:
 def without_kinds(resources: Mapping[str, float]) -> dict[str, float]:
     """What an autoscaler's settings can be compared with: they need not name kinds, which nodes find out themselves."""
     return {name: amount for name, amount in resources.items() if not name.startswith(KIND)}
+
+
+def gpu_node_options(settings: ClusterSettings) -> dict[str, Any]:
+    """Options of an actor or a task with a GPU, which put it on nodes that training workers may take."""
+    asked = {"label_selector": settings.label_selector or None, "accelerator_type": settings.accelerator_type}
+    return {name: value for name, value in asked.items() if value is not None}

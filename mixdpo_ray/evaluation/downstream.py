@@ -22,6 +22,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.bar import say
 from mixdpo_ray.benchmarks.resampling import Ratio, difference, with_interval
 from mixdpo_ray.cluster.connect import uses_gpu
+from mixdpo_ray.cluster.node_labels import gpu_node_options
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.errors import EvaluationError, RecipeError
 from mixdpo_ray.evaluation.arms import EvaluationArm
@@ -126,7 +127,8 @@ def _run_missing(
     asked: Mapping[str, Sequence[AskedTask]],
 ) -> None:
     gpu, folder = uses_gpu(recipe.cluster), settings.folder and storage.absolute(settings.folder)
-    runner = ray.remote(_run_tasks).options(num_cpus=1, num_gpus=1 if gpu else 0)
+    on_gpu = {"num_gpus": 1, **gpu_node_options(recipe.cluster)} if gpu else {}
+    runner = ray.remote(_run_tasks).options(num_cpus=1, **on_gpu)
     running: dict[ray.ObjectRef, str] = {}
     files: set[str] = set()
     for name, model in arms.items():

@@ -24,6 +24,7 @@ import ray
 from mixdpo_ray import storage
 from mixdpo_ray.bar import say, waiting
 from mixdpo_ray.cluster.events import Noted, Warned
+from mixdpo_ray.cluster.node_labels import gpu_node_options
 from mixdpo_ray.cluster.ray_errors import plain_errors
 from mixdpo_ray.cluster.run_record import RunRecord, differences
 from mixdpo_ray.errors import MixDPOError, RunConflictError
@@ -143,7 +144,8 @@ class CheckpointJudge:
 
     def _judge(self, step: int, judge: ChatJudge) -> str:
         """What was said, in words."""
-        run, needs = self.job.run, {"num_cpus": 1, "num_gpus": 1 if self.judging.prompts.gpu else 0}
+        on_gpu = {"num_gpus": 1, **gpu_node_options(self.recipe.cluster)} if self.judging.prompts.gpu else {}
+        run, needs = self.job.run, {"num_cpus": 1, **on_gpu}
         with plain_errors():
             if not storage.exists(answers_file(run, step)):
                 work: Any = ray.remote(max_retries=1, **needs)(leave_answers_of_step)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mixdpo_ray.cluster.connect import missing_resources, room_on_nodes
-from mixdpo_ray.cluster.node_labels import offered, selected
+from mixdpo_ray.cluster.node_labels import gpu_node_options, offered, selected
 from mixdpo_ray.cluster.preflight import does_not_fit, lacking, preflight
 from mixdpo_ray.doctor.examination import Examination
 from mixdpo_ray.doctor.finding import CheckFailed
@@ -151,3 +151,9 @@ def test_memory_is_held_against_what_the_gpus_have(tree: dict[str, Any], tmp_pat
         said(24, 2)
     with pytest.raises(CheckFailed, match="even with the leanest settings it would not fit"):
         said(3, 2)
+
+
+def test_whoever_takes_a_gpu_asks_for_the_nodes_of_the_recipe() -> None:
+    settings = ClusterSettings.model_validate({"label_selector": {"region": "!eu"}, "accelerator_type": "H100"})
+    assert gpu_node_options(settings) == {"label_selector": {"region": "!eu"}, "accelerator_type": "H100"}
+    assert gpu_node_options(ClusterSettings()) == {}
