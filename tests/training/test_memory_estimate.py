@@ -234,13 +234,9 @@ def test_the_estimate_is_within_a_fifth_of_the_peak_of_all_tensors(
 
 
 TABLE: list[tuple[OptimizerName, int, str, dict[str, Any] | None]] = [
-    ("muon", 1, "bfloat16", None),
     ("muon", 3, "float32", None),
-    ("adamw_8bit", 0, "float32", None),
     ("adamw_8bit", 2, "bfloat16", None),
     ("adamw", 2, "bfloat16", {"rank": 8}),
-    ("adamw", 3, "bfloat16", {"rank": 8}),
-    ("adamw", 2, "float32", {"rank": 8, "dora": True}),
     ("adamw", 2, "float32", {"rank": 8, "modules_to_save": ["lm_head"], "dropout": 0.1}),
     ("adamw_8bit", 2, "bfloat16", {"rank": 8, "quantize": True}),
 ]

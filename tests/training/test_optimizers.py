@@ -48,7 +48,7 @@ def job_of(tiny: Path, wider: str, run: Path, name: OptimizerName, zero_stage: i
     return make_job(tiny, run, objective=objective, zero_stage=zero_stage, model=model, optimizer=optimizer, **settings)
 
 
-@pytest.mark.parametrize(("name", "zero_stage"), [(name, stage) for name in BESIDE for stage in (0, 2, 3)])
+@pytest.mark.parametrize(("name", "zero_stage"), [("adamw_8bit", 2), ("adamw_8bit", 3), ("muon", 0), ("muon", 3)])
 def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(
     tiny: Path, wider: str, two: Gang, tmp_path: Path, name: OptimizerName, zero_stage: int
 ) -> None:
