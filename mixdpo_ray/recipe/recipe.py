@@ -158,7 +158,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _rows_can_be_shared(self) -> Self:
         ranks, cluster = self.deepspeed.sequence_parallel, self.cluster
-        if reason := unshared_rows(ranks, self.model, cluster, self.tune.workers_per_trial):
+        if reason := unshared_rows(ranks, self.model, cluster):
             raise ValueError(reason)
         return self
 

@@ -6,9 +6,7 @@ from mixdpo_ray.recipe.cluster import ClusterSettings
 from mixdpo_ray.training.settings import ModelSettings
 
 
-def unshared_rows(
-    ranks: int, model: ModelSettings, cluster: ClusterSettings, workers_per_trial: int | None
-) -> str | None:
+def unshared_rows(ranks: int, model: ModelSettings, cluster: ClusterSettings) -> str | None:
     """The reason why so many workers cannot share rows, if any."""
     named = f"deepspeed.sequence_parallel {ranks}"
     if ranks == 1:
@@ -18,8 +16,11 @@ def unshared_rows(
     if cluster.elastic:
         few, most = cluster.fewest_workers, cluster.most_workers
         return f"{named} needs one number of workers, and cluster.num_workers is any of {few} to {most}: give {most}"
-    counts = {"cluster.num_workers": cluster.most_workers, "tune.workers_per_trial": workers_per_trial or ranks}
-    for setting, workers in counts.items():
-        if workers % ranks:
-            return f"{named} does not divide {setting} {workers}: give {max(1, workers // ranks) * ranks} of them"
-    return None
+    return not_divided(ranks, "cluster.num_workers", cluster.most_workers)
+
+
+def not_divided(ranks: int, setting: str, workers: int) -> str | None:
+    if not workers % ranks:
+        return None
+    fitting = max(1, workers // ranks) * ranks
+    return f"deepspeed.sequence_parallel {ranks} does not divide {setting} {workers}: give {fitting} of them"

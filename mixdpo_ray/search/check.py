@@ -6,6 +6,7 @@ from mixdpo_ray import storage
 from mixdpo_ray.errors import RecipeError
 from mixdpo_ray.recipe.measure import read_metrics, why_unfair
 from mixdpo_ray.recipe.recipe import Recipe
+from mixdpo_ray.recipe.sequence_parallel import not_divided
 from mixdpo_ray.search.samplers import refuse_missing_extra
 from mixdpo_ray.search.space import Space, starting_points
 from mixdpo_ray.training.metric_names import JUDGE_METRICS
@@ -24,6 +25,9 @@ def check_search(recipe: Recipe) -> Space:
             "answers.judge.engine hf: trials hold the room that its model would need; serve it by itself (vLLM) and "
             "give engine http"
         )
+    ranks, workers = recipe.deepspeed.sequence_parallel, recipe.tune.workers_per_trial
+    if workers is not None and (reason := not_divided(ranks, "tune.workers_per_trial", workers)):
+        raise RecipeError(reason)
     if recipe.train.max_steps is not None:
         raise RecipeError("train.max_steps would cut the curriculum of every trial: thin it, with curriculum.thin")
     if recipe.train.stop_after is not None:

@@ -15,7 +15,6 @@ from tests.recipe.complaints import complaint
     [
         ("cluster.num_workers=3", "does not divide cluster.num_workers 3: give 2 of them"),
         ("cluster.num_workers=1", "does not divide cluster.num_workers 1: give 2 of them"),
-        ("tune.workers_per_trial=5", "does not divide tune.workers_per_trial 5: give 4 of them"),
         ("cluster.num_workers=[2, 4]", "needs one number of workers, and cluster.num_workers is any of 2 to 4: give 4"),
         ("model.packing=off", "cuts packed rows, and model.packing is off: set it to auto or on"),
     ],

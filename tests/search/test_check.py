@@ -19,6 +19,11 @@ BETA = "objective.beta"
         ({"metric": "eval_loss"}, {}, "tune.metric eval_loss: its scale moves with objective.beta"),
         ({"space": {"objective.bta": {"choice": [1]}}}, {}, "objective.bta is unknown; did you mean beta or tau?"),
         ({"sampler": "grid"}, {}, "tune.sampler grid needs values that can be counted, and curriculum.threshold"),
+        (
+            {"workers_per_trial": 5},
+            {"deepspeed": {"sequence_parallel": 2}},
+            "deepspeed.sequence_parallel 2 does not divide tune.workers_per_trial 5: give 4 of them",
+        ),
         ({}, {"train": {"stop_after": "4h"}}, "train.stop_after is of one training: a study keeps what it has"),
         ({}, {"train": {"max_steps": 9}}, "train.max_steps would cut the curriculum of every trial"),
         ({}, {"data": {"source": {"path": "a"}, "heldout": {"fraction": 0}}}, "data.heldout holds out no pairs"),
