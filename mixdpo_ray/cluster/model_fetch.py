@@ -15,10 +15,10 @@ from mixdpo_ray.cluster.node_labels import offered_by
 from mixdpo_ray.errors import ModelError
 from mixdpo_ray.recipe.recipe import Recipe
 from mixdpo_ray.training.hub import silence
-from mixdpo_ray.training.hub_fetch import WERE_FETCHED, Part, fetch
+from mixdpo_ray.training.hub_fetch import WERE_FETCHED, FetchedPart, fetch
 from mixdpo_ray.wording import first_line
 
-Wanted = tuple[str, str | None, Part]  # a name on the Hub, its revision, and what is read of it
+Wanted = tuple[str, str | None, FetchedPart]  # a name on the Hub, its revision, and what is read of it
 
 
 def fetch_models(recipe: Recipe) -> None:

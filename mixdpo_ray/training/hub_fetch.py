@@ -11,15 +11,15 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-Part = Literal["model", "tokenizer", "adapter"]
-WEIGHTS = "*.safetensors"
-FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py", WEIGHTS)  # at the top level of a repository
+FetchedPart = Literal["model", "tokenizer", "adapter"]
+_WEIGHTS = "*.safetensors"
+FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py", _WEIGHTS)  # at the top level of a repository
 OLDER_WEIGHTS = "*.bin"  # where there is nothing else
 TRIES, LONGEST_WAIT = 6, 300.0  # seconds
 WERE_FETCHED = "MIXDPO_RAY_MODELS_WERE_FETCHED"  # set for workers: what is whole in the cache is taken as it is
 
 
-def fetch(name: str, revision: str | None = None, part: Part = "model") -> Path:
+def fetch(name: str, revision: str | None = None, part: FetchedPart = "model") -> Path:
     """The folder in the cache of a model with its weights and tokenizer, of a tokenizer alone, or of an adapter."""
     if part != "model":
         return _small_part(name, revision, part)
@@ -31,13 +31,13 @@ def fetch(name: str, revision: str | None = None, part: Part = "model") -> Path:
     return folder
 
 
-def _small_part(name: str, revision: str | None, part: Part) -> Path:
+def _small_part(name: str, revision: str | None, part: FetchedPart) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
     known = try_to_load_from_cache(name, f"{part}_config.json", revision=revision)
     if isinstance(known, str):
         return Path(known).parent
-    files = FILES if part == "adapter" else tuple(kind for kind in FILES if kind != WEIGHTS)
+    files = FILES if part == "adapter" else tuple(kind for kind in FILES if kind != _WEIGHTS)
     return Path(_patiently(name, revision, files))
 
 
