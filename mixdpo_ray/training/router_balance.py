@@ -6,7 +6,7 @@ c is `router_aux_loss_coef` of the model's configuration; 0, or none, leaves the
 over all layers, and over all tokens of the step's window instead of a micro-batch: f and p are divided by counts of the
 whole window, so that any split into workers and micro-batches gives the same gradient, and a prompt counts once for
 each of its answers, whether rows are packed or padded. f has no gradient, but that of p depends on it: with more than
-one micro-batch per worker a forward pass without gradient finds it first, and costs a quarter of the step.
+one micro-batch per worker a forward pass without gradient, and without dropout, finds it first.
 """
 
 from __future__ import annotations
